@@ -1,0 +1,117 @@
+"""The `ebseg` command: the packages' own commands under one name.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage or unusable input, 130 interrupted, 141 nobody reads the
+output any more. What goes wrong is told in one line on standard error.
+"""
+
+import argparse
+import os
+import sys
+import traceback
+from importlib import metadata
+from typing import Any, NoReturn
+
+import model.cli
+import service.cli
+from model.errors import ModelError
+
+DONE, FAILED, UNUSABLE, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 130, 141
+
+# What `import` calls the packages of the extra "service".
+SERVICE_PACKAGES = frozenset(
+    {
+        "cv2",
+        "fastapi",
+        "prometheus_client",
+        "pycocotools",
+        "pydantic",
+        "pydantic_settings",
+        "python_multipart",
+        "redis",
+        "rich",
+        "uvicorn",
+    }
+)
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaints are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        _complain(f"{message} (see {self.prog} --help)")
+        raise SystemExit(UNUSABLE)
+
+
+class _Version(argparse.Action):
+    """Looks the version up only when asked for it, so a checkout that is not installed runs as well."""
+
+    def __call__(self, *_: Any) -> NoReturn:
+        print(f"ebseg {metadata.version('ebseg')}")
+        raise SystemExit(DONE)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line; loads neither torch nor the service's packages."""
+    parser = _Parser(
+        prog="ebseg",
+        description="Open-vocabulary semantic segmentation: a picture and class names in, a mask out.",
+        epilog="Run `ebseg COMMAND --help` for the options of a command, with examples.",
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    parser.add_argument("--debug", action="store_true", help="print the traceback of an error as well")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    service.cli.add_commands(commands)
+    model.cli.add_commands(commands)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command, and returns its exit code."""
+    try:
+        code = _run(argv)
+        sys.stdout.flush()  # here, where a broken pipe can still be handled
+    except BrokenPipeError:
+        # the interpreter flushes once more at its end, and must find somewhere to write to
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    return code
+
+
+def _run(argv: list[str] | None) -> int:
+    debug = False
+    try:
+        args = build_parser().parse_args(argv)
+        debug = args.debug
+        code: int = args.run(args)
+        return code
+    except SystemExit as stop:  # from argparse, which has said all there is to say
+        return stop.code if isinstance(stop.code, int) else DONE
+    except BrokenPipeError:
+        raise
+    except (KeyboardInterrupt, Exception) as error:
+        if debug:
+            traceback.print_exc()
+        code, message = _outcome(error)
+        _complain(message)
+        return code
+
+
+def _outcome(error: BaseException) -> tuple[int, str]:
+    match error:
+        case KeyboardInterrupt():
+            return INTERRUPTED, "interrupted"
+        case ModelError():
+            return UNUSABLE, str(error)
+        case ModuleNotFoundError() if error.name in SERVICE_PACKAGES:
+            return FAILED, f"this needs the package {error.name}: pip install 'ebseg[service]'"
+        case OSError():
+            return FAILED, str(error)
+    return FAILED, f"{type(error).__name__}: {error} (this is a fault of ebseg; --debug tells where)"
+
+
+def _complain(message: str) -> None:
+    print(f"ebseg: error: {' '.join(message.split())}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

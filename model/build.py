@@ -1,0 +1,201 @@
+"""From a configuration to wired modules. The only place that turns its numbers into components."""
+
+import math
+
+import open_clip
+import torch
+from open_clip.model import CLIPTextCfg, CLIPVisionCfg
+from segment_anything.modeling import ImageEncoderViT
+from torch import nn
+
+from model.clip_image import ClipImageEncoder
+from model.clip_text import ClipTextEncoder
+from model.config import ClipConfig, EBSegConfig, SamConfig
+from model.deformable_attention import DeformableAttention
+from model.ebseg import EBSeg
+from model.fusion import Fusion
+from model.mask_attention import MaskAttention
+from model.pixel_decoder import PixelDecoder
+from model.sam_encoder import SamEncoder
+from model.transformer_decoder import Attention, TransformerDecoder
+from model.vocabulary import TrainingClasses
+
+SAM_NORM_EPSILON = 1e-6
+LOGIT_SCALE = math.log(100)  # where OpenAI's CLIP ended
+
+
+def build(config: EBSegConfig, training_classes: TrainingClasses, *, seed: int | None) -> EBSeg:
+    """Builds the model of a configuration, in evaluation mode, float32.
+
+    Args:
+        config: its sizes.
+        training_classes: the classes that the weights were, or will be, trained on.
+        seed: of the random weights; the same seed gives the same weights. None builds without memory,
+            on the "meta" device, for `load_state_dict(..., assign=True)`.
+    """
+    if seed is None:
+        with torch.device("meta"):
+            return _wire(config, training_classes)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = _wire(config, training_classes)
+        _initialise(model)
+    return model
+
+
+def _wire(config: EBSegConfig, training_classes: TrainingClasses) -> EBSeg:
+    clip_image, mask_attention, clip_text = _clip(config)
+    sam = config.sam
+    decoder = config.transformer_decoder
+    pixel = config.pixel_decoder
+    model = EBSeg(
+        config=config,
+        training_classes=training_classes,
+        backbone=_sam(sam),
+        clip_image=clip_image,
+        clip_text=clip_text,
+        fusion=Fusion(clip_width=config.clip.image_width, widths=(sam.width, sam.width, sam.width)),
+        pixel_decoder=PixelDecoder(
+            widths=(sam.width, sam.width, sam.width, sam.width),
+            channels=config.hidden,
+            layers=pixel.layers,
+            heads=pixel.heads,
+            points=pixel.points,
+            feed_forward=pixel.feed_forward,
+            norm_groups=pixel.norm_groups,
+        ),
+        transformer_decoder=TransformerDecoder(
+            channels=config.hidden,
+            joint_width=config.clip.joint_width,
+            clip_heads=config.clip.image_heads,
+            layers=decoder.layers,
+            heads=decoder.heads,
+            queries=decoder.queries,
+            feed_forward=decoder.feed_forward,
+        ),
+        mask_attention=mask_attention,
+        background=nn.Parameter(torch.empty(1, config.clip.joint_width)),
+    )
+    for frozen in (clip_image, clip_text, mask_attention, model.backbone):
+        frozen.requires_grad_(False)
+    clip_image.positional_embedding.requires_grad_(True)
+    model.backbone.pos_embed.requires_grad_(True)
+    return model.eval()
+
+
+def _clip(config: EBSegConfig) -> tuple[ClipImageEncoder, MaskAttention, ClipTextEncoder]:
+    """open_clip's CLIP, taken apart: the last fused layer is where the mask attention begins."""
+    clip = _open_clip(config.clip)
+    tower = clip.visual
+    split = config.fused_layers[-1]
+    image = ClipImageEncoder(
+        conv1=tower.conv1,
+        class_embedding=tower.class_embedding,
+        positional_embedding=tower.positional_embedding,
+        ln_pre=tower.ln_pre,
+        blocks=tower.transformer.resblocks[:split],
+        kept_layers=config.fused_layers,
+        surgery_start=config.surgery_start,
+    )
+    attention = MaskAttention(
+        blocks=tower.transformer.resblocks[split:], ln_post=tower.ln_post, proj=tower.proj
+    )
+    text = ClipTextEncoder(
+        token_embedding=clip.token_embedding,
+        positional_embedding=clip.positional_embedding,
+        blocks=clip.transformer.resblocks,
+        ln_final=clip.ln_final,
+        text_projection=clip.text_projection,
+        logit_scale=clip.logit_scale,
+        tokenizer=open_clip.SimpleTokenizer(context_length=config.clip.context_length),
+    )
+    return image, attention, text
+
+
+def _open_clip(config: ClipConfig) -> open_clip.CLIP:
+    return open_clip.CLIP(
+        embed_dim=config.joint_width,
+        vision_cfg=CLIPVisionCfg(
+            layers=config.image_layers,
+            width=config.image_width,
+            head_width=config.image_width // config.image_heads,
+            patch_size=config.patch_size,
+            image_size=config.image_size,
+        ),
+        text_cfg=CLIPTextCfg(
+            context_length=config.context_length,
+            vocab_size=config.text_vocabulary,
+            width=config.text_width,
+            heads=config.text_heads,
+            layers=config.text_layers,
+        ),
+        quick_gelu=True,
+        init_logit_scale=LOGIT_SCALE,
+    )
+
+
+def _sam(config: SamConfig) -> SamEncoder:
+    """segment_anything's encoder without its neck."""
+    tower = ImageEncoderViT(
+        img_size=config.image_size,
+        patch_size=config.patch_size,
+        embed_dim=config.width,
+        depth=config.layers,
+        num_heads=config.heads,
+        norm_layer=_sam_norm,
+        use_rel_pos=True,
+        window_size=config.window,
+        global_attn_indexes=config.global_blocks,
+    )
+    return SamEncoder(
+        patch_embed=tower.patch_embed,
+        pos_embed=tower.pos_embed,
+        blocks=tower.blocks,
+        global_blocks=config.global_blocks,
+    )
+
+
+def _sam_norm(channels: int) -> nn.LayerNorm:
+    return nn.LayerNorm(channels, eps=SAM_NORM_EPSILON)
+
+
+@torch.no_grad()
+def _initialise(model: EBSeg) -> None:
+    """First values of what comes after the encoders; theirs are set by their own packages.
+
+    Deformable attention starts as its paper says: each head looks in its own direction, each point one
+    pixel further, all with equal weight. Everything else follows Mask2Former.
+    """
+    nn.init.trunc_normal_(model.backbone.pos_embed, std=0.02)
+    nn.init.normal_(model.background, std=model.background.shape[1] ** -0.5)
+    for part in (model.fusion, model.pixel_decoder, model.transformer_decoder):
+        for name, parameter in part.named_parameters():
+            if name.endswith("bias"):
+                nn.init.zeros_(parameter)
+            elif parameter.dim() > 1:
+                nn.init.xavier_uniform_(parameter)
+        for module in part.modules():
+            if isinstance(module, DeformableAttention):
+                _initialise_deformable(module)
+            elif isinstance(module, Attention):
+                nn.init.zeros_(module.in_proj_bias)
+    decoder = model.transformer_decoder
+    for table in (
+        model.pixel_decoder.level_embed,
+        decoder.level_embed,
+        decoder.query_features,
+        decoder.query_places,
+    ):
+        nn.init.normal_(table)
+    nn.init.ones_(decoder.bias_scaling.weight)
+
+
+def _initialise_deformable(module: DeformableAttention) -> None:
+    angle = torch.arange(module.heads) * (2 * math.pi / module.heads)
+    direction = torch.stack([angle.cos(), angle.sin()], -1)
+    direction = direction / direction.abs().amax(-1, keepdim=True)
+    reach = torch.arange(1, module.points + 1)
+    offsets = direction[:, None, None] * reach[:, None]
+    nn.init.zeros_(module.sampling_offsets.weight)
+    nn.init.zeros_(module.attention_weights.weight)
+    module.sampling_offsets.bias.copy_(offsets.expand(-1, module.levels, -1, -1).flatten())

@@ -1,0 +1,32 @@
+"""What can go wrong in the model package. All of it is a `ModelError`, so a caller can catch one type.
+
+ModelError
+├── VocabularyError   a class list that cannot be used; `index` tells which class
+├── PictureError      a picture that the model cannot take (shape, type, size)
+└── CheckpointError   a checkpoint folder or weights file that is not what it should be
+"""
+
+
+class ModelError(Exception):
+    """Base of all errors that the model package raises on purpose."""
+
+
+class VocabularyError(ModelError, ValueError):
+    """A class list or template that cannot be used.
+
+    Args:
+        message: what is wrong, in a sentence a caller understands.
+        index: position of the offending class in the list, where one is to blame.
+    """
+
+    def __init__(self, message: str, index: int | None = None):
+        super().__init__(message)
+        self.index = index
+
+
+class PictureError(ModelError, ValueError):
+    """A picture of a shape, type or size that the model cannot take."""
+
+
+class CheckpointError(ModelError):
+    """A checkpoint that is broken, incomplete or made for another model."""

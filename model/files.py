@@ -1,0 +1,116 @@
+"""Files of a checkpoint folder: written to the disk for good, read with errors that name the file."""
+
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from model.errors import CheckpointError
+
+CHUNK = 4 << 20  # bytes hashed at a time
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, bytes done and bytes in all."""
+
+
+def silent(step: str, done: int, total: int) -> None:
+    """The progress that nobody watches."""
+
+
+def refuse_taken(target: Path) -> None:
+    """Raises CheckpointError if `target` exists and is anything but an empty folder."""
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise CheckpointError(
+            f"{target} exists already; versions are never overwritten, take the next number"
+        )
+
+
+@contextmanager
+def renamed_into(target: Path) -> Iterator[Path]:
+    """Gives a hidden sibling folder to write into; it becomes `target` at the end, or vanishes on an error.
+
+    Raises:
+        CheckpointError: another process filled `target` meanwhile.
+        OSError: the disk did not take it.
+    """
+    made = [parent for parent in target.parents if not parent.exists()]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    folder = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
+    written = folder
+    try:
+        folder.mkdir()
+        yield folder
+        sync(folder)
+        refuse_taken(target)
+        os.rename(folder, target)  # takes an empty folder's place, and fails on one filled just now
+        written = target
+        sync(target.parent)
+    except BaseException:
+        shutil.rmtree(written, ignore_errors=True)
+        for parent in made:
+            with suppress(OSError):  # not empty: someone else's version
+                parent.rmdir()
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a new file, through to the disk."""
+    with open(path, "x", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Writes tensors as safetensors, through to the disk.
+
+    Raises:
+        OSError: the disk did not take it.
+    """
+    path.touch(exist_ok=False)
+    mode = path.stat().st_mode
+    try:
+        safetensors.torch.save_file(tensors, path)
+    except SafetensorError as error:
+        raise OSError(f"{path.name} cannot be written: {error}") from error
+    path.chmod(mode)  # safetensors makes it private to this user, and a service may run as another
+    sync(path)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Maps a safetensors file.
+
+    Raises:
+        CheckpointError: it is none, or is damaged.
+    """
+    try:
+        return safetensors.torch.load_file(path)
+    except SafetensorError as error:
+        raise CheckpointError(f"{path.name} is no safetensors file, or is damaged: {error}") from error
+
+
+def sha256(path: Path, progress: Progress = silent) -> str:
+    """Digest of a file, in hexadecimal digits."""
+    digest, done, size = hashlib.sha256(), 0, path.stat().st_size
+    with open(path, "rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+            done += len(chunk)
+            progress(f"hashing {path.name}", done, size)
+    return digest.hexdigest()
+
+
+def sync(path: Path) -> None:
+    """Waits until a file or folder is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

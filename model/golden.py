@@ -1,0 +1,73 @@
+"""The golden picture: an input stored with a checkpoint beside what `predict` made of it.
+
+It tells, wherever the checkpoint is loaded, that the model there computes what it computed where it
+was saved.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from model.ebseg import EBSeg
+from model.errors import CheckpointError
+
+# Other processors and torch builds add up in another order, which moves float32 outputs by 1e-6 to 1e-4;
+# a wrong weight, resize or activation moves them by 1e-2 and more.
+TOLERANCE = 1e-3
+OUTPUTS = ("mask_logits", "supervised", "mask_attention", "frozen")
+
+
+def make(ebseg: EBSeg) -> dict[str, Tensor]:
+    """Tensors of golden.safetensors: `image`, uint8 [3, H, W], and `OUTPUTS` of `predict` on it, B = 1."""
+    picture = image(*((96, 128) if ebseg.config.short_side < 256 else (160, 192)))
+    training = ebseg.training
+    ebseg.eval()
+    try:
+        return {"image": picture, **_predict(ebseg, picture)}
+    finally:
+        ebseg.train(training)
+
+
+def compare(ebseg: EBSeg, golden: Mapping[str, Tensor]) -> float:
+    """Runs the golden picture, and compares with the stored outputs.
+
+    Returns:
+        The largest relative error of an output (norm of the difference over the norm of the stored one).
+
+    Raises:
+        CheckpointError: an error above `TOLERANCE`, or tensors that do not fit the model.
+    """
+    absent = {"image", *OUTPUTS} - golden.keys()
+    if absent:
+        raise CheckpointError(f"the golden picture's file lacks {', '.join(sorted(absent))}")
+    found = _predict(ebseg, golden["image"])
+    errors = {}
+    for name in OUTPUTS:
+        if found[name].shape != golden[name].shape:
+            stored, given = list(golden[name].shape), list(found[name].shape)
+            raise CheckpointError(f"golden output {name} has shape {stored}, the model gives {given}")
+        expected = golden[name].double()
+        errors[name] = float((found[name].double() - expected).norm() / expected.norm().clamp_min(1e-12))
+    # "not within" instead of "above", so that NaN is wrong as well
+    wrong = [f"{name} by {error:.2g}" for name, error in errors.items() if not error <= TOLERANCE]
+    if wrong:
+        raise CheckpointError(
+            f"the golden picture's outputs are off by more than the {TOLERANCE:g} allowed: {', '.join(wrong)}"
+        )
+    return max(errors.values())
+
+
+def image(height: int, width: int) -> Tensor:
+    """A smooth picture by formula, uint8 [3, height, width]: slow waves, in each channel another way."""
+    y = torch.linspace(0, 1, height, dtype=torch.float64)[:, None]
+    x = torch.linspace(0, 1, width, dtype=torch.float64)[None, :]
+    waves = [torch.sin(2 * torch.pi * (a * x + b * y) + c) for a, b, c in ((1, 2, 0), (3, -1, 1), (-2, 3, 2))]
+    return (127.5 + 100 * torch.stack(waves)).round().to(torch.uint8)
+
+
+@torch.no_grad()
+def _predict(ebseg: EBSeg, picture: Tensor) -> dict[str, Tensor]:
+    device = next(ebseg.parameters()).device
+    predictions = ebseg.predict(picture[None].to(device))
+    return {name: getattr(predictions, name).detach().cpu().contiguous() for name in OUTPUTS}

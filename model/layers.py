@@ -1,0 +1,118 @@
+"""Small parts that several components share.
+
+Shape suffixes: B pictures, N tokens, C channels, D channels of a head, H and W rows and columns.
+"""
+
+import functools
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+SHAPES_KEPT = 32  # per-shape tables kept by a ShapeCache
+
+
+class MLP(nn.Module):
+    """Linear layers with ReLU between them; [..., widths[0]] -> [..., widths[-1]]."""
+
+    def __init__(self, widths: list[int]):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, widths[1:], strict=False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers[-1](self.hidden(x))  # type: ignore[no-any-return]
+
+    def hidden(self, x: Tensor) -> Tensor:
+        """All but the last layer."""
+        for layer in self.layers[:-1]:
+            x = F.relu(layer(x), inplace=True)
+        return x
+
+
+def split_heads(x_BNC: Tensor, heads: int) -> Tensor:
+    """[B, N, heads * D] -> [B, heads, N, D]."""
+    return x_BNC.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def join_heads(x_BhND: Tensor) -> Tensor:
+    """[B, heads, N, D] -> [B, N, heads * D]."""
+    return x_BhND.transpose(1, 2).flatten(2)
+
+
+def resize(x_BCHW: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bilinear, pixel centres aligned, no antialiasing: how the official code resizes maps."""
+    if x_BCHW.shape[-2:] == size:
+        return x_BCHW
+    return F.interpolate(x_BCHW, size=size, mode="bilinear", align_corners=False)
+
+
+def project_resized(projection: nn.Conv2d, x_BCHW: Tensor, size: tuple[int, int]) -> Tensor:
+    """A 1x1 convolution without its bias, and a resize, in the cheaper order.
+
+    Both are linear and act on other axes, so they commute up to rounding: enlarged maps are projected
+    before, shrunk ones after.
+    """
+
+    def project(x: Tensor) -> Tensor:
+        return F.conv2d(x, projection.weight)
+
+    grows = size[0] * size[1] > x_BCHW.shape[-2] * x_BCHW.shape[-1]
+    return resize(project(x_BCHW), size) if grows else project(resize(x_BCHW, size))
+
+
+def resize_table(table_HWC: Tensor, size: tuple[int, int]) -> Tensor:
+    """Position table resized bicubically, [H, W, C] -> [size[0], size[1], C], float32 inside."""
+    if table_HWC.shape[:2] == size:
+        return table_HWC
+    chw = table_HWC.permute(2, 0, 1)[None].float()
+    resized = F.interpolate(chw, size=size, mode="bicubic", align_corners=False)
+    return resized[0].permute(1, 2, 0).to(table_HWC.dtype)
+
+
+class ShapeCache:
+    """Tensors derived from a parameter for a picture shape, kept while the parameter stays as it is.
+
+    Only inference keeps them: under autograd they are computed each time, so gradients flow.
+    """
+
+    def __init__(self) -> None:
+        self._tables: OrderedDict[Hashable, tuple[tuple[int, int], Tensor]] = OrderedDict()
+
+    def get(self, key: Hashable, parameter: Tensor, compute: Callable[[], Tensor]) -> Tensor:
+        """The table of `key`, made by `compute` when it is new or `parameter` has changed."""
+        if torch.is_grad_enabled():
+            return compute()
+        state = (parameter.data_ptr(), 0 if parameter.is_inference() else parameter._version)
+        known = self._tables.get(key)
+        if known is None or known[0] != state:
+            known = (state, compute())
+            self._tables[key] = known
+            if len(self._tables) > SHAPES_KEPT:
+                self._tables.popitem(last=False)
+        return known[1]
+
+
+@functools.lru_cache(maxsize=4 * SHAPES_KEPT)
+def sine_encoding(height: int, width: int, channels: int, device: torch.device) -> Tensor:
+    """Two-dimensional sine position encoding, [height * width, channels], float32.
+
+    The first half of the channels encodes the row, the second the column; positions are scaled to
+    (0, 2 pi] and the temperature is 10,000 (DETR's encoding, as Mask2Former uses it).
+    """
+    with torch.inference_mode(False), torch.no_grad():
+        half = channels // 2
+        exponent = 2 * torch.div(torch.arange(half, device=device), 2, rounding_mode="floor") / half
+        frequency = 10_000.0**exponent
+        rows = torch.arange(1, height + 1, device=device) / (height + 1e-6) * 2 * math.pi
+        columns = torch.arange(1, width + 1, device=device) / (width + 1e-6) * 2 * math.pi
+
+        def waves(position: Tensor) -> Tensor:
+            phase = position[:, None] / frequency
+            return torch.stack([phase[:, 0::2].sin(), phase[:, 1::2].cos()], -1).flatten(1)
+
+        y = waves(rows)[:, None].expand(height, width, half)
+        x = waves(columns)[None].expand(height, width, half)
+        return torch.cat([y, x], -1).flatten(0, 1).contiguous()

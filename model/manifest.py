@@ -1,0 +1,194 @@
+"""The manifest of a checkpoint folder: which files it holds, and what they are.
+
+Written last, so a folder without a manifest is a folder that was never finished. It carries a seal,
+the digest of its own content, since no other file vouches for it. Needs no torch: a registry reads
+manifests of many versions without loading any.
+"""
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from model.errors import CheckpointError
+
+SCHEMA = 1
+MANIFEST = "manifest.json"
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+TRAINING_CLASSES = "training_classes.json"
+GOLDEN = "golden.safetensors"
+METRICS = "metrics.json"
+FILES = (WEIGHTS, CONFIG, TRAINING_CLASSES, GOLDEN, METRICS)
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FileEntry:
+    """One file of the folder: its digest and its size."""
+
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Manifest:
+    """What a checkpoint folder says about itself.
+
+    Attributes:
+        schema: layout of the folder; this code writes and reads `SCHEMA`.
+        name, version: the model's name in the registry and the version's number, from 1 up.
+        variant: name of the configuration ("tiny", "base", "large").
+        untrained: the weights are random; the masks mean nothing.
+        files: digest and size of each of `FILES`.
+        digest: sha256 over the files' digests: the identity of the version.
+        text_digest: sha256 over the text tower's tensors, all that text embeddings depend on.
+        parent: digest of the version that this one was trained from.
+        created: ISO time, UTC.
+        training: free notes on where the weights come from; JSON.
+    """
+
+    schema: int = SCHEMA
+    name: str
+    version: int
+    variant: str
+    untrained: bool
+    files: dict[str, FileEntry]
+    digest: str
+    text_digest: str
+    parent: str | None
+    created: str
+    training: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        check_name(self.name, self.version)
+        if set(self.files) != set(FILES):
+            raise CheckpointError(f"{MANIFEST}: files must be {', '.join(FILES)}; got {sorted(self.files)}")
+        if any(_SHA256.fullmatch(entry.sha256) is None or entry.bytes < 0 for entry in self.files.values()):
+            raise CheckpointError(f"{MANIFEST}: a file's sha256 or size is malformed")
+        if self.digest != files_digest(self.files):
+            raise CheckpointError(f"{MANIFEST}: digest does not match the digests of the files")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return dataclasses.asdict(self)
+
+    def to_json(self) -> str:
+        """Text of manifest.json, seal included."""
+        values = json.loads(to_json(self.to_dict()))  # as a reader will see it: lists, keys of text
+        return to_json(values | {"seal": _seal(values)})
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> "Manifest":
+        """The opposite of `to_json`.
+
+        Raises:
+            CheckpointError: the text is no manifest, or was changed after it was written.
+        """
+        values = json_object(text, MANIFEST)
+        seal = values.pop("seal", None)
+        # before the seal, since another schema may seal otherwise
+        if values.get("schema") != SCHEMA:
+            raise CheckpointError(
+                f"{MANIFEST}: schema {values.get('schema')!r} is unknown, this ebseg reads schema {SCHEMA}"
+            )
+        if seal != _seal(values):
+            raise CheckpointError(f"{MANIFEST}: content and seal do not match, it was changed or damaged")
+        _check_kinds(values)
+        return cls(
+            **values | {"files": {name: FileEntry(**entry) for name, entry in values["files"].items()}}
+        )
+
+
+def check_name(name: str, version: int) -> None:
+    """Refuses what cannot be `<registry>/<name>/<version>` on every store.
+
+    Raises:
+        CheckpointError: with the rule that was broken.
+    """
+    if _NAME.fullmatch(name) is None:
+        raise CheckpointError(
+            "a model's name must be of letters, digits, dots, dashes and underscores, the first a letter or "
+            f"digit; got {name!r}"
+        )
+    if version < 1:
+        raise CheckpointError(f"a version must be a whole number from 1 up, got {version}")
+
+
+def files_digest(files: Mapping[str, FileEntry]) -> str:
+    """The digest of a version: sha256 over "name sha256" lines in the order of the names."""
+    lines = "".join(f"{name} {files[name].sha256}\n" for name in sorted(files))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def to_json(values: dict[str, Any]) -> str:
+    """JSON as the folder's files hold it.
+
+    Raises:
+        CheckpointError: a value that JSON cannot hold, NaN and infinity included.
+    """
+    try:
+        return json.dumps(values, indent=2, allow_nan=False) + "\n"
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"cannot be written as JSON: {error}") from None
+
+
+def json_object(text: str | bytes, source: str) -> dict[str, Any]:
+    """Parses a JSON object.
+
+    Raises:
+        CheckpointError: no JSON, or no object; `source` is what the message names.
+    """
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{source} is not valid JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{source} must hold a JSON object, got a {type(values).__name__}")
+    return values
+
+
+def _seal(values: dict[str, Any]) -> str:
+    canonical = json.dumps(values, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+_KINDS: dict[str, tuple[type, ...]] = {
+    "schema": (int,),
+    "name": (str,),
+    "version": (int,),
+    "variant": (str,),
+    "untrained": (bool,),
+    "files": (dict,),
+    "digest": (str,),
+    "text_digest": (str,),
+    "parent": (str, type(None)),
+    "created": (str,),
+    "training": (dict,),
+}
+
+
+def _check_kinds(values: dict[str, Any]) -> None:
+    if values.keys() != _KINDS.keys():
+        odd = sorted(values.keys() ^ _KINDS.keys())
+        raise CheckpointError(f"{MANIFEST}: missing or unknown fields {odd}")
+    for name, kinds in _KINDS.items():
+        # not isinstance: True is an int to Python, but no version
+        if type(values[name]) not in kinds:
+            raise CheckpointError(f"{MANIFEST}: {name} has the wrong kind of value: {values[name]!r}")
+    for name, entry in values["files"].items():
+        if not isinstance(entry, dict) or {key: type(value) for key, value in entry.items()} != {
+            "sha256": str,
+            "bytes": int,
+        }:
+            raise CheckpointError(f"{MANIFEST}: the entry of file {name} must hold sha256 and bytes")
+    try:
+        datetime.fromisoformat(values["created"])
+    except ValueError:
+        raise CheckpointError(f"{MANIFEST}: created is no ISO time: {values['created']!r}") from None

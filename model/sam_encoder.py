@@ -1,0 +1,117 @@
+"""SAM's image encoder without its neck; the outputs of its four global blocks are the features.
+
+Shape suffixes: B pictures (or windows), H and W rows and columns of patches, C channels, D channels of
+a head, N = H * W.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.layers import ShapeCache, join_heads, resize_table
+
+PIXEL_MEAN = (123.675, 116.28, 103.53)  # of pixels in 0..255, from SAM
+PIXEL_STD = (58.395, 57.12, 57.375)
+
+
+class SamEncoder(nn.Module):
+    """SAM's vision transformer.
+
+    Args:
+        patch_embed, pos_embed, blocks: parts of a segment_anything `ImageEncoderViT`; the position
+            table is [1, g, g, C].
+        global_blocks: blocks whose outputs are wanted.
+    """
+
+    def __init__(
+        self,
+        *,
+        patch_embed: nn.Module,
+        pos_embed: nn.Parameter,
+        blocks: nn.ModuleList,
+        global_blocks: tuple[int, ...],
+    ):
+        super().__init__()
+        self.patch_embed = patch_embed
+        self.pos_embed = pos_embed
+        self.blocks = blocks
+        self.global_blocks = global_blocks
+        self._positions = ShapeCache()
+        self._relative = ShapeCache()
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """[B, 3, H, W], normalised and padded -> outputs of the global blocks, [B, C, h, w] each."""
+        x = self.patch_embed(images)
+        grid = (x.shape[1], x.shape[2])
+        x = x + self._positions.get(grid, self.pos_embed, lambda: resize_table(self.pos_embed[0], grid))
+        outputs: list[Tensor] = []
+        for i, block in enumerate(self.blocks):
+            x = x + self._attention(block, block.norm1(x), i)
+            x = x + block.mlp(block.norm2(x))
+            if i in self.global_blocks:
+                outputs.append(x.permute(0, 3, 1, 2))
+        return outputs
+
+    def _attention(self, block: nn.Module, x_BHWC: Tensor, index: int) -> Tensor:
+        """Global or windowed attention with decomposed relative positions, [B, H, W, C]."""
+        attention = block.attn
+        _, height, width, _ = x_BHWC.shape
+        if block.window_size == 0:
+            qkv = attention.qkv(x_BHWC)
+            mixed = self._attend(attention, qkv, index)
+        else:
+            # A padded patch is zero after the first norm, so its query, key and value are the bias alone.
+            side = block.window_size
+            bottom, right = -height % side, -width % side
+            qkv = F.linear(x_BHWC, attention.qkv.weight)
+            qkv = F.pad(qkv, (0, 0, 0, right, 0, bottom)) + attention.qkv.bias
+            mixed = _join_windows(
+                self._attend(attention, _split_windows(qkv, side), index),
+                (height + bottom, width + right),
+            )[:, :height, :width]
+        out: Tensor = attention.proj(mixed)
+        return out
+
+    def _attend(self, attention: nn.Module, qkv_BHWC: Tensor, index: int) -> Tensor:
+        """Multi-head attention over one grid, [B, H, W, 3 * C] -> [B, H, W, C]."""
+        batch, height, width, _ = qkv_BHWC.shape
+        heads = attention.num_heads
+        qkv = qkv_BHWC.view(batch, height * width, 3, heads, -1).permute(2, 0, 3, 1, 4)
+        q, k, v = qkv.unbind(0)
+        q_BhHWD = q.unflatten(2, (height, width))
+        rows = self._relative_table(attention.rel_pos_h, height, (index, "rows", height))
+        columns = self._relative_table(attention.rel_pos_w, width, (index, "columns", width))
+        by_row = torch.einsum("bnhwd,hkd->bnhwk", q_BhHWD, rows).contiguous()
+        by_column = torch.einsum("bnhwd,wkd->bnhwk", q_BhHWD, columns).contiguous()
+        bias = by_row[..., None] + by_column[..., None, :]
+        bias = bias.view(batch, heads, height * width, height * width)
+        mixed = join_heads(F.scaled_dot_product_attention(q, k, v, attn_mask=bias))
+        return mixed.unflatten(1, (height, width))
+
+    def _relative_table(self, table: Tensor, size: int, key: tuple[int, str, int]) -> Tensor:
+        """Relative position embedding of each (query, key) pair along one axis, [size, size, D]."""
+
+        def compute() -> Tensor:
+            resized = table
+            if table.shape[0] != 2 * size - 1:
+                by_channel = table.T[None].float()
+                resized = F.interpolate(by_channel, size=2 * size - 1, mode="linear")[0].T.to(table.dtype)
+            place = torch.arange(size, device=table.device)
+            return resized[place[:, None] - place + size - 1]
+
+        return self._relative.get(key, table, compute)
+
+
+def _split_windows(x_BHWC: Tensor, side: int) -> Tensor:
+    """[B, H, W, C] -> [B * windows, side, side, C]; H and W are multiples of the side."""
+    batch, height, width, channels = x_BHWC.shape
+    x = x_BHWC.view(batch, height // side, side, width // side, side, channels)
+    return x.transpose(2, 3).reshape(-1, side, side, channels)
+
+
+def _join_windows(windows: Tensor, size: tuple[int, int]) -> Tensor:
+    """The opposite of `_split_windows`, for a padded grid of `size`."""
+    side, channels = windows.shape[1], windows.shape[3]
+    down, across = size[0] // side, size[1] // side
+    x = windows.view(-1, down, across, side, side, channels)
+    return x.transpose(2, 3).reshape(-1, size[0], size[1], channels)

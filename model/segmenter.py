@@ -1,0 +1,240 @@
+"""Picture and vocabulary to a label map with confidences, at any size.
+
+A label map never holds scores of all classes and pixels: it goes tile by tile and keeps the winner.
+Shape suffixes: Q queries, K classes, H and W rows and columns of the output, T pixels of a tile,
+y and x rows and columns of the mask logits.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from model.balance import Balance
+from model.ebseg import EBSeg, MaskPredictions
+from model.errors import ModelError, PictureError
+from model.layers import resize
+from model.transforms import to_network
+from model.vocabulary import Vocabulary
+
+OTHER = 0  # the label of a pixel that no class wins with enough confidence
+TILE_SCORES = 4_000_000  # scores of one tile: K times its pixels
+TILE_COLUMNS = 1024
+TEXTS_KEPT = 16
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LabelMap:
+    """Which class each pixel belongs to.
+
+    Attributes:
+        labels: uint16 [H, W]; 0 is "other", k is class k - 1 of the vocabulary.
+        confidence: float32 [H, W] in 0..1, of the winning class, before the threshold.
+    """
+
+    labels: NDArray[np.uint16]
+    confidence: NDArray[np.float32]
+
+
+class Segmenter:
+    """Everything around the model that turns one picture into one label map.
+
+    Args:
+        ebseg: the model.
+        short_side: pictures are resized to this short side, pixels; None takes them as they are. Left
+            out, it is the configuration's.
+        long_side: largest long side, pixels; left out, the configuration's.
+    """
+
+    def __init__(
+        self,
+        ebseg: EBSeg,
+        *,
+        short_side: int | None = -1,
+        long_side: int | None = None,
+    ):
+        if short_side is not None and short_side != -1 and short_side < 1:
+            raise ModelError(f"short_side must be positive or None, got {short_side}")
+        self.ebseg = ebseg
+        self.short_side = ebseg.config.short_side if short_side == -1 else short_side
+        self.long_side = long_side or ebseg.config.long_side
+        self._texts: OrderedDict[str, Tensor] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def prepare(self, picture: NDArray[np.uint8] | Tensor) -> Tensor:
+        """Resizes a picture to network resolution, uint8 [3, h, w]; any thread may call it.
+
+        Args:
+            picture: RGB, uint8; an array [H, W, 3] or a tensor [3, H, W].
+
+        Raises:
+            PictureError: another shape or type.
+        """
+        return to_network(picture, self.short_side, self.long_side)
+
+    def predict(self, prepared: Sequence[Tensor]) -> MaskPredictions:
+        """Runs the model on prepared pictures of equal shape.
+
+        Raises:
+            PictureError: none, or of different shapes.
+        """
+        if len({picture.shape for picture in prepared}) != 1:
+            raise PictureError("pictures of one batch must have one shape")
+        return self.ebseg.predict(torch.stack(list(prepared)))
+
+    def encode_text(self, vocabulary: Vocabulary) -> Tensor:
+        """Text embeddings of a vocabulary, [K, C]; the last few vocabularies are kept."""
+        with self._lock:
+            if vocabulary.digest in self._texts:
+                self._texts.move_to_end(vocabulary.digest)
+                return self._texts[vocabulary.digest]
+        text = self.ebseg.encode_text(vocabulary.names, vocabulary.templates)
+        with self._lock:
+            self._texts[vocabulary.digest] = text
+            while len(self._texts) > TEXTS_KEPT:
+                self._texts.popitem(last=False)
+        return text
+
+    @torch.inference_mode()
+    def label_map(
+        self,
+        predictions: MaskPredictions,
+        vocabulary: Vocabulary,
+        *,
+        output_size: tuple[int, int],
+        index: int = 0,
+        text: Tensor | None = None,
+        threshold: float = 0.0,
+        balance: Balance | None = None,
+    ) -> LabelMap:
+        """The winning class of every pixel.
+
+        A class's score is the sum over queries of class probability times mask probability. Where the
+        scores of all classes add up to more than one, the confidence is the winner's share of them;
+        otherwise it is the score itself, so it stays low where the model sees nothing.
+
+        Args:
+            predictions: of `predict`.
+            vocabulary: K classes.
+            output_size: rows and columns of the label map, pixels.
+            index: which picture of the batch.
+            text: embeddings of the vocabulary; computed when left out.
+            threshold: pixels of a lower confidence become "other", 0..1.
+            balance: instead of the configuration's.
+        """
+        own = predictions[index]
+        probabilities = self._classify(own, vocabulary, text, balance)
+        labels = np.empty(output_size, np.uint16)
+        confidence = np.empty(output_size, np.float32)
+        all_classes = probabilities.sum(1, keepdim=True)
+        for rows, columns, masks_QT in _tiles(own, output_size, len(vocabulary)):
+            best, winner = (masks_QT.T @ probabilities).max(1)
+            certain = best / (masks_QT.T @ all_classes)[:, 0].clamp(min=1)
+            label = torch.where(certain >= threshold, winner + 1, OTHER)
+            shape = (rows.stop - rows.start, columns.stop - columns.start)
+            labels[rows, columns] = label.view(shape).to(torch.int32).cpu().numpy()
+            confidence[rows, columns] = certain.view(shape).cpu().numpy()
+        return LabelMap(labels=labels, confidence=confidence)
+
+    @torch.inference_mode()
+    def score_maps(
+        self,
+        predictions: MaskPredictions,
+        vocabulary: Vocabulary,
+        *,
+        output_size: tuple[int, int],
+        index: int = 0,
+        text: Tensor | None = None,
+        balance: Balance | None = None,
+    ) -> Tensor:
+        """Scores of every class at every pixel, float32 [K, H, W]; see `label_map`."""
+        own = predictions[index]
+        probabilities = self._classify(own, vocabulary, text, balance)
+        scores = probabilities.new_empty(len(vocabulary), *output_size)
+        for rows, columns, masks_QT in _tiles(own, output_size, len(vocabulary)):
+            tile = probabilities.T @ masks_QT
+            scores[:, rows, columns] = tile.unflatten(1, (rows.stop - rows.start, -1))
+        return scores
+
+    def scores(
+        self,
+        picture: NDArray[np.uint8] | Tensor,
+        vocabulary: Vocabulary,
+        *,
+        output_size: tuple[int, int] | None = None,
+        balance: Balance | None = None,
+    ) -> Tensor:
+        """Picture to scores, float32 [K, H, W], at `output_size` or the picture's own size."""
+        predictions = self.predict([self.prepare(picture)])
+        size = output_size or _picture_size(picture)
+        return self.score_maps(predictions, vocabulary, output_size=size, balance=balance)
+
+    def segment(
+        self,
+        picture: NDArray[np.uint8] | Tensor,
+        vocabulary: Vocabulary,
+        *,
+        output_size: tuple[int, int] | None = None,
+        threshold: float = 0.0,
+        balance: Balance | None = None,
+    ) -> LabelMap:
+        """Picture to label map, at `output_size` or the picture's own size."""
+        predictions = self.predict([self.prepare(picture)])
+        return self.label_map(
+            predictions,
+            vocabulary,
+            output_size=output_size or _picture_size(picture),
+            threshold=threshold,
+            balance=balance,
+        )
+
+    def _classify(
+        self, own: MaskPredictions, vocabulary: Vocabulary, text: Tensor | None, balance: Balance | None
+    ) -> Tensor:
+        text = self.encode_text(vocabulary) if text is None else text
+        return self.ebseg.classify(own, vocabulary, text, balance)[0]
+
+
+def _picture_size(picture: NDArray[np.uint8] | Tensor) -> tuple[int, int]:
+    rows, columns = picture.shape[1:] if isinstance(picture, Tensor) else picture.shape[:2]
+    return rows, columns
+
+
+def _tiles(
+    own: MaskPredictions, output_size: tuple[int, int], classes: int
+) -> Iterator[tuple[slice, slice, Tensor]]:
+    """Mask probabilities at output size, tile by tile: rows, columns, [Q, T].
+
+    The masks are resized to the padded picture, cropped to the picture and resized to the output. Both
+    resizes act on rows and columns apart, so each axis is one small matrix.
+    """
+    logits_Qyx = own.mask_logits[0]
+    by_row = _resizing_matrix(logits_Qyx.shape[1], own.image_size[0], output_size[0], logits_Qyx)
+    by_column = _resizing_matrix(logits_Qyx.shape[2], own.image_size[1], output_size[1], logits_Qyx)
+    height, width = output_size
+    for left in range(0, width, TILE_COLUMNS):
+        columns = slice(left, min(left + TILE_COLUMNS, width))
+        wide_QyW = logits_Qyx @ by_column[columns].T
+        step = max(1, TILE_SCORES // (max(classes, logits_Qyx.shape[0]) * (columns.stop - left)))
+        for top in range(0, height, step):
+            rows = slice(top, min(top + step, height))
+            weights = by_row[rows]
+            used = weights.any(0).nonzero()[:, 0]
+            band = slice(int(used[0]), int(used[-1]) + 1)
+            tile = weights[:, band] @ wide_QyW[:, band]
+            yield rows, columns, tile.flatten(1).sigmoid_()
+
+
+def _resizing_matrix(cells: int, cropped: int, out: int, like: Tensor) -> Tensor:
+    """One axis of: resize from stride 4 to the padded picture, crop, resize to the output; [out, cells].
+
+    It is what bilinear resizing makes of the identity matrix, so it has the very same coefficients.
+    """
+    identity = torch.eye(cells, device=like.device)[None, None]
+    padded = resize(identity, (4 * cells, cells))[:, :, :cropped]
+    return resize(padded, (out, cells))[0, 0]

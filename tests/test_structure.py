@@ -1,0 +1,46 @@
+"""Sizes and contents of source files."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FILES = [
+    ROOT / "ebseg.py",
+    *(
+        path
+        for folder in ("model", "service", "training", "tests")
+        for path in sorted((ROOT / folder).rglob("*.py"))
+    ),
+]
+LONGEST = 400
+
+
+def label(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("path", FILES, ids=label)
+def test_file_is_short_and_free_of_leftovers(path: Path) -> None:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= LONGEST
+    # spelt so that this file does not find itself
+    leftover = re.compile(r"\b(TO" r"DO|FIX" r"ME|X" r"XX)\b|pytest\.mark\.(skip|x" r"fail)|^\s*except:")
+    assert [line for line in lines if leftover.search(line)] == []
+
+
+@pytest.mark.parametrize("path", FILES, ids=label)
+def test_file_names_no_machine(path: Path) -> None:
+    local = re.compile(r"(?<![\w.])/(work|home|root|Users)/|\.\./sha" r"red")
+    assert [line for line in path.read_text(encoding="utf-8").splitlines() if local.search(line)] == []
+
+
+@pytest.mark.parametrize("package", ["model", "service", "training"])
+def test_modules_say_what_they_are_for(package: str) -> None:
+    silent = [
+        label(path)
+        for path in sorted((ROOT / package).rglob("*.py"))
+        if path.name != "__init__.py" and not path.read_text(encoding="utf-8").startswith('"""')
+    ]
+    assert silent == []

@@ -52,7 +52,7 @@ class _Version(argparse.Action):
 
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line; loads neither torch nor the service's packages."""
-    parser = _Parser(
+    parser: argparse.ArgumentParser = _Parser(
         prog="ebseg",
         description="Open-vocabulary semantic segmentation: a picture and class names in, a mask out.",
         epilog="Run `ebseg COMMAND --help` for the options of a command, with examples.",

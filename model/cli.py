@@ -6,6 +6,7 @@ Commands raise domain errors; `ebseg.main` turns them into one line and an exit 
 
 import argparse
 import json
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 VARIANTS = ("tiny", "base", "large")  # the keys of model.config.VARIANTS, which needs torch
 OUT_HELP = "folder to make, ending in NAME/VERSION as in registry/ebseg-base/1"
 JSON_HELP = "print one JSON object and nothing else on standard output"
+
+_LOG = logging.getLogger(__name__)
 
 
 def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -149,7 +152,8 @@ def init(args: argparse.Namespace) -> int:
         manifest = save(
             ebseg, args.out, name=name, version=version, untrained=True, notes=notes, progress=progress
         )
-    _report(args, manifest, f"made {args.out}: untrained, its masks mean nothing")
+    _LOG.warning("%s version %d is untrained: its masks mean nothing", name, version)
+    _report(args, manifest, f"made {args.out}, untrained")
     return 0
 
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.layers import ShapeCache, join_heads, resize_table, split_heads
+from model.layers import Block, ShapeCache, join_heads, resize_table, split_heads
 
 PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)  # of pixels in 0..1, from OpenAI's CLIP
 PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -79,6 +79,7 @@ class ClipImageEncoder(nn.Module):
         x = self.ln_pre(x + self._position_table(grid))
         layers: list[Tensor] = []
         pixels: Tensor | None = None
+        block: Block
         for i, block in enumerate(self.blocks):
             if surgery and i >= self.surgery_start:
                 q, k, v = qkv(block, block.ln_1(x))
@@ -102,7 +103,7 @@ class ClipImageEncoder(nn.Module):
 # The parts of one open_clip residual block, as functions: the mask attention combines them differently.
 
 
-def qkv(block: nn.Module, normed_BNC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def qkv(block: Block, normed_BNC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Queries, keys and values of the block's attention, [B, heads, N, D] each."""
     attention = block.attn
     projected = F.linear(normed_BNC, attention.in_proj_weight, attention.in_proj_bias)
@@ -111,13 +112,13 @@ def qkv(block: nn.Module, normed_BNC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return split_heads(q, heads), split_heads(k, heads), split_heads(v, heads)
 
 
-def attend(block: nn.Module, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def attend(block: Block, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Plain attention and output projection, [B, N, C]."""
     out: Tensor = block.attn.out_proj(join_heads(F.scaled_dot_product_attention(q, k, v)))
     return out
 
 
-def surgery_attention(block: nn.Module, v: Tensor) -> Tensor:
+def surgery_attention(block: Block, v: Tensor) -> Tensor:
     """CLIP Surgery's attention of values with values, for the pixels only, [B, N, C].
 
     The values belong to the class token and the pixels, [B, heads, 1 + N, D]. The class token is seen,
@@ -126,7 +127,7 @@ def surgery_attention(block: nn.Module, v: Tensor) -> Tensor:
     return attend(block, v[:, :, 1:], v, v)
 
 
-def feed_forward(block: nn.Module, x: Tensor) -> Tensor:
+def feed_forward(block: Block, x: Tensor) -> Tensor:
     """The second half of a block, residual included."""
     out: Tensor = x + block.mlp(block.ln_2(x))
     return out

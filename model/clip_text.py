@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.layers import Block
+
 TOKENS_AT_ONCE = 16_384  # bounds the memory of one pass
 
 
@@ -114,6 +116,7 @@ class ClipTextEncoder(nn.Module):
         lengths = [len(shared) for shared in prefixes] + [group.tokens for group in groups]
         prefix_of = [prefixes.index(group.shared) for group in groups]
         shapes = [(len(group.own), len(group.own[0])) for group in groups]
+        block: Block
         for i, block in enumerate(self.blocks):
             attention = block.attn
             projected = F.linear(block.ln_1(x_TC), attention.in_proj_weight, attention.in_proj_bias)
@@ -139,7 +142,8 @@ class ClipTextEncoder(nn.Module):
         """Token plus position embeddings, flat, [n * m, C]."""
         tokens = torch.tensor(rows, device=self.positional_embedding.device)
         positions = self.positional_embedding[first : first + tokens.shape[1]]
-        return (self.token_embedding(tokens) + positions).flatten(0, 1)
+        embedded: Tensor = self.token_embedding(tokens) + positions
+        return embedded.flatten(0, 1)
 
 
 def _group(prompts: list[list[int]], first: int) -> list[_Group]:

@@ -2,10 +2,11 @@
 
 Each query reads, at each level, a few points around its own place; the points and their weights are
 linear functions of the query. Shape suffixes: B pictures, N tokens of all levels, h heads, L levels,
-P points, C channels, D channels of a head.
+P points, S = L * P samples, C channels.
 """
 
 import functools
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -33,80 +34,129 @@ class DeformableAttention(nn.Module):
             value_BNC: tokens without it.
             sizes: of the levels, in the order of the tokens.
         """
-        batch, tokens, _ = query_BNC.shape
-        shape = (batch, tokens, self.heads, self.levels, self.points)
-        offsets = self.sampling_offsets(query_BNC).view(*shape, 2)
-        weights = self.attention_weights(query_BNC).view(*shape[:3], -1).softmax(-1).view(shape)
-        places = reference_pixels(sizes, query_BNC.device)[:, None, :, None] + offsets
-        sampled = sample(self.value_proj(value_BNC), places, weights, sizes)
+        batch, tokens, channels = query_BNC.shape
+        samples = self.levels * self.points
+        by_head = (batch, tokens, self.heads, samples)
+        # The layer's rows alternate x and y; apart, everything that follows runs on whole vectors.
+        weight = self.sampling_offsets.weight.view(-1, 2, channels).transpose(0, 1).reshape(-1, channels)
+        bias = self.sampling_offsets.bias.view(-1, 2).T.reshape(-1)
+        offset_x, offset_y = F.linear(query_BNC, weight, bias).chunk(2, -1)
+        own_x, own_y = own_places(sizes, self.points, query_BNC.device)
+        sampled = sample(
+            own_x[:, None] + offset_x.reshape(by_head),
+            own_y[:, None] + offset_y.reshape(by_head),
+            self.attention_weights(query_BNC).view(by_head).softmax(-1),
+            self.value_proj(value_BNC),
+            sizes,
+        )
         out: Tensor = self.output_proj(sampled)
         return out
 
 
 @functools.lru_cache(maxsize=64)
-def reference_pixels(sizes: Sizes, device: torch.device) -> Tensor:
-    """Each token's own place on each level in pixels, as (x, y), [N, L, 2].
+def own_places(sizes: Sizes, points: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Each token's own place on each level, x and y in pixels, [N, L * P] each, equal for all points.
 
     A token at the centre of its cell, in 0..1, is at `centre * size - 0.5` pixels of a level: the
     convention of grid sampling without aligned corners.
     """
     with torch.inference_mode(False), torch.no_grad():
-        centres = []
+        x, y = [], []
         for rows, columns in sizes:
-            y = (torch.arange(rows, device=device) + 0.5) / rows
-            x = (torch.arange(columns, device=device) + 0.5) / columns
-            centres.append(torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], -1).flatten(0, 1))
-        extent = torch.tensor([[columns, rows] for rows, columns in sizes], device=device)
-        return torch.cat(centres)[:, None] * extent - 0.5
+            centre_y = (torch.arange(rows, device=device) + 0.5) / rows
+            centre_x = (torch.arange(columns, device=device) + 0.5) / columns
+            y.append(centre_y.repeat_interleave(columns))
+            x.append(centre_x.repeat(rows))
+        extent = torch.tensor(sizes, device=device).repeat_interleave(points, 0)
+        return (
+            torch.cat(x)[:, None] * extent[:, 1] - 0.5,
+            torch.cat(y)[:, None] * extent[:, 0] - 0.5,
+        )
+
+
+class _Geometry(NamedTuple):
+    """Where levels lie in the bordered table of `sample`; one number a sample of a token, [h * L * P]."""
+
+    width: Tensor
+    height: Tensor
+    across: Tensor  # columns with borders
+    first: Tensor  # table row of the level's first pixel
+    head: Tensor
 
 
 @functools.lru_cache(maxsize=64)
-def _level_geometry(sizes: Sizes, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Columns, rows and first token of each level, shaped to broadcast over points, [L, 1] each."""
+def _geometry(sizes: Sizes, heads: int, points: int, device: torch.device) -> _Geometry:
     with torch.inference_mode(False), torch.no_grad():
-        rows = torch.tensor([size[0] for size in sizes], device=device)
-        columns = torch.tensor([size[1] for size in sizes], device=device)
-        start = (rows * columns).cumsum(0) - rows * columns
-        return columns[:, None], rows[:, None], start[:, None]
+        height, width = torch.tensor(sizes, device=device).unbind(1)
+        across = width + 2
+        cells = across * (height + 2)
+        first = cells.cumsum(0) - cells + across + 1  # behind the border's first row and column
+
+        def per_sample(x: Tensor) -> Tensor:
+            return x.repeat_interleave(points).repeat(heads).float()
+
+        head = torch.arange(heads, device=device, dtype=torch.int32)
+        return _Geometry(
+            width=per_sample(width),
+            height=per_sample(height),
+            across=per_sample(across),
+            first=per_sample(first),
+            head=head.repeat_interleave(len(sizes) * points),
+        )
 
 
-def sample(value_BNC: Tensor, places_BNhLP2: Tensor, weights_BNhLP: Tensor, sizes: Sizes) -> Tensor:
-    """Weighted sum of bilinear samples; outside the level everything is zero.
+def sample(x_BNhS: Tensor, y_BNhS: Tensor, weights_BNhS: Tensor, value_BNC: Tensor, sizes: Sizes) -> Tensor:
+    """Weighted sum of bilinear samples, S = L * P of them a head; outside a level everything is zero.
 
-    The four corners of a sample become four rows of a flat value table with their bilinear weights, so
-    one `embedding_bag` gathers and adds all levels and points of a query at once.
+    Each level gets a border of zeros, and places are clamped onto it, so that no corner needs asking
+    whether it is inside. The four corners of a sample are four rows of a flat table of values with
+    their bilinear weights: one `embedding_bag` gathers and adds all levels and points of a head.
 
     Args:
+        x_BNhS, y_BNhS: places of the samples, pixels of their level.
+        weights_BNhS: attention weights, one in sum over S.
         value_BNC: values of all tokens, heads side by side in the channels.
-        places_BNhLP2: pixels (x, y) of the samples on their level.
-        weights_BNhLP: attention weights, one in sum over levels and points.
+        sizes: of the levels, in the order of the tokens.
 
     Returns:
         [B, N, C].
     """
-    batch, tokens, heads = places_BNhLP2.shape[:3]
-    columns, rows, start = _level_geometry(sizes, value_BNC.device)
-    floor = places_BNhLP2.detach().floor()
-    x_part, y_part = (places_BNhLP2 - floor).unbind(-1)
-    x0, y0 = floor.long().unbind(-1)
-    first = torch.arange(batch, device=value_BNC.device).view(-1, 1, 1, 1, 1) * tokens + start
-    head = torch.arange(heads, device=value_BNC.device)[:, None, None]
-    along_x = ((x0, (1 - x_part)), (x0 + 1, x_part))
-    along_y = ((y0, (1 - y_part) * weights_BNhLP), (y0 + 1, y_part * weights_BNhLP))
-    inside_x = [(x >= 0) & (x < columns) for x, _ in along_x]
-    indices, factors = [], []
-    for y, y_weight in along_y:
-        inside_y = (y >= 0) & (y < rows)
-        row = first + y.clamp(min=0).minimum(rows - 1) * columns
-        for (x, x_weight), inside in zip(along_x, inside_x, strict=True):
-            indices.append((row + x.clamp(min=0).minimum(columns - 1)) * heads + head)
-            factors.append(x_weight * y_weight * (inside & inside_y))
+    batch, tokens, heads, samples = x_BNhS.shape
+    at = _geometry(sizes, heads, samples // len(sizes), value_BNC.device)
+    table = _with_borders(value_BNC, sizes)
+    rows = table.shape[1]
+    x, y = x_BNhS.flatten(2).clamp(min=-1), y_BNhS.flatten(2).clamp(min=-1)
+    x, y = x.minimum(at.width), y.minimum(at.height)
+    with torch.no_grad():
+        left, top = x.floor().minimum(at.width - 1), y.floor().minimum(at.height - 1)
+        picture = torch.arange(0, batch * rows * heads, rows * heads, device=x.device, dtype=torch.int32)
+        corner = torch.addcmul(left + at.first, top, at.across).to(torch.int32) * heads + at.head
+        corner = corner + picture[:, None, None]
+        below = corner + (at.across * heads).to(torch.int32)
+        corners = (corner, corner + heads, below, below + heads)
+        indices = torch.stack([i.unflatten(2, (heads, -1)) for i in corners], 3)
+    part_x, lower = x - left, (y - top) * weights_BNhS.flatten(2)
+    upper = weights_BNhS.flatten(2) - lower
+    upper_right, lower_right = upper * part_x, lower * part_x
+    factors = torch.stack(
+        [
+            w.unflatten(2, (heads, -1))
+            for w in (upper - upper_right, upper_right, lower - lower_right, lower_right)
+        ],
+        3,
+    )
     bags = batch * tokens * heads
-    table = value_BNC.reshape(bags, -1)
     summed = F.embedding_bag(
-        torch.stack(indices, -1).view(bags, -1),
-        table,
-        per_sample_weights=torch.stack(factors, -1).view(bags, -1).to(table.dtype),
+        indices.view(bags, -1),
+        table.view(batch * rows * heads, -1),
+        per_sample_weights=factors.view(bags, -1),
         mode="sum",
     )
     return summed.view(batch, tokens, -1)
+
+
+def _with_borders(value_BNC: Tensor, sizes: Sizes) -> Tensor:
+    """Every level with one zero pixel around it, flat and joined again, [B, rows, C]."""
+    levels = value_BNC.split([rows * columns for rows, columns in sizes], 1)
+    padded = [F.pad(x.unflatten(1, size), (0, 0, 1, 1, 1, 1)) for x, size in zip(levels, sizes, strict=True)]
+    return torch.cat([x.flatten(1, 2) for x in padded], 1)

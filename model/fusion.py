@@ -29,6 +29,7 @@ class FusionLayer(nn.Module):
         self.conv = nn.Conv2d(clip_width, width, 1)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
+        """[B, clip width, h, w] -> [B, width, h, w]."""
         normed: Tensor = self.norm(x_BCHW.permute(0, 2, 3, 1))
         return F.conv2d(normed.permute(0, 3, 1, 2), self.conv.weight, self.conv.bias)
 

@@ -12,8 +12,9 @@ from torch import Tensor
 from model.ebseg import EBSeg
 from model.errors import CheckpointError
 
-# Other processors and torch builds add up in another order, which moves float32 outputs by 1e-6 to 1e-4;
-# a wrong weight, resize or activation moves them by 1e-2 and more.
+# Other processors and torch builds add up in another order. Noise of that size (each weight moved by 1e-7
+# of itself) moves the outputs by 1e-6, and where it tips a pixel over a mask's threshold by up to 1e-4
+# (base) or 1e-3 (tiny); a wrong weight, resize or activation moves them by 1e-2 and more.
 TOLERANCE = 1e-3
 OUTPUTS = ("mask_logits", "supervised", "mask_attention", "frozen")
 

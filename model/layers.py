@@ -4,14 +4,17 @@ Shape suffixes: B pictures, N tokens, C channels, D channels of a head, H and W 
 """
 
 import functools
+import itertools
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+Block = Any  # a transformer block of open_clip or segment_anything, which carry no types
 SHAPES_KEPT = 32  # per-shape tables kept by a ShapeCache
 
 
@@ -20,10 +23,12 @@ class MLP(nn.Module):
 
     def __init__(self, widths: list[int]):
         super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, widths[1:], strict=False))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.layers[-1](self.hidden(x))  # type: ignore[no-any-return]
+        """[..., widths[0]] -> [..., widths[-1]]."""
+        out: Tensor = self.layers[-1](self.hidden(x))
+        return out
 
     def hidden(self, x: Tensor) -> Tensor:
         """All but the last layer."""
@@ -34,7 +39,7 @@ class MLP(nn.Module):
 
 def split_heads(x_BNC: Tensor, heads: int) -> Tensor:
     """[B, N, heads * D] -> [B, heads, N, D]."""
-    return x_BNC.unflatten(-1, (heads, -1)).transpose(1, 2)
+    return x_BNC.view(*x_BNC.shape[:-1], heads, -1).transpose(1, 2)
 
 
 def join_heads(x_BhND: Tensor) -> Tensor:

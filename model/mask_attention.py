@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.clip_image import ClipFeatures, attend, feed_forward, qkv, surgery_attention
-from model.layers import join_heads
+from model.layers import Block, join_heads
 
 
 class MaskAttention(nn.Module):
@@ -44,6 +44,7 @@ class MaskAttention(nn.Module):
         x = features.tokens
         surgery = features.surgery
         queries = x[:, :1].expand(-1, bias_BhQN.shape[2], -1)
+        block: Block
         for i, block in enumerate(self.blocks):
             q, k, v = qkv(block, block.ln_1(x))
             if surgery is not None:
@@ -59,7 +60,7 @@ class MaskAttention(nn.Module):
 
     @staticmethod
     def _query_rows(
-        block: nn.Module, queries_BQC: Tensor, k_BhND: Tensor, v_BhND: Tensor, bias_BhQN: Tensor
+        block: Block, queries_BQC: Tensor, k_BhND: Tensor, v_BhND: Tensor, bias_BhQN: Tensor
     ) -> Tensor:
         """One block for the query rows: each attends to the pixels and to itself alone."""
         q, own_k, own_v = qkv(block, block.ln_1(queries_BQC))

@@ -4,6 +4,8 @@ Always float32, whatever the rest runs in: deformable attention loses accuracy i
 Shape suffixes: B pictures, N tokens of all levels, C channels, H and W rows and columns.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -25,6 +27,7 @@ class EncoderLayer(nn.Module):
         self.norm2 = nn.LayerNorm(channels)
 
     def forward(self, x_BNC: Tensor, position_NC: Tensor, sizes: Sizes) -> Tensor:
+        """Refines the tokens of all levels, [B, N, C] -> [B, N, C]."""
         x = self.norm1(x_BNC + self.attention(x_BNC + position_NC, x_BNC, sizes))
         out: Tensor = self.norm2(x + self.linear2(F.relu(self.linear1(x), inplace=True)))
         return out
@@ -92,6 +95,7 @@ class PixelDecoder(nn.Module):
         coarse_first = rest[::-1]
         sizes = tuple((padded[0] // level.stride, padded[1] // level.stride) for level in coarse_first)
         tokens, positions = [], []
+        projection: Any
         for i, (level, projection) in enumerate(zip(coarse_first, self.input_projections, strict=True)):
             x = _project(projection, level, sizes[i])
             tokens.append(x.flatten(2).transpose(1, 2))

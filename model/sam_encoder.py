@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.layers import ShapeCache, join_heads, resize_table
+from model.layers import Block, ShapeCache, join_heads, resize_table
 
 PIXEL_MEAN = (123.675, 116.28, 103.53)  # of pixels in 0..255, from SAM
 PIXEL_STD = (58.395, 57.12, 57.375)
@@ -45,6 +45,7 @@ class SamEncoder(nn.Module):
         grid = (x.shape[1], x.shape[2])
         x = x + self._positions.get(grid, self.pos_embed, lambda: resize_table(self.pos_embed[0], grid))
         outputs: list[Tensor] = []
+        block: Block
         for i, block in enumerate(self.blocks):
             x = x + self._attention(block, block.norm1(x), i)
             x = x + block.mlp(block.norm2(x))
@@ -52,7 +53,7 @@ class SamEncoder(nn.Module):
                 outputs.append(x.permute(0, 3, 1, 2))
         return outputs
 
-    def _attention(self, block: nn.Module, x_BHWC: Tensor, index: int) -> Tensor:
+    def _attention(self, block: Block, x_BHWC: Tensor, index: int) -> Tensor:
         """Global or windowed attention with decomposed relative positions, [B, H, W, C]."""
         attention = block.attn
         _, height, width, _ = x_BHWC.shape
@@ -72,7 +73,7 @@ class SamEncoder(nn.Module):
         out: Tensor = attention.proj(mixed)
         return out
 
-    def _attend(self, attention: nn.Module, qkv_BHWC: Tensor, index: int) -> Tensor:
+    def _attend(self, attention: Block, qkv_BHWC: Tensor, index: int) -> Tensor:
         """Multi-head attention over one grid, [B, H, W, 3 * C] -> [B, H, W, C]."""
         batch, height, width, _ = qkv_BHWC.shape
         heads = attention.num_heads
@@ -81,12 +82,30 @@ class SamEncoder(nn.Module):
         q_BhHWD = q.unflatten(2, (height, width))
         rows = self._relative_table(attention.rel_pos_h, height, (index, "rows", height))
         columns = self._relative_table(attention.rel_pos_w, width, (index, "columns", width))
-        by_row = torch.einsum("bnhwd,hkd->bnhwk", q_BhHWD, rows).contiguous()
-        by_column = torch.einsum("bnhwd,wkd->bnhwk", q_BhHWD, columns).contiguous()
-        bias = by_row[..., None] + by_column[..., None, :]
-        bias = bias.view(batch, heads, height * width, height * width)
-        mixed = join_heads(F.scaled_dot_product_attention(q, k, v, attn_mask=bias))
-        return mixed.unflatten(1, (height, width))
+        by_row = torch.einsum("bnhwd,hkd->bnhwk", q_BhHWD, rows)
+        by_column = torch.einsum("bnhwd,wkd->bnhwk", q_BhHWD, columns)
+        if qkv.device.type == "cpu" and qkv.dtype != torch.float32:
+            mixed = self._attend_by_products(q, k, v, by_row, by_column)
+        else:
+            bias = by_row.contiguous()[..., None] + by_column.contiguous()[..., None, :]
+            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.flatten(4).flatten(2, 3))
+        return join_heads(mixed).view(batch, height, width, -1)
+
+    @staticmethod
+    def _attend_by_products(q: Tensor, k: Tensor, v: Tensor, by_row: Tensor, by_column: Tensor) -> Tensor:
+        """The same attention as matrix products alone, for half precision on a CPU.
+
+        The fused kernel there converts to float32 inside. Instead, a query carries its bias for each
+        row and column as further channels, and a key has a one at its own row and column, so that the
+        product is logit plus bias and never leaves the fast units.
+        """
+        height, width = by_row.shape[-1], by_column.shape[-1]
+        at_row = torch.eye(height, dtype=k.dtype)[:, None].expand(-1, width, -1).flatten(0, 1)
+        at_column = torch.eye(width, dtype=k.dtype).repeat(height, 1)
+        place = torch.cat([at_row, at_column], -1).expand(*k.shape[:-1], -1)
+        biased_q = torch.cat([q * q.shape[-1] ** -0.5, by_row.flatten(2, 3), by_column.flatten(2, 3)], -1)
+        weights = (biased_q @ torch.cat([k, place], -1).transpose(-2, -1)).softmax(-1)
+        return weights @ v
 
     def _relative_table(self, table: Tensor, size: int, key: tuple[int, str, int]) -> Tensor:
         """Relative position embedding of each (query, key) pair along one axis, [size, size, D]."""

@@ -4,6 +4,7 @@ Shape suffixes: B pictures, Q queries, N pixels of a level, C hidden channels, h
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -52,6 +53,7 @@ class DecoderLayer(nn.Module):
     def forward(
         self, x_BQC: Tensor, place_QC: Tensor, pixels_BNC: Tensor, position_NC: Tensor, seen: Tensor
     ) -> Tensor:
+        """Queries after looking at the pixels that they may see (bool [B, 1, Q, N]), [B, Q, C]."""
         looked = self.cross_attention(x_BQC + place_QC, pixels_BNC + position_NC, pixels_BNC, seen)
         x = self.cross_norm(x_BQC + looked)
         placed = x + place_QC
@@ -176,7 +178,7 @@ class TransformerDecoder(nn.Module):
             size: rows and columns of stride 4, rows * columns = N.
             grid: rows and columns of the CLIP grid.
         """
-        last = self.bias_embed.layers[-1]
+        last: Any = self.bias_embed.layers[-1]
         scale = self.bias_scaling.weight[0, 0]
         weight = last.weight.unflatten(0, (self.clip_heads, -1)) * scale
         offset = last.bias.unflatten(0, (self.clip_heads, -1)) * scale
@@ -192,5 +194,5 @@ class TransformerDecoder(nn.Module):
         """Pixels inside each query's mask so far; a query without any sees all. Bool [B, 1, Q, N]."""
         with torch.no_grad():
             logits = self.mask_embed(normed_BQC).float() @ features_BCN
-            seen = logits.sigmoid() >= 0.5
+            seen: Tensor = logits.sigmoid() >= 0.5
             return (seen | ~seen.any(-1, keepdim=True))[:, None]

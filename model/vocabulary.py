@@ -36,7 +36,8 @@ class ClassName:
 
     Attributes:
         name: what the prompts say.
-        synonyms: further words for the class; they decide whether it counts as trained.
+        synonyms: the words that decide whether it counts as trained, the name not among them unless it
+            is listed; left out, the name alone decides.
         trained: the caller's word on that; None leaves it to the words.
     """
 
@@ -218,9 +219,8 @@ class TrainingClasses:
 
 
 def _words(item: ClassName, strict: bool) -> frozenset[str]:
-    if strict:
-        return frozenset(item.synonyms or (item.name,))
-    return frozenset(_folded(word) for word in (item.name, *item.synonyms))
+    words = item.synonyms or (item.name,)
+    return frozenset(words if strict else map(_folded, words))
 
 
 def _folded(word: str) -> str:

@@ -29,8 +29,14 @@ def imported(tree: ast.AST, package: str) -> Iterator[str]:
         elif isinstance(node, ast.Call):
             name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
             if name in ("import_module", "__import__") and node.args:
-                first = node.args[0]
-                yield first.value if isinstance(first, ast.Constant) else "<computed>"
+                yield literal(node.args[0])
+
+
+def literal(node: ast.AST) -> str:
+    """A string, or the fixed beginning of an f-string."""
+    if isinstance(node, ast.JoinedStr):
+        node = node.values[0]
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else "<computed>"
 
 
 def wrong_arrows(code: str, path: Path) -> set[str]:
@@ -99,6 +105,9 @@ def test_all_packages_are_looked_at() -> None:
         ("model/deep/a.py", "from ...service import app", {"service", "service.app"}),
         ("model/a.py", "from . import layers\nfrom .layers import resize\nimport model.layers", set()),
         ("model/a.py", "import importlib\nimportlib.import_module('service.app')", {"service.app"}),
+        ("model/a.py", "importlib.import_module(f'model.{name}')", set()),
+        ("model/a.py", "importlib.import_module(f'service.{name}')", {"service."}),
+        ("model/a.py", "importlib.import_module(f'{name}.service')", {"<computed>"}),
         ("model/a.py", "__import__(name)", {"<computed>"}),
         ("model/a.py", "import fastapi", {"fastapi"}),
         ("training/a.py", "import pydantic.types", {"pydantic.types"}),

@@ -6,14 +6,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-FILES = [
-    ROOT / "ebseg.py",
-    *(
-        path
-        for folder in ("model", "service", "training", "tests")
-        for path in sorted((ROOT / folder).rglob("*.py"))
-    ),
-]
+FOLDERS = ("model", "service", "training", "tests")
+FILES = [ROOT / "ebseg.py", *(path for name in FOLDERS for path in sorted((ROOT / name).rglob("*.py")))]
 LONGEST = 400
 
 

@@ -1,0 +1,236 @@
+"""Benchmarks of the model: how near the engine comes to what the machine can do.
+
+Seconds mean nothing on a shared machine, so every figure is a ratio of two things timed in one run,
+in turn, as medians after a warm-up. Each benchmark returns one JSON object with the ratio and
+everything that it is made of.
+"""
+
+import platform
+import resource
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from model import VARIANTS, EBSeg, Segmenter, TrainingClasses, Vocabulary, build
+from model.allocator import keep_freed_memory
+from model.checkpoint import load
+
+MATRIX_SIDE = 2048
+# Necessary work of base at 640 x 640, as design/performance counts it; other shapes are counted.
+BASE_640_FLOPS = 590e9
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+Progress = Callable[[str], None]
+
+
+def bench_engine(
+    *,
+    variant: str,
+    checkpoint: Path | None,
+    size: int,
+    classes: int,
+    dtype: str,
+    runs: int,
+    progress: Progress,
+) -> dict[str, Any]:
+    """One square picture to a label map, against the machine's own matrix-product rate.
+
+    The limit is the necessary floating point work over the rate of a 2048^3 matrix product of the
+    same type, taken between the runs. The vocabulary's text embeddings are at hand, as in a service.
+    """
+    keep_freed_memory()
+    progress("building the model")
+    ebseg = _model(variant, checkpoint)
+    weights = _bytes(ebseg)
+    vocabulary = _vocabulary(classes)
+    text = ebseg.encode_text(vocabulary.names, ["a photo of a {}."])  # their values do not matter here
+    segmenter = Segmenter(ebseg.to_compute_dtype(DTYPES[dtype]), short_side=None)
+    picture = segmenter.prepare(_picture(size, size))
+    stages: dict[str, list[float]] = {"predict": [], "classify": []}
+
+    def run() -> None:
+        start = time.perf_counter()
+        predictions = segmenter.predict([picture])
+        middle = time.perf_counter()
+        segmenter.label_map(predictions, vocabulary, output_size=(size, size), text=text)
+        stages["predict"].append(middle - start)
+        stages["classify"].append(time.perf_counter() - middle)
+
+    flops = BASE_640_FLOPS
+    if (ebseg.config.variant, size) != ("base", 640):
+        with FlopCounterMode(display=False) as counter:
+            run()
+        flops = float(counter.get_total_flops())
+    product = _matrix_product(DTYPES[dtype])
+    seconds, product_seconds = _in_turn([run, product], runs, progress)
+    rate = 2 * MATRIX_SIDE**3 / statistics.median(product_seconds)
+    median = statistics.median(seconds)
+    return {
+        "bench": "engine",
+        "variant": ebseg.config.variant,
+        "checkpoint": str(checkpoint) if checkpoint else "untrained",
+        "size": size,
+        "classes": classes,
+        "dtype": dtype,
+        **_machine(),
+        "runs": runs,
+        "seconds": seconds,
+        "seconds_median": median,
+        "seconds_by_stage": {name: statistics.median(times[-runs:]) for name, times in stages.items()},
+        "matmul_flops_per_second": rate,
+        "necessary_flops": flops,
+        "ideal_seconds": flops / rate,
+        "fraction_of_limit": flops / rate / median,
+        "weights_bytes": weights,
+        "peak_bytes": _peak_bytes(),
+    }
+
+
+def bench_text(
+    *, variant: str, checkpoint: Path | None, classes: int, size: int, runs: int, progress: Progress
+) -> dict[str, Any]:
+    """Embedding unseen class names with 14 templates, in units of one float32 `predict`."""
+    keep_freed_memory()
+    progress("building the model")
+    segmenter = Segmenter(_model(variant, checkpoint), short_side=None)
+    picture = segmenter.prepare(_picture(size, size))
+    names = Vocabulary.builtin("ade20k-847").names
+    fresh = _unseen(names, classes)
+    text_seconds, predict_seconds = _in_turn(
+        [
+            lambda: segmenter.ebseg.encode_text(next(fresh)),
+            lambda: segmenter.predict([picture]),
+        ],
+        runs,
+        progress,
+    )
+    text, predict = statistics.median(text_seconds), statistics.median(predict_seconds)
+    return {
+        "bench": "text",
+        "variant": segmenter.ebseg.config.variant,
+        "classes": classes,
+        "templates": 14,
+        "size": size,
+        **_machine(),
+        "runs": runs,
+        "seconds": text_seconds,
+        "seconds_median": text,
+        "predict_seconds_median": predict,
+        "ratio": text / predict,
+        "peak_bytes": _peak_bytes(),
+    }
+
+
+def bench_memory(
+    *,
+    variant: str,
+    checkpoint: Path | None,
+    width: int,
+    height: int,
+    classes: int,
+    dtype: str,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Peak memory over the weights' own size while a large picture gets many classes."""
+    keep_freed_memory()
+    progress("building the model")
+    ebseg = _model(variant, checkpoint).to_compute_dtype(DTYPES[dtype])
+    weights = _bytes(ebseg)
+    segmenter = Segmenter(ebseg)
+    progress(f"segmenting {width} x {height} pixels into {classes} classes")
+    start = time.perf_counter()
+    labels = segmenter.segment(_picture(height, width), _vocabulary(classes)).labels
+    peak = _peak_bytes()
+    return {
+        "bench": "memory",
+        "variant": ebseg.config.variant,
+        "width": width,
+        "height": height,
+        "classes": classes,
+        "dtype": dtype,
+        **_machine(),
+        "seconds": time.perf_counter() - start,
+        "distinct_labels": int(np.unique(labels).size),
+        "weights_bytes": weights,
+        "peak_bytes": peak,
+        "peak_over_weights_bytes": peak - weights,
+    }
+
+
+def _model(variant: str, checkpoint: Path | None) -> EBSeg:
+    if checkpoint is not None:
+        return load(checkpoint).ebseg
+    return build(VARIANTS[variant], TrainingClasses.coco_stuff(), seed=0)
+
+
+def _vocabulary(classes: int) -> Vocabulary:
+    names = Vocabulary.builtin("ade20k-847").names
+    more = [f"thing number {i}" for i in range(classes - len(names))]
+    return Vocabulary.of((names + more)[:classes])
+
+
+def _unseen(names: list[str], classes: int) -> Iterator[list[str]]:
+    """Endless lists of class names, each with words that the lists before did not have."""
+    serial = 0
+    while True:
+        start = serial * classes % len(names)
+        some = (names[start:] + names)[:classes]
+        yield some if serial * classes < len(names) else [f"{name} {serial}" for name in some]
+        serial += 1
+
+
+def _picture(height: int, width: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Smooth waves; inference takes as long on any picture."""
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    planes = [np.sin(y * 0.02 * (c + 1)) * np.cos(x * 0.03 + c) for c in range(3)]
+    return ((np.stack(planes, -1) * 0.5 + 0.5) * 255).astype(np.uint8)
+
+
+def _matrix_product(dtype: torch.dtype) -> Callable[[], object]:
+    a = torch.randn(MATRIX_SIDE, MATRIX_SIDE).to(dtype)
+    b = torch.randn(MATRIX_SIDE, MATRIX_SIDE).to(dtype)
+    return lambda: a @ b
+
+
+def _in_turn(
+    functions: list[Callable[[], object]], runs: int, progress: Progress
+) -> list[list[float]]:
+    """Seconds of each function: warm-ups, then `runs` rounds in which each is timed once."""
+    for warm_up in range(3):  # the allocator settles within three
+        progress(f"warm-up {warm_up + 1} of 3")
+        for function in functions:
+            function()
+    seconds: list[list[float]] = [[] for _ in functions]
+    for run in range(runs):
+        progress(f"run {run + 1} of {runs}")
+        for function, times in zip(functions, seconds, strict=True):
+            start = time.perf_counter()
+            function()
+            times.append(time.perf_counter() - start)
+    return seconds
+
+
+def _bytes(ebseg: EBSeg) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in ebseg.state_dict().values())
+
+
+def _peak_bytes() -> int:
+    """Largest resident size that the process ever had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _machine() -> dict[str, Any]:
+    return {"torch": torch.__version__, "cpu": _cpu_name(), "threads": torch.get_num_threads()}
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown")

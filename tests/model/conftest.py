@@ -1,0 +1,50 @@
+import dataclasses
+
+import pytest
+import torch
+
+from model import VARIANTS, EBSeg, EBSegConfig, TrainingClasses, build
+
+
+@pytest.fixture(scope="session")
+def tiny() -> EBSeg:
+    """The variant tiny with the weights that `build` gives it."""
+    return build(VARIANTS["tiny"], TrainingClasses.coco_stuff(), seed=0)
+
+
+@pytest.fixture(scope="session")
+def uneven_config() -> EBSegConfig:
+    """As small as tiny, and with what tiny has not: local windows that do not fill the grid, a CLIP
+    input that loses an edge, and as few queries as will do."""
+    tiny = VARIANTS["tiny"]
+    return dataclasses.replace(
+        tiny,
+        sam=dataclasses.replace(tiny.sam, layers=6, window=5, global_blocks=(1, 2, 4, 5)),
+        transformer_decoder=dataclasses.replace(tiny.transformer_decoder, queries=12),
+        clip_scale=0.7,
+    )
+
+
+@pytest.fixture(scope="session")
+def uneven(uneven_config: EBSegConfig) -> EBSeg:
+    """`uneven_config` with weights of which none is zero, as training would leave them."""
+    return rough(build(uneven_config, TrainingClasses.coco_stuff(), seed=0))
+
+
+@torch.no_grad()
+def rough(ebseg: EBSeg) -> EBSeg:
+    """Moves every parameter away from the value that it starts with, and queries away from each other."""
+    generator = torch.Generator().manual_seed(1)
+    for name, parameter in ebseg.named_parameters():
+        noise = torch.randn(parameter.shape, generator=generator)
+        if name.startswith(("clip_image.blocks", "mask_attention.blocks")) and parameter.dim() == 2:
+            gain = 4 if "mask_attention" in name and "out_proj" in name else 1
+            parameter.copy_(gain * noise / parameter.shape[1] ** 0.5)
+        elif parameter.dim() == 1 or not parameter.any():
+            parameter.add_(0.1 * noise)
+        elif name.startswith("transformer_decoder.layers") and ("out_proj" in name or "linear2" in name):
+            parameter.mul_(0.3)
+    ebseg.transformer_decoder.embedding_scale.fill_(4.0)
+    # negative, so that scaling before pooling is not scaling after it
+    ebseg.transformer_decoder.bias_scaling.weight.fill_(-6.0)
+    return ebseg

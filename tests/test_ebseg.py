@@ -1,0 +1,105 @@
+"""The top-level command: exit codes, one-line errors, a quick start."""
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+import ebseg
+import model.cli
+from model.errors import CheckpointError, VocabularyError
+
+ROOT = Path(__file__).parent.parent
+HELP = [sys.executable, "-E", "ebseg.py", "--help"]  # -E: output is buffered, whatever the environment says
+
+
+def raising(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    """Makes `ebseg inspect` fail."""
+
+    def command(_: argparse.Namespace) -> int:
+        raise error
+
+    monkeypatch.setattr(model.cli, "inspect", command)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (CheckpointError("no manifest"), 2, "no manifest"),
+        (VocabularyError("two\nlines", 0), 2, "two lines"),
+        (OSError(28, "No space left on device"), 1, "[Errno 28] No space left on device"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (ModuleNotFoundError("No module", name="fastapi"), 1, "fastapi: pip install 'ebseg[service]'"),
+        (ModuleNotFoundError("No module", name="lost"), 1, "ModuleNotFoundError: No module"),
+        (ImportError("cannot import name", name="fastapi"), 1, "ImportError: cannot import name"),
+        (ZeroDivisionError("by zero"), 1, "ZeroDivisionError: by zero (this is a fault of ebseg"),
+    ],
+)
+def test_errors_are_one_line_and_a_code(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: BaseException,
+    code: int,
+    message: str,
+) -> None:
+    raising(monkeypatch, error)
+    assert ebseg.main(["inspect", "somewhere"]) == code
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("ebseg: error: ")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_debug_adds_the_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raising(monkeypatch, CheckpointError("no manifest"))
+    assert ebseg.main(["--debug", "inspect", "somewhere"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("Traceback")
+    assert err.endswith("\nebseg: error: no manifest\n")
+
+
+@pytest.mark.parametrize("line", ["", "unknown", "inspect", "inspect a b", "init --variant huge", "--debug"])
+def test_wrong_usage(capsys: pytest.CaptureFixture[str], line: str) -> None:
+    assert ebseg.main(line.split()) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert re.fullmatch(r"ebseg: error: .+ \(see ebseg.* --help\)\n", err)
+
+
+def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(metadata, "version", {"ebseg": "9.8.7"}.__getitem__)
+    assert ebseg.main(["--version"]) == 0
+    assert capsys.readouterr().out == "ebseg 9.8.7\n"
+
+
+def test_help_names_every_command() -> None:
+    found = subprocess.run(HELP, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    assert found.stderr == ""
+    for command in ("serve", "segment", "import", "inspect", "init", "export"):
+        assert re.search(rf"^    {command} ", found.stdout, re.MULTILINE)
+
+
+def test_broken_pipe_is_quiet() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        found = subprocess.run(HELP, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, timeout=60)
+    finally:
+        os.close(writer)
+    assert (found.returncode, found.stderr) == (141, b"")
+
+
+def test_extra_service_is_known() -> None:
+    names = {"opencv-python-headless": "cv2"}
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    packages = {re.split(r"[^\w-]", requirement)[0] for requirement in extras["service"]}
+    assert {names.get(package, package.replace("-", "_")) for package in packages} <= ebseg.SERVICE_PACKAGES

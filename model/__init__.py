@@ -1,15 +1,19 @@
 """EBSeg: open-vocabulary semantic segmentation with image embedding balancing (CVPR 2024).
 
 The model, its vocabularies and its checkpoints; knows neither the service nor the training.
+Names are loaded when they are asked for: `ebseg --help` must not wait for torch.
 """
 
-from model.balance import Balance, Weights
-from model.build import build
-from model.config import VARIANTS, EBSegConfig
-from model.ebseg import EBSeg, MaskPredictions, StagePredictions
-from model.errors import CheckpointError, ModelError, PictureError, VocabularyError
-from model.segmenter import LabelMap, Segmenter
-from model.vocabulary import ClassName, TrainingClasses, Vocabulary
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from model.balance import Balance, Weights
+    from model.config import VARIANTS, EBSegConfig
+    from model.ebseg import EBSeg, MaskPredictions, StagePredictions
+    from model.errors import CheckpointError, ModelError, PictureError, VocabularyError
+    from model.segmenter import LabelMap, Segmenter
+    from model.vocabulary import ClassName, TrainingClasses, Vocabulary
 
 __all__ = [
     "VARIANTS",
@@ -28,5 +32,22 @@ __all__ = [
     "Vocabulary",
     "VocabularyError",
     "Weights",
-    "build",
 ]
+
+_HOMES = {
+    "balance": ("Balance", "Weights"),
+    "config": ("VARIANTS", "EBSegConfig"),
+    "ebseg": ("EBSeg", "MaskPredictions", "StagePredictions"),
+    "errors": ("CheckpointError", "ModelError", "PictureError", "VocabularyError"),
+    "segmenter": ("LabelMap", "Segmenter"),
+    "vocabulary": ("ClassName", "TrainingClasses", "Vocabulary"),
+}
+
+
+if not TYPE_CHECKING:  # a type checker would take any name for known
+
+    def __getattr__(name: str) -> object:
+        for home, names in _HOMES.items():
+            if name in names:
+                return getattr(importlib.import_module(f"model.{home}"), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

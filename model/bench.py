@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from model import VARIANTS, EBSeg, Segmenter, TrainingClasses, Vocabulary, build
+from model import VARIANTS, EBSeg, Segmenter, TrainingClasses, Vocabulary
 from model.allocator import keep_freed_memory
+from model.build import build
 from model.checkpoint import load
 
 MATRIX_SIDE = 2048

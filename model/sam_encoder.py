@@ -66,10 +66,9 @@ class SamEncoder(nn.Module):
             bottom, right = -height % side, -width % side
             qkv = F.linear(x_BHWC, attention.qkv.weight)
             qkv = F.pad(qkv, (0, 0, 0, right, 0, bottom)) + attention.qkv.bias
-            mixed = _join_windows(
-                self._attend(attention, _split_windows(qkv, side), index),
-                (height + bottom, width + right),
-            )[:, :height, :width]
+            windows = self._attend(attention, _split_windows(qkv, side), index)
+            joined = _join_windows(windows, (height + bottom, width + right))
+            mixed = joined[:, :height, :width].contiguous()  # a strided input costs linear dearly
         out: Tensor = attention.proj(mixed)
         return out
 

@@ -182,10 +182,11 @@ class TransformerDecoder(nn.Module):
         scale = self.bias_scaling.weight[0, 0]
         weight = last.weight.unflatten(0, (self.clip_heads, -1)) * scale
         offset = last.bias.unflatten(0, (self.clip_heads, -1)) * scale
+        features_BCN = features_BNC.transpose(1, 2).contiguous()
         pooled = []
         for head_weight, head_offset in zip(weight, offset, strict=True):
             folded = embeddings_BQC @ head_weight
-            on_pixels = (folded @ features_BNC.transpose(1, 2)).unflatten(2, size)
+            on_pixels = (folded @ features_BCN).unflatten(2, size)
             constant = embeddings_BQC @ head_offset
             pooled.append(F.adaptive_max_pool2d(on_pixels, grid).flatten(2) + constant[..., None])
         return torch.stack(pooled, 1) + self.bias_scaling.bias

@@ -3,7 +3,8 @@ import dataclasses
 import pytest
 import torch
 
-from model import VARIANTS, EBSeg, EBSegConfig, TrainingClasses, build
+from model import VARIANTS, EBSeg, EBSegConfig, TrainingClasses
+from model.build import build
 
 
 @pytest.fixture(scope="session")

@@ -220,3 +220,21 @@ def deformed(value_BNC: Tensor, offsets: Tensor, weights: Tensor, extents: list[
             total = total + (sampled * weights[:, :, head, i][:, None]).sum(-1).transpose(1, 2)
         out.append(total)
     return torch.cat(out, -1)
+
+
+def score_maps(mask_logits: Tensor, probabilities: Tensor, image_size: Size, output_size: Size) -> Tensor:
+    """Scores of one picture: masks resized to the padded picture, cropped, resized, and summed up.
+
+    Args:
+        mask_logits: of stride 4, [Q, rows, columns].
+        probabilities: of classes, [Q, K].
+        image_size: before padding.
+        output_size: of the scores.
+
+    Returns:
+        [K, *output_size].
+    """
+    padded = (4 * mask_logits.shape[1], 4 * mask_logits.shape[2])
+    cropped = bilinear(mask_logits[None].double(), padded)[:, :, : image_size[0], : image_size[1]]
+    masks = bilinear(cropped, output_size).sigmoid()[0]
+    return torch.einsum("qk,qyx->kyx", probabilities.double(), masks)

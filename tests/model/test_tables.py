@@ -38,14 +38,18 @@ def fresh(ebseg: EBSeg, uneven: EBSeg) -> EBSeg:
     return other
 
 
-def equal(a: MaskPredictions, b: MaskPredictions) -> bool:
-    return all(torch.equal(getattr(a, name), getattr(b, name)) for name in NAMES)
+def difference(a: MaskPredictions, b: MaskPredictions) -> float:
+    """Largest, relative to the largest value of `b`."""
+    return max(
+        float((getattr(a, name) - getattr(b, name)).abs().max() / getattr(b, name).abs().max())
+        for name in NAMES
+    )
 
 
 def test_second_call_is_the_first_one(ebseg: EBSeg) -> None:
     first = [ebseg.predict(view(size)) for size in SIZES]
     for size, wanted in zip(SIZES, first, strict=True):
-        assert equal(ebseg.predict(view(size)), wanted)
+        assert difference(ebseg.predict(view(size)), wanted) == 0
 
 
 def test_a_shape_is_computed_once(ebseg: EBSeg, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,16 +76,23 @@ def step(ebseg: EBSeg) -> None:
     optimizer.step()
 
 
+def other_tables(ebseg: EBSeg) -> dict[str, Tensor]:
+    """A state with other position tables, in memory of its own."""
+    return {
+        name: tensor * 1.5 if "pos" in name else tensor.clone() for name, tensor in ebseg.state_dict().items()
+    }
+
+
 def load(ebseg: EBSeg) -> None:
-    ebseg.load_state_dict({name: tensor + 0.1 for name, tensor in ebseg.state_dict().items()})
+    ebseg.load_state_dict(other_tables(ebseg))
 
 
 def assign(ebseg: EBSeg) -> None:
-    ebseg.load_state_dict({name: tensor + 0.1 for name, tensor in ebseg.state_dict().items()}, assign=True)
+    ebseg.load_state_dict(other_tables(ebseg), assign=True)
 
 
 def assign_twice(ebseg: EBSeg) -> None:
-    """The second set may lie where the first weights lay."""
+    """The second set may lie in memory where the first weights lay."""
     assign(ebseg)
     assign(ebseg)
 
@@ -97,25 +108,25 @@ def test_new_weights_make_new_tables(change: Callable[[EBSeg], None], ebseg: EBS
     before = ebseg.predict(view())
     change(ebseg)
     after = ebseg.predict(view())
-    assert not equal(after, before)
-    assert equal(after, fresh(ebseg, uneven).predict(view()))
+    assert difference(after, before) > 1e-3
+    assert difference(after, fresh(ebseg, uneven).predict(view())) <= 1e-6
 
 
 def test_one_table_alone(ebseg: EBSeg, uneven: EBSeg) -> None:
     """A relative position table is a table of its own."""
     before = ebseg.predict(view())
     with torch.no_grad():
-        ebseg.get_parameter("backbone.blocks.1.attn.rel_pos_w").add_(0.5)
+        ebseg.get_parameter("backbone.blocks.1.attn.rel_pos_w").mul_(-2.0)
     after = ebseg.predict(view())
-    assert not equal(after, before)
-    assert equal(after, fresh(ebseg, uneven).predict(view()))
+    assert difference(after, before) > 1e-3
+    assert difference(after, fresh(ebseg, uneven).predict(view())) <= 1e-6
 
 
 def test_half_precision_makes_new_tables(ebseg: EBSeg) -> None:
     before = ebseg.predict(view())
     ebseg.to_compute_dtype(torch.bfloat16)
     half = ebseg.predict(view())
-    assert not equal(half, before)
+    assert difference(half, before) > 1e-4
     assert all(getattr(half, name).dtype == torch.float32 for name in NAMES)
 
 
@@ -136,7 +147,25 @@ def test_inference_after_training_and_training_after_inference(ebseg: EBSeg, une
         ebseg.stages(view())
     ebseg.stages(view())[-1].mask_logits.sum().backward()
     step(ebseg)
-    assert equal(ebseg.predict(view()), fresh(ebseg, uneven).predict(view()))
+    assert difference(ebseg.predict(view()), fresh(ebseg, uneven).predict(view())) <= 1e-6
+
+
+def test_a_parameter_in_the_memory_of_an_earlier_one() -> None:
+    """The address of freed memory, and a version that starts at 0 again, tell nothing."""
+    cache = ShapeCache()
+
+    def table_of(parameter: Tensor) -> Tensor:
+        with torch.no_grad():
+            return cache.get("shape", parameter, lambda: parameter + 0)
+
+    parameter = torch.zeros(1000)
+    address = parameter.data_ptr()
+    assert table_of(parameter)[0] == 0
+    del parameter
+    others = [torch.ones(1000)]
+    while others[-1].data_ptr() != address and len(others) < 100:
+        others.append(torch.ones(1000))
+    assert table_of(others[-1])[0] == 1
 
 
 def test_many_shapes_do_not_pile_up() -> None:

@@ -1,0 +1,34 @@
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+INIT = "ebseg init --variant tiny --seed 0 --out registry/ebseg-tiny/1"  # as the README has it
+
+
+@pytest.fixture(scope="session")
+def environment() -> dict[str, str]:
+    """A user's environment: `ebseg` is found, and nothing is set for it."""
+    bin_folder = Path(sys.executable).parent
+    assert (bin_folder / "ebseg").exists(), "the project is not installed: run `make setup`"
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("EBSEG_")}
+    return inherited | {"PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}"}
+
+
+@pytest.fixture(scope="session")
+def workspace(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Path:
+    """A folder that looks like the repository's to the README's commands, with the checkpoint they make."""
+    folder = tmp_path_factory.mktemp("workspace")
+    shutil.copytree(ROOT / "samples", folder / "samples")
+    subprocess.run(INIT.split(), cwd=folder, env=environment, check=True, timeout=120)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def checkpoint(workspace: Path) -> Path:
+    """An untrained tiny checkpoint."""
+    return workspace / "registry" / "ebseg-tiny" / "1"

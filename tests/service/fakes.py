@@ -1,0 +1,231 @@
+"""An engine without a model, and an app and a server around it. As a script: serves until a signal."""
+
+import asyncio
+import base64
+import io
+import json
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import httpx
+import numpy as np
+from fastapi import FastAPI
+from numpy.typing import NDArray
+from PIL import Image
+
+from model.balance import Balance
+from service.app import create_app
+from service.encode import resized
+from service.engine import Job, ModelInfo, Segmentation
+from service.errors import NotReadyError
+from service.runtime import Service
+from service.server import build_server, listen, run_server
+from service.settings import Settings
+
+INFO = ModelInfo(
+    name="fake",
+    version=3,
+    digest="d" * 64,
+    untrained=False,
+    variant="tiny",
+    device="cpu",
+    dtype="float32",
+    balance=Balance.geometric(frozen_trained=0.1, frozen_new=0.3, mask_attention=0.7),
+)
+WAIT = 10.0  # seconds until a test gives up
+
+
+class FakeEngine:
+    """Labels by the red channel, confidence by the green one; one job at a time, as the real one.
+
+    Args:
+        info: what it says it is.
+        seconds: how long a job takes.
+        error: raised by every job whose picture's first pixel is black.
+        load_error: raised by `start`.
+        gate: jobs wait for it, and `start` as well if `load_waits`.
+    """
+
+    def __init__(
+        self,
+        info: ModelInfo = INFO,
+        *,
+        seconds: float = 0.0,
+        error: Exception | None = None,
+        load_error: Exception | None = None,
+        gate: threading.Event | None = None,
+        load_waits: bool = False,
+    ):
+        self._info = info
+        self.seconds = seconds
+        self.error = error
+        self.load_error = load_error
+        self.gate = gate
+        self.load_waits = load_waits
+        self.jobs: list[Job] = []  # those that ran
+        self.waiting = 0
+        self.running = threading.Event()
+        self.stopped = False
+        self._thread = ThreadPoolExecutor(1)
+
+    @property
+    def info(self) -> ModelInfo:
+        return self._info
+
+    @property
+    def queue_depth(self) -> int:
+        return self.waiting
+
+    async def start(self) -> None:
+        if self.load_error is not None:
+            raise self.load_error
+        if self.load_waits and self.gate is not None:
+            await asyncio.to_thread(self.gate.wait, WAIT)
+
+    async def stop(self) -> None:
+        self.stopped = True
+        await asyncio.to_thread(self._thread.shutdown)
+
+    def prepare(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return picture
+
+    async def segment(self, job: Job) -> Segmentation:
+        if self.stopped:
+            raise NotReadyError("the engine is shut down")
+        self.waiting += 1
+        try:
+            return await asyncio.wrap_future(self._thread.submit(self._run, job))
+        finally:
+            self.waiting -= 1
+
+    def _run(self, job: Job) -> Segmentation:
+        job.deadline.check()
+        self.jobs.append(job)
+        self.running.set()
+        if self.gate is not None:
+            assert self.gate.wait(WAIT)
+        time.sleep(self.seconds)
+        picture: NDArray[np.uint8] = job.prepared
+        if self.error is not None and not picture[0, 0].any():
+            raise self.error
+        picture = resized(picture, job.output_size)
+        classes = len(job.vocabulary)
+        labels = (picture[:, :, 0].astype(np.int64) * classes // 256 + 1).astype(np.uint16)
+        confidence = np.divide(picture[:, :, 1], 255, dtype=np.float32)
+        labels[confidence < job.threshold] = 0
+        scores = None
+        if job.scores:
+            scores = (labels == np.arange(1, classes + 1)[:, None, None]).astype(np.float16)
+        return Segmentation(
+            labels=labels,
+            confidence=confidence,
+            scores=scores,
+            trained=[item.trained or item.name == "tree" for item in job.vocabulary.classes],
+            seconds={"queue": 0.001, "predict": 0.002, "text": 0.003, "classify": 0.004},
+        )
+
+
+def settings(**values: Any) -> Settings:
+    return Settings(**{"decode_threads": 2, "port": 0, **values})
+
+
+def picture(height: int = 6, width: int = 8) -> NDArray[np.uint8]:
+    """Red grows to the right, green downwards."""
+    made = np.zeros((height, width, 3), np.uint8)
+    made[:, :, 0] = np.linspace(0, 255, width).astype(np.uint8)
+    made[:, :, 1] = np.linspace(0, 255, height).astype(np.uint8)[:, None]
+    made[:, :, 2] = 77
+    return made
+
+
+def encoded(array: NDArray[Any], form: str = "PNG", **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+PNG = encoded(picture())
+BASE64 = base64.b64encode(PNG).decode()
+
+
+@asynccontextmanager
+async def running(
+    engine: FakeEngine | None = None, *, ready: bool = True, **values: Any
+) -> AsyncIterator[tuple[httpx.AsyncClient, Service]]:
+    """A client of an app in this process, with its lifespan around."""
+    app = create_app(settings(**values), engine or FakeEngine())
+    service: Service = app.state.service
+    client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test")
+    async with app.router.lifespan_context(app), client:
+        if ready:
+            await until(lambda: service.state == "ready")
+        yield client, service
+
+
+async def post(
+    client: httpx.AsyncClient,
+    document: dict[str, Any] | None = None,
+    *,
+    image: bytes = PNG,
+    **options: Any,
+) -> httpx.Response:
+    """Sends a picture and a JSON part as multipart."""
+    chosen = {"classes": ["sky", "tree"]} if document is None else document
+    data = {"request": json.dumps(chosen)}
+    return await client.post("/v1/segment", files={"image": ("p.png", image)}, data=data, **options)
+
+
+def problem(answer: httpx.Response, status: int) -> dict[str, Any]:
+    """The answer's problem document, after a look at everything that all of them have."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    document: dict[str, Any] = answer.json()
+    assert document["status"] == status
+    assert document["type"].startswith("urn:ebseg:problem:")
+    assert document["title"]
+    assert document["detail"]
+    assert document["request_id"] == answer.headers["x-request-id"]
+    assert "total;dur=" in answer.headers["server-timing"]
+    assert "Traceback" not in answer.text
+    return document
+
+
+async def until(condition: Any) -> None:
+    async with asyncio.timeout(WAIT):
+        while not condition():
+            await asyncio.sleep(0.002)
+
+
+@contextmanager
+def live(engine: FakeEngine | None = None, **values: Any) -> Iterator[tuple[str, Service]]:
+    """A real server in a thread: its address, and the service."""
+    own = settings(**values)
+    app: FastAPI = create_app(own, engine or FakeEngine())
+    service: Service = app.state.service
+    server = build_server(app, own)
+    with listen("127.0.0.1", 0) as listener:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            end = time.monotonic() + WAIT
+            while not (server.started and service.state == "ready"):
+                assert time.monotonic() < end
+                time.sleep(0.002)
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}", service
+        finally:
+            server.should_exit = True
+            thread.join(WAIT)
+            assert not thread.is_alive()
+
+
+if __name__ == "__main__":
+    from service.logging import configure
+
+    configure("info", "json")
+    own = settings()
+    run_server(create_app(own, FakeEngine(seconds=float(sys.argv[1]))), own)

@@ -95,11 +95,10 @@ def class_probabilities(
         balance: the mean and its weights.
 
     Returns:
-        [Q, K], float32. A row sums to less than one; the rest is the probability of "no class".
+        [Q, K]. A row sums to less than one; the rest is the probability of "no class".
     """
-    supervised, mask_attention, frozen = supervised.float(), mask_attention.float(), frozen.float()
-    text = classifier[:-1].float()
-    supervised_logits = supervised @ classifier.float().T  # the background column goes into void only
+    text = classifier[:-1]
+    supervised_logits = supervised @ classifier.T  # the background column goes into void only
     if balance.mean == "geometric":
         p_a = supervised_logits[:, :-1].softmax(-1)
         p_b = (mask_attention @ text.T).softmax(-1)

@@ -198,9 +198,7 @@ def _matrix_product(dtype: torch.dtype) -> Callable[[], object]:
     return lambda: a @ b
 
 
-def _in_turn(
-    functions: list[Callable[[], object]], runs: int, progress: Progress
-) -> list[list[float]]:
+def _in_turn(functions: list[Callable[[], object]], runs: int, progress: Progress) -> list[list[float]]:
     """Seconds of each function: warm-ups, then `runs` rounds in which each is timed once."""
     for warm_up in range(3):  # the allocator settles within three
         progress(f"warm-up {warm_up + 1} of 3")

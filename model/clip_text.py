@@ -79,7 +79,7 @@ class ClipTextEncoder(nn.Module):
             templates: prompts holding "{}" for the name.
 
         Returns:
-            [K, joint width], float32, unit rows.
+            [K, joint width], unit rows.
         """
         groups: list[_Group] = []
         for i, template in enumerate(templates):
@@ -92,7 +92,7 @@ class ClipTextEncoder(nn.Module):
             positions = list(itertools.chain.from_iterable(group.prompts for group in batch))
             embeddings[positions] = F.normalize(self._embed(batch), dim=-1)
         mean = embeddings.view(len(templates), len(names), -1).mean(0)
-        return F.normalize(mean, dim=-1).float()
+        return F.normalize(mean, dim=-1)
 
     def _tokens(self, prompt: str) -> list[int]:
         """Start, text and end token, cut to the context length."""

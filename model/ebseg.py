@@ -19,7 +19,7 @@ from model.clip_text import ClipTextEncoder
 from model.config import EBSegConfig
 from model.errors import PictureError
 from model.fusion import Fusion, Level
-from model.layers import resize
+from model.layers import at_least_float32, resize
 from model.mask_attention import MaskAttention
 from model.pixel_decoder import PixelDecoder
 from model.sam_encoder import SamEncoder
@@ -122,8 +122,11 @@ class EBSeg(nn.Module):
     def to_compute_dtype(self, dtype: torch.dtype) -> "EBSeg":
         """Casts what may run in half precision; the pixel decoder and the text tower stay float32.
 
-        Text embeddings are computed once and kept, so they are worth full precision.
+        Text embeddings are computed once and kept, so they are worth full precision. float64 casts
+        everything: the reference that other types are compared with.
         """
+        if dtype == torch.float64:
+            return self.double()
         for part in (
             self.backbone,
             self.clip_image,
@@ -158,8 +161,8 @@ class EBSeg(nn.Module):
         return MaskPredictions(
             mask_logits=outputs.mask_logits,
             supervised=outputs.supervised,
-            mask_attention=mask_attention.float(),
-            frozen=pool_masks(outputs.mask_logits, f_clip.float()),
+            mask_attention=at_least_float32(mask_attention),
+            frozen=pool_masks(outputs.mask_logits, at_least_float32(f_clip)),
             image_size=(images.shape[-2], images.shape[-1]),
         )
 
@@ -269,11 +272,12 @@ class EBSeg(nn.Module):
         sam_mean, sam_std = sam_encoder.PIXEL_MEAN, sam_encoder.PIXEL_STD
         clip_mean = tuple(255 * value for value in clip_image.PIXEL_MEAN)
         clip_std = tuple(255 * value for value in clip_image.PIXEL_STD)
+        precision = self.background.dtype
         backbone = self.backbone(
-            normalise(images, sam_mean, sam_std, padded).to(self.backbone.pos_embed.dtype)
+            normalise(images, sam_mean, sam_std, padded, precision).to(self.backbone.pos_embed.dtype)
         )
         shrunk = F.interpolate(
-            normalise(images, clip_mean, clip_std, padded),
+            normalise(images, clip_mean, clip_std, padded, precision),
             scale_factor=self.config.clip_scale,
             mode="bilinear",
         )
@@ -281,10 +285,16 @@ class EBSeg(nn.Module):
         return self.fusion(backbone, clip.layers), clip, padded
 
 
-def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float], padded: tuple[int, int]) -> Tensor:
-    """uint8 [B, 3, h, w] -> float32, normalised, then padded with zeros at the bottom and right."""
-    shift = torch.tensor(mean, device=images.device)[:, None, None]
-    scale = torch.tensor(std, device=images.device)[:, None, None]
+def normalise(
+    images: Tensor,
+    mean: Sequence[float],
+    std: Sequence[float],
+    padded: tuple[int, int],
+    dtype: torch.dtype,
+) -> Tensor:
+    """uint8 [B, 3, h, w] -> `dtype`, normalised, then padded with zeros at the bottom and right."""
+    shift = torch.tensor(mean, device=images.device, dtype=dtype)[:, None, None]
+    scale = torch.tensor(std, device=images.device, dtype=dtype)[:, None, None]
     bottom, right = padded[0] - images.shape[-2], padded[1] - images.shape[-1]
     return F.pad((images - shift) / scale, (0, right, 0, bottom))
 

@@ -2,8 +2,9 @@
 
 from typing import NamedTuple
 
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from model.layers import pointwise
 
 NORM_EPSILON = 1e-6
 
@@ -31,7 +32,7 @@ class FusionLayer(nn.Module):
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """[B, clip width, h, w] -> [B, width, h, w]."""
         normed: Tensor = self.norm(x_BCHW.permute(0, 2, 3, 1))
-        return F.conv2d(normed.permute(0, 3, 1, 2), self.conv.weight, self.conv.bias)
+        return pointwise(self.conv, normed.permute(0, 3, 1, 2), self.conv.bias)
 
 
 class Fusion(nn.Module):

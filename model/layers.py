@@ -37,6 +37,11 @@ class MLP(nn.Module):
         return x
 
 
+def at_least_float32(x: Tensor) -> Tensor:
+    """Half precision widened to float32; float32 and float64 as they are."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def split_heads(x_BNC: Tensor, heads: int) -> Tensor:
     """[B, N, heads * D] -> [B, heads, N, D]."""
     return x_BNC.view(*x_BNC.shape[:-1], heads, -1).transpose(1, 2)
@@ -54,25 +59,29 @@ def resize(x_BCHW: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(x_BCHW, size=size, mode="bilinear", align_corners=False)
 
 
+def pointwise(conv: nn.Conv2d, x_BCHW: Tensor, bias: Tensor | None) -> Tensor:
+    """A 1x1 convolution as a matrix product, which rounds less than the convolution kernels do."""
+    out = F.linear(x_BCHW.permute(0, 2, 3, 1), conv.weight.flatten(1), bias)
+    return out.permute(0, 3, 1, 2)
+
+
 def project_resized(projection: nn.Conv2d, x_BCHW: Tensor, size: tuple[int, int]) -> Tensor:
     """A 1x1 convolution without its bias, and a resize, in the cheaper order.
 
     Both are linear and act on other axes, so they commute up to rounding: enlarged maps are projected
     before, shrunk ones after.
     """
-
-    def project(x: Tensor) -> Tensor:
-        return F.conv2d(x, projection.weight)
-
     grows = size[0] * size[1] > x_BCHW.shape[-2] * x_BCHW.shape[-1]
-    return resize(project(x_BCHW), size) if grows else project(resize(x_BCHW, size))
+    if grows:
+        return resize(pointwise(projection, x_BCHW, None), size)
+    return pointwise(projection, resize(x_BCHW, size), None)
 
 
 def resize_table(table_HWC: Tensor, size: tuple[int, int]) -> Tensor:
-    """Position table resized bicubically, [H, W, C] -> [size[0], size[1], C], float32 inside."""
+    """Position table resized bicubically, [H, W, C] -> [size[0], size[1], C], at least float32 inside."""
     if table_HWC.shape[:2] == size:
         return table_HWC
-    chw = table_HWC.permute(2, 0, 1)[None].float()
+    chw = at_least_float32(table_HWC.permute(2, 0, 1)[None])
     resized = F.interpolate(chw, size=size, mode="bicubic", align_corners=False)
     return resized[0].permute(1, 2, 0).to(table_HWC.dtype)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from model.deformable_attention import DeformableAttention, Sizes
 from model.fusion import Level
-from model.layers import project_resized, resize, sine_encoding
+from model.layers import at_least_float32, pointwise, project_resized, resize, sine_encoding
 
 
 class EncoderLayer(nn.Module):
@@ -110,14 +110,14 @@ class PixelDecoder(nn.Module):
         size = (padded[0] // finest.stride, padded[1] // finest.stride)
         y = _project(self.lateral, finest, size) + resize(maps[-1], size)
         y = F.relu(self.output.norm(self.output.conv(y)), inplace=True)
-        return maps, self.mask_features(y)
+        return maps, pointwise(self.mask_features, y, self.mask_features.bias)
 
 
 def _project(projection: NormedConv, level: Level, size: tuple[int, int]) -> Tensor:
     """Projects the sum of a level's maps to the decoder's channels at `size`, and normalises it."""
-    x = project_resized(projection.conv, level.backbone.float(), size)
+    x = project_resized(projection.conv, at_least_float32(level.backbone), size)
     if level.clip is not None:
-        x = x + project_resized(projection.conv, level.clip.float(), size)
+        x = x + project_resized(projection.conv, at_least_float32(level.clip), size)
     if projection.conv.bias is not None:
         x = x + projection.conv.bias[:, None, None]
     out: Tensor = projection.norm(x)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.layers import Block, ShapeCache, join_heads, resize_table
+from model.layers import Block, ShapeCache, at_least_float32, join_heads, resize_table
 
 PIXEL_MEAN = (123.675, 116.28, 103.53)  # of pixels in 0..255, from SAM
 PIXEL_STD = (58.395, 57.12, 57.375)
@@ -76,7 +76,7 @@ class SamEncoder(nn.Module):
         """Multi-head attention over one grid, [B, H, W, 3 * C] -> [B, H, W, C]."""
         batch, height, width, _ = qkv_BHWC.shape
         heads = attention.num_heads
-        qkv = qkv_BHWC.view(batch, height * width, 3, heads, -1).permute(2, 0, 3, 1, 4)
+        qkv = qkv_BHWC.reshape(batch, height * width, 3, heads, -1).permute(2, 0, 3, 1, 4)
         q, k, v = qkv.unbind(0)
         q_BhHWD = q.unflatten(2, (height, width))
         rows = self._relative_table(attention.rel_pos_h, height, (index, "rows", height))
@@ -112,7 +112,7 @@ class SamEncoder(nn.Module):
         def compute() -> Tensor:
             resized = table
             if table.shape[0] != 2 * size - 1:
-                by_channel = table.T[None].float()
+                by_channel = at_least_float32(table.T[None])
                 resized = F.interpolate(by_channel, size=2 * size - 1, mode="linear")[0].T.to(table.dtype)
             place = torch.arange(size, device=table.device)
             return resized[place[:, None] - place + size - 1]
@@ -123,7 +123,7 @@ class SamEncoder(nn.Module):
 def _split_windows(x_BHWC: Tensor, side: int) -> Tensor:
     """[B, H, W, C] -> [B * windows, side, side, C]; H and W are multiples of the side."""
     batch, height, width, channels = x_BHWC.shape
-    x = x_BHWC.view(batch, height // side, side, width // side, side, channels)
+    x = x_BHWC.reshape(batch, height // side, side, width // side, side, channels)
     return x.transpose(2, 3).reshape(-1, side, side, channels)
 
 
@@ -131,5 +131,5 @@ def _join_windows(windows: Tensor, size: tuple[int, int]) -> Tensor:
     """The opposite of `_split_windows`, for a padded grid of `size`."""
     side, channels = windows.shape[1], windows.shape[3]
     down, across = size[0] // side, size[1] // side
-    x = windows.view(-1, down, across, side, side, channels)
+    x = windows.reshape(-1, down, across, side, side, channels)
     return x.transpose(2, 3).reshape(-1, size[0], size[1], channels)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.layers import MLP, join_heads, resize, sine_encoding, split_heads
+from model.layers import MLP, at_least_float32, join_heads, resize, sine_encoding, split_heads
 
 LARGEST_EMBEDDING_SCALE = 10.0
 LEVELS = 3
@@ -149,14 +149,15 @@ class TransformerDecoder(nn.Module):
         """Masks and fully supervised embeddings of one stage's queries (section 3.3, Eq. 2)."""
         embeddings = self.mask_embed(normed_BQC)
         features = mask_features.flatten(2)
-        mask_logits = embeddings.float() @ features
+        mask_logits = at_least_float32(embeddings) @ features
         inside = (mask_logits.detach() > 0).to(features.dtype)
         pooled = inside @ features.transpose(1, 2) / (inside.sum(-1, keepdim=True) + 1e-8)
         pooled = self.pool_linear(self.pool_norm(pooled.to(normed_BQC.dtype)))
-        direction = F.normalize(self.class_embed(pooled + normed_BQC).float(), dim=-1)
+        direction = F.normalize(at_least_float32(self.class_embed(pooled + normed_BQC)), dim=-1)
+        scale = at_least_float32(self.embedding_scale).clamp(max=LARGEST_EMBEDDING_SCALE)
         return QueryOutputs(
             mask_logits=mask_logits.unflatten(2, mask_features.shape[-2:]),
-            supervised=self.embedding_scale.clamp(max=LARGEST_EMBEDDING_SCALE).float() * direction,
+            supervised=scale * direction,
             mask_embeddings=embeddings,
         )
 
@@ -194,6 +195,6 @@ class TransformerDecoder(nn.Module):
     def _seen(self, normed_BQC: Tensor, features_BCN: Tensor) -> Tensor:
         """Pixels inside each query's mask so far; a query without any sees all. Bool [B, 1, Q, N]."""
         with torch.no_grad():
-            logits = self.mask_embed(normed_BQC).float() @ features_BCN
+            logits = at_least_float32(self.mask_embed(normed_BQC)) @ features_BCN
             seen: Tensor = logits.sigmoid() >= 0.5
             return (seen | ~seen.any(-1, keepdim=True))[:, None]

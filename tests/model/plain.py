@@ -135,7 +135,8 @@ class Plain(PlainEncoders):
         )
         out = self.mlp(pooled + normed, "transformer_decoder.class_embed")
         scale = self.weights["transformer_decoder.embedding_scale"].clamp(max=10)
-        return scale * unit(out)
+        supervised: Tensor = scale * unit(out)
+        return supervised
 
     def attention_bias(self, normed: Tensor, mask_features: Tensor, grid: Size) -> Tensor:
         """[B, h, Q, pixels]: heads x C channels a pixel, times the mask embedding, scaled, max-pooled."""

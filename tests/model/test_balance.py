@@ -20,7 +20,7 @@ MIXED = [True, False, True, False, False]
 
 def unit(*shape: int, seed: int) -> Tensor:
     x = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    return x / x.norm(dim=-1, keepdim=True)
+    return torch.nn.functional.normalize(x, dim=-1)
 
 
 def embeddings(queries: int = 6, width: int = 8) -> tuple[Tensor, Tensor, Tensor]:

@@ -101,6 +101,17 @@ def test_predictions_tell_the_size_before_padding(predictions: MaskPredictions) 
     assert torch.equal(predictions[1].frozen, predictions.frozen[1:])
 
 
+def test_half_precision_is_near(uneven: EBSeg, pictures: Tensor, plain_stages: list[Stage]) -> None:
+    half = copy.deepcopy(uneven).to_compute_dtype(torch.bfloat16)
+    predictions = half.predict(pictures)
+    for name in ("supervised", "mask_attention", "frozen"):
+        found, wanted = getattr(predictions, name), getattr(plain_stages[-1], name)
+        assert found.dtype == torch.float32
+        assert torch.cosine_similarity(found.double(), wanted, dim=-1).median() >= 0.995
+    assert half.pixel_decoder.mask_features.weight.dtype == torch.float32
+    assert torch.equal(half.encode_text(["cat"]), uneven.encode_text(["cat"]))
+
+
 # --- one by one
 
 

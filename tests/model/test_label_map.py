@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from model import Balance, EBSeg, LabelMap, MaskPredictions, ModelError, Segmenter, Vocabulary
 from tests.model import plain
+from tests.model.plain_encoders import bilinear
 
 TOLERANCE = 1e-5  # of scores, relative to the largest
 UNDECIDED = 1e-4  # two best scores nearer than this, relative to the largest, may change places
@@ -33,8 +34,7 @@ def predictions(
         )
 
     return MaskPredictions(
-        mask_logits=plain.bilinear(coarse, (rows, columns))
-        + 0.3 * noise(pictures, queries, rows, columns, seed=9),
+        mask_logits=bilinear(coarse, (rows, columns)) + 0.3 * noise(pictures, queries, rows, columns, seed=9),
         supervised=embeddings(4.0, 1),
         mask_attention=embeddings(1.0, 2),
         frozen=embeddings(0.5, 3),
@@ -114,7 +114,9 @@ def test_many_tiles(classes: int, output_size: tuple[int, int], tiny: EBSeg) -> 
 class Largest(TorchDispatchMode):
     """Watches every operation, and keeps the size of the largest result."""
 
-    numel = 0
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.numel = 0
 
     def __torch_dispatch__(
         self, function: Any, _types: Any, args: Any = (), options: dict[str, Any] | None = None

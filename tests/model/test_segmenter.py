@@ -204,16 +204,6 @@ def test_segment_is_its_steps(tiny: EBSeg) -> None:
     assert segmenter.scores(tensor, THREE, output_size=(9, 8)).shape == (3, 9, 8)
 
 
-@pytest.mark.parametrize("output_size", [(0, 5), (5, 0), (-1, 5)])
-def test_impossible_output_sizes(output_size: tuple[int, int], tiny: EBSeg) -> None:
-    segmenter = Segmenter(tiny)
-    predictions = segmenter.predict([segmenter.prepare(array(64, 64))])
-    with pytest.raises(ModelError, match="output_size"):
-        segmenter.label_map(predictions, THREE, output_size=output_size)
-    with pytest.raises(ModelError, match="output_size"):
-        segmenter.score_maps(predictions, THREE, output_size=output_size)
-
-
 def test_index_outside_the_batch(tiny: EBSeg) -> None:
     segmenter = Segmenter(tiny)
     predictions = segmenter.predict([segmenter.prepare(array(64, 64))])

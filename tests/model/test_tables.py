@@ -52,19 +52,37 @@ def test_second_call_is_the_first_one(ebseg: EBSeg) -> None:
         assert difference(ebseg.predict(view(size)), wanted) == 0
 
 
-def test_a_shape_is_computed_once(ebseg: EBSeg, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[str] = []
+@pytest.fixture
+def resized(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Tables resized from now on: "bicubic" for positions, "linear" for relative positions."""
+    modes: list[str] = []
     original = torch.nn.functional.interpolate
 
     def counted(*args: Any, **options: Any) -> Tensor:
-        calls.append(options.get("mode", ""))
+        if options.get("mode") in ("bicubic", "linear"):
+            modes.append(options["mode"])
         return original(*args, **options)
 
     monkeypatch.setattr(torch.nn.functional, "interpolate", counted)
+    return modes
+
+
+def test_a_shape_is_computed_once(ebseg: EBSeg, resized: list[str]) -> None:
     ebseg.predict(view())
-    assert not {"bicubic", "linear"} & set(calls)
+    assert resized == []
     ebseg.predict(view(SIZES[1]))
-    assert {"bicubic", "linear"} <= set(calls)
+    assert set(resized) == {"bicubic", "linear"}
+
+
+def test_many_shapes_in_turn(ebseg: EBSeg, resized: list[str]) -> None:
+    """A service sees a handful of shapes over and over; each has tables in every block."""
+    sizes = [(32 * (1 + i), 32 * (8 - i)) for i in range(8)]
+    for size in sizes:
+        ebseg.predict(view(size))
+    resized.clear()
+    for size in sizes:
+        ebseg.predict(view(size))
+    assert resized == []
 
 
 def step(ebseg: EBSeg) -> None:
@@ -173,8 +191,12 @@ def test_many_shapes_do_not_pile_up() -> None:
     made: list[int] = []
 
     def ask(key: int) -> None:
+        def make() -> Tensor:
+            made.append(key)
+            return torch.zeros(1)
+
         with torch.no_grad():
-            cache.get(key, parameter, lambda: torch.tensor(float(made.append(key) or key)))
+            cache.get(key, parameter, make)
 
     for key in range(200):
         ask(key)

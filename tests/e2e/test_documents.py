@@ -1,0 +1,117 @@
+"""What the documents say of the code: names, tables, files and links."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import ebseg
+from service.errors import KINDS
+from service.metrics import STAGES, Metrics
+from service.schemas import ClassAnswer, ClassEntry, SegmentAnswer, SegmentRequest
+from service.settings import Settings
+from tests.e2e.documents import ROOT, code_spans, documents, table_rows, tracked_files
+
+UNEXPLAINED = {".gitignore"}
+
+
+def label(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def first_column(document: str, heading: str) -> list[str]:
+    return [name for row in table_rows(document, heading) for name in code_spans(row[0])]
+
+
+def anchors(path: Path) -> set[str]:
+    """Anchors that GitHub gives the headings of a document."""
+    headings = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_settings_and_their_defaults() -> None:
+    rows = {row[0].strip("`"): row[1].strip("`") for row in table_rows("README.md", "## Settings")}
+    defaults = {name: field.default for name, field in Settings.model_fields.items()}
+    assert rows == {name: "" if value is None else str(value) for name, value in defaults.items()}
+
+
+def test_metrics() -> None:
+    rows = table_rows("README.md", "## Operation")
+    told = {
+        name.partition("{")[0] for row in rows for name in code_spans(row[0]) if name.startswith("ebseg_")
+    }
+    metrics = list(Metrics().registry.collect())
+    exposed = {metric.name + ("_total" if metric.type == "counter" else "") for metric in metrics}
+    assert told == exposed
+    (stages,) = [row[1] for row in rows if "ebseg_stage" in row[0]]
+    assert stages.partition(": ")[2].split(", ") == list(STAGES)
+
+
+def test_errors() -> None:
+    rows = {(int(status), slug.strip("`")) for status, slug, _ in table_rows("docs/http.md", "### Errors")}
+    assert rows == {(kind.status, kind.slug) for kind in KINDS.values()}
+
+
+def test_request_fields() -> None:
+    rows = table_rows("docs/http.md", "### What goes in")
+    assert [name for row in rows for name in code_spans(row[0])] == list(SegmentRequest.model_fields)
+    (classes,) = [row[1] for row in rows if row[0] == "`classes`"]
+    assert f"`{{{', '.join(ClassEntry.model_fields)}}}`" in classes
+
+
+def test_answer_fields() -> None:
+    told = first_column("docs/http.md", "### What comes out")
+    forms = ["application/json", "image/png", "image/webp", "application/x-npy"]
+    fields = {*SegmentAnswer.model_fields, *ClassAnswer.model_fields}
+    assert sorted(told) == sorted([*forms, *fields])
+
+
+def test_every_place_at_the_top_is_explained() -> None:
+    explained = first_column("README.md", "### At the top")
+    unexplained = [
+        path
+        for path in tracked_files()
+        if path not in {*explained, *UNEXPLAINED} and path.partition("/")[0] + "/" not in explained
+    ]
+    assert unexplained == []
+    assert [name for name in explained if not (ROOT / name).exists()] == []
+
+
+@pytest.mark.parametrize("package", ["model", "service"])
+def test_every_module_is_explained(package: str) -> None:
+    explained = first_column("README.md", f"### In {package}")
+    parts = [path.partition("/")[2] for path in tracked_files() if path.startswith(f"{package}/")]
+    tops = {part.partition("/")[0] + ("/" if "/" in part else "") for part in parts}
+    assert sorted(explained) == sorted(tops - {"__init__.py"})
+
+
+@pytest.mark.parametrize("path", documents(), ids=label)
+def test_links_lead_somewhere(path: Path) -> None:
+    links = re.findall(r"\]\(([^)\s]+)\)", path.read_text(encoding="utf-8"))
+    for link in links:
+        if link.startswith("https://"):
+            continue
+        file, _, anchor = link.partition("#")
+        target = (path.parent / file).resolve() if file else path
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+@pytest.mark.parametrize("path", documents(), ids=label)
+def test_named_commands_exist(path: Path) -> None:
+    spans = code_spans(re.sub(r"^```.*?^```$", "", path.read_text(encoding="utf-8"), flags=re.M | re.S))
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
+    known = re.findall(r"^    ([a-z]+)\b", ebseg.build_parser().format_help(), re.M)
+    for span in spans:
+        program, _, rest = span.partition(" ")
+        words = [word for word in rest.split() if "=" not in word]
+        if program == "make":
+            assert set(words) <= targets, span
+        elif program == "ebseg" and words:
+            assert words[0] in known, span
+
+
+def test_pictures_have_text_for_those_who_cannot_see_them() -> None:
+    for path in documents():
+        for text in re.findall(r"!\[([^\]]*)\]", path.read_text(encoding="utf-8")):
+            assert len(text.split()) >= 4, f"{label(path)}: {text!r}"

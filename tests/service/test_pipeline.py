@@ -1,0 +1,108 @@
+"""Decisions about a request that need no server."""
+
+import io
+
+import numpy as np
+import pytest
+
+from model.balance import Balance
+from service.answer import Outcome, encode_answer, make_file
+from service.engine import Deadline, Segmentation
+from service.errors import DeadlineExceededError, InvalidRequestError
+from service.intake import Intake
+from service.pipeline import check_outputs, output_size, to_balance, to_vocabulary
+from service.schemas import BalanceSpec, LongSide, SegmentRequest
+from tests.service.fakes import INFO
+
+
+@pytest.mark.parametrize(
+    ("long_side", "picture", "expected"),
+    [
+        (None, (30, 40), (30, 40)),
+        (20, (30, 40), (15, 20)),
+        (80, (30, 40), (60, 80)),
+        (100, (999, 333), (100, 33)),
+        (10, (1, 1000), (1, 10)),
+        (1, (30, 40), (1, 1)),
+    ],
+)
+def test_output_size(long_side: int | None, picture: tuple[int, int], expected: tuple[int, int]) -> None:
+    spec = None if long_side is None else LongSide(long_side=long_side)
+    assert output_size(spec, picture, 10_000) == expected
+
+
+def test_outputs_that_would_be_too_large() -> None:
+    check_outputs(frozenset(["overlay"]), (10, 16_383), 1)
+    check_outputs(frozenset(["png", "rle"]), (10, 20_000), 1024)
+    check_outputs(frozenset(["scores"]), (1024, 1024), 32)
+    with pytest.raises(InvalidRequestError) as overlay:
+        check_outputs(frozenset(["overlay"]), (10, 16_384), 1)
+    with pytest.raises(InvalidRequestError) as scores:
+        check_outputs(frozenset(["scores"]), (1024, 1024), 33)
+    for caught in (overlay, scores):
+        assert caught.value.fields[0].field == "outputs"
+        assert "output_size" in caught.value.fields[0].message
+
+
+def test_a_mean_alone_takes_that_means_weights() -> None:
+    arithmetic, geometric = BalanceSpec(mean="arithmetic"), BalanceSpec(mean="geometric")
+    assert to_balance(None, INFO.balance) is None
+    assert to_balance(geometric, INFO.balance) == INFO.balance
+    assert to_balance(arithmetic, INFO.balance) == Balance.arithmetic()
+    own = Balance.arithmetic(supervised_trained=0.1)
+    assert to_balance(arithmetic, own) == own
+    with pytest.raises(InvalidRequestError) as caught:
+        to_balance(geometric, own)
+    assert caught.value.fields[0].field == "balance"
+
+
+def test_vocabularies_take_the_requests_templates() -> None:
+    vocabulary = to_vocabulary(SegmentRequest(vocabulary="voc-20", templates=("{}",)), 20)
+    assert len(vocabulary) == 20
+    assert vocabulary.templates == ("{}",)
+
+
+def test_a_picture_in_json_is_kept_no_longer_than_needed() -> None:
+    intake = Intake(SegmentRequest(vocabulary="voc-20"), [b"picture"].pop)
+    assert intake.read_picture() == b"picture"
+    with pytest.raises(IndexError):
+        intake.read_picture()
+
+
+def outcome(deadline: Deadline, *outputs: str) -> Outcome:
+    vocabulary = to_vocabulary(SegmentRequest(vocabulary="voc-20"), 20)
+    labels = np.ones((2, 3), np.uint16)
+    result = Segmentation(
+        labels=labels, confidence=labels.astype(np.float32), scores=None, trained=[True] * 20
+    )
+    return Outcome(
+        vocabulary=vocabulary,
+        given_colors=[None] * 20,
+        info=INFO,
+        result=result,
+        picture=None,
+        background=False,
+        outputs=frozenset(outputs),
+        request_id="id",
+        seconds={},
+        began=0.0,
+        check=deadline.check,
+    )
+
+
+def test_encoding_stops_when_nobody_waits() -> None:
+    deadline = Deadline(60)
+    assert encode_answer(outcome(deadline, "polygons"), "application/json").body.startswith(b"{")
+    deadline.abandoned = True
+    with pytest.raises(DeadlineExceededError):
+        encode_answer(outcome(deadline, "polygons"), "application/json")
+    with pytest.raises(DeadlineExceededError):
+        encode_answer(outcome(Deadline(0), "npy"), "application/x-npy")
+
+
+def test_files_need_what_they_are_made_of() -> None:
+    made = outcome(Deadline(60))
+    assert np.load(io.BytesIO(make_file(made, "npy"))).shape == (2, 3)
+    for name in ("overlay", "scores"):
+        with pytest.raises(ValueError, match=f"nothing to make {name} of"):
+            make_file(made, name)

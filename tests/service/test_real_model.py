@@ -1,0 +1,66 @@
+"""A real model behind a real server: the mask over HTTP is the one that the model makes."""
+
+import io
+import json
+import threading
+import warnings
+from pathlib import Path
+
+import httpx
+import numpy as np
+from pycocotools import mask as coco
+
+from model.balance import Balance
+from model.checkpoint import load
+from model.segmenter import Segmenter
+from model.vocabulary import Vocabulary
+from service.app import create_app
+from service.runtime import Service
+from service.server import build_server, listen
+from tests.service.fakes import WAIT, encoded, settings
+
+PICTURE = np.random.default_rng(5).integers(0, 255, (9, 12, 3), np.uint8).repeat(17, 0).repeat(13, 1)
+CLASSES = ["sky", "tree", "a thing without a name"]
+
+
+def test_the_mask_over_http_is_the_models(tiny_checkpoint: Path) -> None:
+    own = settings(checkpoint=tiny_checkpoint)
+    app = create_app(own)
+    service: Service = app.state.service
+    server = build_server(app, own)
+    document = {"classes": CLASSES, "templates": "plain", "balance": {"mean": "arithmetic"}}
+    with listen("127.0.0.1", 0) as listener:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        try:
+            with httpx.Client(base_url=url, timeout=WAIT) as client:
+                while client.get("/readyz").status_code == 503:
+                    pass
+                files = {"image": encoded(PICTURE)}
+                data = {"request": json.dumps(document)}
+                answer = client.post("/v1/segment", files=files, data=data)
+                npy = client.post(
+                    "/v1/segment", files=files, data=data, headers={"Accept": "application/x-npy"}
+                )
+        finally:
+            server.should_exit = True
+            thread.join(WAIT)
+    assert service.failure is None
+    vocabulary = Vocabulary.of(CLASSES, templates="plain")
+    segmenter = Segmenter(load(tiny_checkpoint).ebseg)
+    expected = segmenter.segment(PICTURE, vocabulary, balance=Balance.arithmetic())
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["x-ebseg-model"] == "ebseg-tiny/1"
+    assert answer.headers["x-ebseg-untrained"] == "true"
+    assert (np.load(io.BytesIO(npy.content)) == expected.labels).all()
+    body = answer.json()
+    assert [item["trained"] for item in body["classes"]] == [True, True, False]
+    for item in body["classes"]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pycocotools converts its own arrays the old way
+            mask = coco.decode(item["rle"])
+        assert (mask == (expected.labels == item["label"])).all()
+        if item["area"]:
+            confidence = expected.confidence[expected.labels == item["label"]].mean()
+            assert abs(item["mean_confidence"] - confidence) < 1e-5

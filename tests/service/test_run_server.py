@@ -1,0 +1,36 @@
+"""Starting and giving up."""
+
+import pytest
+
+from model.errors import CheckpointError
+from service.app import create_app
+from service.server import listen, run_server
+from service.settings import SettingsError
+from tests.service.fakes import FakeEngine, settings
+
+
+def test_a_model_that_cannot_be_loaded_stops_the_server() -> None:
+    engine = FakeEngine(load_error=CheckpointError("weights are damaged"))
+    own = settings()
+    with pytest.raises(CheckpointError, match="weights are damaged"):
+        run_server(create_app(own, engine), own)
+    assert engine.stopped
+
+
+def test_a_port_that_is_taken() -> None:
+    with listen("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(SettingsError, match=f"cannot listen on 127.0.0.1 port {port}: Address already"):
+            listen("127.0.0.1", port)
+
+
+def test_addresses() -> None:
+    with listen("localhost", 0) as listener:
+        assert listener.getsockname()[1] > 0
+    with pytest.raises(SettingsError, match=r"cannot listen on 203\.0\.113\.7 port 0"):
+        listen("203.0.113.7", 0)
+
+
+def test_an_app_needs_a_checkpoint() -> None:
+    with pytest.raises(SettingsError, match="no checkpoint is set"):
+        create_app(settings())

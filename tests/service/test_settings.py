@@ -1,0 +1,87 @@
+"""Where settings come from, and that each of them matters."""
+
+import ast
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.options import OPTIONS
+from service.settings import Settings, SettingsError, load_settings, to_toml
+
+SOURCES = Path(__file__).parents[2] / "service"
+
+
+def test_flags_over_environment_over_file_over_defaults(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "ebseg.toml"
+    file.write_text('port = 1\nhost = "file"\nmax_bytes = 1\ncheckpoint = "a/b"\n')
+    monkeypatch.setenv("EBSEG_PORT", "2")
+    monkeypatch.setenv("EBSEG_HOST", "environment")
+    monkeypatch.setenv("EBSEG_MAX_PIXELS", "")  # as an unset variable
+    loaded = load_settings({"port": "3"}, file)
+    assert (loaded.port, loaded.host, loaded.max_bytes) == (3, "environment", 1)
+    assert loaded.required_checkpoint() == Path("a/b")
+    assert loaded.max_pixels == 50_000_000
+    assert type(loaded) is Settings
+
+
+@pytest.mark.parametrize(
+    ("flags", "text", "message"),
+    [
+        ({"port": "high"}, "", r"port: .*integer.*--port, EBSEG_PORT"),
+        ({"port": "70000"}, "", "port: .*65535"),
+        ({"max_classes": "1025"}, "", "max_classes: .*1024"),
+        ({"device": "tpu"}, "", "device: "),
+        ({"dtype": "int8"}, "", "dtype: .*float32"),
+        ({"body_timeout_s": "nan"}, "", "body_timeout_s: "),
+        ({"timeout_ms": "130000"}, "", "timeout_ms .*130000.* above max_timeout_ms"),
+        ({}, "prot = 3", "no setting 'prot'"),
+        ({}, "port = [1]", "port: "),
+        ({}, "port = ", "not valid TOML"),
+    ],
+)
+def test_unusable_settings_are_named(tmp_path: Path, flags: dict[str, Any], text: str, message: str) -> None:
+    file = tmp_path / "ebseg.toml"
+    file.write_text(text)
+    with pytest.raises(SettingsError, match=message):
+        load_settings(flags, file)
+
+
+def test_no_file_and_no_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="cannot be read"):
+        load_settings({}, tmp_path / "nothing.toml")
+    with pytest.raises(SettingsError, match="ebseg init --variant tiny"):
+        load_settings().required_checkpoint()
+
+
+def test_printed_settings_load_as_the_same(tmp_path: Path) -> None:
+    chosen = load_settings({"port": "9", "host": 'a"b\\c', "checkpoint": "x/y", "body_timeout_s": "0.5"})
+    file = tmp_path / "ebseg.toml"
+    file.write_text(to_toml(chosen))
+    assert load_settings({}, file) == chosen
+    file.write_text(to_toml(load_settings()))
+    assert load_settings({}, file) == load_settings()
+
+
+def test_every_setting_is_described_with_its_default() -> None:
+    assert list(OPTIONS) == list(Settings.model_fields)
+    for name, field in Settings.model_fields.items():
+        told = re.search(r"\(default: (.*)\)$", OPTIONS[name])
+        assert (told.group(1) if told else None) == (None if field.default is None else str(field.default))
+
+
+def test_every_setting_is_read_somewhere() -> None:
+    read = {
+        node.attr
+        for path in SOURCES.rglob("*.py")
+        if path.name != "settings.py"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.ctx, ast.Load)
+        and (getattr(node.value, "id", None) == "settings" or getattr(node.value, "attr", None) == "settings")
+    }
+    by_method = {"checkpoint"} if "required_checkpoint" in read else set()
+    assert set(Settings.model_fields) <= read | by_method

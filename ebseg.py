@@ -11,6 +11,7 @@ import traceback
 from importlib import metadata
 from typing import Any, NoReturn
 
+import model.bench_cli
 import model.cli
 import service.cli
 from model.errors import ModelError
@@ -62,6 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     service.cli.add_commands(commands)
     model.cli.add_commands(commands)
+    model.bench_cli.add_commands(commands)
     return parser
 
 

@@ -7,11 +7,12 @@ Commands raise domain errors; `ebseg.main` turns them into one line and an exit 
 import argparse
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from model.command import add_command
 from model.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ _LOG = logging.getLogger(__name__)
 
 def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Adds the commands; each parsed namespace carries its function as `run`."""
-    parser = _command(
+    parser = add_command(
         subparsers,
         "import",
         import_released,
@@ -49,7 +50,7 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
     )
     parser.add_argument("--json", action="store_true", help=JSON_HELP)
 
-    parser = _command(
+    parser = add_command(
         subparsers,
         "inspect",
         inspect,
@@ -62,7 +63,7 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
     parser.add_argument("directory", type=Path, metavar="DIR", help="checkpoint folder")
     parser.add_argument("--json", action="store_true", help=JSON_HELP)
 
-    parser = _command(
+    parser = add_command(
         subparsers,
         "init",
         init,
@@ -77,7 +78,7 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
     parser.add_argument("--out", type=Path, metavar="DIR", required=True, help=OUT_HELP)
     parser.add_argument("--json", action="store_true", help=JSON_HELP)
 
-    parser = _command(
+    parser = add_command(
         subparsers,
         "export",
         export,
@@ -187,24 +188,6 @@ def name_and_version(directory: Path) -> tuple[str, int]:
         )
     check_name(path.parent.name, int(path.name))
     return path.parent.name, int(path.name)
-
-
-def _command(
-    subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]",
-    name: str,
-    run: Callable[[argparse.Namespace], int],
-    summary: str,
-    examples: str,
-) -> argparse.ArgumentParser:
-    parser = subparsers.add_parser(
-        name,
-        help=summary,
-        description=summary[0].upper() + summary[1:] + ".",
-        epilog=f"Examples:{examples.rstrip()}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.set_defaults(run=run)
-    return parser
 
 
 def _seed(text: str) -> int:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from model.layers import Block
 
-TOKENS_AT_ONCE = 16_384  # bounds the memory of one pass
+TOKENS_AT_ONCE = 4_096  # bounds the memory of one pass
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -13,6 +13,8 @@ from model.layers import Block, ShapeCache, at_least_float32, join_heads, resize
 PIXEL_MEAN = (123.675, 116.28, 103.53)  # of pixels in 0..255, from SAM
 PIXEL_STD = (58.395, 57.12, 57.375)
 
+LOGITS_AT_ONCE = 2**24  # attention logits held at a time: bounds the memory of global attention
+
 
 class SamEncoder(nn.Module):
     """SAM's vision transformer.
@@ -83,28 +85,13 @@ class SamEncoder(nn.Module):
         columns = self._relative_table(attention.rel_pos_w, width, (index, "columns", width))
         by_row = torch.einsum("bnhwd,hkd->bnhwk", q_BhHWD, rows)
         by_column = torch.einsum("bnhwd,wkd->bnhwk", q_BhHWD, columns)
-        if qkv.device.type == "cpu" and qkv.dtype != torch.float32:
-            mixed = self._attend_by_products(q, k, v, by_row, by_column)
-        else:
-            bias = by_row.contiguous()[..., None] + by_column.contiguous()[..., None, :]
-            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.flatten(4).flatten(2, 3))
+        attend = _attend_with_bias
+        if qkv.device.type == "cpu" and qkv.dtype in (torch.bfloat16, torch.float16):
+            attend = _attend_by_products
+        at_once = max(1, LOGITS_AT_ONCE // (batch * (height * width) ** 2))
+        some_heads = (x.split(at_once, 1) for x in (q, k, v, by_row, by_column))
+        mixed = torch.cat([attend(*parts) for parts in zip(*some_heads, strict=True)], 1)
         return join_heads(mixed).view(batch, height, width, -1)
-
-    @staticmethod
-    def _attend_by_products(q: Tensor, k: Tensor, v: Tensor, by_row: Tensor, by_column: Tensor) -> Tensor:
-        """The same attention as matrix products alone, for half precision on a CPU.
-
-        The fused kernel there converts to float32 inside. Instead, a query carries its bias for each
-        row and column as further channels, and a key has a one at its own row and column, so that the
-        product is logit plus bias and never leaves the fast units.
-        """
-        height, width = by_row.shape[-1], by_column.shape[-1]
-        at_row = torch.eye(height, dtype=k.dtype)[:, None].expand(-1, width, -1).flatten(0, 1)
-        at_column = torch.eye(width, dtype=k.dtype).repeat(height, 1)
-        place = torch.cat([at_row, at_column], -1).expand(*k.shape[:-1], -1)
-        biased_q = torch.cat([q * q.shape[-1] ** -0.5, by_row.flatten(2, 3), by_column.flatten(2, 3)], -1)
-        weights = (biased_q @ torch.cat([k, place], -1).transpose(-2, -1)).softmax(-1)
-        return weights @ v
 
     def _relative_table(self, table: Tensor, size: int, key: tuple[int, str, int]) -> Tensor:
         """Relative position embedding of each (query, key) pair along one axis, [size, size, D]."""
@@ -133,3 +120,30 @@ def _join_windows(windows: Tensor, size: tuple[int, int]) -> Tensor:
     down, across = size[0] // side, size[1] // side
     x = windows.reshape(-1, down, across, side, side, channels)
     return x.transpose(2, 3).reshape(-1, size[0], size[1], channels)
+
+
+def _attend_with_bias(q: Tensor, k: Tensor, v: Tensor, by_row: Tensor, by_column: Tensor) -> Tensor:
+    """Attention, [B, heads, N, D], whose logits get a bias for the key's row and one for its column.
+
+    Args:
+        q, k, v: [B, heads, N, D].
+        by_row, by_column: [B, heads, H, W, H] and [B, heads, H, W, W].
+    """
+    bias = by_row.contiguous()[..., None] + by_column.contiguous()[..., None, :]
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias.flatten(4).flatten(2, 3))
+
+
+def _attend_by_products(q: Tensor, k: Tensor, v: Tensor, by_row: Tensor, by_column: Tensor) -> Tensor:
+    """The same attention as matrix products alone, for half precision on a CPU.
+
+    The fused kernel there converts to float32 inside. Instead, a query carries its bias for each
+    row and column as further channels, and a key has a one at its own row and column, so that the
+    product is logit plus bias and never leaves the fast units.
+    """
+    height, width = by_row.shape[-1], by_column.shape[-1]
+    at_row = torch.eye(height, dtype=k.dtype)[:, None].expand(-1, width, -1).flatten(0, 1)
+    at_column = torch.eye(width, dtype=k.dtype).repeat(height, 1)
+    place = torch.cat([at_row, at_column], -1).expand(*k.shape[:-1], -1)
+    biased_q = torch.cat([q * q.shape[-1] ** -0.5, by_row.flatten(2, 3), by_column.flatten(2, 3)], -1)
+    weights = (biased_q @ torch.cat([k, place], -1).transpose(-2, -1)).softmax(-1)
+    return weights @ v

@@ -23,8 +23,8 @@ from model.transforms import to_network
 from model.vocabulary import Vocabulary
 
 OTHER = 0  # the label of a pixel that no class wins with enough confidence
-TILE_SCORES = 4_000_000  # scores of one tile: K times its pixels
-TILE_COLUMNS = 1024
+TILE_ROWS, TILE_COLUMNS = 64, 256  # small enough for the cache, and for few classes to be seen in it
+ROUNDING = 1e-5  # relative; far above what reordering a sum of products changes
 TEXTS_KEPT = 16
 
 
@@ -132,10 +132,11 @@ class Segmenter:
         labels = np.empty(output_size, np.uint16)
         confidence = np.empty(output_size, np.float32)
         all_classes = probabilities.sum(1, keepdim=True)
-        for rows, columns, masks_QT in _tiles(own, output_size, len(vocabulary)):
-            best, winner = _best_class(masks_QT.T @ probabilities)
+        for rows, columns, masks_QT in _tiles(own, output_size):
+            contenders = _contenders(masks_QT, probabilities)
+            best, winner = _best_class(masks_QT.T @ probabilities[:, contenders])
             certain = best / (masks_QT.T @ all_classes)[:, 0].clamp(min=1)
-            label = torch.where(certain >= threshold, winner + 1, OTHER)
+            label = torch.where(certain >= threshold, contenders[winner] + 1, OTHER)
             shape = (rows.stop - rows.start, columns.stop - columns.start)
             labels[rows, columns] = label.view(shape).to(torch.int32).cpu().numpy()
             confidence[rows, columns] = certain.view(shape).cpu().numpy()
@@ -156,7 +157,7 @@ class Segmenter:
         own = predictions[index]
         probabilities = self._classify(own, vocabulary, text, balance)
         scores = probabilities.new_empty(len(vocabulary), *output_size)
-        for rows, columns, masks_QT in _tiles(own, output_size, len(vocabulary)):
+        for rows, columns, masks_QT in _tiles(own, output_size):
             tile = probabilities.T @ masks_QT
             scores[:, rows, columns] = tile.unflatten(1, (rows.stop - rows.start, -1))
         return scores
@@ -200,6 +201,18 @@ class Segmenter:
         return self.ebseg.classify(own, vocabulary, text, balance)[0]
 
 
+def _contenders(masks_QT: Tensor, probabilities_QK: Tensor) -> Tensor:
+    """Classes that can win a pixel of the tile, in order.
+
+    A class scores at most what it would if every query covered the tile as well as it does at its best
+    pixel; some class scores at least what it would at every query's worst. Who stays below that
+    everywhere is left out, which leaves a handful of hundreds.
+    """
+    highest = masks_QT.amax(1) @ probabilities_QK
+    certain = (masks_QT.amin(1) @ probabilities_QK).max()
+    return (highest >= certain * (1 - ROUNDING)).nonzero()[:, 0]
+
+
 def _best_class(scores_TK: Tensor) -> tuple[Tensor, Tensor]:
     """Largest score and its class, [T] each."""
     if scores_TK.device.type == "cpu":  # numpy's argmax is vectorised, torch's is not: a third of the time
@@ -214,9 +227,7 @@ def _picture_size(picture: NDArray[np.uint8] | Tensor) -> tuple[int, int]:
     return rows, columns
 
 
-def _tiles(
-    own: MaskPredictions, output_size: tuple[int, int], classes: int
-) -> Iterator[tuple[slice, slice, Tensor]]:
+def _tiles(own: MaskPredictions, output_size: tuple[int, int]) -> Iterator[tuple[slice, slice, Tensor]]:
     """Mask probabilities at output size, tile by tile: rows, columns, [Q, T].
 
     The masks are resized to the padded picture, cropped to the picture and resized to the output. Both
@@ -229,9 +240,8 @@ def _tiles(
     for left in range(0, width, TILE_COLUMNS):
         columns = slice(left, min(left + TILE_COLUMNS, width))
         wide_QyW = logits_Qyx @ by_column[columns].T
-        step = max(1, TILE_SCORES // (max(classes, logits_Qyx.shape[0]) * (columns.stop - left)))
-        for top in range(0, height, step):
-            rows = slice(top, min(top + step, height))
+        for top in range(0, height, TILE_ROWS):
+            rows = slice(top, min(top + TILE_ROWS, height))
             weights = by_row[rows]
             used = weights.any(0).nonzero()[:, 0]
             band = slice(int(used[0]), int(used[-1]) + 1)

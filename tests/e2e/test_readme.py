@@ -41,6 +41,7 @@ NOT_RUN = {
     "ebseg bench engine --variant base --size 640 --classes 150 --dtype float32": "takes minutes",
     "ebseg bench engine --variant base --size 640 --classes 150 --dtype bfloat16": "takes minutes",
     "ebseg bench text --classes 150": "takes minutes",
+    "ebseg bench memory --classes 847 --width 4000 --height 3000": "takes gigabytes",
 }
 
 

@@ -1,0 +1,210 @@
+"""What `make demo` runs: start the service, segment a photograph over HTTP, stop the service."""
+
+import argparse
+import base64
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+PHOTOGRAPH = Path(__file__).parent / "coffee.jpg"
+CLASSES = "cup, saucer, spoon, coffee, dining table"
+READY_SECONDS = 120.0
+STOP_SECONDS = 40.0  # the service itself gives running requests 30
+ANSWER_SECONDS = 60.0
+
+
+class DemoError(Exception):
+    """The demo cannot go on; the message says why."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the demo, and returns its exit code."""
+    args = parse(argv)
+    console = Console(highlight=False, soft_wrap=True)
+    # so that a closed terminal or a `kill` stops the service as well
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, frame: sys.exit(128 + number))
+    args.out.mkdir(parents=True, exist_ok=True)
+    try:
+        with running_service(args.checkpoint, args.out / "service.log", console) as url:
+            answer = segment(url, args.picture, args.classes)
+            show(answer, console)
+            for path in write(answer, args.out):
+                console.print(f"wrote {escape(str(path))}")
+        console.print("the service has stopped")
+    except KeyboardInterrupt:
+        console.print("interrupted; the service has stopped")
+        return 130
+    except (DemoError, httpx.HTTPError, OSError) as error:
+        print(f"demo: error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The demo's command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--checkpoint", type=Path, metavar="DIR", required=True, help="checkpoint to serve")
+    parser.add_argument("--picture", type=Path, metavar="FILE", default=PHOTOGRAPH, help="picture to send")
+    parser.add_argument("--classes", default=CLASSES, help=f"class names, with commas (default: {CLASSES})")
+    parser.add_argument("--out", type=Path, metavar="DIR", default=Path("out"), help="folder for the results")
+    return parser.parse_args(argv)
+
+
+@contextmanager
+def running_service(checkpoint: Path, log: Path, console: Console) -> Iterator[str]:
+    """A ready service on a free port, by its URL; stopped in the end, whatever happens.
+
+    Raises:
+        DemoError: it did not start, or did not stop cleanly.
+    """
+    # every setting that this file relies on is given, so that EBSEG_* variables do not change it
+    settings = {
+        "checkpoint": checkpoint,
+        "host": "127.0.0.1",
+        "port": 0,
+        "log-level": "info",
+        "log-format": "json",
+    }
+    flags = [part for name, value in settings.items() for part in (f"--{name}", str(value))]
+    console.print(f"starting ebseg serve --checkpoint {escape(str(checkpoint))}")
+    with log.open("wb") as sink:
+        # its own session: Ctrl-C reaches this process only, which then stops the service in order
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ebseg", "serve", *flags], stdout=sink, stderr=sink, start_new_session=True
+        )
+    try:
+        yield wait_until_ready(process, log, console)
+    except BaseException:
+        stop(process)
+        raise
+    code = stop(process)
+    if code != 0:
+        raise DemoError(f"the service ended with exit code {code}, expected 0{tail(log)}")
+
+
+def wait_until_ready(process: "subprocess.Popen[bytes]", log: Path, console: Console) -> str:
+    """The service's URL, once `/readyz` says yes.
+
+    Raises:
+        DemoError: the service ended, or took longer than `READY_SECONDS`.
+    """
+    began = time.monotonic()
+    with console.status("loading the model"):
+        while time.monotonic() - began < READY_SECONDS:
+            if process.poll() is not None:
+                raise DemoError(f"the service ended with exit code {process.returncode}{tail(log)}")
+            url = address(log)
+            if url is not None and is_ready(url):
+                console.print(f"ready at {url} after {time.monotonic() - began:.1f} s")
+                return url
+            time.sleep(0.1)
+    raise DemoError(f"the service was not ready after {READY_SECONDS:.0f} s{tail(log)}")
+
+
+def is_ready(url: str) -> bool:
+    """Whether the service takes requests."""
+    try:
+        return httpx.get(f"{url}/readyz", timeout=2).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def address(log: Path) -> str | None:
+    """Where the service listens, by its log; None before it does."""
+    for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
+        with suppress(ValueError):  # a line that is being written, or no JSON
+            entry = json.loads(line)
+            if isinstance(entry, dict) and "address" in entry:
+                return str(entry["address"])
+    return None
+
+
+def stop(process: "subprocess.Popen[bytes]") -> int:
+    """Asks the service to stop, and kills it if it does not; its exit code."""
+    process.terminate()
+    try:
+        return process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()
+
+
+def tail(log: Path) -> str:
+    """The last lines of the service's log, for an error message."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-5:]
+    return "".join(f"\n  {line}" for line in [f"last lines of {log}:", *lines])
+
+
+def segment(url: str, picture: Path, classes: str) -> dict[str, Any]:
+    """The answer to one request.
+
+    Raises:
+        DemoError: the service refused; the message holds what it said.
+    """
+    request = {"classes": [name.strip() for name in classes.split(",")], "outputs": ["png", "overlay"]}
+    try:
+        response = httpx.post(
+            f"{url}/v1/segment",
+            files={"image": (picture.name, picture.read_bytes())},
+            data={"request": json.dumps(request)},
+            timeout=ANSWER_SECONDS,
+        )
+    except httpx.HTTPError as error:
+        raise DemoError(f"the request failed: {error!r}") from None
+    if response.status_code != 200:
+        raise DemoError(f"the service answered {response.status_code}: {response.text}")
+    answer: dict[str, Any] = response.json()
+    return answer
+
+
+def show(answer: dict[str, Any], console: Console) -> None:
+    """Prints the answer as a table."""
+    model, size, timings = answer["model"], answer["size"], answer["timings_ms"]
+    table = Table(title=f"{model['name']} {model['version']}, {size['width']} x {size['height']} pixels")
+    table.add_column("class")
+    table.add_column("colour")
+    table.add_column("share", justify="right")
+    table.add_column("confidence", justify="right")
+    table.add_column("counts as")
+    for entry in answer["classes"]:
+        confidence = entry["mean_confidence"]
+        table.add_row(
+            escape(entry["name"]),
+            f"[{entry['color']}]\u2588\u2588[/] {entry['color']}",
+            f"{entry['fraction']:.1%}",
+            "-" if confidence is None else f"{confidence:.2f}",
+            "trained" if entry["trained"] else "new",
+        )
+    console.print(table)
+    console.print("time in ms: " + ", ".join(f"{stage} {value:.1f}" for stage, value in timings.items()))
+    if model["untrained"]:
+        console.print(
+            "[bold]These weights are untrained: the mask means nothing yet.[/] "
+            "It shows that everything works, from the picture to the answer."
+        )
+
+
+def write(answer: dict[str, Any], folder: Path) -> list[Path]:
+    """Writes mask and overlay; their paths."""
+    paths = []
+    for part, name in (("png", "mask.png"), ("overlay", "overlay.webp")):
+        path = folder / name
+        path.write_bytes(base64.b64decode(answer[part]))
+        paths.append(path)
+    return paths
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,149 @@
+"""What the engine found, in the form that the client wants."""
+
+import base64
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.vocabulary import Vocabulary
+from service import encode
+from service.colors import class_colors, to_hex
+from service.engine import ModelInfo, Segmentation
+from service.negotiate import OUTPUT_OF, Form
+from service.schemas import ClassAnswer, ModelAnswer, Other, Polygon, Rle, SegmentAnswer, Size
+
+FILES = frozenset({"png", "overlay", "npy", "scores"})  # outputs that are files; base64 in JSON
+UNTRAINED = "The model is untrained: its weights are random and its masks mean nothing."
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """Everything that an answer is made of.
+
+    Attributes:
+        vocabulary: K classes.
+        given_colors: the caller's, one a class.
+        info: the model.
+        result: of the engine.
+        picture: RGB, uint8 [H, W, 3] of the label map's size; needed for an overlay.
+        background: whether a threshold was set.
+        outputs: what to make.
+        request_id: to put into the answer.
+        seconds: by stage so far.
+        began: when the request's work began, by `time.perf_counter`.
+        check: raises when going on is in vain.
+    """
+
+    vocabulary: Vocabulary
+    given_colors: list[str | None]
+    info: ModelInfo
+    result: Segmentation
+    picture: NDArray[np.uint8] | None
+    background: bool
+    outputs: frozenset[str]
+    request_id: str
+    seconds: dict[str, float]
+    began: float
+    check: Callable[[], None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """Bytes for the client, and the time that each stage took."""
+
+    body: bytes
+    media_type: Form
+    seconds: dict[str, float]
+
+
+def encode_answer(outcome: Outcome, form: Form) -> Answer:
+    """Encodes an answer; slow, for a picture thread.
+
+    Raises:
+        DeadlineExceededError: going on is in vain.
+    """
+    outcome.check()
+    started = time.perf_counter()
+    if form == "application/json":
+        # unset parts are left out; a null that was set, as in mean_confidence, stays
+        body = json_answer(outcome).model_dump_json(exclude_unset=True).encode()
+    else:
+        body = make_file(outcome, OUTPUT_OF[form])
+    seconds = {**outcome.seconds, "encode": time.perf_counter() - started}
+    return Answer(body=body, media_type=form, seconds=seconds)
+
+
+def json_answer(outcome: Outcome) -> SegmentAnswer:
+    """The answer as a document; its `timings_ms` count up to here."""
+    started = time.perf_counter()
+    labels, info = outcome.result.labels, outcome.info
+    height, width = labels.shape
+    area, confidence = encode.statistics(labels, outcome.result.confidence, len(outcome.vocabulary))
+    parts: dict[str, Any] = {
+        "request_id": outcome.request_id,
+        "size": Size(width=width, height=height),
+        "model": ModelAnswer(
+            name=info.name, version=info.version, digest=info.digest, untrained=info.untrained
+        ),
+        "classes": _classes(outcome, area, confidence),
+    }
+    if info.untrained:
+        parts["warnings"] = [UNTRAINED]
+    if outcome.background:
+        parts["other"] = Other(area=int(area[0]), fraction=int(area[0]) / labels.size)
+    for name in outcome.outputs & FILES:
+        outcome.check()
+        parts[name] = base64.b64encode(make_file(outcome, name)).decode("ascii")
+    now = time.perf_counter()
+    seconds = {**outcome.seconds, "encode": now - started, "total": now - outcome.began}
+    parts["timings_ms"] = {stage: round(1000 * value, 3) for stage, value in seconds.items()}
+    return SegmentAnswer(**parts)
+
+
+def make_file(outcome: Outcome, name: str) -> bytes:
+    """One of `FILES`.
+
+    Raises:
+        ValueError: what it is made of was not kept.
+    """
+    labels, result = outcome.result.labels, outcome.result
+    if name == "png":
+        return encode.label_png(labels, outcome.vocabulary.names, class_colors(outcome.given_colors))
+    if name == "npy":
+        return encode.npy(labels)
+    if name == "overlay" and outcome.picture is not None:
+        colors = class_colors(outcome.given_colors)
+        return encode.webp(encode.overlay(outcome.picture, labels, colors))
+    if name == "scores" and result.scores is not None:
+        return encode.npy(result.scores)
+    raise ValueError(f"nothing to make {name} of")
+
+
+def _classes(outcome: Outcome, area: NDArray[np.int64], confidence: NDArray[np.float64]) -> list[ClassAnswer]:
+    labels, names = outcome.result.labels, outcome.vocabulary.names
+    colors = class_colors(outcome.given_colors)
+    rles = encode.rles(labels, len(names)) if "rle" in outcome.outputs else None
+    classes = []
+    for index, name in enumerate(names):
+        label = index + 1
+        parts: dict[str, Any] = {
+            "name": name,
+            "label": label,
+            "color": to_hex(colors[index]),
+            "trained": outcome.result.trained[index],
+            "area": int(area[label]),
+            "fraction": int(area[label]) / labels.size,
+            "mean_confidence": float(confidence[label]) if area[label] else None,
+        }
+        if rles is not None:
+            parts["rle"] = Rle(**rles[index])
+        if "polygons" in outcome.outputs:
+            outcome.check()
+            regions = encode.polygons(labels, label) if area[label] else []
+            parts["polygons"] = [Polygon(**region) for region in regions]
+        classes.append(ClassAnswer(**parts))
+    return classes

@@ -1,0 +1,171 @@
+"""Bytes to a checked picture: RGB, uint8 [H, W, 3], the way up it was taken.
+
+The first bytes tell the format, never a file's name or a header's word. Size is read from the
+picture's header and checked before anything of that size is allocated.
+"""
+
+import logging
+import struct
+import warnings
+from collections.abc import Callable
+from io import BytesIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    ImageOps,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from service.errors import BadPictureError, ServiceError, TooManyPixelsError, UnsupportedMediaError
+
+LOG = logging.getLogger(__name__)
+FORMATS = "JPEG, PNG, WebP, TIFF, BMP and GIF"
+Opener = Callable[[BytesIO], ImageFile.ImageFile]
+
+# The plug-ins are called by name: `Image.open` would try more formats than these, and warns of large
+# pictures before we have a chance to refuse them.
+_SIGNATURES: tuple[tuple[bytes, Opener], ...] = (
+    (b"\xff\xd8\xff", JpegImagePlugin.JpegImageFile),
+    (b"\x89PNG\r\n\x1a\n", PngImagePlugin.PngImageFile),
+    (b"GIF87a", GifImagePlugin.GifImageFile),
+    (b"GIF89a", GifImagePlugin.GifImageFile),
+    (b"BM", BmpImagePlugin.BmpImageFile),
+    (b"II*\0", TiffImagePlugin.TiffImageFile),
+    (b"MM\0*", TiffImagePlugin.TiffImageFile),
+    (b"II+\0", TiffImagePlugin.TiffImageFile),
+    (b"MM\0+", TiffImagePlugin.TiffImageFile),
+)
+
+
+def settle_warnings() -> None:
+    """Makes Pillow's alarm about bombs an error, and its many words about odd files silent.
+
+    To be called once a process. Python keeps every warning that it has shown, and their text is the
+    sender's.
+    """
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+    warnings.simplefilter("error", Image.DecompressionBombWarning)
+
+
+def decode(data: bytes, *, max_pixels: int) -> NDArray[np.uint8]:
+    """Decodes a picture.
+
+    16-bit grey is scaled to 8 bits; whole numbers of 32 bits and floats are scaled by the range that
+    they use; alpha is laid on white; of an animation the first frame counts.
+
+    Args:
+        data: the file's bytes.
+        max_pixels: larger pictures are refused by their header.
+
+    Returns:
+        RGB, uint8 [H, W, 3], C-contiguous, writable.
+
+    Raises:
+        UnsupportedMediaError: not one of `FORMATS`.
+        TooManyPixelsError: above `max_pixels`.
+        BadPictureError: empty, broken or cut short.
+    """
+    if not data:
+        raise BadPictureError("the picture is empty")
+    opener = _opener(data)
+    try:
+        if opener is WebPImagePlugin.WebPImageFile:
+            # this plug-in allocates the whole picture when it opens it
+            _check_size(_webp_size(data), max_pixels)
+        with opener(BytesIO(data)) as image:
+            _check_size(image.size, max_pixels)
+            image.load()
+            _turn_upright(image)
+            return _rgb(image)
+    except ServiceError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise TooManyPixelsError(f"the picture is too large: {error}") from None
+    # A broken file makes the plug-ins raise nearly anything: SyntaxError, struct.error, EOFError, OSError,
+    # zlib.error, ValueError, IndexError, MemoryError, and so on. All of them are the file's fault.
+    except Exception as error:
+        LOG.debug("a picture cannot be decoded", exc_info=True)
+        reason = f": {error}"[:200] if str(error) else ""
+        raise BadPictureError(f"the picture is broken or cut short{reason}") from None
+
+
+def _opener(data: bytes) -> Opener:
+    for signature, opener in _SIGNATURES:
+        if data.startswith(signature):
+            return opener
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return WebPImagePlugin.WebPImageFile
+    raise UnsupportedMediaError(f"this is no picture of a format that is taken: {FORMATS}")
+
+
+def _check_size(size: tuple[int, int], max_pixels: int) -> None:
+    width, height = size
+    if width < 1 or height < 1:
+        raise BadPictureError(f"the picture has no pixels: its header says {width} x {height}")
+    if width * height > max_pixels:
+        raise TooManyPixelsError(
+            f"the picture has {width} x {height} = {width * height} pixels, at most {max_pixels} are taken"
+        )
+
+
+def _webp_size(data: bytes) -> tuple[int, int]:
+    """Width and height by the header of the first chunk (RFC 9649, sections 2.5 to 2.7)."""
+    chunk = data[12:16]
+    if chunk == b"VP8X":
+        width, height = (int.from_bytes(data[at : at + 3], "little") + 1 for at in (24, 27))
+        return width, height
+    if chunk == b"VP8L":
+        bits = struct.unpack_from("<I", data, 21)[0]
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    width, height = struct.unpack_from("<HH", data, 26)
+    return width & 0x3FFF, height & 0x3FFF
+
+
+def _turn_upright(image: Image.Image) -> None:
+    try:
+        ImageOps.exif_transpose(image, in_place=True)
+    except Exception:  # broken EXIF raises as freely as broken pixels, but the picture itself is sound
+        LOG.debug("EXIF data cannot be read, the picture stays as it is stored", exc_info=True)
+
+
+def _rgb(image: Image.Image) -> NDArray[np.uint8]:
+    if image.mode.startswith("I;16"):
+        grey = np.asarray(image)
+        return _grey_to_rgb(_rounded(grey.astype(np.float32), 1 / 257))
+    if image.mode in ("I", "F"):
+        return _grey_to_rgb(_to_bytes_range(np.asarray(image).astype(np.float32)))
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        image = Image.new("RGB", layer.size, "white")
+        image.paste(layer, mask=layer)
+    # a copy, because Pillow's own buffer is read-only, and torch does not take that
+    return np.array(image.convert("RGB"), dtype=np.uint8)
+
+
+def _to_bytes_range(grey: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Scales to 0..255: fractions, bytes and 16-bit numbers by their range, all else from least to most."""
+    grey = np.nan_to_num(grey, nan=0.0, posinf=0.0, neginf=0.0)
+    least, most = float(grey.min()), float(grey.max())
+    if least >= 0:
+        for full in (1.0, 255.0, 65535.0):
+            if most <= full:
+                return _rounded(grey, 255 / full)
+    # halves first: the span of two floats may be more than a float holds
+    span = most / 2 - least / 2
+    return _rounded(np.divide(grey / 2 - least / 2, span or 1, dtype=np.float32), 255)
+
+
+def _rounded(grey: NDArray[np.float32], factor: float) -> NDArray[np.float32]:
+    return np.round(grey * np.float32(factor))
+
+
+def _grey_to_rgb(grey: NDArray[np.float32]) -> NDArray[np.uint8]:
+    return np.repeat(grey.astype(np.uint8)[:, :, None], 3, axis=2)

@@ -1,0 +1,246 @@
+"""What can go wrong in the service, and the one table that turns it into answers.
+
+ServiceError
+├── MalformedRequestError  a body that is no JSON or no multipart
+├── BadPictureError        a picture that is empty, broken or cut short
+├── NotFoundError          a model, version or vocabulary that is not here
+├── NotAcceptableError     no form of answer that the client takes
+├── BodyTooSlowError       the body did not arrive in time
+├── TooManyBytesError      a body above the limit
+├── TooManyPixelsError     a picture above the limit
+├── UnsupportedMediaError  a body or a picture of a type that is not taken
+├── InvalidRequestError    fields that are wrong, each with its reason
+├── ClientGoneError        the client hung up; nobody reads the answer
+├── QueueFullError         as many requests as the service takes in are under way
+├── NotReadyError          loading, draining or failed
+├── UnhealthyError         the same, told to a probe
+└── DeadlineExceededError  the request's time is over
+
+Answers follow RFC 9457 (application/problem+json). Only this file knows status codes.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+
+from model.errors import ModelError, PictureError, VocabularyError
+
+MEDIA_TYPE = "application/problem+json"
+MOST_FIELDS = 50  # a list of a thousand broken classes needs no thousand lines
+
+
+@dataclass(frozen=True, slots=True)
+class FieldProblem:
+    """One wrong field: its path, with dots and indices, and what is wrong."""
+
+    field: str
+    message: str
+
+
+class ServiceError(Exception):
+    """Base of all errors that the service raises on purpose.
+
+    Args:
+        detail: what is wrong and what to do, in a sentence a client understands.
+    """
+
+    def __init__(self, detail: str):
+        super().__init__(detail)
+        self.detail = detail
+
+
+class MalformedRequestError(ServiceError):
+    """A body that cannot be parsed."""
+
+
+class BadPictureError(ServiceError):
+    """A picture that cannot be decoded."""
+
+
+class NotFoundError(ServiceError):
+    """A model, version or vocabulary that is not here."""
+
+
+class NotAcceptableError(ServiceError):
+    """No form of answer that the client takes."""
+
+
+class BodyTooSlowError(ServiceError):
+    """The body did not arrive in time."""
+
+
+class TooManyBytesError(ServiceError):
+    """A body above the limit."""
+
+
+class TooManyPixelsError(ServiceError):
+    """A picture above the limit."""
+
+
+class UnsupportedMediaError(ServiceError):
+    """A body or a picture of a type that is not taken."""
+
+
+class InvalidRequestError(ServiceError):
+    """Fields that are wrong."""
+
+    def __init__(self, fields: Sequence[FieldProblem]):
+        names = ", ".join(problem.field for problem in fields[:3])
+        more = f" and {len(fields) - 3} more" if len(fields) > 3 else ""
+        super().__init__(f"cannot use {names}{more}; see errors")
+        self.fields = list(fields)
+
+
+class ClientGoneError(ServiceError):
+    """The client hung up."""
+
+
+class QueueFullError(ServiceError):
+    """Too many requests under way.
+
+    Args:
+        retry_after: seconds until a place is likely to be free.
+    """
+
+    def __init__(self, retry_after: int):
+        super().__init__(f"the queue is full; try again in {retry_after} s")
+        self.retry_after = retry_after
+
+
+class NotReadyError(ServiceError):
+    """Loading, draining or failed."""
+
+
+class UnhealthyError(ServiceError):
+    """What a probe is told while the service is not ready; no request was refused."""
+
+
+class DeadlineExceededError(ServiceError):
+    """The request's time is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How an error is answered; `refusal` marks those counted in `ebseg_rejected_total`."""
+
+    status: int
+    slug: str
+    title: str
+    refusal: bool = False
+
+    @property
+    def internal(self) -> bool:
+        """A fault of ours, whose inside is nobody's business."""
+        return self.status == HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+KINDS: dict[type[Exception], Kind] = {
+    MalformedRequestError: Kind(400, "malformed-request", "The request cannot be parsed"),
+    BadPictureError: Kind(400, "bad-picture", "The picture cannot be decoded"),
+    PictureError: Kind(400, "bad-picture", "The picture cannot be used"),
+    NotFoundError: Kind(404, "not-found", "Not found"),
+    NotAcceptableError: Kind(406, "not-acceptable", "No acceptable form of answer"),
+    BodyTooSlowError: Kind(408, "body-too-slow", "The body arrived too slowly", refusal=True),
+    TooManyBytesError: Kind(413, "too-many-bytes", "The body is too large", refusal=True),
+    TooManyPixelsError: Kind(413, "too-many-pixels", "The picture is too large", refusal=True),
+    UnsupportedMediaError: Kind(415, "unsupported-media-type", "Unsupported media type"),
+    InvalidRequestError: Kind(422, "invalid-request", "The request is invalid"),
+    VocabularyError: Kind(422, "invalid-request", "The request is invalid"),
+    RequestValidationError: Kind(422, "invalid-request", "The request is invalid"),
+    QueueFullError: Kind(429, "queue-full", "Too many requests", refusal=True),
+    # No standard status fits a client that left; 499 is what proxies log for it.
+    ClientGoneError: Kind(499, "client-gone", "The client hung up", refusal=True),
+    ClientDisconnect: Kind(499, "client-gone", "The client hung up", refusal=True),
+    NotReadyError: Kind(503, "not-ready", "The service is not ready", refusal=True),
+    UnhealthyError: Kind(503, "not-ready", "The service is not ready"),
+    DeadlineExceededError: Kind(504, "deadline-exceeded", "The request took too long", refusal=True),
+    # Anything else that the model raises at this point is a fault of ours, not of the request.
+    ModelError: Kind(500, "internal-error", "Internal error"),
+    Exception: Kind(500, "internal-error", "Internal error"),
+}
+
+
+def kind_of(error: Exception) -> Kind:
+    """The row of the table for an error; the closest base class counts."""
+    if isinstance(error, HTTPException):
+        return _kind_of_status(error.status_code)
+    return next(KINDS[base] for base in type(error).__mro__ if base in KINDS)
+
+
+def problem(error: Exception, request_id: str) -> dict[str, Any]:
+    """The problem document of an error. Errors of status 500 say nothing of what happened inside."""
+    kind = kind_of(error)
+    document: dict[str, Any] = {
+        "type": f"urn:ebseg:problem:{kind.slug}",
+        "title": kind.title,
+        "status": kind.status,
+        "detail": _detail(error, kind),
+        "request_id": request_id,
+    }
+    fields = _fields(error)
+    if fields:
+        document["errors"] = [{"field": f.field, "message": f.message} for f in fields[:MOST_FIELDS]]
+    return document
+
+
+def problem_response(error: Exception, request_id: str) -> Response:
+    """The answer to an error."""
+    headers: dict[str, str] = {}
+    if isinstance(error, HTTPException) and error.headers:
+        headers.update(error.headers)
+    if isinstance(error, QueueFullError):
+        headers["Retry-After"] = str(error.retry_after)
+    body = json.dumps(problem(error, request_id)).encode()
+    return Response(body, kind_of(error).status, headers, MEDIA_TYPE)
+
+
+def field_problems(errors: Sequence[Mapping[str, Any]]) -> list[FieldProblem]:
+    """pydantic's errors in our words; the values, which may be long or private, stay out."""
+    problems = []
+    for error in errors:
+        path = ".".join(str(part) for part in error["loc"]) or "request"
+        message = str(error["msg"]).removeprefix("Value error, ")
+        if error["type"] == "extra_forbidden":
+            message = "unknown field"
+        problems.append(FieldProblem(path, message))
+    return problems
+
+
+def _kind_of_status(status: int) -> Kind:
+    for kind in KINDS.values():
+        if kind.status == status:
+            return kind
+    phrase = HTTPStatus(status).phrase
+    return Kind(status, phrase.lower().replace(" ", "-"), phrase)
+
+
+def _fields(error: Exception) -> list[FieldProblem]:
+    if isinstance(error, InvalidRequestError):
+        return error.fields
+    if isinstance(error, VocabularyError):
+        where = "classes" if error.index is None else f"classes.{error.index}"
+        return [FieldProblem(where, str(error))]
+    if isinstance(error, RequestValidationError):
+        return field_problems(error.errors())
+    return []
+
+
+def _detail(error: Exception, kind: Kind) -> str:
+    if kind.internal:
+        return "something went wrong inside the service; its log has more under this request_id"
+    if isinstance(error, ServiceError):
+        return error.detail
+    if isinstance(error, HTTPException):
+        return str(error.detail)
+    if isinstance(error, RequestValidationError):
+        return InvalidRequestError(_fields(error)).detail
+    if isinstance(error, ClientDisconnect):
+        return "the client hung up before its body was complete"
+    return str(error)

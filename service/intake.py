@@ -1,0 +1,147 @@
+"""A request's body to a checked document and the picture's bytes.
+
+Multipart bodies go to spooled files as they arrive; the picture is only read from there on a picture
+thread. JSON is parsed there too.
+"""
+
+import base64
+import binascii
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+from starlette.datastructures import FormData, UploadFile
+from starlette.requests import Request
+
+from service.errors import (
+    FieldProblem,
+    InvalidRequestError,
+    MalformedRequestError,
+    UnsupportedMediaError,
+    field_problems,
+)
+from service.runtime import Service
+from service.schemas import JsonSegmentRequest, SegmentRequest
+
+# A JSON value takes a comma and, parsed, a hundred bytes; without a bound the smallest values would make
+# gigabytes of a body of megabytes. The longest sensible document has some ten thousand.
+MOST_COMMAS = 200_000
+MOST_FIELDS = 2048  # form fields; `classes` may come once a class
+REPEATED = ("classes", "outputs", "templates")
+Spec = TypeVar("Spec", bound=SegmentRequest)
+PLAIN = ("vocabulary", "threshold", "mean", "output_size", "model", "version", "timeout_ms")
+
+
+@dataclass(frozen=True, slots=True)
+class Intake:
+    """A checked request; `read_picture` gives the picture's bytes, once, and is slow."""
+
+    spec: SegmentRequest
+    read_picture: Callable[[], bytes]
+
+
+@asynccontextmanager
+async def read_request(request: Request, service: Service) -> AsyncIterator[Intake]:
+    """Reads a segmentation request; its spooled files live as long as the context.
+
+    Raises:
+        UnsupportedMediaError: neither multipart nor JSON.
+        MalformedRequestError: it says so, but is not.
+        InvalidRequestError: fields are wrong.
+    """
+    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media == "application/json":
+        # not request.body(), which would keep the bytes for as long as the request lasts
+        chunks = [chunk async for chunk in request.stream()]
+        yield await service.in_pool(_from_json, chunks)
+    elif media == "multipart/form-data":
+        async with request.form(max_files=2, max_fields=MOST_FIELDS) as form:
+            yield await service.in_pool(_from_form, form)
+    else:
+        raise UnsupportedMediaError("a request is multipart/form-data or application/json")
+
+
+def _from_json(chunks: list[bytes]) -> Intake:
+    body = b"".join(chunks)
+    chunks.clear()
+    document = _validated(JsonSegmentRequest, body)
+    try:
+        picture = base64.b64decode(document.image, validate=True)
+    except (binascii.Error, ValueError):
+        raise InvalidRequestError([FieldProblem("image", "must be base64")]) from None
+    spec = SegmentRequest.model_construct(
+        **{name: getattr(document, name) for name in SegmentRequest.model_fields}
+    )
+    return Intake(spec, [picture].pop)
+
+
+def _from_form(form: FormData) -> Intake:
+    problems = [
+        FieldProblem(name, "unknown field")
+        for name in dict.fromkeys(form)
+        if name not in ("image", "request", *REPEATED, *PLAIN)
+    ]
+    problems += [
+        FieldProblem(name, "given more than once")
+        for name in ("image", "request", *PLAIN)
+        if len(form.getlist(name)) > 1
+    ]
+    image = form.get("image")
+    if not isinstance(image, UploadFile):
+        problems.append(FieldProblem("image", "missing: send the picture as a file part of this name"))
+    if problems or not isinstance(image, UploadFile):
+        raise InvalidRequestError(problems)
+    file = image.file
+    return Intake(_spec(form), file.read)
+
+
+def _spec(form: FormData) -> SegmentRequest:
+    fields = [name for name in (*REPEATED, *PLAIN) if name in form]
+    document = form.get("request")
+    if document is None:
+        return _validated(SegmentRequest, _from_fields(form))
+    if fields:
+        raise InvalidRequestError([FieldProblem(name, "give it inside the part request") for name in fields])
+    body = document.file.read() if isinstance(document, UploadFile) else document.encode()
+    return _validated(SegmentRequest, body)
+
+
+def _from_fields(form: FormData) -> dict[str, Any]:
+    """The document that form fields stand for; lists may be repeated fields or have commas."""
+    wrong = [name for name in (*REPEATED, *PLAIN) if isinstance(form.get(name), UploadFile)]
+    if wrong:
+        raise InvalidRequestError([FieldProblem(name, "must be text, not a file") for name in wrong])
+    document: dict[str, Any] = {
+        name: form[name]
+        for name in ("vocabulary", "output_size", "model", "version", "timeout_ms")
+        if name in form
+    }
+    for name in ("classes", "outputs"):
+        if name in form:
+            document[name] = [part.strip() for text in form.getlist(name) for part in str(text).split(",")]
+    if "templates" in form:
+        templates = form.getlist("templates")  # sentences hold commas
+        document["templates"] = templates[0] if len(templates) == 1 else templates
+    if "threshold" in form:
+        document["background"] = {"threshold": form["threshold"]}
+    if "mean" in form:
+        document["balance"] = {"mean": form["mean"]}
+    if document.get("output_size") not in (None, "image"):
+        document["output_size"] = {"long_side": document["output_size"]}
+    return document
+
+
+def _validated(schema: type[Spec], document: bytes | dict[str, Any]) -> Spec:
+    try:
+        if isinstance(document, dict):
+            return schema.model_validate(document)
+        if document.count(b",") > MOST_COMMAS:
+            raise MalformedRequestError("the document holds too many values")
+        return schema.model_validate_json(document)
+    except ValidationError as error:
+        errors = error.errors(include_url=False, include_context=False, include_input=False)
+        if errors[0]["type"] == "json_invalid":
+            raise MalformedRequestError(f"the document is no JSON: {errors[0]['msg']}") from None
+        raise InvalidRequestError(field_problems(errors)) from None

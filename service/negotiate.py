@@ -1,0 +1,63 @@
+"""Which form of answer a client wants, by its Accept header (RFC 9110, section 12.5.1)."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from service.errors import NotAcceptableError
+
+Form = Literal["application/json", "image/png", "image/webp", "application/x-npy"]
+FORMS: tuple[Form, ...] = get_args(Form)  # the first that fits a wildcard is taken
+# The one entry of `outputs` that says the same as the form.
+OUTPUT_OF: dict[Form, str] = {"image/png": "png", "image/webp": "overlay", "application/x-npy": "npy"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Range:
+    media: str
+    quality: float
+
+    def matches(self, form: str) -> bool:
+        kind, _, sub = self.media.partition("/")
+        return self.media in (form, "*/*") or (sub == "*" and form.startswith(f"{kind}/"))
+
+    @property
+    def exactness(self) -> int:
+        return 2 - self.media.count("*")
+
+
+def negotiate(accept: str | None) -> Form:
+    """The form of answer.
+
+    Args:
+        accept: the header; without one the answer is JSON.
+
+    Raises:
+        NotAcceptableError: none of `FORMS` is in it.
+    """
+    if accept is None or not accept.strip():
+        return FORMS[0]
+    ranges = [_parse(part) for part in accept.split(",") if part.strip()]
+    ranked: list[tuple[float, int, int, Form]] = []
+    for order, form in enumerate(FORMS):
+        # the most exact range decides a form's quality, so that "image/png;q=0, */*" excludes PNG
+        fitting = [(r.exactness, r.quality, -at) for at, r in enumerate(ranges) if r.matches(form)]
+        if fitting:
+            _, quality, place = max(fitting)
+            ranked.append((quality, place, -order, form))
+    best = max(ranked, default=None)
+    if best is None or best[0] <= 0:
+        raise NotAcceptableError(f"answers come as {', '.join(FORMS)}")
+    return best[3]
+
+
+def _parse(part: str) -> _Range:
+    media, *parameters = (piece.strip().lower() for piece in part.split(";"))
+    quality = 1.0
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name.strip() == "q":
+            try:
+                quality = float(value)
+            except ValueError:
+                quality = 0.0
+    return _Range(media, quality if 0 <= quality <= 1 else 0.0)

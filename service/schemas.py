@@ -1,0 +1,304 @@
+"""What goes in and what comes out, as JSON.
+
+A multipart request carries the same document in its part `request`; with `application/json` the picture
+is one more field. Unknown fields are errors.
+"""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, model_validator
+
+from model.errors import ModelError
+from model.templates import SETS, resolve
+from model.vocabulary import MAX_CLASSES
+
+Output = Literal["rle", "png", "overlay", "polygons", "npy", "scores"]
+LONGEST_SIDE = 16_384  # pixels; the number of pixels has its own limit among the settings
+
+
+class Strict(BaseModel):
+    """Base of what goes in."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class ClassEntry(Strict):
+    """One class of a request."""
+
+    name: str = Field(description="what the model looks for", examples=["tree"])
+    synonyms: list[str] = Field(
+        default_factory=list, max_length=100, description="further words; they decide trained or new"
+    )
+    trained: bool | None = Field(
+        default=None, description="whether the class counts as trained; by its words if left out"
+    )
+    color: str | None = Field(
+        default=None,
+        pattern=r"^#[0-9A-Fa-f]{6}$",
+        description="of the class in pictures",
+        examples=["#2e8b57"],
+    )
+
+
+class WeightShares(Strict):
+    """Shares of the three embeddings; they add up to 1."""
+
+    supervised: float = Field(ge=0, le=1)
+    mask_attention: float = Field(ge=0, le=1)
+    frozen: float = Field(ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        from model.balance import Weights
+
+        try:
+            Weights(**self.model_dump())
+        except ModelError as error:
+            raise ValueError(str(error)) from None
+        return self
+
+
+class BalanceSpec(Strict):
+    """How trained and new classes are balanced: a mean, and either both weights or that mean's own."""
+
+    mean: Literal["geometric", "arithmetic"]
+    trained: WeightShares | None = None
+    new: WeightShares | None = None
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> Self:
+        if (self.trained is None) != (self.new is None):
+            raise ValueError("give the weights of both, trained and new, or of neither")
+        return self
+
+
+class Background(Strict):
+    """When a pixel belongs to no class."""
+
+    threshold: float = Field(
+        ge=0, le=1, description='pixels of a lower confidence become "other", label 0', examples=[0.3]
+    )
+
+
+class LongSide(Strict):
+    """An output size by its long side."""
+
+    long_side: int = Field(ge=1, le=LONGEST_SIDE, description="pixels", examples=[1024])
+
+
+def _named(value: Any) -> Any:
+    if isinstance(value, str):
+        return {"name": value}
+    if isinstance(value, dict | ClassEntry):
+        return value
+    raise ValueError("must be a name, or an object with a name")
+
+
+def _templates(value: Any) -> tuple[str, ...]:
+    return resolve(value)
+
+
+def _size(value: Any) -> Any:
+    if value in (None, "image"):
+        return None
+    if isinstance(value, dict | LongSide):
+        return value
+    raise ValueError('must be "image" or {"long_side": pixels}')
+
+
+class SegmentRequest(Strict):
+    """What to look for in the picture, and what to answer with."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"classes": ["sky", "tree", "road"]},
+                {
+                    "classes": [
+                        {"name": "sky", "color": "#87ceeb"},
+                        {"name": "tree", "synonyms": ["bush"], "trained": True},
+                        "umbrella",
+                    ],
+                    "background": {"threshold": 0.3},
+                    "outputs": ["rle", "polygons"],
+                    "output_size": {"long_side": 1024},
+                },
+                {"vocabulary": "ade20k-150", "templates": "plain", "outputs": ["png"]},
+            ]
+        }
+    )
+
+    classes: list[Annotated[ClassEntry, BeforeValidator(_named, str | ClassEntry)]] | None = Field(
+        default=None,
+        max_length=MAX_CLASSES,
+        description="names, or objects with a name; or give `vocabulary`",
+    )
+    vocabulary: str | None = Field(
+        default=None, description="name of a stored class list, instead of `classes`"
+    )
+    templates: Annotated[
+        tuple[str, ...], PlainValidator(_templates, Literal["vild", "imagenet", "plain"] | list[str])
+    ] = Field(
+        default=SETS["vild"],
+        description='sentences that class names go into: a set, or a list of your own, each with one "{}"',
+        json_schema_extra={"default": "vild"},
+    )
+    balance: BalanceSpec | None = Field(default=None, description="instead of the checkpoint's")
+    background: Background | None = Field(default=None, description="without it every pixel gets a class")
+    outputs: list[Output] | None = Field(
+        default=None, min_length=1, max_length=6, description='parts of a JSON answer; ["rle"] if left out'
+    )
+    output_size: Annotated[LongSide | None, BeforeValidator(_size, Literal["image"] | LongSide)] = Field(
+        default=None, description="size of the answer's maps", json_schema_extra={"default": "image"}
+    )
+    model: str | None = Field(default=None, max_length=100, description="must be the model that is loaded")
+    version: int | None = Field(default=None, ge=1, description="must be the version that is loaded")
+    timeout_ms: int | None = Field(
+        default=None, ge=1, description="time for the answer, waiting included, ms"
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.classes is None) == (self.vocabulary is None):
+            raise ValueError("give either classes or vocabulary")
+        return self
+
+
+class JsonSegmentRequest(SegmentRequest):
+    """A request whose picture travels as base64."""
+
+    image: str = Field(description="the picture's bytes in base64", json_schema_extra={"format": "byte"})
+
+
+class Size(BaseModel):
+    """Pixels."""
+
+    width: int
+    height: int
+
+
+class ModelAnswer(BaseModel):
+    """A model that is loaded."""
+
+    name: str = Field(examples=["ebseg-base"])
+    version: int = Field(examples=[1])
+    digest: str = Field(description="identity of the weights")
+    untrained: bool = Field(description="the weights are random; the masks mean nothing")
+
+
+class ModelDetails(ModelAnswer):
+    """A model that is loaded, and how it runs."""
+
+    variant: str = Field(examples=["base"])
+    device: str = Field(examples=["cpu"])
+    dtype: str = Field(examples=["float32"])
+
+
+class ModelList(BaseModel):
+    """The models that are loaded."""
+
+    models: list[ModelDetails]
+
+
+class Rle(BaseModel):
+    """COCO's compressed run-length encoding; pycocotools reads it."""
+
+    size: list[int] = Field(description="[height, width]", examples=[[2, 3]])
+    counts: str
+
+
+class Polygon(BaseModel):
+    """One region: rings of [x, y] corners along the pixels' edges, filled by the even-odd rule."""
+
+    exterior: list[list[int]]
+    holes: list[list[list[int]]]
+
+
+class ClassAnswer(BaseModel):
+    """One class of the answer, in the order of the request."""
+
+    name: str = Field(examples=["tree"])
+    label: int = Field(description="its value in label maps", examples=[2])
+    color: str = Field(examples=["#2e8b57"])
+    trained: bool = Field(description="whether it counted as trained")
+    area: int = Field(description="pixels")
+    fraction: float = Field(description="of all pixels, 0..1")
+    mean_confidence: float | None = Field(description="over its pixels, 0..1; null if it has none")
+    rle: Rle | None = None
+    polygons: list[Polygon] | None = None
+
+
+class Other(BaseModel):
+    """Pixels that belong to no class."""
+
+    area: int
+    fraction: float
+
+
+class SegmentAnswer(BaseModel):
+    """The mask, by class. Parts that were not asked for are left out."""
+
+    request_id: str
+    size: Size = Field(description="of the maps below")
+    model: ModelAnswer
+    warnings: list[str] | None = Field(default=None, description="what to know before trusting this answer")
+    classes: list[ClassAnswer]
+    other: Other | None = Field(default=None, description="with a background threshold only")
+    png: str | None = Field(default=None, description="indexed label map, PNG in base64")
+    overlay: str | None = Field(default=None, description="picture under its mask, WebP in base64")
+    npy: str | None = Field(default=None, description="label map, uint16 [H, W], .npy in base64")
+    scores: str | None = Field(default=None, description="class scores, float16 [K, H, W], .npy in base64")
+    timings_ms: dict[str, float] = Field(
+        description="by stage", examples=[{"decode": 21.5, "queue": 0.1, "predict": 812.0, "encode": 9.3}]
+    )
+
+
+class VocabularySummary(BaseModel):
+    """A stored class list."""
+
+    name: str = Field(examples=["ade20k-150"])
+    size: int = Field(description="number of classes", examples=[150])
+    builtin: bool
+
+
+class VocabularyList(BaseModel):
+    """All stored class lists."""
+
+    vocabularies: list[VocabularySummary]
+
+
+class StoredClass(BaseModel):
+    """A class of a stored list."""
+
+    name: str
+    synonyms: list[str]
+
+
+class VocabularyDetails(VocabularySummary):
+    """A stored class list with its classes."""
+
+    classes: list[StoredClass]
+
+
+class Health(BaseModel):
+    """What state the service is in."""
+
+    status: str = Field(examples=["ready"])
+
+
+class FieldError(BaseModel):
+    """One wrong field."""
+
+    field: str = Field(examples=["classes.3"])
+    message: str
+
+
+class Problem(BaseModel):
+    """An error, as RFC 9457 has it."""
+
+    type: str = Field(examples=["urn:ebseg:problem:too-many-pixels"])
+    title: str
+    status: int = Field(examples=[413])
+    detail: str
+    request_id: str
+    errors: list[FieldError] | None = Field(default=None, description="field by field, for invalid requests")

@@ -1,0 +1,90 @@
+"""Runs the app under uvicorn until a signal comes: not ready, drain, leave with 0."""
+
+import logging
+import signal
+import socket
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from service.runtime import Service
+from service.settings import Settings, SettingsError
+
+LOG = logging.getLogger(__name__)
+_BACKLOG = 2048  # connections that wait to be accepted
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, which tells the service of a signal at once and does not raise it again afterwards."""
+
+    def __init__(self, config: uvicorn.Config, service: Service):
+        super().__init__(config)
+        self._service = service
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._service.begin_drain()
+        if self.should_exit and sig == signal.SIGINT:
+            self.force_exit = True
+        self.should_exit = True
+
+
+def build_server(app: FastAPI, settings: Settings) -> uvicorn.Server:
+    """A server for an app of `create_app`; it also stops if the model cannot be loaded."""
+    service: Service = app.state.service
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        ws="none",
+        timeout_graceful_shutdown=settings.drain_timeout_s,
+    )
+    server = _Server(config, service)
+
+    def give_up() -> None:
+        server.should_exit = True
+
+    service.on_failure = give_up
+    return server
+
+
+def run_server(app: FastAPI, settings: Settings) -> None:
+    """Serves until SIGTERM or SIGINT.
+
+    Raises:
+        SettingsError: the address cannot be listened on.
+        Exception: what `Service.failure` holds, if the model could not be loaded.
+    """
+    server = build_server(app, settings)
+    service: Service = app.state.service
+    with listen(settings.host, settings.port) as listener:
+        host, port = listener.getsockname()[:2]
+        address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        LOG.info("listening on %s", address, extra={"address": address})
+        server.run(sockets=[listener])
+    if service.failure is not None:
+        raise service.failure
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens.
+
+    Raises:
+        SettingsError: the address is taken or is none of this machine's.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(_BACKLOG)
+        except OSError:
+            listener.close()
+            raise
+    except OSError as error:
+        raise SettingsError(f"cannot listen on {host} port {port}: {error.strerror or error}") from None
+    return listener

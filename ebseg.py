@@ -28,8 +28,6 @@ SERVICE_PACKAGES = frozenset(
         "pydantic",
         "pydantic_settings",
         "python_multipart",
-        "redis",
-        "rich",
         "uvicorn",
     }
 )

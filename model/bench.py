@@ -165,8 +165,10 @@ def bench_memory(
 
 def _model(variant: str, checkpoint: Path | None) -> EBSeg:
     if checkpoint is not None:
-        return load(checkpoint).ebseg
-    return build(VARIANTS[variant], TrainingClasses.coco_stuff(), seed=0)
+        ebseg = load(checkpoint).ebseg
+    else:
+        ebseg = build(VARIANTS[variant], TrainingClasses.coco_stuff(), seed=0)
+    return ebseg.requires_grad_(False)  # counting operations stumbles over what could have gradients
 
 
 def _vocabulary(classes: int) -> Vocabulary:

@@ -1,10 +1,10 @@
 """`ebseg bench`: the commands around model/bench.py. Each prints one JSON object, its last line."""
 
 import argparse
+import inspect
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 from model.cli import VARIANTS
 from model.command import add_command
@@ -25,11 +25,11 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
   ebseg bench memory --classes 847 --width 4000 --height 3000
 """,
     )
-    commands = bench.add_subparsers(title="benchmarks", metavar="BENCHMARK", required=True)
+    commands = bench.add_subparsers(title="benchmarks", dest="benchmark", metavar="BENCHMARK", required=True)
     parser = add_command(
         commands,
         "engine",
-        _engine,
+        _run,
         "picture to label map, as a fraction of the machine's matrix-product rate",
         "\n  ebseg bench engine --variant base --size 640 --classes 150 --dtype bfloat16\n",
     )
@@ -42,7 +42,7 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
     parser = add_command(
         commands,
         "text",
-        _text,
+        _run,
         "embedding of unseen class names, in units of one predict",
         "\n  ebseg bench text --classes 150\n",
     )
@@ -54,7 +54,7 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
     parser = add_command(
         commands,
         "memory",
-        _memory,
+        _run,
         "peak memory over the weights for one large picture with many classes",
         "\n  ebseg bench memory --classes 847 --width 4000 --height 3000\n",
     )
@@ -65,55 +65,13 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
     parser.add_argument("--dtype", choices=DTYPES, default="float32", help="compute type (default: float32)")
 
 
-def _engine(args: argparse.Namespace) -> int:
-    from model.bench import bench_engine
+def _run(args: argparse.Namespace) -> int:
+    from model import bench
 
-    return _print(
-        bench_engine(
-            variant=args.variant,
-            checkpoint=args.checkpoint,
-            size=args.size,
-            classes=args.classes,
-            dtype=args.dtype,
-            runs=args.runs,
-            progress=_progress,
-        )
-    )
-
-
-def _text(args: argparse.Namespace) -> int:
-    from model.bench import bench_text
-
-    return _print(
-        bench_text(
-            variant=args.variant,
-            checkpoint=args.checkpoint,
-            classes=args.classes,
-            size=args.size,
-            runs=args.runs,
-            progress=_progress,
-        )
-    )
-
-
-def _memory(args: argparse.Namespace) -> int:
-    from model.bench import bench_memory
-
-    return _print(
-        bench_memory(
-            variant=args.variant,
-            checkpoint=args.checkpoint,
-            width=args.width,
-            height=args.height,
-            classes=args.classes,
-            dtype=args.dtype,
-            progress=_progress,
-        )
-    )
-
-
-def _print(result: dict[str, Any]) -> int:
-    print(json.dumps(result))
+    function = getattr(bench, f"bench_{args.benchmark}")
+    names = inspect.signature(function).parameters.keys() - {"progress"}
+    options = {name: getattr(args, name) for name in names}
+    print(json.dumps(function(**options, progress=_progress)))
     return 0
 
 

@@ -17,7 +17,7 @@ from model.balance import Balance, class_probabilities
 from model.clip_image import ClipFeatures, ClipImageEncoder
 from model.clip_text import ClipTextEncoder
 from model.config import EBSegConfig
-from model.errors import PictureError
+from model.errors import ModelError, PictureError
 from model.fusion import Fusion, Level
 from model.layers import at_least_float32, resize
 from model.mask_attention import MaskAttention
@@ -241,6 +241,11 @@ class EBSeg(nn.Module):
             texts = [self.encode_text(v.names, v.templates) for v in vocabularies]
         else:
             texts = [text] * len(predictions) if isinstance(text, Tensor) else list(text)
+        if not len(predictions) == len(vocabularies) == len(texts):
+            raise ModelError(
+                f"{len(predictions)} pictures need as many vocabularies and texts, "
+                f"got {len(vocabularies)} and {len(texts)}"
+            )
         return [
             class_probabilities(
                 predictions.supervised[i],

@@ -9,6 +9,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -46,23 +47,23 @@ class Segmenter:
 
     Args:
         ebseg: the model.
-        short_side: pictures are resized to this short side, pixels; None takes them as they are. Left
-            out, it is the configuration's.
-        long_side: largest long side, pixels; left out, the configuration's.
+        short_side: pictures are resized to this short side, pixels; None takes them as they are.
+        long_side: largest long side, pixels.
     """
 
     def __init__(
         self,
         ebseg: EBSeg,
         *,
-        short_side: int | None = -1,
-        long_side: int | None = None,
+        short_side: int | Literal["configured"] | None = "configured",
+        long_side: int | Literal["configured"] = "configured",
     ):
-        if short_side is not None and short_side != -1 and short_side < 1:
-            raise ModelError(f"short_side must be positive or None, got {short_side}")
         self.ebseg = ebseg
-        self.short_side = ebseg.config.short_side if short_side == -1 else short_side
-        self.long_side = long_side or ebseg.config.long_side
+        self.short_side = ebseg.config.short_side if short_side == "configured" else short_side
+        self.long_side = ebseg.config.long_side if long_side == "configured" else long_side
+        for name, side in (("short_side", self.short_side), ("long_side", self.long_side)):
+            if side is not None and side < 1:
+                raise ModelError(f"{name} must be at least one pixel, got {side}")
         self._texts: OrderedDict[str, Tensor] = OrderedDict()
         self._lock = threading.Lock()
 

@@ -34,8 +34,10 @@ def to_network(picture: NDArray[np.uint8] | Tensor, short_side: int | None, long
         PictureError: another shape or type, or no pixels.
     """
     if isinstance(picture, Tensor):
-        if picture.dim() != 3 or picture.shape[0] != 3:
-            raise PictureError(f"a picture tensor must be [3, H, W], got {list(picture.shape)}")
+        if picture.dim() != 3 or picture.shape[0] != 3 or picture.dtype != torch.uint8:
+            raise PictureError(
+                f"a picture tensor must be uint8 [3, H, W], got {picture.dtype} {list(picture.shape)}"
+            )
         picture = picture.permute(1, 2, 0).cpu().numpy()
     if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8 or not picture.size:
         raise PictureError(

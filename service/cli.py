@@ -6,10 +6,10 @@ Errors of the model package go on to `ebseg.main`; the service's own are told he
 
 import argparse
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from model.command import add_command
 from service.options import OPTIONS
 
 UNUSABLE = 2  # exit code of wrong usage and unusable input
@@ -32,7 +32,7 @@ SEGMENT_EXAMPLES = """
 
 def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Adds the commands; each parsed namespace carries its function as `run`."""
-    parser = _command(subparsers, "serve", serve, "serve a checkpoint over HTTP", SERVE_EXAMPLES)
+    parser = add_command(subparsers, "serve", serve, "serve a checkpoint over HTTP", SERVE_EXAMPLES)
     parser.description = (
         "Serve a checkpoint over HTTP. Each setting is a flag (--max-bytes), a variable of the environment\n"
         "(EBSEG_MAX_BYTES) and a key of the TOML file (max_bytes); the first of these that is given counts."
@@ -44,7 +44,9 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
         "--print-config", action="store_true", help="print the settings as a TOML file, and stop"
     )
 
-    parser = _command(subparsers, "segment", segment, "segment a picture without a server", SEGMENT_EXAMPLES)
+    parser = add_command(
+        subparsers, "segment", segment, "segment a picture without a server", SEGMENT_EXAMPLES
+    )
     parser.add_argument("picture", type=Path, metavar="PICTURE", help="JPEG, PNG, WebP, TIFF, BMP or GIF")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--classes", action="append", metavar="NAMES", help='such as "sky, tree, road"')
@@ -134,24 +136,6 @@ def _complain(error: object) -> int:
     """Prints an error as one line on standard error; returns the exit code."""
     print(f"ebseg: error: {' '.join(str(error).split())}", file=sys.stderr)
     return UNUSABLE
-
-
-def _command(
-    subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]",
-    name: str,
-    run: Callable[[argparse.Namespace], int],
-    summary: str,
-    examples: str,
-) -> argparse.ArgumentParser:
-    parser = subparsers.add_parser(
-        name,
-        help=summary,
-        description=summary[0].upper() + summary[1:] + ".",
-        epilog=f"Examples:{examples.rstrip()}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.set_defaults(run=run)
-    return parser
 
 
 def _add_setting(parser: argparse.ArgumentParser, name: str) -> None:

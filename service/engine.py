@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from model import checkpoint
+from model.allocator import keep_freed_memory
 from model.balance import Balance
 from model.segmenter import Segmenter
 from model.vocabulary import Vocabulary
@@ -283,6 +284,7 @@ def load_segmenter(
         raise SettingsError(
             f"device {device}: there is none; {torch.cuda.device_count()} CUDA devices are here"
         )
+    keep_freed_memory()
     loaded = checkpoint.load(directory, device=device, verify_digests=verify_digests)
     if dtype != "float32":
         loaded.ebseg.to_compute_dtype(getattr(torch, dtype))

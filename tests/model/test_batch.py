@@ -7,6 +7,7 @@ from model import EBSeg, MaskPredictions, PictureError, Segmenter, Vocabulary
 from tests.golden.weights import picture
 
 TOLERANCE = 1e-5  # of scores, relative to the largest
+NAMES = ("mask_logits", "supervised", "mask_attention", "frozen")
 VOCABULARIES = [
     Vocabulary.of(["sky", "tree", "road"]),
     Vocabulary.of(["cat"]),
@@ -42,13 +43,16 @@ def test_batched_equals_alone(
         assert abs(found.confidence - expected.confidence).max() <= TOLERANCE
 
 
-def test_order_in_the_batch(uneven: EBSeg) -> None:
-    pictures = torch.stack(views((70, 93), 3))
-    forwards, backwards = uneven.predict(pictures), uneven.predict(pictures.flip(0))
-    for name in ("mask_logits", "supervised", "mask_attention", "frozen"):
-        a, b = getattr(forwards, name), getattr(backwards, name).flip(0)
-        assert (a - b).abs().max() <= TOLERANCE * a.abs().max()
-        assert (a[0] - a[1]).abs().max() > 100 * TOLERANCE * a.abs().max()
+def test_same_bits_on_a_cpu(uneven: EBSeg) -> None:
+    """Rounding that depends on the batch could tip a pixel over a mask's threshold."""
+    pictures = torch.stack(views((70, 93), 5))
+    together = uneven.predict(pictures)
+    backwards = uneven.predict(pictures.flip(0))
+    for name in NAMES:
+        found = getattr(together, name)
+        assert torch.equal(found, torch.cat([getattr(uneven.predict(view[None]), name) for view in pictures]))
+        assert torch.equal(found, getattr(backwards, name).flip(0))
+        assert (found[0] - found[1]).abs().max() > 1e-3 * found.abs().max()
 
 
 def test_training_outputs_of_a_batch(uneven: EBSeg) -> None:
@@ -56,11 +60,12 @@ def test_training_outputs_of_a_batch(uneven: EBSeg) -> None:
     with torch.no_grad():
         together = uneven.stages(pictures)
         alone = [uneven.stages(view[None]) for view in pictures]
+    wanted = torch.cat([stages[0].mask_logits for stages in alone])
+    assert (together[0].mask_logits - wanted).abs().max() <= TOLERANCE * wanted.abs().max()
     for i, stage in enumerate(together):
-        for name in ("mask_logits", "supervised", "mask_attention"):
-            found = getattr(stage, name)
-            wanted = torch.cat([getattr(stages[i], name) for stages in alone])
-            assert (found - wanted).abs().max() <= TOLERANCE * wanted.abs().max()
+        for name in NAMES[:3]:
+            found, wanted = getattr(stage, name), torch.cat([getattr(stages[i], name) for stages in alone])
+            assert (found - wanted).abs().max() <= 1e-2 * wanted.abs().max()  # a pixel may have tipped
 
 
 def test_a_poor_neighbour(tiny: EBSeg) -> None:
@@ -68,7 +73,7 @@ def test_a_poor_neighbour(tiny: EBSeg) -> None:
     usual = picture(64, 64, 0.0)
     batch = torch.stack([torch.zeros_like(usual), usual, torch.full_like(usual, 255)])
     together, alone = tiny.predict(batch), tiny.predict(usual[None])
-    for name in ("mask_logits", "supervised", "mask_attention", "frozen"):
+    for name in NAMES:
         found, wanted = getattr(together, name), getattr(alone, name)
         assert found.isfinite().all()
         assert (found[1:2] - wanted).abs().max() <= TOLERANCE * wanted.abs().max()

@@ -67,6 +67,7 @@ def test_predict_is_the_plain_last_stage(
     name: str, predictions: MaskPredictions, plain_stages: list[Stage]
 ) -> None:
     found, wanted = getattr(predictions, name), getattr(plain_stages[-1], name)
+    assert found.dtype == torch.float32
     assert error(found, wanted) <= TOLERANCE
     # queries and pictures are so different that mixing them up would show
     assert wanted.std(0).max() > 100 * TOLERANCE
@@ -81,6 +82,17 @@ def test_stages_are_the_plain_ones(uneven: EBSeg, pictures: Tensor, plain_stages
         assert error(found.mask_logits, wanted.mask_logits) <= TOLERANCE
         assert error(found.supervised, wanted.supervised) <= TOLERANCE
         assert error(found.mask_attention, wanted.mask_attention) <= TOLERANCE
+
+
+def test_in_float64_they_are_the_same(double: EBSeg, pictures: Tensor, plain_stages: list[Stage]) -> None:
+    """But for position encodings, which are kept in float32."""
+    predictions = double.predict(pictures)
+    for name in ("mask_logits", "supervised", "mask_attention", "frozen"):
+        assert error(getattr(predictions, name), getattr(plain_stages[-1], name)) <= 1e-7
+    with torch.no_grad():
+        stages = double.stages(pictures)
+    for found, wanted in zip(stages, plain_stages, strict=True):
+        assert error(found.mask_attention, wanted.mask_attention) <= 1e-7
 
 
 def test_predict_is_the_last_of_the_stages(
@@ -179,10 +191,10 @@ def test_clip_tower(size: tuple[int, int], double: EBSeg) -> None:
     shrunk = torch.nn.functional.interpolate(images, scale_factor=0.7, mode="bilinear")
     found = double.clip_image(shrunk, surgery=True)
     assert found.grid == grid
-    assert error(found.tokens, tokens) <= 1e-6  # position tables are resized in float32
-    assert error(found.surgery, surgery[:, 1:]) <= 1e-6
+    assert error(found.tokens, tokens) <= EXACT
+    assert error(found.surgery, surgery[:, 1:]) <= EXACT
     for layer, wanted in zip(found.layers, layers, strict=True):
-        assert error(layer, wanted) <= 1e-6
+        assert error(layer, wanted) <= EXACT
 
 
 @torch.no_grad()

@@ -141,12 +141,17 @@ class EBSeg(nn.Module):
     def predict(self, images: Tensor) -> MaskPredictions:
         """The expensive part: masks and embeddings of pictures; knows no vocabulary.
 
+        On a CPU the pictures run one after another. A batch gains little there, and its matrix products
+        round otherwise than a single picture's; so a picture gets the same bits in any company.
+
         Args:
             images: uint8 [B, 3, rows, columns], RGB, at network resolution.
 
         Raises:
             PictureError: another shape or type.
         """
+        if images.dim() == 4 and len(images) > 1 and self.device.type == "cpu":
+            return _joined([self.predict(one) for one in images.split(1)])
         levels, clip, padded = self._encode(images, surgery=True)
         maps, mask_features = self.pixel_decoder(levels, padded)
         decoder = self.transformer_decoder
@@ -288,6 +293,21 @@ class EBSeg(nn.Module):
         )
         clip = self.clip_image(shrunk.to(self.clip_image.conv1.weight.dtype), surgery)
         return self.fusion(backbone, clip.layers), clip, padded
+
+
+def _joined(singles: list[MaskPredictions]) -> MaskPredictions:
+    """Predictions of several pictures of one size, as one batch."""
+
+    def join(name: str) -> Tensor:
+        return torch.cat([getattr(single, name) for single in singles])
+
+    return MaskPredictions(
+        mask_logits=join("mask_logits"),
+        supervised=join("supervised"),
+        mask_attention=join("mask_attention"),
+        frozen=join("frozen"),
+        image_size=singles[0].image_size,
+    )
 
 
 def normalise(

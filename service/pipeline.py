@@ -145,7 +145,12 @@ def to_vocabulary(spec: SegmentRequest, max_classes: int) -> Vocabulary:
         vocabulary = Vocabulary.builtin(spec.vocabulary, spec.templates)
     else:
         entries = [
-            ClassName(name=entry.name, synonyms=tuple(entry.synonyms), trained=entry.trained)
+            ClassName(
+                name=entry.name,
+                # a caller's synonyms come on top of the name, which alone would do
+                synonyms=(entry.name, *entry.synonyms) if entry.synonyms else (),
+                trained=entry.trained,
+            )
             for entry in spec.classes or []
         ]
         vocabulary = Vocabulary.of(entries, templates=spec.templates)

@@ -27,7 +27,9 @@ class ClassEntry(Strict):
 
     name: str = Field(description="what the model looks for", examples=["tree"])
     synonyms: list[str] = Field(
-        default_factory=list, max_length=100, description="further words; they decide trained or new"
+        default_factory=list,
+        max_length=100,
+        description="further words for it; with the name they decide trained or new",
     )
     trained: bool | None = Field(
         default=None, description="whether the class counts as trained; by its words if left out"

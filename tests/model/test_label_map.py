@@ -42,10 +42,10 @@ def predictions(
     )
 
 
-def vocabulary(classes: int, ebseg: EBSeg, first: int = 0) -> tuple[Vocabulary, Tensor]:
-    """Names and made-up text embeddings, so alike that many classes get a share."""
+def vocabulary(classes: int, ebseg: EBSeg, first: int = 0, alike: bool = True) -> tuple[Vocabulary, Tensor]:
+    """Names and made-up text embeddings; where they are alike, every class gets a share."""
     names = [f"class {first + i}" for i in range(classes)]
-    rows = 1 + 0.3 * noise(classes, ebseg.config.clip.joint_width, seed=100 + first)
+    rows = alike + (0.3 if alike else 1.0) * noise(classes, ebseg.config.clip.joint_width, seed=100 + first)
     own = Vocabulary.of(names, trained=[i % 2 == 0 for i in range(classes)])
     return own, torch.nn.functional.normalize(rows, dim=-1)
 
@@ -100,15 +100,31 @@ def test_equals_plain_scores(classes: int, image_size: tuple[int, int], scale: s
         (1024, (9, 9)),
     ],
 )
-def test_many_tiles(classes: int, output_size: tuple[int, int], tiny: EBSeg) -> None:
+@pytest.mark.parametrize("alike", [True, False])
+def test_many_tiles(classes: int, output_size: tuple[int, int], alike: bool, tiny: EBSeg) -> None:
     """More classes or pixels than one tile holds, in both directions, and next to none."""
-    own, (names, text) = predictions(tiny, (96, 128)), vocabulary(classes, tiny)
+    own, (names, text) = predictions(tiny, (96, 128)), vocabulary(classes, tiny, alike=alike)
     (probabilities,) = tiny.classify(own, names, text)
     wanted = plain.score_maps(own.mask_logits[0], probabilities, (96, 128), output_size)
     segmenter = Segmenter(tiny)
     scores = segmenter.score_maps(own, names, output_size=output_size, text=text)
     assert (scores - wanted).abs().max() <= TOLERANCE * wanted.max()
     check(segmenter.label_map(own, names, output_size=output_size, text=text), wanted)
+
+
+def test_classes_that_win_in_different_places(tiny: EBSeg) -> None:
+    """Each of eight masks has one class of its own; whoever wins anywhere must not be left out."""
+    own, (names, text) = predictions(tiny, (128, 128), queries=8), vocabulary(60, tiny, alike=False)
+    for embeddings in (own.supervised, own.mask_attention, own.frozen):
+        embeddings.copy_(text[7 * torch.arange(8)])
+    own.mask_logits.fill_(-9)
+    for i in range(8):
+        own.mask_logits[:, i, 4 * i : 4 * i + 4] = 9
+    (probabilities,) = tiny.classify(own, names, text)
+    wanted = plain.score_maps(own.mask_logits[0], probabilities, (128, 128), (200, 30))
+    found = Segmenter(tiny).label_map(own, names, output_size=(200, 30), text=text)
+    check(found, wanted)
+    assert set(np.unique(found.labels)) == {7 * i + 1 for i in range(8)}
 
 
 class Largest(TorchDispatchMode):

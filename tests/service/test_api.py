@@ -107,7 +107,7 @@ async def test_what_reaches_the_engine() -> None:
         answer = await post(client, document)
     job = engine.jobs[0]
     assert [item.name for item in job.vocabulary.classes] == ["sky", "tree"]
-    assert job.vocabulary.classes[1].synonyms == ("bush",)
+    assert job.vocabulary.classes[1].synonyms == ("tree", "bush")
     assert job.vocabulary.classes[1].trained is True
     assert job.vocabulary.templates == ("one {}", "two {}, too")
     assert job.threshold == 0.5

@@ -104,20 +104,22 @@ def class_probabilities(
         p_b = (mask_attention @ text.T).softmax(-1)
         p_d = (frozen @ text.T).softmax(-1)
 
-        def mix(weights: Weights) -> Tensor:
+        def product(weights: Weights) -> Tensor:
             return p_a**weights.supervised * p_b**weights.mask_attention * p_d**weights.frozen
 
+        weight = torch.where(trained, product(balance.trained), product(balance.new))
     else:
 
-        def mix(weights: Weights) -> Tensor:
-            embedding = (
+        def logits(weights: Weights) -> Tensor:  # Eq. 9 and 11, or 10 and 12
+            mixed = (
                 weights.supervised * supervised
                 + weights.mask_attention * mask_attention
                 + weights.frozen * frozen
             )
-            return (embedding @ text.T).softmax(-1)
+            return mixed @ text.T
 
-    weight = torch.where(trained, mix(balance.trained), mix(balance.new)) + EPSILON
+        weight = torch.where(trained, logits(balance.trained), logits(balance.new)).softmax(-1)  # Eq. 13
+    weight = weight + EPSILON
     void = supervised_logits.softmax(-1)[:, -1:]
     # softmax(log x) is x over its sum, so the released code's two log-softmax steps are two divisions
     foreground = weight / weight.sum(-1, keepdim=True) * (1 - void) + EPSILON

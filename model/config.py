@@ -5,10 +5,10 @@
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from model.balance import Balance, Weights
-from model.errors import CheckpointError
+from model.balance import Balance
+from model.errors import CheckpointError, ModelError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,36 +98,42 @@ class EBSegConfig:
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "EBSegConfig":
+    def from_dict(cls, values: Any) -> "EBSegConfig":
         """The opposite of `to_dict`.
 
         Raises:
             CheckpointError: a field is missing, unknown or of the wrong kind; the message names it.
         """
-        parts = {
-            "clip": ClipConfig,
-            "sam": SamConfig,
-            "pixel_decoder": PixelDecoderConfig,
-            "transformer_decoder": TransformerDecoderConfig,
-        }
         try:
-            built: dict[str, Any] = dict(values)
-            for name, part in parts.items():
-                built[name] = part(**_tuples(values[name]))
-            balance = values["balance"]
-            built["balance"] = Balance(
-                mean=balance["mean"], trained=Weights(**balance["trained"]), new=Weights(**balance["new"])
-            )
-            return cls(**_tuples(built))
-        except KeyError as error:
-            raise CheckpointError(f"config: field {error} is missing") from None
-        except TypeError as error:
-            raise CheckpointError(f"config: {error}") from None
+            config = _read(cls, values, "config")
+        except ModelError as error:
+            raise CheckpointError(str(error)) from None
+        assert isinstance(config, cls)
+        return config
 
 
-def _tuples(values: dict[str, Any]) -> dict[str, Any]:
-    """JSON knows lists only; the configuration's sequences are tuples."""
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+def _read(kind: Any, value: Any, where: str) -> Any:
+    """A JSON value as what a field's annotation says: a dataclass, a tuple, a literal or a plain type."""
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        if not isinstance(value, dict):
+            raise CheckpointError(f"{where} must be an object, got {value!r}")
+        kinds = get_type_hints(kind)
+        for problem, names in (("is missing", kinds.keys() - value), ("is unknown", value.keys() - kinds)):
+            if names:
+                raise CheckpointError(f"{where}: field {min(names)!r} {problem}")
+        return kind(**{name: _read(kinds[name], value[name], f"{where}.{name}") for name in kinds})
+    if get_origin(kind) is tuple:
+        parts = get_args(kind)
+        if not isinstance(value, list | tuple) or len(value) != len(parts):
+            raise CheckpointError(f"{where} must be a list of {len(parts)}, got {value!r}")
+        return tuple(_read(part, item, where) for part, item in zip(parts, value, strict=True))
+    if get_origin(kind) is Literal:
+        return value  # the dataclass itself knows its words
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        raise CheckpointError(f"{where} must be of type {kind.__name__}, got {value!r}")
+    return value
 
 
 _DECODERS: dict[str, Any] = {

@@ -6,6 +6,7 @@ Shape suffixes: B pictures, N tokens, C channels, D channels of a head, H and W 
 import functools
 import itertools
 import math
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Any
@@ -15,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 Block = Any  # a transformer block of open_clip or segment_anything, which carry no types
-SHAPES_KEPT = 32  # per-shape tables kept by a ShapeCache
+SHAPES_KEPT = 32  # picture shapes whose tables are kept
 
 
 class MLP(nn.Module):
@@ -90,23 +91,42 @@ class ShapeCache:
     """Tensors derived from a parameter for a picture shape, kept while the parameter stays as it is.
 
     Only inference keeps them: under autograd they are computed each time, so gradients flow.
+
+    Args:
+        per_shape: tables that one shape needs.
     """
 
-    def __init__(self) -> None:
-        self._tables: OrderedDict[Hashable, tuple[tuple[int, int], Tensor]] = OrderedDict()
+    def __init__(self, per_shape: int = 1) -> None:
+        self._most = per_shape * SHAPES_KEPT
+        self._tables: OrderedDict[Hashable, tuple[_State, Tensor]] = OrderedDict()
 
     def get(self, key: Hashable, parameter: Tensor, compute: Callable[[], Tensor]) -> Tensor:
         """The table of `key`, made by `compute` when it is new or `parameter` has changed."""
         if torch.is_grad_enabled():
             return compute()
-        state = (parameter.data_ptr(), 0 if parameter.is_inference() else parameter._version)
         known = self._tables.get(key)
-        if known is None or known[0] != state:
-            known = (state, compute())
+        if known is None or not known[0].is_of(parameter):
+            known = (_State(parameter), compute())
             self._tables[key] = known
-            if len(self._tables) > SHAPES_KEPT:
-                self._tables.popitem(last=False)
+        self._tables.move_to_end(key)
+        if len(self._tables) > self._most:
+            self._tables.popitem(last=False)
         return known[1]
+
+
+class _State:
+    """Which tensor it was, where its values lay, and how often they had been written."""
+
+    def __init__(self, parameter: Tensor) -> None:
+        self._tensor = weakref.ref(parameter)
+        self._values = _values_of(parameter)
+
+    def is_of(self, parameter: Tensor) -> bool:
+        return self._tensor() is parameter and self._values == _values_of(parameter)
+
+
+def _values_of(parameter: Tensor) -> tuple[int, int]:
+    return parameter.data_ptr(), 0 if parameter.is_inference() else parameter._version
 
 
 @functools.lru_cache(maxsize=4 * SHAPES_KEPT)

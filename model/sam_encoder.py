@@ -39,7 +39,7 @@ class SamEncoder(nn.Module):
         self.blocks = blocks
         self.global_blocks = global_blocks
         self._positions = ShapeCache()
-        self._relative = ShapeCache()
+        self._relative = ShapeCache(per_shape=2 * len(blocks))
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """[B, 3, H, W], normalised and padded -> outputs of the global blocks, [B, C, h, w] each."""

@@ -127,9 +127,13 @@ class Segmenter:
             text: embeddings of the vocabulary; computed when left out.
             threshold: pixels of a lower confidence become "other", 0..1.
             balance: instead of the configuration's.
+
+        Raises:
+            PictureError: an output without pixels.
         """
         own = predictions[index]
         probabilities = self._classify(own, vocabulary, text, balance)
+        _check_output_size(output_size)
         labels = np.empty(output_size, np.uint16)
         confidence = np.empty(output_size, np.float32)
         all_classes = probabilities.sum(1, keepdim=True)
@@ -157,6 +161,7 @@ class Segmenter:
         """Scores of every class at every pixel, float32 [K, H, W]; see `label_map`."""
         own = predictions[index]
         probabilities = self._classify(own, vocabulary, text, balance)
+        _check_output_size(output_size)
         scores = probabilities.new_empty(len(vocabulary), *output_size)
         for rows, columns, masks_QT in _tiles(own, output_size):
             tile = probabilities.T @ masks_QT
@@ -223,6 +228,11 @@ def _best_class(scores_TK: Tensor) -> tuple[Tensor, Tensor]:
     return scores_TK.gather(1, winner[:, None])[:, 0], winner
 
 
+def _check_output_size(size: tuple[int, int]) -> None:
+    if min(size) < 1:
+        raise PictureError(f"an output needs at least one pixel a side, got {size[0]} x {size[1]}")
+
+
 def _picture_size(picture: NDArray[np.uint8] | Tensor) -> tuple[int, int]:
     rows, columns = picture.shape[1:] if isinstance(picture, Tensor) else picture.shape[:2]
     return rows, columns
@@ -255,6 +265,6 @@ def _resizing_matrix(cells: int, cropped: int, out: int, like: Tensor) -> Tensor
 
     It is what bilinear resizing makes of the identity matrix, so it has the very same coefficients.
     """
-    identity = torch.eye(cells, device=like.device)[None, None]
+    identity = torch.eye(cells, dtype=like.dtype, device=like.device)[None, None]
     padded = resize(identity, (4 * cells, cells))[:, :, :cropped]
     return resize(padded, (out, cells))[0, 0]

@@ -253,7 +253,7 @@ def test_weights_that_do_not_fit_are_named(
     [
         (WEIGHTS, "not safetensors at all", "model.safetensors is no safetensors file"),
         ("config.json", "{", "config.json is not valid JSON"),
-        ("config.json", "{}", "config: field 'clip' is missing"),
+        ("config.json", "{}", "config: field 'balance' is missing"),
         ("config.json", None, "config.json is of variant base, not tiny"),
         ("training_classes.json", '{"classes": [{}]}', "training classes: class 0"),
         ("metrics.json", "[]", "metrics.json must hold a JSON object"),

@@ -8,7 +8,16 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from model import Balance, EBSeg, LabelMap, MaskPredictions, ModelError, Segmenter, Vocabulary
+from model import (
+    Balance,
+    EBSeg,
+    LabelMap,
+    MaskPredictions,
+    ModelError,
+    PictureError,
+    Segmenter,
+    Vocabulary,
+)
 from tests.model import plain
 from tests.model.plain_encoders import bilinear
 
@@ -240,3 +249,11 @@ def test_balance_of_a_request(tiny: EBSeg) -> None:
     (probabilities,) = tiny.classify(own, names, text, balance)
     wanted = plain.score_maps(own.mask_logits[0], probabilities, (32, 32), (32, 32))
     check(segmenter.label_map(own, names, output_size=(32, 32), text=text, balance=balance), wanted)
+
+
+@pytest.mark.parametrize("size", [(0, 5), (5, 0), (-3, 5)])
+def test_an_output_without_pixels(size: tuple[int, int], tiny: EBSeg) -> None:
+    own, (names, text) = predictions(tiny, (32, 32)), vocabulary(2, tiny)
+    for make in (Segmenter(tiny).label_map, Segmenter(tiny).score_maps):
+        with pytest.raises(PictureError, match="at least one pixel"):
+            make(own, names, output_size=size, text=text)

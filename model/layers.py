@@ -66,6 +66,30 @@ def pointwise(conv: nn.Conv2d, x_BCHW: Tensor, bias: Tensor | None) -> Tensor:
     return out.permute(0, 3, 1, 2)
 
 
+def convolve_3x3(conv: nn.Conv2d, x_BCHW: Tensor) -> Tensor:
+    """A 3x3 convolution without bias, padded with zeros, as nine matrix products on a CPU.
+
+    The CPU's convolution kernels round four times as much, which was most of the noise in the mask
+    logits, and a logit that rounding carries over its threshold changes what a query sees. With two
+    columns of padding between rows, each of the nine shifts is a slice of one flat map: nothing is
+    copied.
+    """
+    if x_BCHW.device.type != "cpu":
+        return F.conv2d(x_BCHW, conv.weight, padding=1)
+    batch, channels, height, width = x_BCHW.shape
+    across = width + 2
+    # one more row below, so that the last shift does not run over the end
+    padded = F.pad(x_BCHW.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 2)).flatten(1, 2)
+    shifts = [
+        padded[:, y * across + x : y * across + x + height * across] for y in range(3) for x in range(3)
+    ]
+    weights = conv.weight.permute(2, 3, 1, 0).reshape(9, channels, -1)
+    out = shifts[0] @ weights[0]
+    for shift, weight in zip(shifts[1:], weights[1:], strict=True):
+        out.baddbmm_(shift, weight.expand(batch, -1, -1))
+    return out.view(batch, height, across, -1)[:, :, :width].permute(0, 3, 1, 2)
+
+
 def project_resized(projection: nn.Conv2d, x_BCHW: Tensor, size: tuple[int, int]) -> Tensor:
     """A 1x1 convolution without its bias, and a resize, in the cheaper order.
 

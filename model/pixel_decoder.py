@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from model.deformable_attention import DeformableAttention, Sizes
 from model.fusion import Level
-from model.layers import at_least_float32, pointwise, project_resized, resize, sine_encoding
+from model.layers import at_least_float32, convolve_3x3, pointwise, project_resized, resize, sine_encoding
 
 
 class EncoderLayer(nn.Module):
@@ -109,7 +109,7 @@ class PixelDecoder(nn.Module):
 
         size = (padded[0] // finest.stride, padded[1] // finest.stride)
         y = _project(self.lateral, finest, size) + resize(maps[-1], size)
-        y = F.relu(self.output.norm(self.output.conv(y)), inplace=True)
+        y = F.relu(self.output.norm(convolve_3x3(self.output.conv, y)), inplace=True)
         return maps, pointwise(self.mask_features, y, self.mask_features.bias)
 
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.layers import Block, ShapeCache, join_heads, resize_table, split_heads
+from model.layers import Block, ShapeCache, attention, join_heads, resize_table, split_heads
 
 PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)  # of pixels in 0..1, from OpenAI's CLIP
 PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -114,7 +114,7 @@ def qkv(block: Block, normed_BNC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def attend(block: Block, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Plain attention and output projection, [B, N, C]."""
-    out: Tensor = block.attn.out_proj(join_heads(F.scaled_dot_product_attention(q, k, v)))
+    out: Tensor = block.attn.out_proj(join_heads(attention(q, k, v)))
     return out
 
 

@@ -109,7 +109,11 @@ class PixelDecoder(nn.Module):
 
         size = (padded[0] // finest.stride, padded[1] // finest.stride)
         y = _project(self.lateral, finest, size) + resize(maps[-1], size)
-        y = F.relu(self.output.norm(convolve_3x3(self.output.conv, y)), inplace=True)
+        if finest.backbone.dtype in (torch.bfloat16, torch.float16):
+            y = self.output.conv(y)  # after half precision the kernel's own rounding no longer shows
+        else:
+            y = convolve_3x3(self.output.conv, y)
+        y = F.relu(self.output.norm(y), inplace=True)
         return maps, pointwise(self.mask_features, y, self.mask_features.bias)
 
 

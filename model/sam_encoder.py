@@ -8,7 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.layers import Block, ShapeCache, at_least_float32, join_heads, resize_table
+from model.layers import (
+    Block,
+    ShapeCache,
+    at_least_float32,
+    join_heads,
+    prefers_products,
+    resize_table,
+)
 
 PIXEL_MEAN = (123.675, 116.28, 103.53)  # of pixels in 0..255, from SAM
 PIXEL_STD = (58.395, 57.12, 57.375)
@@ -86,7 +93,7 @@ class SamEncoder(nn.Module):
         by_row = torch.einsum("bnhwd,hkd->bnhwk", q_BhHWD, rows)
         by_column = torch.einsum("bnhwd,wkd->bnhwk", q_BhHWD, columns)
         attend = _attend_with_bias
-        if qkv.device.type == "cpu" and qkv.dtype in (torch.bfloat16, torch.float16):
+        if prefers_products(qkv):
             attend = _attend_by_products
         at_once = max(1, LOGITS_AT_ONCE // (batch * (height * width) ** 2))
         some_heads = (x.split(at_once, 1) for x in (q, k, v, by_row, by_column))
@@ -134,11 +141,10 @@ def _attend_with_bias(q: Tensor, k: Tensor, v: Tensor, by_row: Tensor, by_column
 
 
 def _attend_by_products(q: Tensor, k: Tensor, v: Tensor, by_row: Tensor, by_column: Tensor) -> Tensor:
-    """The same attention as matrix products alone, for half precision on a CPU.
+    """The same attention as matrix products alone.
 
-    The fused kernel there converts to float32 inside. Instead, a query carries its bias for each
-    row and column as further channels, and a key has a one at its own row and column, so that the
-    product is logit plus bias and never leaves the fast units.
+    A query carries its bias for each row and column as further channels, and a key has a one at its
+    own row and column, so that their product is logit plus bias.
     """
     height, width = by_row.shape[-1], by_column.shape[-1]
     at_row = torch.eye(height, dtype=k.dtype)[:, None].expand(-1, width, -1).flatten(0, 1)

@@ -1,5 +1,6 @@
 """The model against golden tensors of the official implementation, on weights that weights.py makes anew."""
 
+import copy
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -131,6 +132,32 @@ def test_training_stages_are_the_official_ones(official: tuple[EBSeg, Case]) -> 
     trained = [parameter for parameter in ebseg.parameters() if parameter.requires_grad]
     assert len(trained) == int(case.facts["trained_tensors"])
     assert sum(parameter.numel() for parameter in trained) == int(case.facts["trained_parameters"])
+
+
+@pytest.mark.parametrize("official", ["base"], indirect=True)
+def test_float64_leaves_nothing_to_rounding(official: tuple[EBSeg, Case]) -> None:
+    """What float32 owes to chance, a mask logit that rounding carries over its threshold, is gone here."""
+    ebseg, case = official
+    predictions = copy.deepcopy(ebseg).to_compute_dtype(torch.float64).predict(case.picture[None])
+    assert predictions.mask_logits.dtype == torch.float64
+    assert error(predictions.supervised[0], "A_supervised", case) <= 5e-6
+    assert error(predictions.mask_attention[0], "B_mask_attention", case) <= 5e-6
+    assert error(predictions.frozen[0], "D_frozen", case) <= 5e-6
+    assert error(predictions.mask_logits[0, :, ::8, ::8], "mask_logits_stride8_of_grid", case) <= 5e-6
+
+
+@pytest.mark.parametrize("official", ["base", "large"], indirect=True)
+def test_bfloat16_keeps_the_directions(official: tuple[EBSeg, Case]) -> None:
+    ebseg, case = official
+    predictions = copy.deepcopy(ebseg).to_compute_dtype(torch.bfloat16).predict(case.picture[None])
+    for found, name in (
+        (predictions.supervised, "A_supervised"),
+        (predictions.mask_attention, "B_mask_attention"),
+        (predictions.frozen, "D_frozen"),
+    ):
+        assert found.dtype == torch.float32
+        cosine = F.cosine_similarity(found[0], case.tensors[name].float(), dim=-1)
+        assert cosine.median() >= 0.995
 
 
 def test_another_weight_is_noticed() -> None:

@@ -1,1 +1,1 @@
-"""Training: from data to a published checkpoint. Knows the model and not the service; still empty."""
+"""Training: from data to a published checkpoint. Knows the model and not the service."""

@@ -1,0 +1,212 @@
+"""The training loss: mask and class losses of all decoder stages, and the SSC loss (section 3.4).
+
+Shapes: B pictures, Q queries, C joint width, K classes, k ground-truth masks of one picture, P points,
+m matched pairs of a batch.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+
+from model.ebseg import StagePredictions
+from training.matcher import Match, MatchingCosts, Target, match, sample_points
+
+__all__ = ["EBSegLoss", "LossResult", "LossWeights", "SscForm", "Target"]
+
+SscForm = Literal["official", "cosine"]
+Embeddings = Literal["supervised", "mask_attention"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LossWeights:
+    """Weights of the terms; the released code's."""
+
+    classes: float = 2.0 * 0.75  # of A's and of B's cross entropy alike
+    mask: float = 5.0
+    dice: float = 5.0
+    ssc: float = 10.0  # lambda of Eq. 7
+    no_object: float = 0.1  # of unmatched queries within the cross entropy
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LossResult:
+    """The loss and what it is made of.
+
+    Attributes:
+        total: sum of the terms, with gradients.
+        terms: weighted terms, "class_supervised/S", "class_mask_attention/S", "mask/S", "dice/S" and
+            "ssc/S" for a stage S; for the SSC loss of B, "ssc_mask_attention/S".
+        matches: of each stage, of each picture.
+    """
+
+    total: Tensor
+    terms: dict[str, Tensor]
+    matches: list[list[Match]]
+
+
+class EBSegLoss:
+    """Loss of a batch.
+
+    Args:
+        ssc: form of the SSC loss, or None for none: "official" compares products of embeddings as they
+            are, "cosine" cosines as in Eq. 5; both take the mean squared difference.
+        ssc_embeddings: which embeddings it holds for (Table 5).
+        ssc_stages: for how many of the last stages (Table 5).
+        points: at how many points masks are compared.
+        oversample: how many times as many are tried for the most uncertain ones.
+        uncertain: share of the points that are the most uncertain; the rest is random.
+        weights: of the terms.
+        costs: of the matching.
+    """
+
+    def __init__(
+        self,
+        *,
+        ssc: SscForm | None = "official",
+        ssc_embeddings: tuple[Embeddings, ...] = ("supervised",),
+        ssc_stages: int = 1,
+        points: int = 12_544,
+        oversample: float = 3.0,
+        uncertain: float = 0.75,
+        weights: LossWeights | None = None,
+        costs: MatchingCosts | None = None,
+    ):
+        self.ssc = ssc
+        self.ssc_embeddings = ssc_embeddings
+        self.ssc_stages = ssc_stages
+        self.points = points
+        self.oversample = oversample
+        self.uncertain = uncertain
+        self.weights = weights or LossWeights()
+        self.costs = costs or MatchingCosts()
+
+    def __call__(
+        self,
+        stages: Sequence[StagePredictions],
+        classifier: Tensor,
+        text: Tensor,
+        targets: Sequence[Target],
+        points: Tensor | None = None,
+    ) -> LossResult:
+        """Computes the loss.
+
+        Args:
+            stages: of `EBSeg.stages`.
+            classifier: of `EBSeg.classifier`, [K + 1, C].
+            text: unit text embeddings of the training classes, [K, C].
+            targets: one a picture.
+            points: use these instead of random ones, for matching and for the mask losses, [P, 2].
+        """
+        size = stages[0].mask_logits.shape[-2:]
+        padded = [_pad(target.masks, (4 * size[0], 4 * size[1])) for target in targets]
+        masks_in_all = _mean_over_processes(sum(len(target.labels) for target in targets), classifier.device)
+        terms: dict[str, Tensor] = {}
+        matches: list[list[Match]] = []
+        for number, stage in enumerate(stages):
+            logits = stage.supervised.float() @ classifier.T
+            pairs = [
+                match(
+                    logits[b],
+                    stage.mask_logits[b],
+                    target.labels,
+                    padded[b],
+                    torch.rand(self.points, 2, device=logits.device) if points is None else points,
+                    self.costs,
+                )
+                for b, target in enumerate(targets)
+            ]
+            matches.append(pairs)
+            wanted = _class_targets(logits, pairs, targets)
+            other_logits = stage.mask_attention.float() @ classifier.T
+            terms[f"class_supervised/{number}"] = self._class_loss(logits, wanted)
+            terms[f"class_mask_attention/{number}"] = self._class_loss(other_logits, wanted)
+            mask, dice = self._mask_losses(stage.mask_logits, padded, pairs, points)
+            terms[f"mask/{number}"] = self.weights.mask * mask / masks_in_all
+            terms[f"dice/{number}"] = self.weights.dice * dice / masks_in_all
+            if self.ssc is not None and number >= len(stages) - self.ssc_stages:
+                for name in self.ssc_embeddings:
+                    embeddings = stage.supervised if name == "supervised" else stage.mask_attention
+                    term = "ssc" if name == "supervised" else f"ssc_{name}"
+                    loss = ssc_loss(embeddings.float(), text, pairs, targets, self.ssc)
+                    terms[f"{term}/{number}"] = self.weights.ssc * loss
+        return LossResult(total=torch.stack(list(terms.values())).sum(), terms=terms, matches=matches)
+
+    def _class_loss(self, logits_BQK: Tensor, wanted_BQ: Tensor) -> Tensor:
+        weight = logits_BQK.new_ones(logits_BQK.shape[-1])
+        weight[-1] = self.weights.no_object
+        return self.weights.classes * F.cross_entropy(logits_BQK.transpose(1, 2), wanted_BQ, weight)
+
+    def _mask_losses(
+        self, mask_logits: Tensor, masks: list[Tensor], pairs: list[Match], points: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Sums over matched pairs of binary cross entropy (mean over points) and of dice."""
+        predicted = torch.cat([mask_logits[b, queries] for b, (queries, _) in enumerate(pairs)]).float()
+        wanted = torch.cat([masks[b][chosen] for b, (_, chosen) in enumerate(pairs)])
+        if not len(predicted):
+            return mask_logits.sum() * 0, mask_logits.sum() * 0
+        with torch.no_grad():
+            places = self._uncertain_points(predicted) if points is None else points
+            labels = sample_points(wanted, places)
+        logits = sample_points(predicted, places)
+        cross_entropy = F.binary_cross_entropy_with_logits(logits, labels, reduction="none").mean(1)
+        inside = logits.sigmoid()
+        overlap = 2 * (inside * labels).sum(1)
+        dice = 1 - (overlap + 1) / (inside.sum(1) + labels.sum(1) + 1)
+        return cross_entropy.sum(), dice.sum()
+
+    def _uncertain_points(self, logits_mHW: Tensor) -> Tensor:
+        """Points where the masks are least sure, and some random ones, [m, P, 2] (PointRend's way)."""
+        count = len(logits_mHW)
+        tried = torch.rand(count, int(self.points * self.oversample), 2, device=logits_mHW.device)
+        sure = sample_points(logits_mHW, tried).abs()
+        most = int(self.points * self.uncertain)
+        least_sure = sure.topk(most, 1, largest=False).indices
+        chosen = tried.gather(1, least_sure[..., None].expand(-1, -1, 2))
+        rest = torch.rand(count, self.points - most, 2, device=logits_mHW.device)
+        return torch.cat([chosen, rest], 1)
+
+
+def ssc_loss(
+    embeddings_BQC: Tensor, text: Tensor, pairs: list[Match], targets: Sequence[Target], form: SscForm
+) -> Tensor:
+    """Semantic structure consistency (Eq. 4-6), mean over pictures; one without masks counts as 0.
+
+    The matched queries' similarities to each other are held against their classes' text similarities.
+    """
+    losses = [embeddings_BQC.sum() * 0]
+    for embeddings, (queries, chosen), target in zip(embeddings_BQC, pairs, targets, strict=True):
+        if len(queries):
+            own = embeddings[queries]
+            own = F.normalize(own, dim=-1) if form == "cosine" else own
+            words = F.normalize(text[target.labels[chosen]], dim=-1)
+            losses.append(F.mse_loss(own @ own.T, words @ words.T))
+    return torch.stack(losses).sum() / len(embeddings_BQC)
+
+
+def _class_targets(logits_BQK: Tensor, pairs: list[Match], targets: Sequence[Target]) -> Tensor:
+    """Class of each query, "no object" where it is not matched, int64 [B, Q]."""
+    wanted = torch.full(logits_BQK.shape[:2], logits_BQK.shape[-1] - 1, device=logits_BQK.device)
+    for b, ((queries, chosen), target) in enumerate(zip(pairs, targets, strict=True)):
+        wanted[b, queries] = target.labels[chosen]
+    return wanted
+
+
+def _pad(masks: Tensor, size: tuple[int, int]) -> Tensor:
+    """Masks as floats on the padded picture; the padding belongs to none."""
+    bottom, right = size[0] - masks.shape[-2], size[1] - masks.shape[-1]
+    return F.pad(masks.float(), (0, right, 0, bottom))
+
+
+def _mean_over_processes(count: int, device: torch.device) -> float:
+    """Masks of a process on average, at least one, so that the processes' losses add up to the batch's."""
+    total = torch.tensor([float(count)], device=device)
+    processes = 1
+    if dist.is_available() and dist.is_initialized():
+        dist.all_reduce(total)
+        processes = dist.get_world_size()
+    return max(1.0, total.item() / processes)

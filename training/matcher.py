@@ -1,0 +1,84 @@
+"""Hungarian matching of queries to ground-truth masks (Mask2Former's, on the embeddings A's logits).
+
+Shapes: B pictures, Q queries, K classes, k ground-truth masks of one picture, P points.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Target:
+    """Ground truth of one picture.
+
+    Attributes:
+        labels: class of each mask, int64 [k].
+        masks: bool [k, H, W], at the picture's own size.
+    """
+
+    labels: Tensor
+    masks: Tensor
+
+
+Match = tuple[Tensor, Tensor]  # queries and the masks that they are matched with, int64, equally long
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MatchingCosts:
+    """Weights of the costs; the paper's section 3.4 takes Mask2Former's."""
+
+    classes: float = 2.0
+    mask: float = 5.0
+    dice: float = 5.0
+
+
+def sample_points(maps: Tensor, points: Tensor) -> Tensor:
+    """Bilinear samples of maps, [N, P].
+
+    Args:
+        maps: [N, H, W].
+        points: (x, y) in 0..1 of the map, [P, 2] for all maps alike or [N, P, 2].
+    """
+    if points.dim() == 2:
+        points = points.expand(len(maps), -1, -1)
+    grid = 2 * points[:, :, None] - 1
+    return F.grid_sample(maps[:, None], grid, align_corners=False)[:, 0, :, 0]
+
+
+@torch.no_grad()
+def match(
+    class_logits: Tensor,
+    mask_logits: Tensor,
+    labels: Tensor,
+    masks: Tensor,
+    points: Tensor,
+    costs: MatchingCosts,
+) -> Match:
+    """Matches one picture's queries with its masks at the least total cost, each once.
+
+    Args:
+        class_logits: of embeddings A, the background column last, [Q, K + 1].
+        mask_logits: [Q, h, w].
+        labels: int64 [k].
+        masks: float [k, H, W], covering the same picture as the logits.
+        points: where masks are compared, (x, y) in 0..1, [P, 2].
+        costs: weights.
+
+    Returns:
+        min(Q, k) pairs, by query.
+    """
+    predicted = sample_points(mask_logits.float(), points)
+    wanted = sample_points(masks, points)
+    cost_class = -class_logits.float().softmax(-1)[:, labels]
+    # binary cross entropy of every pair: softplus(-x) where the mask is, softplus(x) elsewhere
+    cost_mask = (F.softplus(-predicted) @ wanted.T + F.softplus(predicted) @ (1 - wanted).T) / len(points)
+    inside = predicted.sigmoid()
+    overlap = 2 * inside @ wanted.T
+    cost_dice = 1 - (overlap + 1) / (inside.sum(1)[:, None] + wanted.sum(1) + 1)
+    cost = costs.classes * cost_class + costs.mask * cost_mask + costs.dice * cost_dice
+    queries, targets = linear_sum_assignment(cost.cpu().numpy())
+    return torch.from_numpy(queries).to(labels.device), torch.from_numpy(targets).to(labels.device)

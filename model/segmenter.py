@@ -90,13 +90,14 @@ class Segmenter:
 
     def encode_text(self, vocabulary: Vocabulary) -> Tensor:
         """Text embeddings of a vocabulary, [K, C]; the last few vocabularies are kept."""
+        digest = vocabulary.digest
         with self._lock:
-            if vocabulary.digest in self._texts:
-                self._texts.move_to_end(vocabulary.digest)
-                return self._texts[vocabulary.digest]
+            if digest in self._texts:
+                self._texts.move_to_end(digest)
+                return self._texts[digest]
         text = self.ebseg.encode_text(vocabulary.names, vocabulary.templates)
         with self._lock:
-            self._texts[vocabulary.digest] = text
+            self._texts[digest] = text
             while len(self._texts) > TEXTS_KEPT:
                 self._texts.popitem(last=False)
         return text

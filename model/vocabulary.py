@@ -198,17 +198,17 @@ class TrainingClasses:
         """Which classes of a vocabulary count as trained.
 
         The caller's `trained` goes first. Without it a class counts if one of its words is one of the
-        training classes' words. Words are name and synonyms, regardless of case and of space around them.
+        training classes' words. A class's words are its synonyms, or its name if it has none; case and
+        space around them do not matter.
 
         Args:
             vocabulary: K classes.
-            strict: as the official code does it: a class's words are its synonyms only (its name if there
-                are none) and must be equal to the last space.
+            strict: words must be equal to the last space, as in the official code.
 
         Returns:
             K truth values.
         """
-        known = frozenset().union(*(_words(item, strict) for item in self.classes))
+        known = _known_words(self.classes, strict)
         return [
             not known.isdisjoint(_words(item, strict)) if item.trained is None else item.trained
             for item in vocabulary.classes
@@ -216,6 +216,11 @@ class TrainingClasses:
 
     def __len__(self) -> int:
         return len(self.classes)
+
+
+@functools.lru_cache(maxsize=16)  # every request asks for the loaded model's
+def _known_words(classes: tuple[ClassName, ...], strict: bool) -> frozenset[str]:
+    return frozenset().union(*(_words(item, strict) for item in classes))
 
 
 def _words(item: ClassName, strict: bool) -> frozenset[str]:

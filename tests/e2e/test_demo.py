@@ -84,15 +84,15 @@ def test_interrupted_demo_stops_the_service(
     assert_service_is_gone(log)
 
 
-def test_demo_tells_why_a_checkpoint_cannot_be_served(environment: dict[str, str], tmp_path: Path) -> None:
-    done = subprocess.run(
-        command(tmp_path / "missing", tmp_path),
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        check=False,
+def refused(arguments: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """A run of the demo that does not get through."""
+    return subprocess.run(
+        arguments, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False
     )
+
+
+def test_demo_tells_why_a_checkpoint_cannot_be_served(environment: dict[str, str], tmp_path: Path) -> None:
+    done = refused(command(tmp_path / "missing", tmp_path), environment)
     assert done.returncode == 1
     assert done.stderr.startswith("demo: error: the service ended with exit code 2")
     assert "missing is not a folder" in done.stderr
@@ -102,14 +102,7 @@ def test_demo_tells_why_a_checkpoint_cannot_be_served(environment: dict[str, str
 def test_demo_shows_what_the_service_refused(
     checkpoint: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    done = subprocess.run(
-        [*command(checkpoint, tmp_path), "--classes", "cup, cup"],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        check=False,
-    )
+    done = refused([*command(checkpoint, tmp_path), "--classes", "cup, cup"], environment)
     assert done.returncode == 1
     assert done.stderr.startswith("demo: error: the service answered 422")
     assert "doubled" in done.stderr

@@ -1,0 +1,11 @@
+"""What goes wrong in training, as exceptions whose message tells a user what to do."""
+
+from model.errors import ModelError
+
+
+class TrainingError(ModelError):
+    """A run cannot start or go on."""
+
+
+class DatasetError(TrainingError):
+    """A data set is not what its layout says; the message names the files."""

@@ -1,0 +1,34 @@
+"""`ebseg storybook`: draws the data set that every machine can make."""
+
+import argparse
+from pathlib import Path
+
+from model.command import add_command
+
+EXAMPLES = """
+  ebseg storybook data/storybook
+  ebseg storybook data/held-out --train 0 --val 300 --seed 77
+"""
+
+
+def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds `ebseg storybook`."""
+    parser = add_command(
+        commands, "storybook", run, "draw Storybook, a data set of picture-book scenes, from a seed", EXAMPLES
+    )
+    parser.add_argument("folder", type=Path, metavar="DST", help="folder to make")
+    parser.add_argument(
+        "--train", type=int, default=6000, metavar="N", help="scenes to train on (default: 6000)"
+    )
+    parser.add_argument("--val", type=int, default=300, metavar="N", help="held-out scenes (default: 300)")
+    parser.add_argument("--seed", type=int, default=0, help="same seed, same files (default: 0)")
+    parser.add_argument("--jobs", type=int, metavar="N", help="drawing processes (default: one a processor)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """`ebseg storybook`."""
+    from training.datasets.storybook.generate import generate
+
+    generate(args.folder, train=args.train, held_out=args.val, seed=args.seed, jobs=args.jobs)
+    print(f"{args.folder}: {args.train} training scenes, {args.val} held-out scenes")
+    return 0

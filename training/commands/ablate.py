@@ -1,0 +1,180 @@
+"""`ebseg ablate`: the paper's Tables 3 to 7 on any data set, beside the paper's figures."""
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from model.command import add_command
+from training.commands.evaluate import (
+    JSON_HELP,
+    add_process_options,
+    add_set_options,
+    opened,
+    options,
+    refuse_missing_device,
+)
+
+if TYPE_CHECKING:
+    from training.ablate.grid import Run, Score
+    from training.ablate.tables import Table
+
+
+def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the command and its four own commands."""
+    parser = add_command(
+        commands,
+        "ablate",
+        None,
+        "compute the paper's ablation tables",
+        """
+  ebseg ablate embeddings registry/ebseg-tiny/1 data/storybook
+  ebseg ablate ssc run.json --seeds 3 --out runs/ssc
+""",
+    )
+    tables = parser.add_subparsers(title="tables", metavar="TABLE", required=True)
+    one = add_command(
+        tables,
+        "embeddings",
+        embeddings,
+        "Table 3: mIoU of every subset of the embeddings A, B and D, in one pass",
+        """
+  ebseg ablate embeddings registry/ebseg-tiny/1 data/storybook
+  ebseg ablate embeddings registry/ebseg-base/1 data/ade20k-150 --processes 4 --json
+""",
+    )
+    add_set_options(one)
+    one.add_argument("--json", action="store_true", help=JSON_HELP)
+    one = add_command(
+        tables,
+        "balance",
+        balance,
+        "Table 4: mIoU of trained and new classes without and with balancing, in one pass",
+        """
+  ebseg ablate balance registry/ebseg-tiny/1 data/storybook
+""",
+    )
+    add_set_options(one)
+    one.add_argument("--json", action="store_true", help=JSON_HELP)
+    one = add_command(
+        tables,
+        "ssc",
+        ssc,
+        "Tables 5 and 6: train with the SSC loss on other embeddings and layers, or without it, and compare",
+        """
+  ebseg ablate ssc run.json --seeds 3 --out runs/ssc
+  ebseg ablate ssc run.json --variants none a-last-1 --out runs/ssc --json
+""",
+    )
+    _add_grid_options(one)
+    one.add_argument(
+        "--variants",
+        nargs="+",
+        metavar="NAME",
+        help="none, or EMBEDDINGS-LAYERS: a, b or ab, and last-1, last-3 or all, as in ab-last-3; or "
+        "a-last-1-cosine (default: none a-last-1 a-last-1-cosine a-last-3 a-all b-last-1 ab-last-1)",
+    )
+    one = add_command(
+        tables,
+        "backbones",
+        backbones,
+        "Table 7: train with SAM, Swin-T (frozen and trained) and Swin-B as image backbone, and compare",
+        """
+  ebseg ablate backbones run.json --seeds 3 --out runs/backbones
+  ebseg ablate backbones run.json --swin-t starts/swin-t/1 --swin-b starts/swin-b/1 --out runs/backbones
+""",
+    )
+    _add_grid_options(one)
+    for name in ("swin-t", "swin-b"):
+        one.add_argument(
+            f"--{name}",
+            metavar="CHECKPOINT",
+            help="checkpoint folder that its runs start from, where the configuration has init",
+        )
+
+
+def _add_grid_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "config",
+        type=Path,
+        metavar="RUN_CONFIG",
+        help="JSON file of a training's configuration, val_split set",
+    )
+    parser.add_argument(
+        "--seeds", type=int, default=3, metavar="N", help="trainings of each variant (default: 3)"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder for runs and tables; the same command again goes on where it was stopped",
+    )
+    add_process_options(parser)
+    parser.add_argument("--json", action="store_true", help=JSON_HELP)
+
+
+def embeddings(args: argparse.Namespace) -> int:
+    """`ebseg ablate embeddings`."""
+    from training.ablate.subsets import embeddings_table
+
+    how = options(args)
+    loaded, folder = opened(args)
+    _report(args, [embeddings_table(loaded, folder, processes=args.processes, options=how)])
+    return 0
+
+
+def balance(args: argparse.Namespace) -> int:
+    """`ebseg ablate balance`."""
+    from training.ablate.subsets import balance_table
+
+    how = options(args)
+    loaded, folder = opened(args)
+    _report(args, [balance_table(loaded, folder, processes=args.processes, options=how)])
+    return 0
+
+
+def ssc(args: argparse.Namespace) -> int:
+    """`ebseg ablate ssc`."""
+    from training.ablate import ssc as tables
+    from training.ablate.grid import model_config, read_config
+
+    config = read_config(args.config)
+    layers = model_config(config).transformer_decoder.layers
+    runs = tables.runs(config, args.variants or tables.CHOSEN, args.seeds, layers)
+    return _grid(args, runs, lambda scores: [tables.table_5(scores), tables.table_6(scores)])
+
+
+def backbones(args: argparse.Namespace) -> int:
+    """`ebseg ablate backbones`."""
+    from training.ablate import backbones as tables
+    from training.ablate.grid import read_config
+
+    given = {name: getattr(args, name.replace("-", "_")) for name in tables.SWINS}
+    configs = tables.starts(read_config(args.config), {k: v for k, v in given.items() if v is not None})
+    return _grid(args, tables.runs(configs, args.seeds), lambda scores: [tables.table_7(scores)])
+
+
+def _grid(
+    args: argparse.Namespace, runs: "Sequence[Run]", tables: "Callable[[Sequence[Score]], list[Table]]"
+) -> int:
+    from training.ablate.grid import run_grid
+
+    refuse_missing_device(args.device)
+    scores = run_grid(runs, args.out, tables, processes=args.processes, device=args.device)
+    _report(args, tables(scores), scores)
+    return 0
+
+
+def _report(args: argparse.Namespace, tables: "Sequence[Table]", scores: "Sequence[Score]" = ()) -> None:
+    import dataclasses
+
+    from training.ablate.tables import as_markdown
+
+    if args.json:
+        content = {"tables": [table.to_json() for table in tables]}
+        runs = {"runs": [dataclasses.asdict(score) for score in scores]} if scores else {}
+        print(json.dumps(content | runs))
+    else:
+        print(as_markdown(tables), end="")

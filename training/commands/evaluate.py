@@ -1,0 +1,163 @@
+"""`ebseg evaluate`: mIoU of a checkpoint over all, trained and new classes."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from model.command import add_command
+
+if TYPE_CHECKING:
+    from model.balance import Balance
+    from model.checkpoint import LoadedCheckpoint
+    from training.counting import Options
+    from training.datasets.layout import SegmentationFolder
+
+JSON_HELP = "print one JSON object and nothing else on standard output"
+
+
+def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the command."""
+    parser = add_command(
+        commands,
+        "evaluate",
+        run,
+        "score a checkpoint on a data set: mIoU over all, trained and new classes",
+        """
+  ebseg evaluate registry/ebseg-tiny/1 data/storybook
+  ebseg evaluate registry/ebseg-base/1 data/ade20k-150 --processes 4 --json
+  ebseg evaluate registry/ebseg-tiny/1 data/storybook --pictures /tmp/panels --limit 50
+""",
+    )
+    add_set_options(parser)
+    parser.add_argument(
+        "--balance",
+        choices=("configured", "geometric", "arithmetic", "off"),
+        default="configured",
+        help="how embeddings are balanced: the checkpoint's way, its weights in one of the two means, or "
+        "off: mask attention embeddings alone (default: configured)",
+    )
+    parser.add_argument(
+        "--pictures", type=Path, metavar="DIR", help="folder for pictures, truths and predictions to look at"
+    )
+    parser.add_argument(
+        "--picture-count", type=int, default=20, metavar="N", help="how many of those (default: 20)"
+    )
+    parser.add_argument("--json", action="store_true", help=JSON_HELP)
+
+
+def add_set_options(parser: argparse.ArgumentParser) -> None:
+    """What to score, on what and how: for every command that goes through a data set with a checkpoint."""
+    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="checkpoint folder")
+    parser.add_argument("data", type=Path, metavar="DATA", help="data set in the layout of `ebseg prepare`")
+    parser.add_argument("--split", default="val", metavar="NAME", help="which part of it (default: val)")
+    parser.add_argument(
+        "--short-side",
+        type=short_side,
+        default="configured",
+        metavar="N",
+        help="pictures are resized to this short side, pixels; 0 takes them as they are "
+        "(default: as the checkpoint is configured)",
+    )
+    parser.add_argument(
+        "--limit", type=int, metavar="N", help="only the first N pictures (default: all of them)"
+    )
+    add_process_options(parser)
+
+
+def add_process_options(parser: argparse.ArgumentParser) -> None:
+    """Where scoring runs."""
+    parser.add_argument(
+        "--processes",
+        type=int,
+        default=1,
+        metavar="N",
+        help="processes that share the pictures, each with a model of its own (default: 1)",
+    )
+    parser.add_argument(
+        "--device",
+        default="cpu",
+        metavar="NAME",
+        help="where the model runs: cpu, or cuda, where several processes take all GPUs (default: cpu)",
+    )
+
+
+def short_side(text: str) -> int | Literal["configured"] | None:
+    """Pixels, None for 0, or the word that is the default."""
+    if text == "configured":
+        return "configured"
+    pixels = int(text)
+    if pixels < 0:
+        raise argparse.ArgumentTypeError("a short side is a whole number of pixels, or 0")
+    return pixels or None
+
+
+def opened(args: argparse.Namespace) -> "tuple[LoadedCheckpoint, SegmentationFolder]":
+    """The checkpoint and the data set of `add_set_options`.
+
+    Raises:
+        TrainingError: the device is not there.
+        CheckpointError: the checkpoint cannot be used.
+        DatasetError: the data set cannot be used.
+    """
+    from model.checkpoint import load
+    from training.datasets.layout import SegmentationFolder
+
+    folder = SegmentationFolder(args.data, args.split)  # first, for it is quicker to fail
+    refuse_missing_device(args.device)
+    return load(args.checkpoint, device=args.device), folder
+
+
+def refuse_missing_device(device: str) -> None:
+    """Raises TrainingError for a device that this machine has not."""
+    import torch
+
+    from training.errors import TrainingError
+
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise TrainingError(f"the device {device!r} cannot be used, take cpu: {reason}") from None
+
+
+def options(args: argparse.Namespace, pictures: Path | None = None, picture_count: int = 1) -> "Options":
+    """How to go through the data set."""
+    from training.counting import Options
+
+    return Options(
+        short_side=args.short_side, limit=args.limit, pictures=pictures, picture_count=picture_count
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """`ebseg evaluate`."""
+    from training.evaluate import evaluate_checkpoint
+
+    how = options(args, args.pictures, args.picture_count)
+    loaded, folder = opened(args)
+    balance = _balance(args.balance, loaded.ebseg.config.balance)
+    found = evaluate_checkpoint(loaded, folder, balance=balance, processes=args.processes, options=how)
+    if args.json:
+        where = {
+            "checkpoint": f"{loaded.manifest.name}/{loaded.manifest.version}",
+            "balance": args.balance,
+        }
+        print(json.dumps(where | found.to_json()))
+    else:
+        print(found.table())
+    return 0
+
+
+def _balance(word: str, own: "Balance") -> "Balance":
+    import dataclasses
+
+    from training.ablate.subsets import restricted
+
+    balances = {
+        "configured": own,
+        "geometric": dataclasses.replace(own, mean="geometric"),
+        "arithmetic": dataclasses.replace(own, mean="arithmetic"),
+        "off": restricted(own, "B"),
+    }
+    return balances[word]

@@ -1,14 +1,19 @@
 # What people and CI call. `make` alone lists the targets.
 #
 #   PYTHON      the Python that the environment is made with, 3.11 or newer
-#   CHECKPOINT  checkpoint folder for `demo` and `serve`; the default is made here and is untrained
+#   CHECKPOINT  checkpoint folder for `demo` and `serve`; the default comes with the repository
 #   PORT        port for `serve`
+#   TINY        folder that `train-tiny` works in, and goes on in when it was cut off
+#   SHARE       of the steps and pictures of `train-tiny`, 0..1
+#   SEED        of everything in `train-tiny`
 
 PYTHON ?= python3
 PORT ?= 8000
 
-UNTRAINED := out/registry/ebseg-tiny/1
-CHECKPOINT ?= $(UNTRAINED)
+CHECKPOINT ?= model/pretrained/ebseg-tiny/1
+TINY ?= out/tiny
+SHARE ?= 1
+SEED ?= 0
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -17,10 +22,10 @@ INSTALLED := $(VENV)/.installed
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup demo serve test check bench
+.PHONY: help setup demo serve test check bench train-tiny
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
 
 setup: $(INSTALLED) ## make the environment in .venv; quick when nothing changed
 
@@ -30,17 +35,10 @@ $(INSTALLED): pyproject.toml Makefile
 	$(BIN)/pip install --disable-pip-version-check -e '.[service,training,dev]'
 	touch $@
 
-# The model's code decides what a checkpoint holds, so a change of it makes a new one.
-$(UNTRAINED)/manifest.json: $(INSTALLED) $(wildcard model/*.py)
-	rm -rf $(UNTRAINED)
-	$(BIN)/ebseg init --variant tiny --seed 0 --out $(UNTRAINED)
-
-NEEDED := $(if $(filter $(UNTRAINED),$(CHECKPOINT)),$(UNTRAINED)/manifest.json)
-
-demo: setup $(NEEDED) ## start the service, segment a photograph over HTTP, stop the service
+demo: setup ## start the service, segment sample scenes over HTTP, stop the service
 	$(BIN)/python samples/demo.py --checkpoint "$(CHECKPOINT)"
 
-serve: setup $(NEEDED) ## run the service on PORT with CHECKPOINT
+serve: setup ## run the service on PORT with CHECKPOINT
 	exec $(BIN)/ebseg serve --checkpoint "$(CHECKPOINT)" --port $(PORT)
 
 test: setup ## run all tests
@@ -57,3 +55,9 @@ bench: setup ## measure the model on this machine; takes minutes
 	$(BIN)/ebseg bench engine --variant base --size 640 --classes 150 --dtype bfloat16
 	$(BIN)/ebseg bench text --classes 150
 	$(BIN)/ebseg bench memory --classes 847 --width 4000 --height 3000
+	$(BIN)/ebseg bench train --variant base --size 320 --batch 2 --dtype float32
+
+train-tiny: setup ## make EBSeg-tiny from nothing: data, CLIP, SAM, segmenter; up to two hours
+	$(BIN)/ebseg train-tiny "$(TINY)" --seed $(SEED) --share $(SHARE)
+	$(BIN)/ebseg ablate embeddings "$(TINY)/run/checkpoint" "$(TINY)/storybook"
+	$(BIN)/ebseg publish "$(TINY)/run" "$(TINY)/registry/ebseg-tiny" --dtype float16

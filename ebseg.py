@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import model.bench_cli
 import model.cli
 import service.cli
+import training.commands.bench
 from model.errors import ModelError
 
 DONE, FAILED, UNUSABLE, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 130, 141
@@ -31,6 +32,9 @@ SERVICE_PACKAGES = frozenset(
         "uvicorn",
     }
 )
+
+# And those of the extra "training".
+TRAINING_PACKAGES = frozenset({"cv2", "fsspec", "scipy", "tensorboard"})
 
 
 class _Parser(argparse.ArgumentParser):
@@ -61,7 +65,8 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     service.cli.add_commands(commands)
     model.cli.add_commands(commands)
-    model.bench_cli.add_commands(commands)
+    training.commands.add_commands(commands)
+    training.commands.bench.add_benchmark(model.bench_cli.add_commands(commands))
     return parser
 
 
@@ -102,8 +107,9 @@ def _outcome(error: BaseException) -> tuple[int, str]:
             return INTERRUPTED, "interrupted"
         case ModelError():
             return UNUSABLE, str(error)
-        case ModuleNotFoundError() if error.name in SERVICE_PACKAGES:
-            return FAILED, f"this needs the package {error.name}: pip install 'ebseg[service]'"
+        case ModuleNotFoundError() if error.name in SERVICE_PACKAGES | TRAINING_PACKAGES:
+            extra = "service" if error.name in SERVICE_PACKAGES else "training"
+            return FAILED, f"this needs the package {error.name}: pip install 'ebseg[{extra}]'"
         case OSError():
             return FAILED, str(error)
     return FAILED, f"{type(error).__name__}: {error} (this is a fault of ebseg; --debug tells where)"

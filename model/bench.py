@@ -47,11 +47,11 @@ def bench_engine(
     keep_freed_memory()
     progress("building the model")
     ebseg = _model(variant, checkpoint)
-    weights = _bytes(ebseg)
+    weights = weights_size(ebseg)
     vocabulary = _vocabulary(classes)
     text = ebseg.encode_text(vocabulary.names, ["a photo of a {}."])  # their values do not matter here
     segmenter = Segmenter(ebseg.to_compute_dtype(DTYPES[dtype]), short_side=None)
-    picture = segmenter.prepare(_picture(size, size))
+    picture = segmenter.prepare(picture_array(size, size))
     stages: dict[str, list[float]] = {"predict": [], "classify": []}
 
     def run() -> None:
@@ -67,8 +67,8 @@ def bench_engine(
         with FlopCounterMode(display=False) as counter:
             run()
         flops = float(counter.get_total_flops())
-    product = _matrix_product(DTYPES[dtype])
-    seconds, product_seconds = _in_turn([run, product], runs, progress)
+    product = matrix_product(DTYPES[dtype])
+    seconds, product_seconds = in_turn([run, product], runs, progress)
     rate = 2 * MATRIX_SIDE**3 / statistics.median(product_seconds)
     median = statistics.median(seconds)
     return {
@@ -78,7 +78,7 @@ def bench_engine(
         "size": size,
         "classes": classes,
         "dtype": dtype,
-        **_machine(),
+        **machine(),
         "runs": runs,
         "seconds": seconds,
         "seconds_median": median,
@@ -88,7 +88,7 @@ def bench_engine(
         "ideal_seconds": flops / rate,
         "fraction_of_limit": flops / rate / median,
         "weights_bytes": weights,
-        "peak_bytes": _peak_bytes(),
+        "peak_bytes": peak_bytes(),
     }
 
 
@@ -99,10 +99,10 @@ def bench_text(
     keep_freed_memory()
     progress("building the model")
     segmenter = Segmenter(_model(variant, checkpoint), short_side=None)
-    picture = segmenter.prepare(_picture(size, size))
+    picture = segmenter.prepare(picture_array(size, size))
     names = Vocabulary.builtin("ade20k-847").names
     fresh = _unseen(names, classes)
-    text_seconds, predict_seconds = _in_turn(
+    text_seconds, predict_seconds = in_turn(
         [
             lambda: segmenter.ebseg.encode_text(next(fresh)),
             lambda: segmenter.predict([picture]),
@@ -117,13 +117,13 @@ def bench_text(
         "classes": classes,
         "templates": 14,
         "size": size,
-        **_machine(),
+        **machine(),
         "runs": runs,
         "seconds": text_seconds,
         "seconds_median": text,
         "predict_seconds_median": predict,
         "ratio": text / predict,
-        "peak_bytes": _peak_bytes(),
+        "peak_bytes": peak_bytes(),
     }
 
 
@@ -141,12 +141,12 @@ def bench_memory(
     keep_freed_memory()
     progress("building the model")
     ebseg = _model(variant, checkpoint).to_compute_dtype(DTYPES[dtype])
-    weights = _bytes(ebseg)
+    weights = weights_size(ebseg)
     segmenter = Segmenter(ebseg)
     progress(f"segmenting {width} x {height} pixels into {classes} classes")
     start = time.perf_counter()
-    labels = segmenter.segment(_picture(height, width), _vocabulary(classes)).labels
-    peak = _peak_bytes()
+    labels = segmenter.segment(picture_array(height, width), _vocabulary(classes)).labels
+    peak = peak_bytes()
     return {
         "bench": "memory",
         "variant": ebseg.config.variant,
@@ -154,7 +154,7 @@ def bench_memory(
         "height": height,
         "classes": classes,
         "dtype": dtype,
-        **_machine(),
+        **machine(),
         "seconds": time.perf_counter() - start,
         "distinct_labels": int(np.unique(labels).size),
         "weights_bytes": weights,
@@ -187,7 +187,7 @@ def _unseen(names: list[str], classes: int) -> Iterator[list[str]]:
         serial += 1
 
 
-def _picture(height: int, width: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def picture_array(height: int, width: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """Smooth waves; inference takes as long on any picture."""
     rows = (np.sin(np.arange(height) * 0.02) * 60 + 60).astype(np.uint8)
     columns = (np.cos(np.arange(width) * 0.03) * 60 + 60).astype(np.uint8)
@@ -195,13 +195,14 @@ def _picture(height: int, width: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
     return np.stack([plane, plane[::-1], plane[:, ::-1]], -1)
 
 
-def _matrix_product(dtype: torch.dtype) -> Callable[[], object]:
+def matrix_product(dtype: torch.dtype) -> Callable[[], object]:
+    """A product of two square matrices, 2 * MATRIX_SIDE^3 floating point operations, to be timed."""
     a = torch.randn(MATRIX_SIDE, MATRIX_SIDE).to(dtype)
     b = torch.randn(MATRIX_SIDE, MATRIX_SIDE).to(dtype)
     return lambda: a @ b
 
 
-def _in_turn(functions: list[Callable[[], object]], runs: int, progress: Progress) -> list[list[float]]:
+def in_turn(functions: list[Callable[[], object]], runs: int, progress: Progress) -> list[list[float]]:
     """Seconds of each function: warm-ups, then `runs` rounds in which each is timed once."""
     for warm_up in range(3):  # the allocator settles within three
         progress(f"warm-up {warm_up + 1} of 3")
@@ -217,16 +218,18 @@ def _in_turn(functions: list[Callable[[], object]], runs: int, progress: Progres
     return seconds
 
 
-def _bytes(ebseg: EBSeg) -> int:
+def weights_size(ebseg: EBSeg) -> int:
+    """Bytes of all tensors of the model's state."""
     return sum(tensor.numel() * tensor.element_size() for tensor in ebseg.state_dict().values())
 
 
-def _peak_bytes() -> int:
+def peak_bytes() -> int:
     """Largest resident size that the process ever had."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def _machine() -> dict[str, Any]:
+def machine() -> dict[str, Any]:
+    """What the figures depend on, as JSON values."""
     return {"torch": torch.__version__, "cpu": _cpu_name(), "threads": torch.get_num_threads()}
 
 

@@ -12,8 +12,10 @@ from model.command import add_command
 DTYPES = ("float32", "bfloat16", "float16")
 
 
-def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Adds `bench` and its own commands."""
+def add_commands(
+    subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]",
+) -> "argparse._SubParsersAction[argparse.ArgumentParser]":
+    """Adds `bench` and its own commands; returns where other packages may add theirs."""
     bench = add_command(
         subparsers,
         "bench",
@@ -35,7 +37,7 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
     )
     _add_model(parser)
     _add_size(parser)
-    parser.add_argument("--classes", type=_positive, default=150, metavar="K", help="classes (default: 150)")
+    parser.add_argument("--classes", type=positive, default=150, metavar="K", help="classes (default: 150)")
     parser.add_argument("--dtype", choices=DTYPES, default="float32", help="compute type (default: float32)")
     _add_runs(parser)
 
@@ -48,7 +50,7 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
     )
     _add_model(parser)
     _add_size(parser)
-    parser.add_argument("--classes", type=_positive, default=150, metavar="K", help="classes (default: 150)")
+    parser.add_argument("--classes", type=positive, default=150, metavar="K", help="classes (default: 150)")
     _add_runs(parser)
 
     parser = add_command(
@@ -59,10 +61,11 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
         "\n  ebseg bench memory --classes 847 --width 4000 --height 3000\n",
     )
     _add_model(parser)
-    parser.add_argument("--width", type=_positive, default=4000, help="pixels (default: 4000)")
-    parser.add_argument("--height", type=_positive, default=3000, help="pixels (default: 3000)")
-    parser.add_argument("--classes", type=_positive, default=847, metavar="K", help="classes (default: 847)")
+    parser.add_argument("--width", type=positive, default=4000, help="pixels (default: 4000)")
+    parser.add_argument("--height", type=positive, default=3000, help="pixels (default: 3000)")
+    parser.add_argument("--classes", type=positive, default=847, metavar="K", help="classes (default: 847)")
     parser.add_argument("--dtype", choices=DTYPES, default="float32", help="compute type (default: float32)")
+    return commands
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -71,11 +74,12 @@ def _run(args: argparse.Namespace) -> int:
     function = getattr(bench, f"bench_{args.benchmark}")
     names = inspect.signature(function).parameters.keys() - {"progress"}
     options = {name: getattr(args, name) for name in names}
-    print(json.dumps(function(**options, progress=_progress)))
+    print(json.dumps(function(**options, progress=told)))
     return 0
 
 
-def _progress(step: str) -> None:
+def told(step: str) -> None:
+    """Progress of a benchmark, a line a step on standard error."""
     print(step, file=sys.stderr, flush=True)
 
 
@@ -90,17 +94,18 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
 
 def _add_size(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--size", type=_positive, default=640, help="side of the square picture, pixels (default: 640)"
+        "--size", type=positive, default=640, help="side of the square picture, pixels (default: 640)"
     )
 
 
 def _add_runs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--runs", type=_positive, default=5, metavar="N", help="timed runs after the warm-up (default: 5)"
+        "--runs", type=positive, default=5, metavar="N", help="timed runs after the warm-up (default: 5)"
     )
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """A whole number of at least 1."""
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError("must be a whole number of at least 1")

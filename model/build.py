@@ -6,17 +6,19 @@ import open_clip
 import torch
 from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 from segment_anything.modeling import ImageEncoderViT
+from timm.models.swin_transformer import SwinTransformer
 from torch import nn
 
 from model.clip_image import ClipImageEncoder
 from model.clip_text import ClipTextEncoder
-from model.config import ClipConfig, EBSegConfig, SamConfig
+from model.config import ClipConfig, EBSegConfig, SamConfig, SwinConfig
 from model.deformable_attention import DeformableAttention
 from model.ebseg import EBSeg
 from model.fusion import Fusion
 from model.mask_attention import MaskAttention
 from model.pixel_decoder import PixelDecoder
 from model.sam_encoder import SamEncoder
+from model.swin_encoder import SwinEncoder
 from model.transformer_decoder import Attention, TransformerDecoder
 from model.vocabulary import TrainingClasses
 
@@ -44,19 +46,18 @@ def build(config: EBSegConfig, training_classes: TrainingClasses, *, seed: int |
 
 
 def _wire(config: EBSegConfig, training_classes: TrainingClasses) -> EBSeg:
-    clip_image, mask_attention, clip_text = _clip(config)
-    sam = config.sam
+    clip_image, mask_attention, clip_text = clip_parts(open_clip_model(config.clip), config)
     decoder = config.transformer_decoder
     pixel = config.pixel_decoder
     model = EBSeg(
         config=config,
         training_classes=training_classes,
-        backbone=_sam(sam),
+        backbone=_backbone(config),
         clip_image=clip_image,
         clip_text=clip_text,
-        fusion=Fusion(clip_width=config.clip.image_width, widths=(sam.width, sam.width, sam.width)),
+        fusion=Fusion(clip_width=config.clip.image_width, widths=config.backbone_widths[1:]),
         pixel_decoder=PixelDecoder(
-            widths=(sam.width, sam.width, sam.width, sam.width),
+            widths=config.backbone_widths,
             channels=config.hidden,
             layers=pixel.layers,
             heads=pixel.heads,
@@ -79,13 +80,18 @@ def _wire(config: EBSegConfig, training_classes: TrainingClasses) -> EBSeg:
     for frozen in (clip_image, clip_text, mask_attention, model.backbone):
         frozen.requires_grad_(False)
     clip_image.positional_embedding.requires_grad_(True)
-    model.backbone.pos_embed.requires_grad_(True)
+    if isinstance(model.backbone, SamEncoder):
+        model.backbone.pos_embed.requires_grad_(True)
     return model.eval()
 
 
-def _clip(config: EBSegConfig) -> tuple[ClipImageEncoder, MaskAttention, ClipTextEncoder]:
-    """open_clip's CLIP, taken apart: the last fused layer is where the mask attention begins."""
-    clip = _open_clip(config.clip)
+def clip_parts(
+    clip: open_clip.CLIP, config: EBSegConfig
+) -> tuple[ClipImageEncoder, MaskAttention, ClipTextEncoder]:
+    """open_clip's CLIP, taken apart: the last fused layer is where the mask attention begins.
+
+    The parts share their weights with it.
+    """
     tower = clip.visual
     split = config.fused_layers[-1]
     image = ClipImageEncoder(
@@ -112,7 +118,8 @@ def _clip(config: EBSegConfig) -> tuple[ClipImageEncoder, MaskAttention, ClipTex
     return image, attention, text
 
 
-def _open_clip(config: ClipConfig) -> open_clip.CLIP:
+def open_clip_model(config: ClipConfig) -> open_clip.CLIP:
+    """A whole CLIP of these sizes, with random weights."""
     return open_clip.CLIP(
         embed_dim=config.joint_width,
         vision_cfg=CLIPVisionCfg(
@@ -132,6 +139,13 @@ def _open_clip(config: ClipConfig) -> open_clip.CLIP:
         quick_gelu=True,
         init_logit_scale=LOGIT_SCALE,
     )
+
+
+def _backbone(config: EBSegConfig) -> SamEncoder | SwinEncoder:
+    if config.swin is not None:
+        return _swin(config.swin)
+    assert config.sam is not None
+    return _sam(config.sam)
 
 
 def _sam(config: SamConfig) -> SamEncoder:
@@ -159,6 +173,21 @@ def _sam_norm(channels: int) -> nn.LayerNorm:
     return nn.LayerNorm(channels, eps=SAM_NORM_EPSILON)
 
 
+def _swin(config: SwinConfig) -> SwinEncoder:
+    """timm's Swin without its last norm and classifier, and without stochastic depth."""
+    tower = SwinTransformer(
+        num_classes=0,
+        embed_dim=config.width,
+        depths=config.depths,
+        num_heads=config.heads,
+        window_size=config.window,
+        always_partition=True,  # windows and shifts are those of the configuration on any grid
+        strict_img_size=False,
+        drop_path_rate=0.0,
+    )
+    return SwinEncoder(patch_embed=tower.patch_embed, layers=tower.layers, window=config.window)
+
+
 @torch.no_grad()
 def _initialise(model: EBSeg) -> None:
     """First values of what comes after the encoders; theirs are set by their own packages.
@@ -166,7 +195,8 @@ def _initialise(model: EBSeg) -> None:
     Deformable attention starts as its paper says: each head looks in its own direction, each point one
     pixel further, all with equal weight. Everything else follows Mask2Former.
     """
-    nn.init.trunc_normal_(model.backbone.pos_embed, std=0.02)
+    if isinstance(model.backbone, SamEncoder):
+        nn.init.trunc_normal_(model.backbone.pos_embed, std=0.02)
     nn.init.normal_(model.background, std=model.background.shape[1] ** -0.5)
     for part in (model.fusion, model.pixel_decoder, model.transformer_decoder):
         for name, parameter in part.named_parameters():

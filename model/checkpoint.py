@@ -1,6 +1,6 @@
 """Versioned checkpoint folders: `<registry>/<name>/<version>/`.
 
-    model.safetensors      every tensor of the model's state, in the dtype it has
+    model.safetensors      every tensor of the model's state, in the dtype it has, or in float16 to save room
     config.json            EBSegConfig
     training_classes.json  TrainingClasses
     golden.safetensors     a picture and what `predict` made of it
@@ -77,6 +77,7 @@ def save(
     metrics: Mapping[str, Any] | None = None,
     parent: str | None = None,
     notes: Mapping[str, Any] | None = None,
+    store_as: torch.dtype | None = None,
     progress: Progress | None = None,
 ) -> Manifest:
     """Writes a version folder; on any error nothing of it is left.
@@ -89,11 +90,13 @@ def save(
         metrics: scores, JSON values.
         parent: digest of the version that this one was trained from.
         notes: where the weights come from, JSON values.
+        store_as: torch.float16 halves the file of a float32 model. `load` gives float32 again, and the
+            golden outputs and the text digest are those of the rounded weights.
         progress: told about the long steps.
 
     Raises:
         CheckpointError: the folder is taken, the name is unusable, or weights, metrics or notes hold what
-            cannot be written (NaN and infinity included).
+            cannot be written (NaN and infinity included, and in float16 what exceeds 65504).
         OSError: the disk did not take it.
     """
     check_name(name, version)
@@ -101,6 +104,10 @@ def save(
     refuse_taken(target)
     tensors = {key: value.detach().cpu().contiguous() for key, value in ebseg.state_dict().items()}
     _refuse_non_finite(tensors)
+    if store_as is not None:
+        tensors = _narrowed(tensors, store_as)
+        _refuse_non_finite(tensors, of=f"in {store_as}, tensor")
+        ebseg = _assembled(ebseg.config, ebseg.training_classes, tensors).to(ebseg.device)
     outputs = golden.make(ebseg)
     _refuse_non_finite(outputs, of="golden output")
     progress = progress or silent
@@ -176,13 +183,14 @@ def load(
     """Loads a version folder, strictly: every tensor fits, is used and is finite.
 
     Args:
-        directory: a version folder. Weights on the CPU stay mapped from its file.
+        directory: a version folder. Weights on the CPU stay mapped from its file, unless that holds float16.
         device: where the model goes.
         verify_digests: hash every file first; leave it out only for a folder that was just verified.
         progress: told about hashing.
 
     Returns:
-        The model in eval mode, with its manifest and metrics.
+        The model in eval mode, with its manifest and metrics. Weights have the dtype that they are stored
+        in, but float16, which only saves room, becomes float32.
 
     Raises:
         CheckpointError: the first thing that is wrong, with the file's and tensor's name.
@@ -198,10 +206,8 @@ def load(
         )
         metrics = json_object((folder / METRICS).read_bytes(), METRICS)
         tensors = read_tensors(folder / WEIGHTS)
-        ebseg = build(config, classes, seed=None)
-        _refuse_misfits(ebseg.state_dict(), tensors)
         _refuse_non_finite(tensors)
-        ebseg.load_state_dict(tensors, strict=True, assign=True)
+        ebseg = _assembled(config, classes, tensors)
     if manifest.untrained:
         _LOG.warning("%s version %d is untrained: its masks mean nothing", manifest.name, manifest.version)
     return LoadedCheckpoint(
@@ -220,6 +226,27 @@ def check_golden(loaded: LoadedCheckpoint) -> float:
     """
     with _errors_in(loaded.directory):
         return golden.compare(loaded.ebseg, read_tensors(loaded.directory / GOLDEN))
+
+
+def _narrowed(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """Tensors as they are stored: only what has more bits than `dtype` is cast."""
+    if dtype != torch.float16:
+        raise CheckpointError(f"weights are stored as they are or in torch.float16, not in {dtype}")
+    return {
+        name: tensor.to(dtype) if tensor.dtype in (torch.float32, torch.float64) else tensor
+        for name, tensor in tensors.items()
+    }
+
+
+def _assembled(config: EBSegConfig, classes: TrainingClasses, tensors: Mapping[str, Tensor]) -> EBSeg:
+    """The model with the tensors of a file: the one way from stored weights to computing ones."""
+    ebseg = build(config, classes, seed=None)
+    _refuse_misfits(ebseg.state_dict(), tensors)
+    wide = {
+        name: tensor.float() if tensor.dtype == torch.float16 else tensor for name, tensor in tensors.items()
+    }
+    ebseg.load_state_dict(wide, strict=True, assign=True)
+    return ebseg.eval()
 
 
 def _refuse_misfits(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:

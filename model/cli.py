@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from model.files import Progress
     from model.manifest import Manifest
 
-VARIANTS = ("tiny", "base", "large")  # the keys of model.config.VARIANTS, which needs torch
+# the keys of model.config.VARIANTS, which needs torch
+VARIANTS = ("tiny", "base", "large", "tiny-swin-t", "tiny-swin-b", "base-swin-t", "base-swin-b")
 OUT_HELP = "folder to make, ending in NAME/VERSION as in registry/ebseg-base/1"
 JSON_HELP = "print one JSON object and nothing else on standard output"
 
@@ -56,11 +57,18 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
         inspect,
         "verify a checkpoint folder and print what is inside",
         """
+  ebseg inspect
   ebseg inspect registry/ebseg-base/1
   ebseg inspect registry/ebseg-base/1 --json
 """,
     )
-    parser.add_argument("directory", type=Path, metavar="DIR", help="checkpoint folder")
+    parser.add_argument(
+        "directory",
+        type=Path,
+        nargs="?",
+        metavar="DIR",
+        help="checkpoint folder (default: the EBSeg-tiny that comes with ebseg)",
+    )
     parser.add_argument("--json", action="store_true", help=JSON_HELP)
 
     parser = add_command(
@@ -127,9 +135,11 @@ def import_released(args: argparse.Namespace) -> int:
 def inspect(args: argparse.Namespace) -> int:
     """`ebseg inspect`."""
     from model.checkpoint import load
+    from model.packaged import packaged_checkpoint
 
+    directory = args.directory or packaged_checkpoint()
     with _progress() as progress:
-        loaded = load(args.directory, progress=progress)
+        loaded = load(directory, progress=progress)
     if args.json:
         print(json.dumps(_summary(loaded)))
     else:
@@ -234,6 +244,7 @@ def _print_table(loaded: "LoadedCheckpoint") -> None:
         "text digest": manifest.text_digest,
         "parent": manifest.parent or "none",
         "created": manifest.created,
+        "folder": loaded.directory,
         "parameters": "{total:,}, of them trained {trained:,}".format(**summary["parameters"]),
         "training classes": summary["training_classes"],
         "picture size": f"short side {config.short_side}, long side at most {config.long_side}",
@@ -247,7 +258,7 @@ def _print_table(loaded: "LoadedCheckpoint") -> None:
         "files": f"{sum(entry.bytes for entry in manifest.files.values()):,} bytes",
         **{f"  {name}": f"{entry.bytes:,} bytes" for name, entry in manifest.files.items()},
         "metrics": "" if loaded.metrics else "none",
-        **{f"  {name}": value for name, value in loaded.metrics.items()},
+        **{f"  {name}": _told(value) for name, value in loaded.metrics.items()},
         "notes": "" if manifest.training else "none",
         **{f"  {name}": value for name, value in manifest.training.items()},
     }
@@ -258,6 +269,13 @@ def _print_table(loaded: "LoadedCheckpoint") -> None:
     for key, value in rows.items():
         table.add_row(key, str(value))
     console.print(table)
+
+
+def _told(metric: Any) -> str:
+    """A metric in a cell: scores of every class would be no table any more."""
+    if isinstance(metric, list | dict):
+        return f"{len(metric)} entries, which --json prints"
+    return f"{metric:.2f}" if isinstance(metric, float) else str(metric)
 
 
 @contextmanager

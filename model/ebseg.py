@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model import clip_image, sam_encoder
+from model import clip_image
 from model.balance import Balance, class_probabilities
 from model.clip_image import ClipFeatures, ClipImageEncoder
 from model.clip_text import ClipTextEncoder
@@ -23,6 +23,7 @@ from model.layers import at_least_float32, resize
 from model.mask_attention import MaskAttention
 from model.pixel_decoder import PixelDecoder
 from model.sam_encoder import SamEncoder
+from model.swin_encoder import SwinEncoder
 from model.templates import VILD
 from model.transformer_decoder import TransformerDecoder
 from model.vocabulary import TrainingClasses, Vocabulary
@@ -81,7 +82,7 @@ class EBSeg(nn.Module):
     Args:
         config: sizes and default balancing.
         training_classes: the classes that the weights were trained on.
-        backbone: SAM's image encoder.
+        backbone: the image backbone, SAM's image encoder or a Swin.
         clip_image, clip_text, mask_attention: CLIP's towers; the image tower's last blocks are the
             mask attention's.
         fusion, pixel_decoder, transformer_decoder: what is trained.
@@ -93,7 +94,7 @@ class EBSeg(nn.Module):
         *,
         config: EBSegConfig,
         training_classes: TrainingClasses,
-        backbone: SamEncoder,
+        backbone: SamEncoder | SwinEncoder,
         clip_image: ClipImageEncoder,
         clip_text: ClipTextEncoder,
         fusion: Fusion,
@@ -183,13 +184,17 @@ class EBSeg(nn.Module):
             PictureError: another shape or type.
         """
         levels, clip, padded = self._encode(images, surgery=False)
-        maps, mask_features = self.pixel_decoder(levels, padded)
         decoder = self.transformer_decoder
+        # Under autocast too, the pixel decoder and what reads masks off its features stay float32: deformable
+        # attention loses accuracy in half precision, and sums over a mask pass float16's range.
+        with torch.autocast(self.device.type, enabled=False):
+            maps, mask_features = self.pixel_decoder(levels, padded)
+        normed_by_stage = decoder(maps, mask_features, all_stages=True)
+        with torch.autocast(self.device.type, enabled=False):
+            dtype = decoder.query_features.dtype
+            outputs = [decoder.read(normed.to(dtype), mask_features) for normed in normed_by_stage]
         size = (mask_features.shape[-2], mask_features.shape[-1])
         bias_features = decoder.bias_features(mask_features)
-        outputs = [
-            decoder.read(normed, mask_features) for normed in decoder(maps, mask_features, all_stages=True)
-        ]
         biases = [
             decoder.attention_bias(output.mask_embeddings, bias_features, size, clip.grid)
             for output in outputs
@@ -279,13 +284,11 @@ class EBSeg(nn.Module):
         images = images.to(self.device)
         height, width = images.shape[-2:]
         padded = (height + -height % STRIDE, width + -width % STRIDE)
-        sam_mean, sam_std = sam_encoder.PIXEL_MEAN, sam_encoder.PIXEL_STD
         clip_mean = tuple(255 * value for value in clip_image.PIXEL_MEAN)
         clip_std = tuple(255 * value for value in clip_image.PIXEL_STD)
         precision = self.background.dtype
-        backbone = self.backbone(
-            normalise(images, sam_mean, sam_std, padded, precision).to(self.backbone.pos_embed.dtype)
-        )
+        seen = normalise(images, self.backbone.pixel_mean, self.backbone.pixel_std, padded, precision)
+        backbone = self.backbone(seen.to(next(self.backbone.parameters()).dtype))
         shrunk = F.interpolate(
             normalise(images, clip_mean, clip_std, padded, precision),
             scale_factor=self.config.clip_scale,

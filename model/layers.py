@@ -53,6 +53,21 @@ def join_heads(x_BhND: Tensor) -> Tensor:
     return x_BhND.transpose(1, 2).flatten(2)
 
 
+def split_windows(x_BHWC: Tensor, side: int) -> Tensor:
+    """[B, H, W, C] -> [B * windows, side, side, C]; H and W are multiples of the side."""
+    batch, height, width, channels = x_BHWC.shape
+    x = x_BHWC.reshape(batch, height // side, side, width // side, side, channels)
+    return x.transpose(2, 3).reshape(-1, side, side, channels)
+
+
+def join_windows(windows: Tensor, size: tuple[int, int]) -> Tensor:
+    """The opposite of `split_windows`, for a padded grid of `size`."""
+    side, channels = windows.shape[1], windows.shape[3]
+    down, across = size[0] // side, size[1] // side
+    x = windows.reshape(-1, down, across, side, side, channels)
+    return x.transpose(2, 3).reshape(-1, size[0], size[1], channels)
+
+
 def prefers_products(x: Tensor) -> bool:
     """Whether attention is faster as plain matrix products: in half precision on a CPU.
 

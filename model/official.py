@@ -75,7 +75,15 @@ SURGERY_NAMES = {
 
 
 def official_names(ebseg: EBSeg) -> dict[str, str]:
-    """{our tensor's name: its official name}, for every tensor of the model."""
+    """{our tensor's name: its official name}, for every tensor of the model.
+
+    Raises:
+        CheckpointError: the model's image backbone is not SAM, the only one of the official code.
+    """
+    if ebseg.config.swin is not None:
+        raise CheckpointError(
+            f"the official code has SAM as its image backbone, and the variant {ebseg.config.variant} has not"
+        )
     return {name: _official_name(name, ebseg.config.surgery_start) for name in ebseg.state_dict()}
 
 
@@ -123,7 +131,7 @@ def load_official(
     context = VARIANTS[variant].clip.context_length
     wanted[CAUSAL_MASK] = torch.Size([context, context])
     wanted[CLASS_WEIGHTS] = torch.Size([len(training_classes.classes) + 1])
-    _check_names_and_shapes(state_dict, wanted)
+    check_tensors(state_dict, wanted)
     for copy, original in COPIES.items():
         if not torch.equal(state_dict[copy], state_dict[original]):
             raise CheckpointError(f"tensor {copy} is not the copy of {original} that it should be")
@@ -158,7 +166,8 @@ def _causal_mask(context: int) -> Tensor:
     return torch.full((context, context), float("-inf")).triu(1)
 
 
-def _check_names_and_shapes(state_dict: Mapping[str, Tensor], wanted: Mapping[str, torch.Size]) -> None:
+def check_tensors(state_dict: Mapping[str, Tensor], wanted: Mapping[str, torch.Size]) -> None:
+    """Raises CheckpointError unless the names and shapes are the wanted ones; it names the first misfits."""
     missing = [name for name in wanted if name not in state_dict]
     extra = [name for name in state_dict if name not in wanted]
     misshapen = [

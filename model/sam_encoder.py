@@ -13,8 +13,10 @@ from model.layers import (
     ShapeCache,
     at_least_float32,
     join_heads,
+    join_windows,
     prefers_products,
     resize_table,
+    split_windows,
 )
 
 PIXEL_MEAN = (123.675, 116.28, 103.53)  # of pixels in 0..255, from SAM
@@ -26,11 +28,16 @@ LOGITS_AT_ONCE = 2**24  # attention logits held at a time: bounds the memory of 
 class SamEncoder(nn.Module):
     """SAM's vision transformer.
 
+    Attributes:
+        pixel_mean, pixel_std: of pixels in 0..255, for the normalisation of pictures.
+
     Args:
         patch_embed, pos_embed, blocks: parts of a segment_anything `ImageEncoderViT`; the position
             table is [1, g, g, C].
         global_blocks: blocks whose outputs are wanted.
     """
+
+    pixel_mean, pixel_std = PIXEL_MEAN, PIXEL_STD
 
     def __init__(
         self,
@@ -75,8 +82,8 @@ class SamEncoder(nn.Module):
             bottom, right = -height % side, -width % side
             qkv = F.linear(x_BHWC, attention.qkv.weight)
             qkv = F.pad(qkv, (0, 0, 0, right, 0, bottom)) + attention.qkv.bias
-            windows = self._attend(attention, _split_windows(qkv, side), index)
-            joined = _join_windows(windows, (height + bottom, width + right))
+            windows = self._attend(attention, split_windows(qkv, side), index)
+            joined = join_windows(windows, (height + bottom, width + right))
             mixed = joined[:, :height, :width].contiguous()  # a strided input costs linear dearly
         out: Tensor = attention.proj(mixed)
         return out
@@ -112,21 +119,6 @@ class SamEncoder(nn.Module):
             return resized[place[:, None] - place + size - 1]
 
         return self._relative.get(key, table, compute)
-
-
-def _split_windows(x_BHWC: Tensor, side: int) -> Tensor:
-    """[B, H, W, C] -> [B * windows, side, side, C]; H and W are multiples of the side."""
-    batch, height, width, channels = x_BHWC.shape
-    x = x_BHWC.reshape(batch, height // side, side, width // side, side, channels)
-    return x.transpose(2, 3).reshape(-1, side, side, channels)
-
-
-def _join_windows(windows: Tensor, size: tuple[int, int]) -> Tensor:
-    """The opposite of `_split_windows`, for a padded grid of `size`."""
-    side, channels = windows.shape[1], windows.shape[3]
-    down, across = size[0] // side, size[1] // side
-    x = windows.reshape(-1, down, across, side, side, channels)
-    return x.transpose(2, 3).reshape(-1, size[0], size[1], channels)
 
 
 def _attend_with_bias(q: Tensor, k: Tensor, v: Tensor, by_row: Tensor, by_column: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Torch files, read and written for the official code's sake only: `ebseg import` and `ebseg export`.
+"""Torch files, for the sake of other people's weights: `ebseg import`, `ebseg export`, `ebseg encoders`.
 
 The rest of the project never touches one. Reading runs torch's restricted unpickler, which builds
 tensors and plain containers and calls nothing.
@@ -11,6 +11,7 @@ import uuid
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,6 +25,35 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: no such file, no torch file, truncated, or other things inside than tensors.
     """
+    content = read_content(path)
+    if not isinstance(content, dict) or "model" not in content:
+        keys = f" with {list(content)[:5]}" if isinstance(content, dict) else ""
+        raise CheckpointError(
+            f'{path} must hold {{"model": state_dict}}, not a {type(content).__name__}{keys}'
+        )
+    return tensors_of(content["model"], f'{path}: "model"')
+
+
+def tensors_of(content: Any, what: str) -> dict[str, Tensor]:
+    """The content as {name: tensor}.
+
+    Raises:
+        CheckpointError: it is something else; the message begins with `what`.
+    """
+    if not isinstance(content, dict) or not content:
+        raise CheckpointError(f"{what} must be a state_dict, found: {type(content).__name__}")
+    for name, tensor in content.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+            raise CheckpointError(f"{what} holds {name!r}, a {type(tensor).__name__} and no tensor")
+    return dict(content)
+
+
+def read_content(path: Path) -> Any:
+    """Reads whatever a torch file holds of tensors and plain containers; tensors stay mapped from it.
+
+    Raises:
+        CheckpointError: no such file, no torch file, truncated, or other things inside.
+    """
     try:
         with open(path, "rb") as file:
             begins_as_zip = file.read(4) == b"PK\x03\x04"
@@ -34,7 +64,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             raise CheckpointError(f"{path} is damaged: the end of the file is missing, copy it again")
         raise CheckpointError(f"{path} is not a torch file (of torch 1.6 or later)")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(f"{path} is refused: {_refusal(str(error))}") from None
     except OSError as error:
@@ -43,18 +73,6 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         # torch raises whatever its parser stumbles over; its first line is the one that tells
         reason = (str(error).splitlines() or [""])[0]
         raise CheckpointError(f"{path} is not a torch file, or is damaged: {reason}") from None
-    if not isinstance(content, dict) or "model" not in content:
-        keys = f" with {list(content)[:5]}" if isinstance(content, dict) else ""
-        raise CheckpointError(
-            f'{path} must hold {{"model": state_dict}}, not a {type(content).__name__}{keys}'
-        )
-    tensors = content["model"]
-    if not isinstance(tensors, dict) or not tensors:
-        raise CheckpointError(f'{path}: "model" must be a state_dict, found: {type(tensors).__name__}')
-    for name, tensor in tensors.items():
-        if not isinstance(name, str) or not isinstance(tensor, Tensor):
-            raise CheckpointError(f'{path}: "model" holds {name!r}, a {type(tensor).__name__} and no tensor')
-    return dict(tensors)
 
 
 def refuse_existing(path: Path) -> None:

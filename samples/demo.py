@@ -1,4 +1,4 @@
-"""What `make demo` runs: start the service, segment a photograph over HTTP, stop the service."""
+"""What `make demo` runs: start the service, segment sample scenes over HTTP, stop the service."""
 
 import argparse
 import base64
@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,27 @@ import httpx
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from sheet import Entry, contact_sheet
 
-PHOTOGRAPH = Path(__file__).parent / "coffee.jpg"
-CLASSES = "cup, saucer, spoon, coffee, dining table"
+from model.errors import CheckpointError
+from model.packaged import packaged_checkpoint
+
+# What is asked for in each scene: classes that it shows, then some that it does not show.
+SCENES = {
+    "village": (
+        ("house", "tree", "mushroom", "kite", "clouds", "corn field", "leaves"),
+        ("car", "snow", "brick wall"),
+    ),
+    "harbour": (("boat", "fish", "water", "starry sky", "forest"), ("sand", "tent", "butterfly")),
+    "street": (
+        ("clock", "roof tiles", "floor tiles", "brick wall", "lattice", "clouds"),
+        ("stone wall", "umbrella", "net"),
+    ),
+    "room": (
+        ("cactus", "balloon", "clock", "planks", "floor tiles", "checked cloth", "clouds"),
+        ("lamp", "wallpaper", "striped cloth"),
+    ),
+}
 READY_SECONDS = 120.0
 STOP_SECONDS = 40.0  # the service itself gives running requests 30
 ANSWER_SECONDS = 60.0
@@ -26,6 +45,14 @@ ANSWER_SECONDS = 60.0
 
 class DemoError(Exception):
     """The demo cannot go on; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """A picture to send, and the classes to ask for."""
+
+    picture: Path
+    classes: tuple[str, ...]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -37,16 +64,20 @@ def main(argv: list[str] | None = None) -> int:
         signal.signal(number, lambda number, frame: sys.exit(128 + number))
     args.out.mkdir(parents=True, exist_ok=True)
     try:
-        with running_service(args.checkpoint, args.out / "service.log", console) as url:
-            answer = segment(url, args.picture, args.classes)
-            show(answer, console)
-            for path in write(answer, args.out):
-                console.print(f"wrote {escape(str(path))}")
+        checkpoint = args.checkpoint or packaged_checkpoint()
+        with running_service(checkpoint, args.out / "service.log", console) as url:
+            entries = []
+            for scene in scenes(args):
+                answer = segment(url, scene)
+                show(scene, answer, console)
+                entries.append(write(scene, answer, args.out))
+            contact_sheet(entries).save(args.out / "demo.png")
+        console.print(f"masks and overlays are in {escape(str(args.out))}, all of it in demo.png")
         console.print("the service has stopped")
     except KeyboardInterrupt:
         console.print("interrupted; the service has stopped")
         return 130
-    except (DemoError, httpx.HTTPError, OSError) as error:
+    except (DemoError, CheckpointError, httpx.HTTPError, OSError) as error:
         print(f"demo: error: {error}", file=sys.stderr)
         return 1
     return 0
@@ -55,11 +86,31 @@ def main(argv: list[str] | None = None) -> int:
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The demo's command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--checkpoint", type=Path, metavar="DIR", required=True, help="checkpoint to serve")
-    parser.add_argument("--picture", type=Path, metavar="FILE", default=PHOTOGRAPH, help="picture to send")
-    parser.add_argument("--classes", default=CLASSES, help=f"class names, with commas (default: {CLASSES})")
-    parser.add_argument("--out", type=Path, metavar="DIR", default=Path("out"), help="folder for the results")
-    return parser.parse_args(argv)
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        metavar="DIR",
+        help="checkpoint to serve (default: the one ebseg comes with)",
+    )
+    parser.add_argument(
+        "--picture", type=Path, metavar="FILE", help="picture to send (default: the sample scenes)"
+    )
+    parser.add_argument("--classes", metavar="NAMES", help='its class names, such as "sky, tree, road"')
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", default=Path("out"), help="folder for the results (default: out)"
+    )
+    args = parser.parse_args(argv)
+    if (args.picture is None) != (args.classes is None):
+        parser.error("--picture and --classes go together: the sample scenes have classes of their own")
+    return args
+
+
+def scenes(args: argparse.Namespace) -> list[Scene]:
+    """What the command line asks for."""
+    if args.picture is not None:
+        return [Scene(args.picture, tuple(name.strip() for name in args.classes.split(",")))]
+    folder = Path(__file__).parent
+    return [Scene(folder / f"{name}.jpg", shown + absent) for name, (shown, absent) in SCENES.items()]
 
 
 @contextmanager
@@ -147,17 +198,17 @@ def tail(log: Path) -> str:
     return "".join(f"\n  {line}" for line in [f"last lines of {log}:", *lines])
 
 
-def segment(url: str, picture: Path, classes: str) -> dict[str, Any]:
+def segment(url: str, scene: Scene) -> dict[str, Any]:
     """The answer to one request.
 
     Raises:
         DemoError: the service refused; the message holds what it said.
     """
-    request = {"classes": [name.strip() for name in classes.split(",")], "outputs": ["png", "overlay"]}
+    request = {"classes": scene.classes, "outputs": ["png", "overlay"]}
     try:
         response = httpx.post(
             f"{url}/v1/segment",
-            files={"image": (picture.name, picture.read_bytes())},
+            files={"image": (scene.picture.name, scene.picture.read_bytes())},
             data={"request": json.dumps(request)},
             timeout=ANSWER_SECONDS,
         )
@@ -169,10 +220,11 @@ def segment(url: str, picture: Path, classes: str) -> dict[str, Any]:
     return answer
 
 
-def show(answer: dict[str, Any], console: Console) -> None:
+def show(scene: Scene, answer: dict[str, Any], console: Console) -> None:
     """Prints the answer as a table."""
     model, size, timings = answer["model"], answer["size"], answer["timings_ms"]
-    table = Table(title=f"{model['name']} {model['version']}, {size['width']} x {size['height']} pixels")
+    title = f"{scene.picture.name}, {size['width']} x {size['height']}, {model['name']}/{model['version']}"
+    table = Table(title=escape(title))
     table.add_column("class")
     table.add_column("colour")
     table.add_column("share", justify="right")
@@ -196,14 +248,13 @@ def show(answer: dict[str, Any], console: Console) -> None:
         )
 
 
-def write(answer: dict[str, Any], folder: Path) -> list[Path]:
-    """Writes mask and overlay; their paths."""
-    paths = []
-    for part, name in (("png", "mask.png"), ("overlay", "overlay.webp")):
-        path = folder / name
-        path.write_bytes(base64.b64decode(answer[part]))
-        paths.append(path)
-    return paths
+def write(scene: Scene, answer: dict[str, Any], folder: Path) -> Entry:
+    """Writes mask and overlay; what the contact sheet shows of them."""
+    name, overlay = scene.picture.stem, base64.b64decode(answer["overlay"])
+    (folder / f"{name}-mask.png").write_bytes(base64.b64decode(answer["png"]))
+    (folder / f"{name}-overlay.webp").write_bytes(overlay)
+    classes = [(entry["name"], entry["color"], entry["fraction"]) for entry in answer["classes"]]
+    return Entry(name, scene.picture.read_bytes(), overlay, classes)
 
 
 if __name__ == "__main__":

@@ -70,12 +70,12 @@ def torch_engine(settings: Settings, *, verify_digests: bool = True) -> TorchEng
     """The engine that the settings describe.
 
     Raises:
-        SettingsError: no checkpoint is set.
+        CheckpointError: none is set, and the package holds none.
     """
     return TorchEngine(
         partial(
             load_segmenter,
-            settings.required_checkpoint(),
+            settings.checkpoint_folder(),
             device=settings.device,
             dtype=settings.dtype,
             verify_digests=verify_digests,

@@ -15,18 +15,20 @@ from service.options import OPTIONS
 UNUSABLE = 2  # exit code of wrong usage and unusable input
 
 SERVE_EXAMPLES = """
+  ebseg serve
   ebseg serve --checkpoint registry/ebseg-base/1
   ebseg serve --checkpoint registry/ebseg-base/1 --host 0.0.0.0 --port 9000 --max-pending 16
   EBSEG_CHECKPOINT=registry/ebseg-base/1 ebseg serve --config ebseg.toml
   ebseg serve --print-config > ebseg.toml
 
 Then:
-  curl -F image=@photo.jpg -F classes=sky,tree,road http://127.0.0.1:8000/v1/segment
+  curl -F image=@samples/village.jpg -F classes=house,tree,clouds http://127.0.0.1:8000/v1/segment
 """
 SEGMENT_EXAMPLES = """
+  ebseg segment samples/village.jpg --classes "house, tree, clouds" --overlay overlay.png
   ebseg segment photo.jpg --classes "sky, tree, road" --checkpoint registry/ebseg-base/1
-  ebseg segment photo.jpg --vocabulary ade20k-150 --out mask.png --overlay overlay.png
-  ebseg segment photo.jpg --classes "cat, sofa" --threshold 0.3 --json
+  ebseg segment photo.jpg --vocabulary ade20k-150 --checkpoint registry/ebseg-base/1 --out mask.png
+  ebseg segment samples/room.jpg --classes "cactus, clock" --threshold 0.3 --json
 """
 
 
@@ -79,7 +81,7 @@ def serve(args: argparse.Namespace) -> int:
         if args.print_config:
             print(to_toml(settings), end="")
             return 0
-        directory = settings.required_checkpoint()
+        directory = settings.checkpoint_folder()
     except SettingsError as error:
         return _complain(error)
 

@@ -54,7 +54,6 @@ def segment_file(
 
     Raises:
         UsageError: a file or its name.
-        SettingsError: no checkpoint.
         ServiceError: the picture or the request.
         ModelError: the classes or the checkpoint.
         OSError: a result cannot be written.
@@ -62,7 +61,7 @@ def segment_file(
     configure("error", "text")
     settle_warnings()
     # whatever can be wrong is looked at before the model is loaded, which takes seconds
-    directory = settings.required_checkpoint()
+    directory = settings.checkpoint_folder()
     _check_target(out, (".png",))
     _check_target(overlay, OVERLAY_SUFFIXES)
     try:

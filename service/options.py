@@ -1,7 +1,7 @@
 """Names and help of the settings, apart from `settings.py` so that `ebseg --help` needs no pydantic."""
 
 OPTIONS: dict[str, str] = {
-    "checkpoint": "folder of the checkpoint to serve",
+    "checkpoint": "folder of the checkpoint to serve; left out, the EBSeg-tiny that comes with ebseg",
     "host": "address to listen on; 0.0.0.0 for all (default: 127.0.0.1)",
     "port": "port to listen on; 0 takes a free one (default: 8000)",
     "max_bytes": "largest request body, bytes (default: 20971520)",

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from model.packaged import packaged_checkpoint
 from model.vocabulary import MAX_CLASSES
 from service.options import OPTIONS
 
@@ -57,19 +58,13 @@ class Settings(BaseSettings):
             )
         return self
 
-    def required_checkpoint(self) -> Path:
-        """The checkpoint's folder.
+    def checkpoint_folder(self) -> Path:
+        """The checkpoint's folder: the one that is set, or else the one that comes with the package.
 
         Raises:
-            SettingsError: none is set.
+            CheckpointError: none is set, and the package holds none.
         """
-        if self.checkpoint is None:
-            raise SettingsError(
-                "no checkpoint is set: give --checkpoint DIR or EBSEG_CHECKPOINT. `ebseg import` makes one "
-                "of released weights, `ebseg init --variant tiny --seed 0 --out DIR/ebseg-tiny/1` an "
-                "untrained one"
-            )
-        return self.checkpoint
+        return packaged_checkpoint() if self.checkpoint is None else self.checkpoint
 
     @classmethod
     def settings_customise_sources(

@@ -16,7 +16,7 @@ from torch import Tensor
 from model.ebseg import StagePredictions
 from training.matcher import Match, MatchingCosts, Target, match, sample_points
 
-__all__ = ["EBSegLoss", "LossResult", "LossWeights", "SscForm", "Target"]
+__all__ = ["BatchTotals", "EBSegLoss", "LossResult", "LossWeights", "SscForm", "Target"]
 
 SscForm = Literal["official", "cosine"]
 Embeddings = Literal["supervised", "mask_attention"]
@@ -47,6 +47,38 @@ class LossResult:
     total: Tensor
     terms: dict[str, Tensor]
     matches: list[list[Match]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BatchTotals:
+    """What the terms of a whole batch are divided by, where the loss is computed part by part.
+
+    With several processes these are means over them: so the mean of the processes' losses, each the sum
+    of its parts' losses, is the loss of the whole batch.
+
+    Attributes:
+        pictures: how many.
+        masks: of all pictures, at least one.
+        matched: queries that get a mask; each picture matches as many as it has masks or queries.
+    """
+
+    pictures: float
+    masks: float
+    matched: float
+
+    @classmethod
+    def of(cls, targets: Sequence[Target], queries: int, device: torch.device) -> "BatchTotals":
+        """Totals of a process's targets and, where there are several processes, of all of theirs.
+
+        Args:
+            targets: all of this process's batch.
+            queries: of the model.
+            device: of the model; the processes' counts are added up there.
+        """
+        counts = [len(target.labels) for target in targets]
+        own = [len(counts), sum(counts), sum(min(queries, count) for count in counts)]
+        pictures, masks, matched = _mean_over_processes([float(value) for value in own], device)
+        return cls(pictures=pictures, masks=max(1.0, masks), matched=matched)
 
 
 class EBSegLoss:
@@ -92,6 +124,9 @@ class EBSegLoss:
         text: Tensor,
         targets: Sequence[Target],
         points: Tensor | None = None,
+        *,
+        totals: BatchTotals | None = None,
+        generators: Sequence[torch.Generator] | None = None,
     ) -> LossResult:
         """Computes the loss.
 
@@ -101,10 +136,15 @@ class EBSegLoss:
             text: unit text embeddings of the training classes, [K, C].
             targets: one a picture.
             points: use these instead of random ones, for matching and for the mask losses, [P, 2].
+            totals: of the batch that these pictures are a part of; left out, they are all of it.
+            generators: one a picture, of its random points, on the model's device; left out, they are
+                torch's own. With them a picture's points do not depend on its company.
         """
         size = stages[0].mask_logits.shape[-2:]
         padded = [_pad(target.masks, (4 * size[0], 4 * size[1])) for target in targets]
-        masks_in_all = _mean_over_processes(sum(len(target.labels) for target in targets), classifier.device)
+        if totals is None:
+            totals = BatchTotals.of(targets, stages[0].mask_logits.shape[1], classifier.device)
+        own: Sequence[torch.Generator | None] = generators or [None] * len(targets)
         terms: dict[str, Tensor] = {}
         matches: list[list[Match]] = []
         for number, stage in enumerate(stages):
@@ -115,34 +155,44 @@ class EBSegLoss:
                     stage.mask_logits[b],
                     target.labels,
                     padded[b],
-                    torch.rand(self.points, 2, device=logits.device) if points is None else points,
+                    _random((self.points, 2), logits.device, generator) if points is None else points,
                     self.costs,
                 )
-                for b, target in enumerate(targets)
+                for b, (target, generator) in enumerate(zip(targets, own, strict=True))
             ]
             matches.append(pairs)
             wanted = _class_targets(logits, pairs, targets)
             other_logits = stage.mask_attention.float() @ classifier.T
-            terms[f"class_supervised/{number}"] = self._class_loss(logits, wanted)
-            terms[f"class_mask_attention/{number}"] = self._class_loss(other_logits, wanted)
-            mask, dice = self._mask_losses(stage.mask_logits, padded, pairs, points)
-            terms[f"mask/{number}"] = self.weights.mask * mask / masks_in_all
-            terms[f"dice/{number}"] = self.weights.dice * dice / masks_in_all
+            terms[f"class_supervised/{number}"] = self._class_loss(logits, wanted, totals)
+            terms[f"class_mask_attention/{number}"] = self._class_loss(other_logits, wanted, totals)
+            mask, dice = self._mask_losses(stage.mask_logits, padded, pairs, points, own)
+            # an unmatched query's mask is in no term, and must not hide that it is no number
+            sound = stage.mask_logits.isfinite().all()
+            terms[f"mask/{number}"] = torch.where(sound, self.weights.mask * mask / totals.masks, torch.nan)
+            terms[f"dice/{number}"] = self.weights.dice * dice / totals.masks
             if self.ssc is not None and number >= len(stages) - self.ssc_stages:
                 for name in self.ssc_embeddings:
                     embeddings = stage.supervised if name == "supervised" else stage.mask_attention
                     term = "ssc" if name == "supervised" else f"ssc_{name}"
-                    loss = ssc_loss(embeddings.float(), text, pairs, targets, self.ssc)
+                    loss = ssc_loss(embeddings.float(), text, pairs, targets, self.ssc, totals.pictures)
                     terms[f"{term}/{number}"] = self.weights.ssc * loss
         return LossResult(total=torch.stack(list(terms.values())).sum(), terms=terms, matches=matches)
 
-    def _class_loss(self, logits_BQK: Tensor, wanted_BQ: Tensor) -> Tensor:
+    def _class_loss(self, logits_BQK: Tensor, wanted_BQ: Tensor, totals: BatchTotals) -> Tensor:
+        """Weighted mean over the batch's queries."""
         weight = logits_BQK.new_ones(logits_BQK.shape[-1])
         weight[-1] = self.weights.no_object
-        return self.weights.classes * F.cross_entropy(logits_BQK.transpose(1, 2), wanted_BQ, weight)
+        summed = F.cross_entropy(logits_BQK.transpose(1, 2), wanted_BQ, weight, reduction="sum")
+        unmatched = totals.pictures * logits_BQK.shape[1] - totals.matched
+        return self.weights.classes * summed / (totals.matched + self.weights.no_object * unmatched)
 
     def _mask_losses(
-        self, mask_logits: Tensor, masks: list[Tensor], pairs: list[Match], points: Tensor | None
+        self,
+        mask_logits: Tensor,
+        masks: list[Tensor],
+        pairs: list[Match],
+        points: Tensor | None,
+        generators: Sequence[torch.Generator | None],
     ) -> tuple[Tensor, Tensor]:
         """Sums over matched pairs of binary cross entropy (mean over points) and of dice."""
         predicted = torch.cat([mask_logits[b, queries] for b, (queries, _) in enumerate(pairs)]).float()
@@ -150,7 +200,11 @@ class EBSegLoss:
         if not len(predicted):
             return mask_logits.sum() * 0, mask_logits.sum() * 0
         with torch.no_grad():
-            places = self._uncertain_points(predicted) if points is None else points
+            if points is None:
+                counts = [len(queries) for queries, _ in pairs]
+                places = self._uncertain_points(predicted, counts, generators)
+            else:
+                places = points
             labels = sample_points(wanted, places)
         logits = sample_points(predicted, places)
         cross_entropy = F.binary_cross_entropy_with_logits(logits, labels, reduction="none").mean(1)
@@ -159,24 +213,49 @@ class EBSegLoss:
         dice = 1 - (overlap + 1) / (inside.sum(1) + labels.sum(1) + 1)
         return cross_entropy.sum(), dice.sum()
 
-    def _uncertain_points(self, logits_mHW: Tensor) -> Tensor:
-        """Points where the masks are least sure, and some random ones, [m, P, 2] (PointRend's way)."""
-        count = len(logits_mHW)
-        tried = torch.rand(count, int(self.points * self.oversample), 2, device=logits_mHW.device)
-        sure = sample_points(logits_mHW, tried).abs()
+    def _uncertain_points(
+        self, logits_mHW: Tensor, counts: Sequence[int], generators: Sequence[torch.Generator | None]
+    ) -> Tensor:
+        """Points where the masks are least sure, and some random ones, [m, P, 2] (PointRend's way).
+
+        Args:
+            logits_mHW: of all pictures' matched queries.
+            counts: how many are of each picture.
+            generators: of each picture.
+        """
         most = int(self.points * self.uncertain)
-        least_sure = sure.topk(most, 1, largest=False).indices
+
+        def random(points: int) -> Tensor:
+            parts = zip(counts, generators, strict=True)
+            return torch.cat([_random((count, points, 2), logits_mHW.device, own) for count, own in parts])
+
+        tried = random(int(self.points * self.oversample))
+        sure = sample_points(logits_mHW, tried).abs()
+        least_sure = _smallest(sure, most)
         chosen = tried.gather(1, least_sure[..., None].expand(-1, -1, 2))
-        rest = torch.rand(count, self.points - most, 2, device=logits_mHW.device)
-        return torch.cat([chosen, rest], 1)
+        return torch.cat([chosen, random(self.points - most)], 1)
+
+
+def _smallest(values_mP: Tensor, count: int) -> Tensor:
+    """Places of the smallest values of each row, in no order, int64 [m, count]."""
+    if values_mP.device.type == "cpu":  # numpy's partition is vectorised: a twelfth of topk's time
+        order = values_mP.numpy().argpartition(max(0, count - 1), axis=1)
+        return torch.from_numpy(order[:, :count])
+    return values_mP.topk(count, 1, largest=False, sorted=False).indices
 
 
 def ssc_loss(
-    embeddings_BQC: Tensor, text: Tensor, pairs: list[Match], targets: Sequence[Target], form: SscForm
+    embeddings_BQC: Tensor,
+    text: Tensor,
+    pairs: list[Match],
+    targets: Sequence[Target],
+    form: SscForm,
+    pictures: float | None = None,
 ) -> Tensor:
     """Semantic structure consistency (Eq. 4-6), mean over pictures; one without masks counts as 0.
 
     The matched queries' similarities to each other are held against their classes' text similarities.
+    `pictures` is the number that the mean is taken over, where these are a part of the batch.
     """
     losses = [embeddings_BQC.sum() * 0]
     for embeddings, (queries, chosen), target in zip(embeddings_BQC, pairs, targets, strict=True):
@@ -185,7 +264,7 @@ def ssc_loss(
             own = F.normalize(own, dim=-1) if form == "cosine" else own
             words = F.normalize(text[target.labels[chosen]], dim=-1)
             losses.append(F.mse_loss(own @ own.T, words @ words.T))
-    return torch.stack(losses).sum() / len(embeddings_BQC)
+    return torch.stack(losses).sum() / (pictures or len(embeddings_BQC))
 
 
 def _class_targets(logits_BQK: Tensor, pairs: list[Match], targets: Sequence[Target]) -> Tensor:
@@ -202,11 +281,15 @@ def _pad(masks: Tensor, size: tuple[int, int]) -> Tensor:
     return F.pad(masks.float(), (0, right, 0, bottom))
 
 
-def _mean_over_processes(count: int, device: torch.device) -> float:
-    """Masks of a process on average, at least one, so that the processes' losses add up to the batch's."""
-    total = torch.tensor([float(count)], device=device)
-    processes = 1
-    if dist.is_available() and dist.is_initialized():
-        dist.all_reduce(total)
-        processes = dist.get_world_size()
-    return max(1.0, total.item() / processes)
+def _random(shape: tuple[int, ...], device: torch.device, generator: torch.Generator | None) -> Tensor:
+    return torch.rand(shape, device=device, generator=generator)
+
+
+def _mean_over_processes(values: list[float], device: torch.device) -> list[float]:
+    """Each value's mean over the processes."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return values
+    total = torch.tensor(values, dtype=torch.float64, device=device)
+    dist.all_reduce(total)
+    means: list[float] = (total / dist.get_world_size()).tolist()
+    return means

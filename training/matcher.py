@@ -24,6 +24,7 @@ class Target:
     masks: Tensor
 
 
+NO_NUMBER = 1e30  # cost of a pair whose cost is not finite
 Match = tuple[Tensor, Tensor]  # queries and the masks that they are matched with, int64, equally long
 
 
@@ -43,8 +44,8 @@ def sample_points(maps: Tensor, points: Tensor) -> Tensor:
         maps: [N, H, W].
         points: (x, y) in 0..1 of the map, [P, 2] for all maps alike or [N, P, 2].
     """
-    if points.dim() == 2:
-        points = points.expand(len(maps), -1, -1)
+    if points.dim() == 2:  # the maps as channels of one, whose places are worked out once
+        return F.grid_sample(maps[None], 2 * points[None, :, None] - 1, align_corners=False)[0, :, :, 0]
     grid = 2 * points[:, :, None] - 1
     return F.grid_sample(maps[:, None], grid, align_corners=False)[:, 0, :, 0]
 
@@ -74,11 +75,15 @@ def match(
     predicted = sample_points(mask_logits.float(), points)
     wanted = sample_points(masks, points)
     cost_class = -class_logits.float().softmax(-1)[:, labels]
-    # binary cross entropy of every pair: softplus(-x) where the mask is, softplus(x) elsewhere
-    cost_mask = (F.softplus(-predicted) @ wanted.T + F.softplus(predicted) @ (1 - wanted).T) / len(points)
+    # Binary cross entropy of every pair: softplus(-x) where the mask is, softplus(x) elsewhere; the two
+    # differ by x. Softplus by log instead of log1p takes a fifth of the time, and is off by 1e-7 at most.
+    outside = predicted.clamp(min=0) + (1 + (-predicted.abs()).exp()).log()
+    cost_mask = (outside.sum(1, keepdim=True) - predicted @ wanted.T) / len(points)
     inside = predicted.sigmoid()
     overlap = 2 * inside @ wanted.T
     cost_dice = 1 - (overlap + 1) / (inside.sum(1)[:, None] + wanted.sum(1) + 1)
     cost = costs.classes * cost_class + costs.mask * cost_mask + costs.dice * cost_dice
+    # what is no number is matched last; the loss, which is none either then, tells of it
+    cost = cost.nan_to_num(nan=NO_NUMBER, posinf=NO_NUMBER, neginf=NO_NUMBER)
     queries, targets = linear_sum_assignment(cost.cpu().numpy())
     return torch.from_numpy(queries).to(labels.device), torch.from_numpy(targets).to(labels.device)

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
-INIT = "ebseg init --variant tiny --seed 0 --out registry/ebseg-tiny/1"  # as the README has it
+# what the documents make before they use it
+INIT = "ebseg init --variant tiny --seed 0 --out registry/ebseg-tiny/1"
+HELD_OUT = "ebseg storybook data/held-out --train 0 --val 20 --seed 77"
 
 
 @pytest.fixture(scope="session")
@@ -21,14 +23,16 @@ def environment() -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def workspace(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Path:
-    """A folder that looks like the repository's to the README's commands, with the checkpoint they make."""
+    """A folder that looks like the repository's to the documents' commands, with what they make first."""
     folder = tmp_path_factory.mktemp("workspace")
     shutil.copytree(ROOT / "samples", folder / "samples")
-    subprocess.run(INIT.split(), cwd=folder, env=environment, check=True, timeout=120)
+    shutil.copytree(ROOT / "model" / "pretrained", folder / "model" / "pretrained")
+    for command in (INIT, HELD_OUT):
+        subprocess.run(command.split(), cwd=folder, env=environment, check=True, timeout=120)
     return folder
 
 
 @pytest.fixture(scope="session")
-def checkpoint(workspace: Path) -> Path:
+def untrained(workspace: Path) -> Path:
     """An untrained tiny checkpoint."""
     return workspace / "registry" / "ebseg-tiny" / "1"

@@ -5,6 +5,7 @@ import torch
 
 from model import VARIANTS, EBSeg, EBSegConfig, TrainingClasses
 from model.build import build
+from model.config import SamConfig, TransformerDecoderConfig
 
 
 @pytest.fixture(scope="session")
@@ -16,12 +17,18 @@ def tiny() -> EBSeg:
 @pytest.fixture(scope="session")
 def uneven_config() -> EBSegConfig:
     """As small as tiny, and with what tiny has not: local windows that do not fill the grid, a CLIP
-    input that loses an edge, and as few queries as will do."""
+    scale that no size comes out even with, all nine decoder layers, and as few queries as will do.
+
+    All of its encoders' and decoder's sizes stand here, so that its numbers stay when tiny changes.
+    """
     tiny = VARIANTS["tiny"]
     return dataclasses.replace(
         tiny,
-        sam=dataclasses.replace(tiny.sam, layers=6, window=5, global_blocks=(1, 2, 4, 5)),
-        transformer_decoder=dataclasses.replace(tiny.transformer_decoder, queries=12),
+        clip=dataclasses.replace(tiny.clip, text_width=96, text_heads=4),
+        sam=SamConfig(
+            image_size=256, patch_size=16, width=96, layers=6, heads=4, window=5, global_blocks=(1, 2, 4, 5)
+        ),
+        transformer_decoder=TransformerDecoderConfig(layers=9, heads=4, queries=12, feed_forward=256),
         clip_scale=0.7,
     )
 

@@ -81,6 +81,7 @@ class PlainEncoders:
     def sam(self, images: Tensor) -> list[Tensor]:
         """Outputs of the global blocks, [B, C, rows, columns]."""
         config = self.config.sam
+        assert config is not None
         x = self.conv(images, "backbone.patch_embed.proj", stride=config.patch_size)
         x = x + bicubic(self.weights["backbone.pos_embed"].permute(0, 3, 1, 2), sizes(x))
         x = x.permute(0, 2, 3, 1)
@@ -112,6 +113,7 @@ class PlainEncoders:
 
     def sam_window(self, x: Tensor, name: str) -> Tensor:
         """Attention with a bias of query times distance vector, pair by pair of rows and of columns."""
+        assert self.config.sam is not None
         heads = self.config.sam.heads
         batch, height, width, _ = x.shape
         q, k, v = self.linear(x.flatten(1, 2), f"{name}.qkv").chunk(3, -1)

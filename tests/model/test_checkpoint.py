@@ -232,7 +232,7 @@ def _other(tensors: dict[str, Tensor]) -> None:
     [
         (_nan, "fusion.layers.0.conv.weight holds NaN or infinity"),
         (_infinite, "background holds NaN or infinity"),
-        (_transposed, rf"{BIG_TENSOR} has shape \[96, 16\], not \[16, 96\]"),
+        (_transposed, rf"{BIG_TENSOR} has shape \[64, 16\], not \[16, 64\]"),
         (_integer, f"{BIG_TENSOR} is torch.int32, not torch.float32"),
         (_lost, "missing background"),
         (_added, "unexpected optimizer.step"),

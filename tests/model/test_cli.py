@@ -217,7 +217,7 @@ def test_inspect_prints_a_table(run: Command, untrained: Path) -> None:
     ]
     assert f"model.safetensors {manifest.files['model.safetensors'].bytes:,} bytes" in rows
     assert "training classes 171" in rows
-    assert "picture size short side 128, long side at most 512" in rows
+    assert "picture size short side 192, long side at most 768" in rows
     assert "balance geometric" in rows
     assert "trained classes supervised 0.21, mask attention 0.7, frozen 0.09" in rows
     assert "metrics none" in rows
@@ -234,7 +234,7 @@ def test_inspect_as_json(run: Command, untrained: Path) -> None:
     assert 0 < found.json["parameters"]["trained"] < found.json["parameters"]["total"]
     assert found.json["untrained"] is True
     assert found.json["training_classes"] == 171
-    assert found.json["config"]["short_side"] == 128
+    assert found.json["config"]["short_side"] == 192
 
 
 def test_inspect_refuses_what_is_damaged(run: Command, untrained: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 import model
 from model import VARIANTS, Balance, CheckpointError, EBSegConfig, Weights
-from model.config import ClipConfig, PixelDecoderConfig, SamConfig, TransformerDecoderConfig
+from model.config import ClipConfig, PixelDecoderConfig, SamConfig, SwinConfig, TransformerDecoderConfig
 
 PARTS = ("clip", "sam", "pixel_decoder", "transformer_decoder")
 
@@ -68,7 +68,7 @@ def test_numbers_of_the_released_models() -> None:
 # --- refused
 
 
-@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(EBSegConfig)])
+@pytest.mark.parametrize("field", sorted(values()))
 def test_missing_field(field: str) -> None:
     changed = values()
     del changed[field]
@@ -117,6 +117,16 @@ def test_no_object_at_all(wrong: Any) -> None:
     assert "config" in refused(wrong)
 
 
+def test_one_backbone_exactly() -> None:
+    swin = VARIANTS["tiny-swin-t"].to_dict()["swin"]
+    assert "swin" not in values()  # as it was before there was one, so older files are still read
+    assert EBSegConfig.from_dict(values() | {"swin": None}) == VARIANTS["tiny"]
+    assert "either sam or swin" in refused(values() | {"swin": swin})
+    assert "either sam or swin" in refused(values() | {"sam": None})
+    assert "config.swin" in refused(values() | {"swin": {**swin, "depths": [2, 2, 2]}})
+    assert EBSegConfig.from_dict(values() | {"sam": None, "swin": swin}).backbone_widths == (24, 48, 96, 192)
+
+
 def test_broken_balance() -> None:
     changed = values()
     changed["balance"]["trained"]["frozen"] = 0.9
@@ -131,7 +141,16 @@ def test_broken_balance() -> None:
 
 @pytest.mark.parametrize(
     "part",
-    [EBSegConfig, ClipConfig, SamConfig, PixelDecoderConfig, TransformerDecoderConfig, Balance, Weights],
+    [
+        EBSegConfig,
+        ClipConfig,
+        SamConfig,
+        SwinConfig,
+        PixelDecoderConfig,
+        TransformerDecoderConfig,
+        Balance,
+        Weights,
+    ],
 )
 def test_every_field_is_read_somewhere(part: type) -> None:
     read = set()

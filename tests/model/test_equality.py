@@ -221,7 +221,7 @@ def test_projection_before_resizing(padded: tuple[int, int], uneven: EBSeg, plai
     """Fusion and pixel decoder, against maps resized and added first, and projected then."""
     config = uneven.config
     grid, clip_grid = (padded[0] // 16, padded[1] // 16), (padded[0] // 11, padded[1] // 11)
-    backbone = [noise(2, config.sam.width, *grid, seed=i) for i in range(4)]
+    backbone = [noise(2, config.backbone_widths[i], *grid, seed=i) for i in range(4)]
     clip = [noise(2, config.clip.image_width, *clip_grid, seed=i) for i in range(4, 7)]
     maps, features = plain.pixel_decoder(plain.fused(backbone, clip, padded))
     levels = uneven.fusion([x.float() for x in backbone], [x.float() for x in clip])

@@ -36,10 +36,10 @@ def tensors(ebseg: EBSeg) -> Golden:
 def test_the_same_model_agrees(ebseg: EBSeg, tensors: Golden) -> None:
     assert {name: tuple(tensor.shape) for name, tensor in tensors.items()} == {
         "image": (3, 96, 128),
-        "mask_logits": (1, 32, 24, 32),
-        "supervised": (1, 32, 96),
-        "mask_attention": (1, 32, 96),
-        "frozen": (1, 32, 96),
+        "mask_logits": (1, 24, 24, 32),
+        "supervised": (1, 24, 96),
+        "mask_attention": (1, 24, 96),
+        "frozen": (1, 24, 96),
     }
     assert golden.compare(ebseg, tensors) <= 1e-6
 
@@ -73,8 +73,8 @@ def test_another_activation_is_found(tensors: Golden) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "reason"),
     [
-        ("frozen", torch.full((1, 32, 96), float("nan")), "frozen by nan"),
-        ("frozen", torch.zeros(2), r"frozen has shape \[2\], the model gives \[1, 32, 96\]"),
+        ("frozen", torch.full((1, 24, 96), float("nan")), "frozen by nan"),
+        ("frozen", torch.zeros(2), r"frozen has shape \[2\], the model gives \[1, 24, 96\]"),
         ("image", torch.zeros(2), "pictures must be uint8"),
         ("image", None, "lacks image"),
         ("mask_logits", None, "lacks mask_logits"),

@@ -82,6 +82,7 @@ def test_exact_at_the_size_of_its_tables(theirs: ImageEncoderViT) -> None:
 def test_the_base_variant_is_sam_vit_b() -> None:
     """The published sizes of SAM's ViT-B."""
     sam = VARIANTS["base"].sam
+    assert sam is not None
     assert (sam.width, sam.layers, sam.heads, sam.window) == (768, 12, 12, 14)
     assert sam.global_blocks == (2, 5, 8, 11)
     assert (sam.image_size, sam.patch_size) == (1024, 16)

@@ -76,9 +76,9 @@ def test_prepare(
 
 def test_defaults_are_the_configurations(tiny: EBSeg) -> None:
     segmenter = Segmenter(tiny)
-    assert (segmenter.short_side, segmenter.long_side) == (128, 512)
-    assert segmenter.prepare(array(100, 300)).shape == (3, 128, 384)
-    assert segmenter.prepare(array(100, 500)).shape == (3, 102, 512)
+    assert (segmenter.short_side, segmenter.long_side) == (192, 768)
+    assert segmenter.prepare(array(100, 300)).shape == (3, 192, 576)
+    assert segmenter.prepare(array(100, 500)).shape == (3, 154, 768)
     assert Segmenter(tiny, short_side=64).prepare(array(100, 500)).shape == (3, 64, 320)
     assert Segmenter(tiny, long_side=256).prepare(array(100, 500)).shape == (3, 51, 256)
 

@@ -117,7 +117,7 @@ def assign_twice(ebseg: EBSeg) -> None:
 
 @torch.no_grad()
 def in_place(ebseg: EBSeg) -> None:
-    ebseg.backbone.pos_embed.mul_(1.5)
+    ebseg.get_parameter("backbone.pos_embed").mul_(1.5)
     ebseg.clip_image.positional_embedding.mul_(1.5)
 
 

@@ -1,7 +1,10 @@
 """Starting and giving up."""
 
+from pathlib import Path
+
 import pytest
 
+from model import packaged
 from model.errors import CheckpointError
 from service.app import create_app
 from service.server import listen, run_server
@@ -31,6 +34,7 @@ def test_addresses() -> None:
         listen("203.0.113.7", 0)
 
 
-def test_an_app_needs_a_checkpoint() -> None:
-    with pytest.raises(SettingsError, match="no checkpoint is set"):
+def test_an_app_needs_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packaged, "PRETRAINED", tmp_path)
+    with pytest.raises(CheckpointError, match="comes with ebseg is missing"):
         create_app(settings())

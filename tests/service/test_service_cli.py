@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model.checkpoint import load
+from model import packaged
+from model.checkpoint import load, verify
 from model.errors import CheckpointError, VocabularyError
+from model.packaged import packaged_checkpoint
 from model.segmenter import Segmenter
 from model.vocabulary import Vocabulary
 from service import cli
@@ -119,14 +121,28 @@ def test_errors_of_the_model_are_left_to_main(photo: Path, tmp_path: Path, tiny_
         run("serve", "--checkpoint", tmp_path, "--port", "0")
 
 
-def test_without_a_checkpoint_both_say_how_to_get_one(
+def test_without_a_checkpoint_segment_takes_the_packaged_one(
     photo: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run("segment", photo, "--classes", "sky") == 2
-    assert run("serve") == 2
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 2
-    assert all("ebseg init --variant tiny" in line and "ebseg import" in line for line in lines)
+    assert run("segment", photo, "--classes", "house, mushroom", "--json") == 0
+    answer = json.loads(capsys.readouterr().out)
+    manifest = verify(packaged_checkpoint())
+    assert answer["model"] == {
+        "name": "ebseg-tiny",
+        "version": manifest.version,
+        "digest": manifest.digest,
+        "untrained": False,
+    }
+    assert [item["trained"] for item in answer["classes"]] == [True, False]
+
+
+def test_without_any_checkpoint_both_say_how_to_get_one(
+    photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packaged, "PRETRAINED", tmp_path)
+    for words in (("segment", photo, "--classes", "sky"), ("serve",)):
+        with pytest.raises(CheckpointError, match=r"--checkpoint DIR.*ebseg import"):
+            run(*words)
 
 
 def test_serve_has_every_setting_as_a_flag(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

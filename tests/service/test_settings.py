@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from model import packaged
+from model.errors import CheckpointError
 from service.options import OPTIONS
 from service.settings import Settings, SettingsError, load_settings, to_toml
 
@@ -23,7 +25,7 @@ def test_flags_over_environment_over_file_over_defaults(
     monkeypatch.setenv("EBSEG_MAX_PIXELS", "")  # as an unset variable
     loaded = load_settings({"port": "3"}, file)
     assert (loaded.port, loaded.host, loaded.max_bytes) == (3, "environment", 1)
-    assert loaded.required_checkpoint() == Path("a/b")
+    assert loaded.checkpoint_folder() == Path("a/b")
     assert loaded.max_pixels == 50_000_000
     assert type(loaded) is Settings
 
@@ -50,11 +52,20 @@ def test_unusable_settings_are_named(tmp_path: Path, flags: dict[str, Any], text
         load_settings(flags, file)
 
 
-def test_no_file_and_no_checkpoint(tmp_path: Path) -> None:
+def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="cannot be read"):
         load_settings({}, tmp_path / "nothing.toml")
-    with pytest.raises(SettingsError, match="ebseg init --variant tiny"):
-        load_settings().required_checkpoint()
+
+
+def test_checkpoint_is_the_packaged_one_unless_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packaged, "PRETRAINED", tmp_path)
+    with pytest.raises(CheckpointError, match=r"comes with ebseg is missing.*EBSEG_CHECKPOINT"):
+        load_settings().checkpoint_folder()
+    folder = tmp_path / "ebseg-tiny" / "3"
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text("{}")
+    assert load_settings().checkpoint_folder() == folder
+    assert load_settings({"checkpoint": "x/y"}).checkpoint_folder() == Path("x/y")
 
 
 def test_printed_settings_load_as_the_same(tmp_path: Path) -> None:
@@ -83,5 +94,5 @@ def test_every_setting_is_read_somewhere() -> None:
         and isinstance(node.ctx, ast.Load)
         and (getattr(node.value, "id", None) == "settings" or getattr(node.value, "attr", None) == "settings")
     }
-    by_method = {"checkpoint"} if "required_checkpoint" in read else set()
+    by_method = {"checkpoint"} if "checkpoint_folder" in read else set()
     assert set(Settings.model_fields) <= read | by_method

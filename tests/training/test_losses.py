@@ -12,7 +12,7 @@ from torch import Tensor
 from model.ebseg import StagePredictions
 from model.official import load_official, official_names
 from tests.golden import weights
-from training.losses import EBSegLoss, LossWeights, Target, ssc_loss
+from training.losses import BatchTotals, EBSegLoss, LossWeights, Target, ssc_loss
 from training.matcher import MatchingCosts, match, sample_points
 
 CORNERS = torch.tensor(
@@ -154,9 +154,43 @@ def test_uncertain_points_are_preferred() -> None:
     logits = torch.full((1, 1, 40), SURE)
     logits[..., :4] = 0
     torch.manual_seed(0)
-    chosen = EBSegLoss(points=1000, oversample=10.0)._uncertain_points(logits)
+    chosen = EBSegLoss(points=1000, oversample=10.0)._uncertain_points(logits, [1], [None])
     assert chosen.shape == (1, 1000, 2)
     assert (chosen[..., 0] < 0.1).float().mean().item() == pytest.approx(0.775, abs=0.03)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_is_no_number_is_never_hidden(value: float) -> None:
+    """Even in the mask of a query that is matched with nothing."""
+    predictions, classifier = perfect()
+    predictions.mask_logits[0, 1, 0, 0] = value
+    result = EBSegLoss()([predictions], classifier, torch.eye(3)[:2], [halves()], points=CORNERS)
+    assert not result.total.isfinite()
+    assert [name for name, term in result.terms.items() if not term.isfinite()] == ["mask/0"]
+
+
+def test_parts_and_totals() -> None:
+    """Two pictures alone, told the batch's totals, add up to both together; so do their random points."""
+    generator = torch.Generator().manual_seed(0)
+    both = stage(torch.randn(2, 3, 2, 2, generator=generator), torch.randn(2, 3, 3, generator=generator))
+    one = Target(labels=torch.tensor([0]), masks=torch.ones(1, 8, 8, dtype=torch.bool))
+    targets, text = [halves(), one], torch.eye(3)[:2]
+    totals = BatchTotals.of(targets, 3, torch.device("cpu"))
+    assert (totals.pictures, totals.masks, totals.matched) == (2, 3, 3)
+
+    def seeds(pictures: range) -> list[torch.Generator]:
+        return [torch.Generator().manual_seed(7 + b) for b in pictures]
+
+    loss = EBSegLoss(points=16)
+    whole = loss([both], torch.eye(3), text, targets, generators=seeds(range(2))).terms
+    parts = []
+    for b in range(2):
+        part = stage(both.mask_logits[b : b + 1], both.supervised[b : b + 1])
+        own = seeds(range(b, b + 1))
+        found = loss([part], torch.eye(3), text, targets[b : b + 1], totals=totals, generators=own)
+        parts.append(found.terms)
+    for name, value in whole.items():
+        assert (parts[0][name] + parts[1][name]).item() == pytest.approx(value.item(), rel=1e-5), name
 
 
 def test_weights_scale_their_terms() -> None:

@@ -1,0 +1,222 @@
+"""The versions of one model in a registry: `<registry>/<name>/<number>/`, in a folder or at any fsspec URL.
+
+A version is there once its manifest is, since that is written last, and it counts only if the manifest is
+sealed, belongs to this place, and every file it lists has its size. Whatever else lies beside it, half an
+upload or a hidden folder, is passed over.
+"""
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from model.errors import CheckpointError, ModelError
+from model.files import Progress, renamed_into, silent, sync
+from model.manifest import FILES, MANIFEST, METRICS, Manifest, check_name, json_object
+
+_LOG = logging.getLogger(__name__)
+
+
+class Versions:
+    """One model's place in a registry, for reading.
+
+    Args:
+        location: REGISTRY/NAME: a path, or a URL that fsspec knows (`s3://bucket/registry/ebseg-base`).
+        options: for the URL's file system, as fsspec names them; by default, what its own configuration
+            and environment say.
+
+    Attributes:
+        name: of the model.
+        fs, root: fsspec's file system, and the place's path in it.
+        folder: the place where it is a local folder, else None.
+
+    Raises:
+        CheckpointError: an unusable name, or a URL of an unknown kind or one whose package is missing.
+    """
+
+    def __init__(self, location: str | Path, **options: Any):
+        self.location = str(location).rstrip("/")
+        if not self.location:
+            raise CheckpointError(f"name a model's place, REGISTRY/NAME, not {str(location)!r}")
+        with store_errors(self.location):
+            self.fs, root = fsspec.core.url_to_fs(self.location, **options)
+        self.root = str(root).rstrip("/")
+        self.name = self.root.rpartition("/")[2]
+        check_name(self.name, 1)
+        self.folder = Path(self.root) if isinstance(self.fs, LocalFileSystem) else None
+
+    def __str__(self) -> str:
+        return self.location
+
+    def entries(self) -> set[str]:
+        """Names of all that lies there, hidden and half-written included; empty where there is no such place.
+
+        Raises:
+            CheckpointError: the store does not answer.
+        """
+        return set(self.sizes(self.root))
+
+    def numbers(self) -> list[int]:
+        """Versions that have a manifest, ascending.
+
+        Raises:
+            CheckpointError: the store does not answer.
+        """
+        return [number for number in self._candidates() if MANIFEST in self.sizes(self.path(number))]
+
+    def newest(self) -> Manifest | None:
+        """The manifest of the highest version that `check` accepts; damaged ones are logged and passed over.
+
+        Raises:
+            CheckpointError: the store does not answer.
+        """
+        for number in reversed(self._candidates()):
+            sizes = self.sizes(self.path(number))
+            if MANIFEST not in sizes:
+                continue
+            try:
+                return self._checked(number, sizes)
+            except CheckpointError as error:
+                _LOG.warning("passed over: %s", error)
+        return None
+
+    def check(self, number: int) -> Manifest:
+        """The manifest of a version that is whole as far as its sizes tell; `fetch` looks at the content.
+
+        Raises:
+            CheckpointError: there is no such version, or it is damaged.
+        """
+        return self._checked(number, self.sizes(self.path(number)))
+
+    def metrics(self, number: int) -> dict[str, Any]:
+        """The scores of a version, their digest compared.
+
+        Raises:
+            CheckpointError: there is no such version, or it is damaged.
+        """
+        content = self.read(f"{self.path(number)}/{METRICS}")
+        if hashlib.sha256(content).hexdigest() != self.check(number).files[METRICS].sha256:
+            raise CheckpointError(f"{self.location}/{number}: {METRICS} does not match its sha256")
+        return json_object(content, f"{self.location}/{number}/{METRICS}")
+
+    def fetch(self, number: int, target: Path, progress: Progress | None = None) -> Manifest:
+        """Copies a version into a local folder, which appears whole and verified or not at all.
+
+        Args:
+            number: of the version.
+            target: the folder to make.
+            progress: told about every file.
+
+        Raises:
+            CheckpointError: there is no such version, it is damaged, the store does not answer, or the target
+                is taken.
+            OSError: the disk did not take it.
+        """
+        from model.checkpoint import verify
+
+        manifest = self.check(number)
+        told = progress or silent
+        with renamed_into(target.absolute()) as folder:
+            for name in (*FILES, MANIFEST):
+                self._copy(f"{self.path(number)}/{name}", folder / name, told)
+            if verify(folder, progress=told) != manifest:
+                raise CheckpointError(f"{self.location}/{number} changed while it was fetched")
+        return manifest
+
+    def path(self, number: int) -> str:
+        """A version's path in the file system."""
+        return f"{self.root}/{number}"
+
+    def sizes(self, path: str) -> dict[str, int]:
+        """Names and bytes of what lies in a folder; empty where there is none.
+
+        Raises:
+            CheckpointError: the store does not answer.
+        """
+        with store_errors(self.location):
+            self.fs.invalidate_cache()  # others write here as well
+            try:
+                found = self.fs.ls(path, detail=True)
+            except FileNotFoundError:
+                return {}
+        named = ((str(entry["name"]).rstrip("/"), int(entry["size"] or 0)) for entry in found)
+        # some stores list a mark for the folder itself
+        return {name.rpartition("/")[2]: size for name, size in named if name != path}
+
+    def read(self, path: str) -> bytes:
+        """A small file.
+
+        Raises:
+            CheckpointError: it is missing, or the store does not answer.
+        """
+        with store_errors(self.location):
+            self.fs.invalidate_cache()  # a listing from before the file was there would hide it
+            content: bytes = self.fs.cat_file(path)
+        return content
+
+    def _candidates(self) -> list[int]:
+        return sorted(number for name in self.entries() if (number := version_number(name)) is not None)
+
+    def _checked(self, number: int, sizes: dict[str, int]) -> Manifest:
+        place = f"{self.location}/{number}"
+        if MANIFEST not in sizes:
+            raise CheckpointError(
+                f"{place} has no {MANIFEST}: there is no such version, or it is not finished"
+            )
+        try:
+            manifest = Manifest.from_json(self.read(f"{self.path(number)}/{MANIFEST}"))
+        except CheckpointError as error:
+            raise CheckpointError(f"{place}: {error}") from error
+        if (manifest.name, manifest.version) != (self.name, number):
+            raise CheckpointError(f"{place}: {MANIFEST} is of {manifest.name} version {manifest.version}")
+        extra = sorted(sizes.keys() - {*FILES, MANIFEST})
+        if extra:
+            raise CheckpointError(f"{place}: unexpected files: {', '.join(extra)}")
+        for name, entry in manifest.files.items():
+            if sizes.get(name) != entry.bytes:
+                found = f"{sizes[name]} bytes" if name in sizes else "missing"
+                raise CheckpointError(f"{place}: {name} should have {entry.bytes} bytes, but is {found}")
+        return manifest
+
+    def _copy(self, path: str, target: Path, progress: Progress) -> None:
+        with store_errors(self.location):
+            self.fs.get_file(path, str(target), callback=counted(f"fetching {target.name}", progress))
+        sync(target)
+
+
+def version_number(name: str) -> int | None:
+    """The number of a version folder's name, None for anything else ("01" included)."""
+    plain = name.isascii() and name.isdigit() and name == str(int(name)) and name != "0"
+    return int(name) if plain else None
+
+
+def counted(step: str, progress: Progress) -> "fsspec.callbacks.Callback":
+    """fsspec's callback that tells `progress` the bytes done and in all."""
+
+    def tell(size: int | None, value: int) -> None:
+        if size:
+            progress(step, value, size)
+
+    hook: Callable[..., None] = tell
+    return fsspec.callbacks.Callback(hooks={"tell": hook})
+
+
+@contextmanager
+def store_errors(location: str) -> Iterator[None]:
+    """Puts what a store's client raises, each has exceptions of its own, into one sentence.
+
+    `FileExistsError` passes: it is the answer to an exclusive write.
+    """
+    try:
+        yield
+    except (ModelError, FileExistsError):
+        raise
+    except ImportError as error:  # fsspec's own message names the package to install
+        raise CheckpointError(f"{location}: {error}; it is needed for this kind of registry") from error
+    except Exception as error:
+        raise CheckpointError(f"{location}: {type(error).__name__}: {error}") from error

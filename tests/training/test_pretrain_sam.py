@@ -1,0 +1,69 @@
+"""Pretraining SAM's encoder: the head's shapes, regions without classes, and a short repeatable run."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from model import TrainingClasses
+from model.build import build
+from model.sam_encoder import SamEncoder
+from tests.training.runs import SIDE, micro_config, write_dataset
+from training.datasets.layout import SegmentationFolder
+from training.pretrain.sam import STRIDE, PointHead, SamPretraining, _regions, dice_loss, pretrain_sam
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> SegmentationFolder:
+    return SegmentationFolder(write_dataset(tmp_path_factory.mktemp("data"), pictures=3), "train")
+
+
+def trained(data: SegmentationFolder, seed: int) -> tuple[dict[str, Tensor], float]:
+    """The encoder's state after three steps, and the mean IoU."""
+    ebseg = build(micro_config(), TrainingClasses.of(["a"]), seed=0)
+    assert isinstance(ebseg.backbone, SamEncoder)
+    settings = SamPretraining(steps=3, batch=2, warm_up=1, side=SIDE, seed=seed)
+    iou = pretrain_sam(ebseg.backbone, data, settings)
+    assert not ebseg.backbone.training
+    return ebseg.backbone.state_dict(), iou
+
+
+def test_the_head_gives_a_map_at_stride_4_for_each_point() -> None:
+    head = PointHead(width=6, patch=8, channels=16)
+    maps = [torch.randn(2, 6, 4, 5) for _ in range(4)]
+    points = torch.randint(8 * 10, (2, 3))
+    logits = head(maps, points)
+    assert logits.shape == (2, 3, 8, 10)
+    at_points = logits.flatten(2).gather(2, points[..., None])[..., 0]
+    torch.testing.assert_close(at_points, torch.full((2, 3), 5.0))  # a point agrees with itself: 10 - 5
+    assert logits.max() <= 5 + 1e-4
+    assert logits.min() >= -15 - 1e-4
+
+
+def test_regions_are_numbered_at_stride_4_and_keep_no_class() -> None:
+    masks = torch.zeros(2, 16, 16, dtype=torch.bool)
+    masks[0, :, :8] = True
+    masks[1, 8:, 8:] = True
+    found = _regions(masks).unflatten(0, (16 // STRIDE, 16 // STRIDE))
+    assert found.tolist() == [[1, 1, 0, 0], [1, 1, 0, 0], [1, 1, 2, 2], [1, 1, 2, 2]]
+    nothing = _regions(torch.zeros(0, 16, 16, dtype=torch.bool))
+    assert nothing.tolist() == [0] * 16
+
+
+def test_dice_is_0_for_the_mask_itself_and_near_1_for_another() -> None:
+    wanted = torch.tensor([[1.0, 1, 0, 0]]).repeat(1, 25)
+    assert dice_loss(40 * (wanted - 0.5), wanted).item() == pytest.approx(0, abs=1e-6)
+    assert dice_loss(40 * (0.5 - wanted), wanted).item() == pytest.approx(1 - 1 / 101, abs=1e-6)
+    assert dice_loss(torch.zeros_like(wanted), wanted).item() == pytest.approx(1 - 51 / 101)
+
+
+def test_a_short_run_trains_the_whole_encoder_and_is_repeatable(data: SegmentationFolder) -> None:
+    start = build(micro_config(), TrainingClasses.of(["a"]), seed=0).backbone.state_dict()
+    (first, iou), (again, same_iou), (other, _) = (trained(data, seed) for seed in (0, 0, 1))
+    assert 0 <= iou <= 1
+    assert iou == same_iou
+    assert first.keys() == start.keys()
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in first)
+    still = [name for name in first if torch.equal(first[name], start[name])]
+    assert still == []
+    assert all(torch.isfinite(value).all() for value in first.values())

@@ -1,0 +1,31 @@
+"""The commands of training, one module each; they load what they need when they run."""
+
+import argparse
+
+from training.commands import (
+    ablate,
+    encoders,
+    evaluate,
+    prepare,
+    pretrain,
+    publish,
+    storybook,
+    train,
+    train_tiny,
+)
+
+
+def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds them in the order in which they are used."""
+    for module in (
+        prepare,
+        storybook,
+        pretrain,
+        encoders,
+        train,
+        train_tiny,
+        evaluate,
+        ablate,
+        publish,
+    ):
+        module.add(commands)

@@ -1,0 +1,64 @@
+"""`ebseg bench train`: the seconds and memory of a training step, beside what the machine can do."""
+
+import argparse
+import json
+
+from model.bench_cli import positive, told
+from model.cli import VARIANTS
+from model.command import add_command
+
+EXAMPLES = """
+  ebseg bench train --variant base --size 320 --batch 2 --dtype float32
+  ebseg bench train --variant tiny --size 192 --batch 8 --steps 20
+"""
+
+
+def add_benchmark(benches: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds `train` to the benchmarks."""
+    parser = add_command(
+        benches,
+        "train",
+        run,
+        "a training step, against three times the forward pass at the machine's matrix-product rate",
+        EXAMPLES,
+    )
+    parser.add_argument(
+        "--variant", choices=VARIANTS, default="base", help="untrained weights of it (default: base)"
+    )
+    parser.add_argument(
+        "--size", type=positive, default=320, help="side of the square pictures, pixels (default: 320)"
+    )
+    parser.add_argument("--batch", type=positive, default=2, metavar="B", help="pictures (default: 2)")
+    parser.add_argument(
+        "--masks", type=positive, default=12, metavar="K", help="masks of each picture (default: 12)"
+    )
+    parser.add_argument(
+        "--points", type=positive, default=12_544, metavar="P", help="of the mask losses (default: 12544)"
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="of the model; bfloat16 by autocast (default: float32)",
+    )
+    parser.add_argument(
+        "--steps", type=positive, default=5, metavar="N", help="timed steps after the warm-up (default: 5)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """`ebseg bench train`."""
+    from training.bench import bench_train
+
+    found = bench_train(
+        variant=args.variant,
+        size=args.size,
+        batch=args.batch,
+        masks=args.masks,
+        points=args.points,
+        dtype=args.dtype,
+        steps=args.steps,
+        progress=told,
+    )
+    print(json.dumps(found))
+    return 0

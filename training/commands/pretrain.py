@@ -1,0 +1,124 @@
+"""`ebseg pretrain clip|sam|ceiling`: the tiny encoders, from nothing, on Storybook."""
+
+import argparse
+import json
+from pathlib import Path
+
+from model.command import add_command
+
+EXAMPLES = """
+  ebseg pretrain clip out/clip.safetensors
+  ebseg pretrain sam out/sam.safetensors --data data/storybook
+  ebseg pretrain ceiling registry/encoders-tiny/1
+"""
+CLIP_EXAMPLES = """
+  ebseg pretrain clip out/clip.safetensors
+  ebseg pretrain clip out/clip.safetensors --steps 3000 --scenes 60000 --seed 1
+"""
+SAM_EXAMPLES = """
+  ebseg pretrain sam out/sam.safetensors --data data/storybook
+"""
+CEILING_EXAMPLES = """
+  ebseg pretrain ceiling registry/encoders-tiny/1
+  ebseg pretrain ceiling registry/ebseg-tiny/1 --scenes 100 --json
+"""
+
+
+def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds `ebseg pretrain` with its commands."""
+    parser = add_command(
+        commands, "pretrain", None, "pretrain the tiny CLIP and the tiny SAM on Storybook", EXAMPLES
+    )
+    parts = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    clip = add_command(parts, "clip", run_clip, "train a tiny CLIP on scenes and captions", CLIP_EXAMPLES)
+    clip.add_argument("out", type=Path, metavar="FILE", help="safetensors file to write")
+    clip.add_argument("--scenes", type=int, default=28_000, metavar="N", help="to draw (default: 28000)")
+    clip.add_argument("--steps", type=int, default=10_000, metavar="N", help="to take (default: 10000)")
+    clip.add_argument("--seed", type=int, default=0, help="of scenes and weights (default: 0)")
+
+    sam = add_command(
+        parts, "sam", run_sam, "train a tiny SAM encoder on masks without classes", SAM_EXAMPLES
+    )
+    sam.add_argument("out", type=Path, metavar="FILE", help="safetensors file to write")
+    sam.add_argument(
+        "--data", type=Path, required=True, metavar="DIR", help="a data set, as `ebseg storybook` makes"
+    )
+    sam.add_argument("--split", default="train", help="split of it (default: train)")
+    sam.add_argument("--steps", type=int, default=900, metavar="N", help="of 8 pictures (default: 900)")
+    sam.add_argument("--seed", type=int, default=0, help="of weights and order (default: 0)")
+
+    top = add_command(
+        parts,
+        "ceiling",
+        run_ceiling,
+        "name true masks with CLIP alone, by embeddings B and D",
+        CEILING_EXAMPLES,
+    )
+    top.add_argument(
+        "checkpoint", type=Path, metavar="CHECKPOINT", help="checkpoint folder; its CLIP is asked"
+    )
+    top.add_argument("--scenes", type=int, default=300, metavar="N", help="to draw (default: 300)")
+    top.add_argument("--seed", type=int, default=1, help="of the scenes (default: 1)")
+    top.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run_clip(args: argparse.Namespace) -> int:
+    """`ebseg pretrain clip`."""
+    from model.config import VARIANTS
+    from training.pretrain.clip import ClipPretraining, pretrain_clip
+    from training.pretrain.pictures import pool
+    from training.tiny import CLIP_SHARES, CLIP_SIDE, VARIANT
+
+    folder = args.out.with_suffix(".scenes")
+    scenes = pool(folder, seed=args.seed, count=args.scenes, side=CLIP_SIDE, shares=CLIP_SHARES)
+    pretrain_clip(VARIANTS[VARIANT], scenes, ClipPretraining(steps=args.steps, seed=args.seed), args.out)
+    print(args.out)
+    return 0
+
+
+def run_sam(args: argparse.Namespace) -> int:
+    """`ebseg pretrain sam`."""
+    from model.build import build
+    from model.config import VARIANTS
+    from model.sam_encoder import SamEncoder
+    from model.vocabulary import TrainingClasses
+    from training import encoders
+    from training.datasets.layout import SegmentationFolder
+    from training.pretrain.sam import SamPretraining, pretrain_sam
+    from training.tiny import VARIANT
+
+    data = SegmentationFolder(args.data, args.split)
+    ebseg = build(VARIANTS[VARIANT], TrainingClasses.of([item.name for item in data.classes]), seed=args.seed)
+    assert isinstance(ebseg.backbone, SamEncoder)  # the variant says so
+    iou = pretrain_sam(ebseg.backbone, data, SamPretraining(steps=args.steps, seed=args.seed))
+    encoders.save_sam(ebseg, args.out)
+    print(f"{args.out}: regions around given points, mean IoU {iou:.3f}")
+    return 0
+
+
+def run_ceiling(args: argparse.Namespace) -> int:
+    """`ebseg pretrain ceiling`."""
+    import tempfile
+
+    from model.checkpoint import load
+    from training.datasets.storybook.classes import CLASSES, NEW
+    from training.pretrain.ceiling import ceiling
+    from training.pretrain.pictures import pool
+    from training.tiny import CLIP_SIDE, told
+
+    ebseg = load(args.checkpoint).ebseg
+    with tempfile.TemporaryDirectory() as folder:
+        scenes = pool(Path(folder), seed=args.seed, count=args.scenes, side=CLIP_SIDE, shares=(1, 0, 0))
+        found = ceiling(ebseg, scenes, args.scenes)
+    rows = zip(CLASSES, *found.by_class.tolist(), strict=True)
+    if args.json:
+        by_class = {name: {"frozen": d, "mask_attention": b} for name, d, b in rows if d == d}
+        keys = ("frozen_trained", "frozen_new", "mask_attention_trained", "mask_attention_new")
+        print(json.dumps({key: getattr(found, key) for key in keys} | {"classes": by_class}))
+        return 0
+    for name, d, b in rows:
+        kind = "new" if name in NEW else "training"
+        print(f"{name:16} {kind:8}  D {d:6.1%}  B {b:6.1%}")
+    print(told(found))
+    return 0

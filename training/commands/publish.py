@@ -1,0 +1,153 @@
+"""`ebseg publish`: a run's checkpoint becomes the next version in a registry."""
+
+import argparse
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from model.command import add_command
+from training.gate import MARGIN, METRICS
+
+if TYPE_CHECKING:
+    from model.files import Progress
+    from training.progress import Bar
+    from training.publish import Published
+
+MEBIBYTE = 1 << 20
+
+
+def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the command."""
+    parser = add_command(
+        commands,
+        "publish",
+        run,
+        "publish a run's checkpoint as the next version in a registry, if it is good enough",
+        """
+  ebseg publish runs/storybook registry/ebseg-tiny
+  ebseg publish runs/storybook registry/ebseg-tiny --dtype float16 --dry-run
+  ebseg publish runs/coco-stuff s3://bucket/registry/ebseg-base --margin 0.2 --metrics miou_all,miou_new
+  ebseg publish runs/coco-stuff registry/ebseg-base --force --reason "new labels, scores start again"
+""",
+    )
+    parser.add_argument(
+        "source",
+        type=Path,
+        metavar="RUN",
+        help="run folder of ebseg train, or a checkpoint folder with its scores",
+    )
+    parser.add_argument(
+        "destination",
+        metavar="REGISTRY/NAME",
+        help="the model's place in a folder or at any fsspec URL (s3:// needs the package s3fs)",
+    )
+    parser.add_argument(
+        "--margin",
+        type=float,
+        default=MARGIN,
+        metavar="POINTS",
+        help=f"how much worse than the last version each metric may be (default: {MARGIN:g})",
+    )
+    parser.add_argument(
+        "--metrics",
+        default=",".join(METRICS),
+        metavar="LIST",
+        help=f"metrics that count (default: {','.join(METRICS)})",
+    )
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="publish whatever the metrics say; the manifest tells what they said",
+    )
+    parser.add_argument("--reason", metavar="TEXT", help="why --force is used, for the manifest")
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "float16"),
+        default="float32",
+        help="how weights are stored; float16 halves the size, loading gives float32 (default: float32)",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="compare, write and check all of it, but publish nothing"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object and nothing else on standard output"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """`ebseg publish`."""
+    from training.publish import Gate, publish
+
+    gate = Gate(
+        metrics=tuple(args.metrics.split(",")), margin=args.margin, force=args.force, reason=args.reason
+    )
+    with _bars() as progress:
+        published = publish(
+            args.source,
+            args.destination,
+            gate=gate,
+            dtype=args.dtype,
+            dry_run=args.dry_run,
+            progress=progress,
+        )
+    if args.json:
+        print(json.dumps(_values(published, args.dry_run), indent=2))
+    else:
+        _print(published, args.dry_run)
+    return 0
+
+
+def _values(published: "Published", dry_run: bool) -> dict[str, Any]:
+    manifest = published.manifest
+    return {
+        "location": published.location,
+        "published": not dry_run,
+        "name": manifest.name,
+        "version": manifest.version,
+        "digest": manifest.digest,
+        "parent": manifest.parent,
+        "bytes": sum(entry.bytes for entry in manifest.files.values()),
+        "metrics": {
+            score.metric: {"new": score.new, "old": score.old, "limit": score.limit}
+            for score in published.scores
+        },
+        "forced": manifest.training.get("forced"),
+    }
+
+
+def _print(published: "Published", dry_run: bool) -> None:
+    values = _values(published, dry_run)
+    print(f"{'would publish' if dry_run else 'published'} {published.location}")
+    print(f"digest {values['digest']}")
+    print(f"parent {values['parent'] or 'none'}")
+    print(f"size {values['bytes']:,} bytes")
+    for score in published.scores:
+        limit = f" (limit {score.limit:.2f})" if score.limit is not None else ""
+        print(f"{score.metric} {_percent(score.old)} -> {_percent(score.new)}{limit}")
+    for objection in (values["forced"] or {}).get("overridden", ()):
+        print(f"forced: {objection}")
+
+
+def _percent(value: float | None) -> str:
+    return "none" if value is None else f"{value:.2f}"
+
+
+@contextmanager
+def _bars() -> Iterator["Progress"]:
+    """A bar for each long step in turn; steps under a MiB are over before one could be read."""
+    from training.progress import progress
+
+    with ExitStack() as shown:
+        bars: dict[str, Bar] = {}
+
+        def tell(step: str, done: int, total: int) -> None:
+            if total < MEBIBYTE:
+                return
+            if step not in bars or bars[step].done > done // MEBIBYTE:
+                shown.close()  # a terminal shows one bar at a time
+                bars[step] = shown.enter_context(progress(f"{step}, MiB", total // MEBIBYTE))
+            bars[step].advance(done // MEBIBYTE - bars[step].done)
+
+        yield tell

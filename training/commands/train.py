@@ -1,0 +1,136 @@
+"""`ebseg train`: one run, by options, a configuration file, or both."""
+
+import argparse
+import dataclasses
+import json
+import types
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from model.command import add_command
+from training.config import TrainConfig
+from training.errors import TrainingError
+
+EXAMPLES = """
+  ebseg train runs/tiny --data data/storybook --variant tiny --steps 4000 --batch 8 --crop 192 \\
+      --short-sides 144 192 240 --val-split val
+  ebseg train runs/base --data data/coco-stuff --init registry/encoders-base/1 --fresh-decoder --amp float16
+  ebseg train runs/base --config base.json --set learning_rate=8e-5
+  torchrun --nproc-per-node 8 -m ebseg train runs/base --data data/coco-stuff --config base.json
+
+A run goes on where it stopped when the same command is given again.
+"""
+
+
+def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds `ebseg train`; its options are the fields of `TrainConfig`."""
+    parser = add_command(
+        commands, "train", run, "train a model, or go on with a run that was cut off", EXAMPLES
+    )
+    parser.add_argument("folder", type=Path, metavar="RUN", help="the run's folder; made if it is not there")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="JSON file of fields; options go over it")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="set any field, the value as JSON or plain text; goes over everything else",
+    )
+    again = parser.add_mutually_exclusive_group()
+    again.add_argument(
+        "--resume", action="store_true", help="go on with the run that the folder holds; an error if none is"
+    )
+    again.add_argument(
+        "--fresh", action="store_true", help="remove what an earlier run left in the folder, and start anew"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object on standard output")
+    fields = parser.add_argument_group("the run's configuration (fields of the FILE above)")
+    kinds = get_type_hints(TrainConfig)
+    for item in dataclasses.fields(TrainConfig):
+        _add_option(fields, item, kinds[item.name])
+
+
+def run(args: argparse.Namespace) -> int:
+    """`ebseg train`."""
+    config = config_of(args)
+    from training.loop import train
+    from training.outcome import METRICS
+    from training.run_state import STATE
+
+    if args.resume and not (args.folder / STATE).exists():
+        raise TrainingError(f"{args.folder} holds no saved state to go on from; leave --resume out to start")
+    folder = train(config, args.folder, resume="never" if args.fresh else "auto")
+    from torch import distributed
+
+    if distributed.is_torchelastic_launched() and distributed.get_node_local_rank(0) > 0:
+        return 0  # the machine's first process speaks for all
+    metrics = json.loads((folder / METRICS).read_text()) if config.val_split is not None else {}
+    scores = {name: value for name, value in metrics.items() if name != "classes"}
+    if args.json:
+        print(json.dumps({"run": str(folder), "steps": config.steps, "metrics": scores}))
+    else:
+        told = ", ".join(f"{name} {value:.1f}" for name, value in scores.items() if name.startswith("miou"))
+        print(f"trained {config.steps} steps in {folder}{': ' if told else ''}{told}")
+    return 0
+
+
+def config_of(args: argparse.Namespace) -> TrainConfig:
+    """The configuration that a command line asks for: the file, then options, then `--set`.
+
+    Raises:
+        TrainingError: a field is unknown, missing or wrong.
+    """
+    values: dict[str, Any] = {}
+    if args.config is not None:
+        try:
+            values = json.loads(args.config.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise TrainingError(f"{args.config} cannot be read as JSON: {error}") from error
+        if not isinstance(values, dict):
+            raise TrainingError(f"{args.config} must hold one JSON object")
+    for item in dataclasses.fields(TrainConfig):
+        given = getattr(args, item.name)
+        if given is not None:
+            values[item.name] = given
+    for text in args.set:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise TrainingError(f"--set needs FIELD=VALUE, got {text!r}")
+        values[name] = _parsed(value)
+    return TrainConfig.from_dict(values)
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _add_option(parser: "argparse._ArgumentGroup", item: "dataclasses.Field[Any]", kind: Any) -> None:
+    """One field as an option; left out it is None, so that a configuration file keeps its word."""
+    many = get_origin(kind) is tuple
+    if isinstance(kind, types.UnionType) or many:
+        kind = get_args(kind)[0]
+    shown = "needed" if item.default is dataclasses.MISSING else f"default: {_shown(item.default)}"
+    told = f"{item.metadata['help']} ({shown})"
+    flag = "--" + item.name.replace("_", "-")
+    if kind is bool:
+        parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=told)
+        return
+    parser.add_argument(
+        flag,
+        type=str if get_origin(kind) is Literal else kind,
+        choices=get_args(kind) or None,
+        nargs="+" if many else None,
+        metavar=None if get_origin(kind) is Literal else {int: "N", float: "X", str: "TEXT"}[kind],
+        help=told.replace("%", "%%"),
+    )
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        return " ".join(map(str, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "none" if value is None else str(value)

@@ -1,0 +1,160 @@
+"""What one training run is told, as one frozen dataclass; goes to and comes from plain JSON.
+
+Needs no torch: the command line makes its options of the fields.
+"""
+
+import dataclasses
+import types
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from training.errors import TrainingError
+
+Ssc = Literal["official", "cosine", "none"]
+Embeddings = Literal["supervised", "mask_attention"]
+Amp = Literal["off", "bfloat16", "float16"]
+
+# May differ when a run goes on: they change what is written when, or how far it goes, and not the steps.
+CHANGEABLE = frozenset(
+    {"steps", "workers", "log_every", "pictures_every", "save_every", "evaluate_every", "evaluate_short_side"}
+)
+
+
+def _told(text: str) -> dict[str, str]:
+    return {"help": text}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """One run. The defaults are the paper's for the variant base (section 4.1, and the released code).
+
+    Raises:
+        TrainingError: a value makes no sense; the message names the field.
+    """
+
+    data: str = field(metadata=_told("data set: a folder in the layout that `ebseg prepare` makes"))
+    name: str = field(default="ebseg", metadata=_told("the model's name in its checkpoint"))
+    train_split: str = field(default="train", metadata=_told("split that is trained on"))
+    val_split: str | None = field(
+        default=None, metadata=_told("split that is evaluated on; without, nothing is evaluated")
+    )
+    variant: str | None = field(default=None, metadata=_told("configuration to start anew from"))
+    init: str | None = field(
+        default=None, metadata=_told("checkpoint folder whose configuration and weights are started from")
+    )
+    fresh_decoder: bool = field(
+        default=False, metadata=_told("with init: everything after the encoders starts at random")
+    )
+    train_backbone: bool = field(
+        default=False, metadata=_told("train the whole image backbone, not only its position table")
+    )
+    steps: int = field(default=120_000, metadata=_told("optimiser steps in all"))
+    batch: int = field(default=16, metadata=_told("pictures a step, over all processes and parts"))
+    accumulate: int = field(default=1, metadata=_told("parts that a process takes its pictures of a step in"))
+    learning_rate: float = field(default=1e-4, metadata=_told("at the start; the paper's is 8e-5 for large"))
+    weight_decay: float = field(default=0.05, metadata=_told("of everything but norms, embeddings, tables"))
+    clip_norm: float = field(default=0.01, metadata=_told("largest norm of the whole model's gradient"))
+    poly_power: float = field(default=0.9, metadata=_told("the rate falls as (1 - step / steps) to this"))
+    warmup_steps: int = field(default=0, metadata=_told("steps in which the rate rises from zero"))
+    crop: int = field(default=640, metadata=_told("side of the square crops, pixels"))
+    short_sides: tuple[int, ...] = field(
+        default=tuple(range(320, 961, 64)), metadata=_told("short sides that pictures are resized to, pixels")
+    )
+    long_side: int = field(default=2560, metadata=_told("largest long side after resizing, pixels"))
+    pad_value: int = field(default=128, metadata=_told("grey value around pictures smaller than the crop"))
+    color_jitter: bool = field(default=True, metadata=_told("change brightness, contrast, saturation, hue"))
+    flip: bool = field(default=True, metadata=_told("mirror half of the pictures"))
+    points: int = field(default=12_544, metadata=_told("points at which masks are compared"))
+    ssc: Ssc = field(default="official", metadata=_told("form of the SSC loss"))
+    ssc_embeddings: tuple[Embeddings, ...] = field(
+        default=("supervised",), metadata=_told("embeddings that the SSC loss holds for")
+    )
+    ssc_stages: int = field(default=1, metadata=_told("last stages that the SSC loss holds for"))
+    amp: Amp = field(default="off", metadata=_told("number type of the model's products"))
+    compile: bool = field(default=False, metadata=_told("compile the model with torch.compile"))
+    ema: float = field(default=0.0, metadata=_told("decay of the weights' moving average; 0: none is kept"))
+    seed: int = field(default=0, metadata=_told("of new weights, data order, augmentation and points"))
+    workers: int = field(default=4, metadata=_told("threads that read pictures; 0: none but the main one"))
+    log_every: int = field(default=50, metadata=_told("steps between lines of the log"))
+    pictures_every: int = field(default=2000, metadata=_told("steps between pictures; 0: none"))
+    save_every: int = field(default=1000, metadata=_told("steps between saved states"))
+    evaluate_every: int = field(
+        default=10_000, metadata=_told("steps between evaluations and checkpoints; 0: at the end only")
+    )
+    evaluate_short_side: int | None = field(
+        default=None, metadata=_told("short side in evaluation, pixels; without, the model's own")
+    )
+
+    def __post_init__(self) -> None:
+        if (self.variant is None) == (self.init is None):
+            raise TrainingError("give either variant or init, to say what the run starts from")
+        if self.fresh_decoder and self.init is None:
+            raise TrainingError("fresh_decoder needs init: without it everything starts at random")
+        positive = ("steps", "batch", "accumulate", "learning_rate", "clip_norm", "crop", "points")
+        for name in (*positive, "long_side", "log_every", "save_every", "ssc_stages"):
+            if not getattr(self, name) > 0:
+                raise TrainingError(f"{name} must be more than 0, got {getattr(self, name)!r}")
+        not_negative = ("weight_decay", "poly_power", "warmup_steps", "workers", "pictures_every", "seed")
+        for name in (*not_negative, "evaluate_every"):
+            if not getattr(self, name) >= 0:
+                raise TrainingError(f"{name} must not be negative, got {getattr(self, name)!r}")
+        if not self.short_sides or min(self.short_sides) < 1:
+            raise TrainingError("short_sides must be one or more numbers of pixels")
+        if not 0 <= self.pad_value <= 255:
+            raise TrainingError(f"pad_value must lie in 0..255, got {self.pad_value}")
+        if not 0 <= self.ema < 1:
+            raise TrainingError(f"ema must be at least 0 and less than 1, got {self.ema}")
+        if self.evaluate_short_side is not None and self.evaluate_short_side < 1:
+            raise TrainingError(f"evaluate_short_side must be more than 0, got {self.evaluate_short_side}")
+        if self.ssc != "none" and not self.ssc_embeddings:
+            raise TrainingError('ssc_embeddings is empty; for a run without the SSC loss set ssc to "none"')
+        if self.batch % self.accumulate:
+            raise TrainingError(f"batch {self.batch} cannot be split into accumulate {self.accumulate} parts")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        values = dataclasses.asdict(self)
+        return {name: list(x) if isinstance(x, tuple) else x for name, x in values.items()}
+
+    @classmethod
+    def from_dict(cls, values: Any) -> "TrainConfig":
+        """The opposite of `to_dict`; fields that have a default may be left out.
+
+        Raises:
+            TrainingError: a field is missing, unknown or of the wrong kind; the message names it.
+        """
+        if not isinstance(values, dict):
+            raise TrainingError(f"a training configuration must be an object, got {values!r}")
+        kinds = get_type_hints(cls)
+        unknown = values.keys() - kinds
+        if unknown:
+            raise TrainingError(f"training configuration: field {min(unknown)!r} is unknown")
+        needed = {x.name for x in dataclasses.fields(cls) if x.default is dataclasses.MISSING}
+        if needed - values.keys():
+            missing = min(needed - values.keys())
+            raise TrainingError(f"training configuration: field {missing!r} is missing")
+        return cls(**{name: _read(kinds[name], value, name) for name, value in values.items()})
+
+    def differences(self, other: "TrainConfig") -> list[str]:
+        """Names of the fields that have to be equal in one run, and are not."""
+        names = (x.name for x in dataclasses.fields(self) if x.name not in CHANGEABLE)
+        return [name for name in names if getattr(self, name) != getattr(other, name)]
+
+
+def _read(kind: Any, value: Any, name: str) -> Any:
+    """A JSON value as what a field's annotation says."""
+    if isinstance(kind, types.UnionType):
+        return None if value is None else _read(get_args(kind)[0], value, name)
+    if get_origin(kind) is tuple:
+        if not isinstance(value, list | tuple):
+            raise TrainingError(f"{name} must be a list, got {value!r}")
+        return tuple(_read(get_args(kind)[0], item, name) for item in value)
+    if get_origin(kind) is Literal:
+        if value not in get_args(kind):
+            raise TrainingError(f"{name} must be one of {', '.join(get_args(kind))}; got {value!r}")
+        return value
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        raise TrainingError(f"{name} must be of type {kind.__name__}, got {value!r}")
+    return value

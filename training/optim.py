@@ -1,0 +1,71 @@
+"""Optimiser, learning rate and clipping: AdamW in two groups under a poly schedule (section 4.1)."""
+
+import torch
+from torch import Tensor, nn
+
+from training.config import TrainConfig
+from training.errors import TrainingError
+
+NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
+# Tables of embeddings and positions; the names are the model's own, and timm's for other backbones.
+TABLES = (
+    "positional_embedding",
+    "pos_embed",
+    "class_embedding",
+    "level_embed",
+    "query_features",
+    "query_places",
+    "background",
+    "rel_pos_h",
+    "rel_pos_w",
+    "relative_position_bias_table",
+)
+
+
+def split_by_decay(model: nn.Module) -> tuple[dict[str, nn.Parameter], dict[str, nn.Parameter]]:
+    """The trained parameters that decay and those that don't, by name: norms, embeddings and tables."""
+    decayed: dict[str, nn.Parameter] = {}
+    kept: dict[str, nn.Parameter] = {}
+    for prefix, module in model.named_modules():
+        for own, parameter in module.named_parameters(prefix, recurse=False):
+            if parameter.requires_grad:
+                table = isinstance(module, nn.Embedding) or own.rpartition(".")[2] in TABLES
+                (kept if table or isinstance(module, NORMS) else decayed)[own] = parameter
+    return decayed, kept
+
+
+def build_optimizer(model: nn.Module, config: TrainConfig) -> tuple[torch.optim.AdamW, list[str]]:
+    """AdamW over what is trained, and the parameters' names in the optimiser's order.
+
+    Raises:
+        TrainingError: nothing is trained.
+    """
+    decayed, kept = split_by_decay(model)
+    if not decayed and not kept:
+        raise TrainingError("the model has no parameter that is trained")
+    groups = [
+        {"params": list(decayed.values()), "weight_decay": config.weight_decay},
+        {"params": list(kept.values()), "weight_decay": 0.0},
+    ]
+    filled = [group for group in groups if group["params"]]
+    return torch.optim.AdamW(filled, lr=config.learning_rate), [*decayed, *kept]
+
+
+def learning_rate(config: TrainConfig, step: int) -> float:
+    """Rate of a step, counted from 0: poly, times a linear rise in the warm-up."""
+    rate: float = config.learning_rate * max(0.0, 1 - step / config.steps) ** config.poly_power
+    if step < config.warmup_steps:
+        rate *= (step + 1) / (config.warmup_steps + 1)
+    return rate
+
+
+def clip_gradients(optimizer: torch.optim.Optimizer, most: float) -> Tensor:
+    """Shrinks the gradient of the whole model to this norm at most; returns the norm that it had."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    return torch.nn.utils.clip_grad_norm_(parameters, most, error_if_nonfinite=False)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Of all groups alike."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate

@@ -1,0 +1,247 @@
+"""From a run's checkpoint to the next version in a registry: gate, golden outputs, number, place.
+
+All work is done before a number is taken: the version is written to a hidden folder, loaded from there again
+and run on its golden picture. What follows is short, and a crash anywhere leaves no version that a reader
+would take.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from model.checkpoint import LoadedCheckpoint, check_golden, load, save
+from model.files import Progress, silent, write_text
+from model.manifest import MANIFEST, METRICS, Manifest, json_object
+from model.versions import Versions
+from training.errors import TrainingError
+from training.gate import MARGIN, Score, finite, judge
+from training.gate import METRICS as GATED
+from training.stores import Claim, Store, TakenError, next_number, open_store
+from training.workplace import temporary, work_folder
+
+DTYPES = {"float32": None, "float16": torch.float16}
+"""What weights can be stored as; None keeps them as they are."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gate:
+    """What a checkpoint has to show.
+
+    Attributes:
+        metrics: entries of metrics.json that count.
+        margin: points by which each may be below the last version's.
+        force: publish all the same; the manifest then says what spoke against it.
+        reason: why, for the manifest.
+    """
+
+    metrics: Sequence[str] = GATED
+    margin: float = MARGIN
+    force: bool = False
+    reason: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.metrics or any(metric not in GATED for metric in self.metrics):
+            raise TrainingError(f"--metrics takes any of {','.join(GATED)}; got {','.join(self.metrics)!r}")
+        if not self.margin >= 0:
+            raise TrainingError(f"--margin must not be negative, got {self.margin:g}")
+        if self.reason is not None and not self.force:
+            raise TrainingError("--reason is for --force: without it nothing is overridden")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """What is published: a checkpoint folder and its scores."""
+
+    name: str
+    checkpoint: Path
+    metrics: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Published:
+    """A version and what was compared for it.
+
+    Attributes:
+        location: its folder or URL.
+        manifest: as it is stored; after a dry run, as it would have been.
+        scores: new beside old.
+    """
+
+    location: str
+    manifest: Manifest
+    scores: tuple[Score, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Passed:
+    """The gate's answer: against which version, the scores, and notes on what was overridden."""
+
+    current: Manifest | None
+    scores: tuple[Score, ...]
+    notes: dict[str, Any]
+
+
+def publish(
+    run: Path,
+    destination: str | Path,
+    *,
+    gate: Gate | None = None,
+    dtype: str = "float32",
+    dry_run: bool = False,
+    progress: Progress | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Published:
+    """Publishes a run's checkpoint as the next version.
+
+    Args:
+        run: folder of `ebseg train`, or a checkpoint folder with its scores inside.
+        destination: REGISTRY/NAME, a folder or an fsspec URL.
+        gate: what the checkpoint has to show.
+        dtype: what weights are stored as, one of `DTYPES`.
+        dry_run: do all but take a number and show the version.
+        progress: told about hashing and uploading.
+        storage_options: of the URL's file system, see `Versions`.
+
+    Raises:
+        TrainingError: the run has no checkpoint, or the gate stays shut; the message tells every score.
+        CheckpointError: the checkpoint is damaged, computes something else when loaded again, or the registry
+            does not answer.
+        OSError: the disk did not take it.
+    """
+    gate, told = gate or Gate(), progress or silent
+    if dtype not in DTYPES:
+        raise TrainingError(f"weights are stored as {' or '.join(DTYPES)}, not as {dtype}")
+    versions = Versions(destination, **storage_options or {})
+    if versions.name.isdigit():
+        raise TrainingError(
+            f"{destination} ends in a version's number; name the model's place, as in registry/ebseg-tiny: "
+            "the number is given here"
+        )
+    store = open_store(versions)
+    source = read_run(run)
+    loaded = load(source.checkpoint, progress=told)
+    passed = _pass_gate(source, loaded.manifest, versions, gate)
+    if dry_run:
+        with work_folder(temporary()) as work:
+            number = next_number(versions)
+            staged = _stage(work / "version", source, loaded, versions.name, dtype, told)
+            manifest = _seal(work / "version", staged, number, passed)
+            return Published(location=f"{versions}/{number}", manifest=manifest, scores=passed.scores)
+    with work_folder(store.workplace) as work:
+        staged = _stage(work / "version", source, loaded, versions.name, dtype, told)
+        while True:
+            claim = store.claim()
+            store.clean(claim)
+            if versions.newest() != passed.current:  # somebody was faster: the new one is what counts
+                passed = _pass_gate(source, loaded.manifest, versions, gate)
+            manifest = _seal(work / "version", staged, claim.number, passed)
+            if _placed(store, claim, work / "version", manifest, told):
+                return Published(
+                    location=f"{versions}/{claim.number}", manifest=manifest, scores=passed.scores
+                )
+
+
+def read_run(run: Path) -> Run:
+    """Finds checkpoint and scores of a run folder, or of a checkpoint folder.
+
+    The run's own metrics.json counts, it may have been measured again since, unless it tells of another step
+    than the checkpoint: then the scores inside the checkpoint do.
+
+    Raises:
+        TrainingError: there is no checkpoint.
+        CheckpointError: metrics.json is broken.
+    """
+    checkpoint = run if (run / MANIFEST).is_file() else run / "checkpoint"
+    if not (checkpoint / MANIFEST).is_file():
+        raise TrainingError(
+            f"{run} holds no checkpoint: it has neither checkpoint/{MANIFEST} nor {MANIFEST}. Name a folder "
+            "that ebseg train has written to, once it has evaluated or ended"
+        )
+    step = Manifest.from_json((checkpoint / MANIFEST).read_bytes()).training.get("step")
+    metrics: dict[str, Any] = {}
+    for scores in (run / METRICS, checkpoint / METRICS):
+        if scores.is_file():
+            metrics = json_object(scores.read_bytes(), str(scores))
+            if metrics.get("step", step) == step:
+                break
+    return Run(name=run.resolve().name, checkpoint=checkpoint, metrics=metrics)
+
+
+def _pass_gate(source: Run, manifest: Manifest, versions: Versions, gate: Gate) -> _Passed:
+    current = versions.newest()
+    old = versions.metrics(current.version) if current is not None else None
+    verdict = judge(
+        source.metrics,
+        old,
+        old_version=current.version if current is not None else None,
+        metrics=gate.metrics,
+        margin=gate.margin,
+    )
+    objections = list(verdict.objections)
+    if manifest.untrained:
+        objections.insert(0, "the checkpoint is untrained: its masks mean nothing")
+    if objections and not gate.force:
+        raise TrainingError(
+            f"{source.checkpoint} is not published: {'; '.join(objections)}. --force publishes it all the "
+            "same, and the manifest will say so"
+        )
+    notes = {"forced": {"reason": gate.reason, "overridden": objections}} if objections else {}
+    return _Passed(current, verdict.scores, notes)
+
+
+def _stage(
+    folder: Path, source: Run, loaded: LoadedCheckpoint, name: str, dtype: str, progress: Progress
+) -> Manifest:
+    """Writes the version, loads it as a reader will, and compares what it computes then."""
+    try:
+        release: str | None = metadata.version("ebseg")
+    except metadata.PackageNotFoundError:  # a checkout that is not installed
+        release = None
+    notes = {key: value for key, value in loaded.manifest.training.items() if key != "forced"}
+    manifest = save(
+        loaded.ebseg,
+        folder,
+        name=name,
+        version=1,  # the number is not known yet; `_seal` writes it
+        untrained=loaded.manifest.untrained,
+        metrics=finite(source.metrics),
+        notes=notes
+        | {
+            "run": source.name,
+            "source": loaded.manifest.digest,
+            "measured": {key: source.metrics.get(key) for key in ("data", "split")},
+            "stored_as": dtype,
+            "ebseg": release,
+        },
+        store_as=DTYPES[dtype],
+        progress=progress,
+    )
+    check_golden(load(folder, progress=progress))
+    return manifest
+
+
+def _seal(folder: Path, staged: Manifest, number: int, passed: _Passed) -> Manifest:
+    """Writes the manifest again, with what is known only now."""
+    manifest = dataclasses.replace(
+        staged,
+        version=number,
+        parent=passed.current.digest if passed.current is not None else None,
+        training=staged.training | passed.notes,
+    )
+    (folder / MANIFEST).unlink()
+    write_text(folder / MANIFEST, manifest.to_json())
+    return manifest
+
+
+def _placed(store: Store, claim: Claim, folder: Path, manifest: Manifest, progress: Progress) -> bool:
+    try:
+        store.place(claim, folder, manifest, progress)
+    except TakenError:
+        return False
+    store.versions.check(claim.number)
+    return True

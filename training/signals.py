@@ -1,0 +1,36 @@
+"""SIGTERM and SIGINT as a wish to stop after the step at hand; a second one ends at once."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class StopWish:
+    """Which signal came first, 0 before any has."""
+
+    def __init__(self) -> None:
+        self.signal = 0
+
+
+@contextmanager
+def stop_signals() -> Iterator[StopWish]:
+    """Catches the two signals for a while, if this is the main thread; no other thread may."""
+    wish = StopWish()
+    if threading.current_thread() is not threading.main_thread():
+        yield wish
+        return
+
+    def note(number: int, _: FrameType | None) -> None:
+        wish.signal = number
+        signal.signal(number, former[signal.Signals(number)])
+
+    former = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    for number in former:
+        signal.signal(number, note)
+    try:
+        yield wish
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)

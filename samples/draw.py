@@ -10,9 +10,9 @@ from training.datasets.storybook.scene import draw
 SEED = 2026
 SCENES = {
     "harbour": ("landscape", 21),
-    "village": ("landscape", 13),
-    "street": ("street", 15),
-    "room": ("room", 11),
+    "village": ("landscape", 66),
+    "street": ("street", 23),
+    "room": ("room", 23),
 }
 HEIGHT, WIDTH = 384, 512  # pixels
 

@@ -8,6 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 TILE = 400  # pixels, width of a picture on the sheet
 GAP = 12
+BETWEEN = 32  # two cells of a row
 COLUMNS = 2  # pictures a row, each with its overlay
 FONT_SIZE = 17
 LINE = 26
@@ -31,14 +32,14 @@ def contact_sheet(entries: Sequence[Entry]) -> Image.Image:
     cells = [_cell(entry) for entry in entries]
     rows = [cells[at : at + COLUMNS] for at in range(0, len(cells), COLUMNS)]
     heights = [max(cell.height for cell in row) for row in rows]
-    widths = [sum(cell.width + GAP for cell in row) for row in rows]
-    sheet = Image.new("RGB", (max(widths) + GAP, sum(heights) + GAP * (len(rows) + 1)), PAPER)
+    widths = [sum(cell.width + BETWEEN for cell in row) - BETWEEN for row in rows]
+    sheet = Image.new("RGB", (max(widths) + 2 * GAP, sum(heights) + GAP * (len(rows) + 1)), PAPER)
     top = GAP
     for row, height in zip(rows, heights, strict=True):
         left = GAP
         for cell in row:
             sheet.paste(cell, (left, top))
-            left += cell.width + GAP
+            left += cell.width + BETWEEN
         top += height + GAP
     return sheet
 

@@ -22,10 +22,10 @@ SERVE_EXAMPLES = """
   ebseg serve --print-config > ebseg.toml
 
 Then:
-  curl -F image=@samples/village.jpg -F classes=house,tree,clouds http://127.0.0.1:8000/v1/segment
+  curl -F image=@samples/village.jpg -F classes=house,umbrella,clouds http://127.0.0.1:8000/v1/segment
 """
 SEGMENT_EXAMPLES = """
-  ebseg segment samples/village.jpg --classes "house, tree, clouds" --overlay overlay.png
+  ebseg segment samples/village.jpg --classes "house, umbrella, clouds" --overlay overlay.png
   ebseg segment photo.jpg --classes "sky, tree, road" --checkpoint registry/ebseg-base/1
   ebseg segment photo.jpg --vocabulary ade20k-150 --checkpoint registry/ebseg-base/1 --out mask.png
   ebseg segment samples/room.jpg --classes "cactus, clock" --threshold 0.3 --json

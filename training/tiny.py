@@ -62,7 +62,7 @@ class Recipe:
     sam: SamPretraining = field(default_factory=SamPretraining)
     train_scenes: int = 6000
     held_out_scenes: int = 300
-    steps: int = 6500
+    steps: int = 5000
     batch: int = 4
     learning_rate: float = 5e-4
     least_ceiling: float = LEAST_CEILING

@@ -35,7 +35,7 @@ def test_eight_pictures_are_learned_by_heart(tmp_path: Path) -> None:
         data=str(data),
         init=str(packaged_checkpoint()),
         fresh_decoder=True,
-        steps=300,
+        steps=240,
         batch=4,
         learning_rate=1e-3,
         warmup_steps=20,

@@ -57,9 +57,9 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
         inspect,
         "verify a checkpoint folder and print what is inside",
         """
-  ebseg inspect
   ebseg inspect registry/ebseg-base/1
   ebseg inspect registry/ebseg-base/1 --json
+  ebseg inspect
 """,
     )
     parser.add_argument(

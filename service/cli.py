@@ -28,7 +28,7 @@ SEGMENT_EXAMPLES = """
   ebseg segment samples/village.jpg --classes "house, umbrella, clouds" --overlay overlay.png
   ebseg segment photo.jpg --classes "sky, tree, road" --checkpoint registry/ebseg-base/1
   ebseg segment photo.jpg --vocabulary ade20k-150 --checkpoint registry/ebseg-base/1 --out mask.png
-  ebseg segment samples/room.jpg --classes "cactus, clock" --threshold 0.3 --json
+  ebseg segment samples/room.jpg --classes "clock, lamp" --threshold 0.3 --json
 """
 
 

@@ -33,9 +33,10 @@ def blocks() -> list[Block]:
 
 
 def commands() -> list[str]:
-    """The commands of all `sh` blocks, each once, on one line."""
+    """The commands of all `sh` blocks, each once, on one line, without remarks."""
     lines = "".join(block.text.replace("\\\n", " ") for block in blocks() if block.language == "sh")
-    return list(dict.fromkeys(" ".join(line.split()) for line in lines.splitlines()))
+    whole = (" ".join(re.sub(r"(^|\s)#\s.*", "", line).split()) for line in lines.splitlines())
+    return list(dict.fromkeys(line for line in whole if line))
 
 
 def table_rows(document: str, heading: str) -> list[list[str]]:

@@ -67,7 +67,7 @@ def test_debug_adds_the_traceback(
     assert err.endswith("\nebseg: error: no manifest\n")
 
 
-@pytest.mark.parametrize("line", ["", "unknown", "inspect", "inspect a b", "init --variant huge", "--debug"])
+@pytest.mark.parametrize("line", ["", "unknown", "inspect a b", "init --variant huge", "--debug"])
 def test_wrong_usage(capsys: pytest.CaptureFixture[str], line: str) -> None:
     assert ebseg.main(line.split()) == 2
     out, err = capsys.readouterr()

@@ -24,12 +24,13 @@ def uneven_config() -> EBSegConfig:
     tiny = VARIANTS["tiny"]
     return dataclasses.replace(
         tiny,
-        clip=dataclasses.replace(tiny.clip, text_width=96, text_heads=4),
+        clip=dataclasses.replace(tiny.clip, image_layers=8, text_layers=4, text_width=96, text_heads=4),
         sam=SamConfig(
             image_size=256, patch_size=16, width=96, layers=6, heads=4, window=5, global_blocks=(1, 2, 4, 5)
         ),
         transformer_decoder=TransformerDecoderConfig(layers=9, heads=4, queries=12, feed_forward=256),
         clip_scale=0.7,
+        fused_layers=(2, 4, 6),
     )
 
 

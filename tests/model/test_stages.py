@@ -89,7 +89,7 @@ def test_stages_are_those_of_the_decoder(tiny: EBSeg) -> None:
     stages = tiny.stages(picture(64, 96, 0.0)[None])
     config = tiny.config
     queries = config.transformer_decoder.queries
-    assert len(stages) == config.transformer_decoder.layers + 1 == 7
+    assert len(stages) == config.transformer_decoder.layers + 1 == 5
     for stage in stages:
         assert stage.mask_logits.shape == (1, queries, 16, 24)
         assert stage.supervised.shape == (1, queries, config.clip.joint_width)

@@ -15,13 +15,13 @@ from torch.utils.tensorboard.writer import SummaryWriter
 from model.ebseg import EBSeg
 from model.segmenter import Segmenter
 from model.vocabulary import Vocabulary
+from training.pictures import panel
 from training.samples import Dataset
 
 LOG = "log.jsonl"
 TENSORBOARD = "tensorboard"
 PANELS = 4  # pictures shown
 PANEL_SIDE = 256  # longest side of a shown picture, pixels
-UNKNOWN = (0, 0, 0)  # colour of a pixel without a class
 
 
 class Curves:
@@ -63,8 +63,8 @@ class Curves:
 
     def pictures(self, step: int, panels: Sequence[NDArray[np.uint8]]) -> None:
         """Adds panels, uint8 [H, W, 3]."""
-        for number, panel in enumerate(panels):
-            self._writer.add_image(f"pictures/{number}", panel, step, dataformats="HWC")
+        for number, shown in enumerate(panels):
+            self._writer.add_image(f"pictures/{number}", shown, step, dataformats="HWC")
 
     def close(self) -> None:
         """Writes everything out."""
@@ -82,10 +82,9 @@ def sums_by_kind(terms: Mapping[str, float]) -> dict[str, float]:
 def make_panels(
     ebseg: EBSeg, dataset: Dataset, vocabulary: Vocabulary, short_side: int | None
 ) -> list[NDArray[np.uint8]]:
-    """Picture, truth and prediction side by side, of the same few pictures each time."""
+    """Panels of picture, truth and prediction (see `pictures.panel`), of the same few pictures each time."""
     segmenter = Segmenter(ebseg, short_side=short_side or "configured")
     text = segmenter.encode_text(vocabulary)
-    colors = palette(len(vocabulary))
     panels = []
     for index in range(min(PANELS, len(dataset))):
         sample = dataset[index]
@@ -94,28 +93,10 @@ def make_panels(
         size = (max(1, round(height * shrink)), max(1, round(width * shrink)))
         predictions = segmenter.predict([segmenter.prepare(sample.picture)])
         found = segmenter.label_map(predictions, vocabulary, output_size=size, text=text)
-        rows = np.arange(size[0]) * height // size[0]
-        columns = np.arange(size[1]) * width // size[1]
-        nearest = np.ix_(rows, columns)
-        images = (
-            sample.picture[nearest],
-            colors[sample.labels[nearest]],
-            colors[found.labels.astype(int) - 1],
-        )
-        panels.append(np.concatenate(images, axis=1))
+        nearest = np.ix_(np.arange(size[0]) * height // size[0], np.arange(size[1]) * width // size[1])
+        prediction = found.labels.astype(np.int64) - 1
+        panels.append(panel(sample.picture[nearest], sample.labels[nearest], prediction, vocabulary.names))
     return panels
-
-
-def palette(classes: int) -> NDArray[np.uint8]:
-    """A colour a class, and `UNKNOWN` last, where the index -1 finds it; uint8 [K + 1, 3].
-
-    Hues go round by the golden ratio, so that neighbours in the list differ, brightness goes in thirds.
-    """
-    k = np.arange(classes)[:, None]
-    hue = (k * 0.6180339887 + np.array([0, 1, 2]) / 3) % 1
-    value = np.array([1.0, 0.75, 0.5])[(k // 7) % 3]
-    colors = value * (0.5 + 0.5 * np.cos(2 * np.pi * hue))
-    return np.vstack([(255 * colors).round(), UNKNOWN]).astype(np.uint8)
 
 
 def _cut_log(path: Path, step: int) -> None:

@@ -87,6 +87,14 @@ def write_dataset(folder: Path, pictures: int = 6) -> Path:
     return folder
 
 
+def write_places(folder: Path, pictures: int) -> tuple[str, str]:
+    """A checkpoint that was trained on all classes but yellow, version 3 of "micro", and a data set."""
+    checkpoint = folder / "micro" / "3"
+    ebseg = build(micro_config(), TrainingClasses.of(CLASSES[:3]), seed=1)
+    save(ebseg, checkpoint, name="micro", version=3, untrained=False)
+    return str(checkpoint), str(write_dataset(folder / "data", pictures=pictures))
+
+
 def micro_run(folder: Path, **fields: Any) -> TrainConfig:
     """A run on `folder`/data from `folder`/micro/1, both made when they are not there."""
     data, init = folder / "data", folder / "micro" / "1"

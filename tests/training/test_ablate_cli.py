@@ -6,10 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from model import TrainingClasses
-from model.build import build
-from model.checkpoint import save
-from tests.training.runs import CLASSES, micro_config, micro_run, write_dataset
+from tests.training.runs import micro_config, micro_run, write_places
 from training import loop
 from training.ablate import grid
 from training.ablate.grid import Run, Score
@@ -20,12 +17,7 @@ from training.errors import TrainingError
 
 @pytest.fixture(scope="module")
 def places(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    """A checkpoint and a data set."""
-    root = tmp_path_factory.mktemp("places")
-    checkpoint = root / "micro" / "3"
-    ebseg = build(micro_config(), TrainingClasses.of(CLASSES[:3]), seed=1)
-    save(ebseg, checkpoint, name="micro", version=3, untrained=False)
-    return str(checkpoint), str(write_dataset(root / "data", pictures=2))
+    return write_places(tmp_path_factory.mktemp("places"), pictures=2)
 
 
 def command(*words: str | Path) -> int:

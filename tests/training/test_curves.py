@@ -11,8 +11,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from model import TrainingClasses
 from model.build import build
 from tests.training.runs import micro_config, write_dataset
-from training.curves import Curves, make_panels, palette, sums_by_kind
+from training import curves
+from training.curves import Curves, make_panels, sums_by_kind
 from training.datasets.layout import SegmentationFolder
+from training.pictures import panel
 
 TERMS = {"mask/0": 1.0, "mask/1": 2.0, "dice/0": 0.5}
 
@@ -81,32 +83,35 @@ def test_what_a_cut_off_run_logged_too_much_is_removed(tmp_path: Path) -> None:
     assert curve == [(1, 1.0), (2, 9.0)]
 
 
-def test_palette() -> None:
-    colors = palette(40)
-    assert colors.shape == (41, 3)
-    assert colors.dtype == np.uint8
-    assert colors[-1].tolist() == [0, 0, 0]
-    assert len({tuple(color) for color in colors.tolist()}) == 41
-    apart = np.abs(np.diff(colors[:-1].astype(int), axis=0)).sum(1)
-    assert apart.min() > 60
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """Picture, truth, prediction and names of each panel that is drawn."""
+    calls: list[tuple[Any, ...]] = []
+
+    def recorded(*arguments: Any) -> Any:
+        calls.append(arguments)
+        return panel(*arguments)
+
+    monkeypatch.setattr(curves, "panel", recorded)
+    return calls
 
 
-def test_panels(tmp_path: Path) -> None:
+def test_panels(tmp_path: Path, drawn: list[tuple[Any, ...]]) -> None:
     data = SegmentationFolder(write_dataset(tmp_path), "val")
     ebseg = build(micro_config(), TrainingClasses.of(["red", "green", "blue"]), seed=0)
     panels = make_panels(ebseg, data, data.vocabulary(), None)
-    assert len(panels) == 4
-    assert {panel.shape for panel in panels} == {(64, 192, 3)}
-    sample, colors = data[0], palette(4)
-    assert (panels[0][:, :64] == sample.picture).all()
-    assert (panels[0][:, 64:128] == colors[sample.labels]).all()
-    shown = {tuple(color) for color in panels[0][:, 128:].reshape(-1, 3).tolist()}
-    assert shown <= {tuple(color) for color in colors[:-1].tolist()}
-    assert shown
+    assert len(panels) == len(drawn) == 4
+    assert all(shown.ndim == 3 and shown.dtype == np.uint8 for shown in panels)
+    for sample, (picture, truth, prediction, names) in zip(data, drawn, strict=False):
+        assert (picture == sample.picture).all()
+        assert (truth == sample.labels).all()
+        assert prediction.shape == truth.shape
+        assert set(np.unique(prediction)) <= {0, 1, 2, 3}
+        assert names == ["red", "green", "blue", "yellow"]
 
 
 @pytest.mark.parametrize("size", [(300, 600), (64, 1)])
-def test_panels_are_small(tmp_path: Path, size: tuple[int, int]) -> None:
+def test_panels_are_small(tmp_path: Path, size: tuple[int, int], drawn: list[tuple[Any, ...]]) -> None:
     class One:
         names = ("one",)
         trained = (True,)
@@ -124,5 +129,5 @@ def test_panels_are_small(tmp_path: Path, size: tuple[int, int]) -> None:
 
     ebseg = build(micro_config(), TrainingClasses.of(["red"]), seed=0)
     data = SegmentationFolder(write_dataset(tmp_path), "val")
-    (panel,) = make_panels(ebseg, One(), data.vocabulary(), 32)
-    assert panel.shape == {(300, 600): (128, 3 * 256, 3), (64, 1): (64, 3, 3)}[size]
+    make_panels(ebseg, One(), data.vocabulary(), 32)
+    assert [parts[0].shape for parts in drawn] == [{(300, 600): (128, 256, 3), (64, 1): (64, 1, 3)}[size]]

@@ -7,11 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from model import TrainingClasses
-from model.build import build
-from model.checkpoint import save
 from model.errors import CheckpointError
-from tests.training.runs import CLASSES, micro_config, write_dataset
+from tests.training.runs import CLASSES, micro_config, write_places
 from training.commands import evaluate
 from training.errors import DatasetError, TrainingError
 
@@ -20,12 +17,7 @@ Command = Callable[..., int]
 
 @pytest.fixture(scope="module")
 def places(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    """A checkpoint and a data set."""
-    root = tmp_path_factory.mktemp("places")
-    checkpoint = root / "micro" / "3"
-    ebseg = build(micro_config(), TrainingClasses.of(CLASSES[:3]), seed=1)
-    save(ebseg, checkpoint, name="micro", version=3, untrained=False)
-    return str(checkpoint), str(write_dataset(root / "data", pictures=3))
+    return write_places(tmp_path_factory.mktemp("places"), pictures=3)
 
 
 def command(*words: str | Path) -> int:

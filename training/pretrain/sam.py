@@ -72,7 +72,7 @@ class PointHead(nn.Module):
 
 
 def pretrain_sam(encoder: SamEncoder, data: SegmentationFolder, settings: SamPretraining) -> float:
-    """Trains the encoder in place.
+    """Trains the encoder in place; it comes back frozen.
 
     Args:
         encoder: SAM's; its patches decide the head's step to stride 4.
@@ -113,7 +113,7 @@ def pretrain_sam(encoder: SamEncoder, data: SegmentationFolder, settings: SamPre
             inside = logits > 0
             last.append(((inside & wanted).sum(2) / (inside | wanted).sum(2)).mean().item())
             bar.advance(1, loss=loss.item(), iou=last[-1])
-    encoder.eval()
+    encoder.requires_grad_(False).eval()
     return sum(last) / len(last)
 
 

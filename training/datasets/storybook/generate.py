@@ -36,11 +36,13 @@ def generate(root: str | Path, *, train: int, held_out: int, seed: int, jobs: in
         jobs: processes that draw; None takes one for each processor.
 
     Raises:
-        DatasetError: the folder holds something, or a count or the seed is wrong.
+        DatasetError: the folder holds something, or a count, the seed or `jobs` is wrong.
     """
     root = Path(root)
     if min(train, held_out, seed) < 0 or train + held_out < 1:
         raise DatasetError("Storybook needs a seed and counts that are not negative, and at least one scene")
+    if jobs is not None and jobs < 1:
+        raise DatasetError(f"at least one process has to draw, got {jobs}")
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise DatasetError(f"{root} is not empty; give a new folder, or remove it first")
     try:

@@ -250,8 +250,10 @@ def draw(
         allowed: classes that may occur.
 
     Raises:
-        DatasetError: too few classes of stuff are allowed.
+        DatasetError: there is no such kind, or too few classes of stuff are allowed.
     """
+    if kind not in KINDS:
+        raise DatasetError(f"there is no kind of scene {kind!r}; known are {', '.join(KINDS)}")
     stage = _Stage(rng, height, width, frozenset(allowed))
     KINDS[kind](stage)
     stage.finish()

@@ -22,7 +22,7 @@ INSTALLED := $(VENV)/.installed
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup demo serve test check bench train-tiny
+.PHONY: help setup demo serve test tools check bench train-tiny
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
@@ -41,8 +41,11 @@ demo: setup ## start the service, segment sample scenes over HTTP, stop the serv
 serve: setup ## run the service on PORT with CHECKPOINT
 	exec $(BIN)/ebseg serve --checkpoint "$(CHECKPOINT)" --port $(PORT)
 
-test: setup ## run all tests
+test: setup tools ## run all tests
 	$(BIN)/pytest
+
+tools: ## install what tests need beside Python, where it is missing: redis-server
+	tests/install_tools.sh
 
 check: setup ## lint, formatting, types, directions of imports
 	$(BIN)/ruff check .

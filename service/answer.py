@@ -14,10 +14,18 @@ from service import encode
 from service.colors import class_colors, to_hex
 from service.engine import ModelInfo, Segmentation
 from service.negotiate import OUTPUT_OF, Form
-from service.schemas import ClassAnswer, ModelAnswer, Other, Polygon, Rle, SegmentAnswer, Size
+from service.schemas import CacheAnswer, ClassAnswer, ModelAnswer, Other, Polygon, Rle, SegmentAnswer, Size
 
 FILES = frozenset({"png", "overlay", "npy", "scores"})  # outputs that are files; base64 in JSON
 UNTRAINED = "The model is untrained: its weights are random and its masks mean nothing."
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Caches:
+    """What the caches did for a request: where its text embeddings came from, and its prediction."""
+
+    text: str
+    prediction: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,6 +42,7 @@ class Outcome:
         outputs: what to make.
         request_id: to put into the answer.
         seconds: by stage so far.
+        caches: what they did; None where there are none.
         began: when the request's work began, by `time.perf_counter`.
         check: raises when going on is in vain.
     """
@@ -48,15 +57,17 @@ class Outcome:
     request_id: str
     seconds: dict[str, float]
     began: float
+    caches: Caches | None
     check: Callable[[], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """Bytes for the client, and the time that each stage took."""
+    """Bytes for the client, the version that made them, and the time that each stage took."""
 
     body: bytes
     media_type: Form
+    info: ModelInfo
     seconds: dict[str, float]
 
 
@@ -74,7 +85,7 @@ def encode_answer(outcome: Outcome, form: Form) -> Answer:
     else:
         body = make_file(outcome, OUTPUT_OF[form])
     seconds = {**outcome.seconds, "encode": time.perf_counter() - started}
-    return Answer(body=body, media_type=form, seconds=seconds)
+    return Answer(body=body, media_type=form, info=outcome.info, seconds=seconds)
 
 
 def json_answer(outcome: Outcome) -> SegmentAnswer:
@@ -91,6 +102,8 @@ def json_answer(outcome: Outcome) -> SegmentAnswer:
         ),
         "classes": _classes(outcome, area, confidence),
     }
+    if outcome.caches is not None:
+        parts["caches"] = CacheAnswer(text=outcome.caches.text, prediction=outcome.caches.prediction)
     if info.untrained:
         parts["warnings"] = [UNTRAINED]
     if outcome.background:

@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import FastAPI, Request
@@ -11,8 +10,10 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from service import openapi
+from service.auth import Keys
 from service.decode import settle_warnings
-from service.engine import Engine, TorchEngine, load_segmenter
+from service.engine import Engine, load_engine
+from service.loader import LoadEngine
 from service.middleware import BodyLimits, Requests, answer_error
 from service.routes import health, models, segment, vocabularies
 from service.runtime import Service
@@ -21,21 +22,22 @@ from service.settings import Settings
 DESCRIPTION = "A picture and a list of class names in, a mask out."
 
 
-def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
+def create_app(settings: Settings, *engines: Engine, load: LoadEngine = load_engine) -> FastAPI:
     """Builds the application; nothing is loaded before its lifespan begins.
 
     Args:
         settings: of the service.
-        engine: instead of a `TorchEngine` on the settings' checkpoint.
+        engines: one loaded version, an engine a device, instead of what the settings name.
+        load: makes an engine of a version's folder.
 
     Raises:
-        SettingsError: neither an engine nor a checkpoint.
+        SettingsError: settings that do not go together, or a device that is not here.
     """
-    service = Service(settings, engine or torch_engine(settings))
+    service = Service(settings, engines, load)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        service.start()
+        await service.start()
         try:
             yield
         finally:
@@ -47,11 +49,13 @@ def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
         description=DESCRIPTION,
         lifespan=lifespan,
         redirect_slashes=False,
+        # FastAPI's own would put users' paths and queries into spans; ours are in tracing.py
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     app.state.service = service
     for routes in (segment, vocabularies, models, health):
         app.include_router(routes.router)
-    openapi.install(app)
+    openapi.install(app, keys_required=bool(settings.api_keys))
 
     async def on_error(request: Request, error: Exception) -> Response:
         return answer_error(error, request.state.request_id, service.metrics)
@@ -60,27 +64,16 @@ def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
     app.add_exception_handler(HTTPException, on_error)
     app.add_exception_handler(RequestValidationError, on_error)
     paths = [*app.openapi()["paths"], "/docs", "/redoc", "/openapi.json"]
-    app.add_middleware(Requests, metrics=service.metrics, routes=paths)
+    app.add_middleware(
+        Requests,
+        metrics=service.metrics,
+        routes=paths,
+        keys=Keys.of(settings),
+        tracing=service.tracing,
+    )
     app.add_middleware(BodyLimits, max_bytes=settings.max_bytes, seconds=settings.body_timeout_s)
     settle_warnings()
     return app
-
-
-def torch_engine(settings: Settings, *, verify_digests: bool = True) -> TorchEngine:
-    """The engine that the settings describe.
-
-    Raises:
-        CheckpointError: none is set, and the package holds none.
-    """
-    return TorchEngine(
-        partial(
-            load_segmenter,
-            settings.checkpoint_folder(),
-            device=settings.device,
-            dtype=settings.dtype,
-            verify_digests=verify_digests,
-        )
-    )
 
 
 def _version() -> str:

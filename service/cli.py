@@ -17,6 +17,7 @@ UNUSABLE = 2  # exit code of wrong usage and unusable input
 SERVE_EXAMPLES = """
   ebseg serve
   ebseg serve --checkpoint registry/ebseg-base/1
+  ebseg serve --registry s3://bucket/registry --model ebseg-base,ebseg-tiny@3 --redis-url redis://cache:6379/0
   ebseg serve --checkpoint registry/ebseg-base/1 --host 0.0.0.0 --port 9000 --max-pending 16
   EBSEG_CHECKPOINT=registry/ebseg-base/1 ebseg serve --config ebseg.toml
   ebseg serve --print-config > ebseg.toml
@@ -81,19 +82,20 @@ def serve(args: argparse.Namespace) -> int:
         if args.print_config:
             print(to_toml(settings), end="")
             return 0
-        directory = settings.checkpoint_folder()
+        directory = settings.checkpoint_folder() if settings.registry is None else None
     except SettingsError as error:
         return _complain(error)
 
     from model.checkpoint import verify
-    from service.app import create_app, torch_engine
+    from service.app import create_app
     from service.logging import configure
     from service.server import run_server
 
     configure(settings.log_level, settings.log_format)
     try:
-        verify(directory)  # before anything listens: a broken checkpoint should fail at once
-        run_server(create_app(settings, torch_engine(settings, verify_digests=False)), settings)
+        if directory is not None:
+            verify(directory)  # before anything listens: a broken checkpoint should fail at once
+        run_server(create_app(settings), settings)
     except SettingsError as error:
         return _complain(error)
     return 0

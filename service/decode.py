@@ -55,7 +55,9 @@ def settle_warnings() -> None:
     warnings.simplefilter("error", Image.DecompressionBombWarning)
 
 
-def decode(data: bytes, *, max_pixels: int) -> NDArray[np.uint8]:
+def decode(
+    data: bytes, *, max_pixels: int, accept: Callable[[tuple[int, int]], None] = lambda size: None
+) -> NDArray[np.uint8]:
     """Decodes a picture.
 
     16-bit grey is scaled to 8 bits; whole numbers of 32 bits and floats are scaled by the range that
@@ -64,6 +66,8 @@ def decode(data: bytes, *, max_pixels: int) -> NDArray[np.uint8]:
     Args:
         data: the file's bytes.
         max_pixels: larger pictures are refused by their header.
+        accept: told rows and columns, as they are stored, before any pixel is decoded; may raise a
+            ServiceError.
 
     Returns:
         RGB, uint8 [H, W, 3], C-contiguous, writable.
@@ -82,6 +86,7 @@ def decode(data: bytes, *, max_pixels: int) -> NDArray[np.uint8]:
             _check_size(_webp_size(data), max_pixels)
         with opener(BytesIO(data)) as image:
             _check_size(image.size, max_pixels)
+            accept((image.height, image.width))
             image.load()
             _turn_upright(image)
             return _rgb(image)

@@ -1,12 +1,13 @@
-"""The engine: prepared picture and vocabulary in, label map out, on one thread of its own.
+"""The engine: one loaded version on one device. Pictures in, predictions out; those and a vocabulary in,
+a label map out.
 
-`Engine` is what the service needs; `TorchEngine` is the one that it runs on.
+`Engine` is what the service needs; `TorchEngine` is the one that it runs on. An engine owns no thread: the
+batcher of its device calls it.
 """
 
-import asyncio
+import hashlib
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,19 +15,23 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from model import checkpoint
 from model.allocator import keep_freed_memory
 from model.balance import Balance
+from model.ebseg import MaskPredictions
+from model.errors import CheckpointError
 from model.segmenter import Segmenter
+from model.transforms import network_size
 from model.vocabulary import Vocabulary
-from service.errors import DeadlineExceededError, NotReadyError
+from service.deadline import Deadline
 from service.settings import SettingsError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelInfo:
-    """The loaded model: what its manifest says, and how it runs."""
+    """A loaded version: what its manifest says, and how it runs."""
 
     name: str
     version: int
@@ -38,35 +43,34 @@ class ModelInfo:
     balance: Balance
 
 
-class Deadline:
-    """How long a request may take; threads ask it before they start anything that costs.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prepared:
+    """A picture at network resolution.
 
-    Args:
-        seconds: from now.
+    Attributes:
+        pixels: whatever the engine's `predict` takes.
+        shape: rows and columns; pictures of one shape may share a batch.
     """
 
-    def __init__(self, seconds: float):
-        self.seconds = seconds
-        self.at = time.monotonic() + seconds
-        self.abandoned = False  # set when nobody waits for the answer any more
+    pixels: Any
+    shape: tuple[int, int]
 
-    def left(self) -> float:
-        """Seconds that are left, or less than 0."""
-        return self.at - time.monotonic()
-
-    def check(self) -> None:
-        """Raises DeadlineExceededError if going on is in vain."""
-        if self.abandoned or self.left() <= 0:
-            raise DeadlineExceededError(f"the request's time of {self.seconds:g} s is over; see timeout_ms")
+    @property
+    def cost(self) -> int:
+        """Pixels that the network sees."""
+        return self.shape[0] * self.shape[1]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
-    """What one request wants from the engine.
+    """What one request wants from an engine.
 
     Attributes:
-        prepared: what the engine's `prepare` made of the picture.
+        engine: the one that its version was given at admission.
+        prepared: of the engine's `prepare`; None if there is a prediction.
+        prediction: of the same picture by the same weights; then `predict` is left out.
         vocabulary: K classes.
+        text: their embeddings, float32 [K, C].
         output_size: rows and columns of the label map.
         threshold: pixels of a lower confidence become "other".
         balance: instead of the checkpoint's.
@@ -74,8 +78,11 @@ class Job:
         deadline: when to give up.
     """
 
-    prepared: Any
+    engine: "Engine"
+    prepared: Prepared | None
+    prediction: Any
     vocabulary: Vocabulary
+    text: Tensor
     output_size: tuple[int, int]
     threshold: float
     balance: Balance | None
@@ -92,200 +99,197 @@ class Segmentation:
         confidence: float32 [H, W], 0..1.
         scores: float16 [K, H, W] if asked for.
         trained: which classes counted as trained, [K].
-        seconds: by stage: queue, predict, text, classify.
+        prediction: what it was made of, for other classes on the same picture.
+        seconds: by stage: queue, predict, classify.
     """
 
     labels: NDArray[np.uint16]
     confidence: NDArray[np.float32]
     scores: NDArray[np.float16] | None
     trained: list[bool]
+    prediction: Any = None
     seconds: dict[str, float] = field(default_factory=dict)
 
 
 class Engine(Protocol):
-    """What the service needs from an engine."""
+    """What the service needs from a loaded version on a device."""
 
     @property
     def info(self) -> ModelInfo:
-        """The loaded model; only after `start`."""
+        """What is loaded."""
 
     @property
-    def queue_depth(self) -> int:
-        """Jobs that wait for the engine."""
+    def text_digest(self) -> str:
+        """sha256 over what its text embeddings depend on beside names and templates."""
 
-    async def start(self) -> None:
-        """Loads the model; any exception means that there is none."""
+    def cost(self, size: tuple[int, int]) -> int:
+        """Pixels that the network will see of a picture of so many rows and columns; any thread."""
 
-    async def stop(self) -> None:
-        """Finishes what was begun, takes nothing more and frees the thread."""
+    def prepare(self, picture: NDArray[np.uint8]) -> Prepared:
+        """Makes of RGB uint8 [H, W, 3] what `predict` takes; any thread."""
 
-    def prepare(self, picture: NDArray[np.uint8]) -> Any:
-        """Makes of RGB uint8 [H, W, 3] what `segment` takes. Cheap, and any thread may call it."""
+    def predict(self, prepared: Sequence[Prepared]) -> list[Any]:
+        """One prediction, an object with `nbytes`, for each picture of one shape; the device's thread."""
 
-    async def segment(self, job: Job) -> Segmentation:
-        """Runs one job. A caller that is cancelled gives its place in the queue back.
+    def classify(self, prediction: Any, job: Job) -> Segmentation:
+        """The label map of one picture; the device's thread."""
 
-        Raises:
-            DeadlineExceededError: the job's time was over before its turn came.
-            NotReadyError: the engine was stopped.
-        """
+    def embed(self, names: Sequence[str], templates: Sequence[str]) -> Tensor:
+        """Unit text embeddings, float32 [K, C], on the CPU; the device's thread."""
+
+    def warm(self, shape: tuple[int, int]) -> None:
+        """Runs a grey picture of a network shape; the device's thread."""
+
+    def close(self) -> None:
+        """Lets go of the weights; nothing is asked of the engine afterwards."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One picture's `MaskPredictions`."""
+
+    masks: MaskPredictions
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its tensors."""
+        own = self.masks
+        return sum(t.nbytes for t in (own.mask_logits, own.supervised, own.mask_attention, own.frozen))
 
 
 class TorchEngine:
-    """One model on one device, one thread to run it.
+    """A checkpoint on a device.
 
     Args:
-        load: makes the segmenter and says what it is; called on the engine's own thread.
+        segmenter, info: of `load_engine`.
+        text_digest: sha256 of the text tower's weights.
     """
 
-    def __init__(self, load: Callable[[], tuple[Segmenter, ModelInfo]]):
-        self._load = load
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="ebseg-engine")
-        self._loaded: tuple[Segmenter, ModelInfo] | None = None
-        self._waiting: set[object] = set()
-        self._stopped = False
+    def __init__(self, segmenter: Segmenter, info: ModelInfo, text_digest: str):
+        self._segmenter: Segmenter | None = segmenter
+        self.info = info
+        tokenizer = type(segmenter.ebseg.clip_text.tokenizer).__name__
+        context = segmenter.ebseg.clip_text.positional_embedding.shape[0]
+        self.text_digest = hashlib.sha256(f"{text_digest}:{tokenizer}:{context}".encode()).hexdigest()
 
     @property
-    def info(self) -> ModelInfo:
-        """The loaded model; only after `start`."""
-        return self._parts()[1]
-
-    @property
-    def queue_depth(self) -> int:
-        """Jobs that wait for the thread."""
-        return len(self._waiting)
-
-    async def start(self) -> None:
-        """Loads the model.
+    def segmenter(self) -> Segmenter:
+        """The model.
 
         Raises:
-            CheckpointError: the checkpoint is not what it should be.
+            RuntimeError: the engine is closed.
         """
-        self._loaded = await asyncio.wrap_future(self._thread.submit(self._load))
+        if self._segmenter is None:
+            raise RuntimeError(f"the engine of {self.info.name}/{self.info.version} is closed")
+        return self._segmenter
 
-    async def stop(self) -> None:
-        """Finishes the jobs that wait, then ends the thread."""
-        self._stopped = True
-        await asyncio.to_thread(self._thread.shutdown)
+    def cost(self, size: tuple[int, int]) -> int:
+        """Pixels that the network will see of a picture of so many rows and columns."""
+        segmenter = self.segmenter
+        rows, columns = network_size(size, segmenter.short_side, segmenter.long_side)
+        return rows * columns
 
-    def prepare(self, picture: NDArray[np.uint8]) -> torch.Tensor:
+    def prepare(self, picture: NDArray[np.uint8]) -> Prepared:
         """RGB uint8 [H, W, 3] -> uint8 [3, h, w] at network resolution.
 
         Raises:
             PictureError: a shape that the model cannot take.
         """
-        return self._parts()[0].prepare(picture)
+        pixels = self.segmenter.prepare(picture)
+        return Prepared(pixels=pixels, shape=(pixels.shape[1], pixels.shape[2]))
 
-    async def segment(self, job: Job) -> Segmentation:
-        """Runs one job; an exception in it is the job's own.
+    def predict(self, prepared: Sequence[Prepared]) -> list[Prediction]:
+        """Runs the network on pictures of one shape."""
+        batch = self.segmenter.predict([one.pixels for one in prepared])
+        if batch.mask_logits.is_cuda:
+            torch.cuda.synchronize(
+                batch.mask_logits.device
+            )  # so that errors and seconds are this batch's own
+        if len(prepared) == 1:
+            return [Prediction(batch)]
+        # slices of a batch would keep all of it in the prediction cache
+        return [Prediction(_own(batch[i])) for i in range(len(batch))]
 
-        Raises:
-            DeadlineExceededError: its time was over before its turn came.
-            NotReadyError: the engine was stopped.
-        """
-        if self._stopped:
-            raise NotReadyError("the engine is shut down")
-        token = object()
-        self._waiting.add(token)
-        try:
-            # if this coroutine is cancelled, so is the future, and a job that waits is never run
-            return await asyncio.wrap_future(self._thread.submit(self._run, job, token, time.perf_counter()))
-        finally:
-            self._waiting.discard(token)
-
-    def _parts(self) -> tuple[Segmenter, ModelInfo]:
-        if self._loaded is None:
-            raise NotReadyError("no model is loaded yet")
-        return self._loaded
-
-    def _run(self, job: Job, token: object, submitted: float) -> Segmentation:
-        self._waiting.discard(token)
-        segmenter, info = self._parts()
-        return run_job(segmenter, info, job, submitted)
-
-
-def run_job(segmenter: Segmenter, info: ModelInfo, job: Job, submitted: float) -> Segmentation:
-    """Runs a job on this thread.
-
-    Args:
-        segmenter, info: of `load_segmenter`.
-        job: what to do.
-        submitted: when it came, by `time.perf_counter`.
-
-    Raises:
-        DeadlineExceededError: its time is over.
-    """
-    job.deadline.check()
-    clock = _Clock(submitted, info.device)
-    clock.lap("queue")
-    predictions = segmenter.predict([job.prepared])
-    clock.lap("predict")
-    job.deadline.check()
-    text = segmenter.encode_text(job.vocabulary)
-    clock.lap("text")
-    label_map = segmenter.label_map(
-        predictions,
-        job.vocabulary,
-        output_size=job.output_size,
-        text=text,
-        threshold=job.threshold,
-        balance=job.balance,
-    )
-    scores = None
-    if job.scores:
-        maps = segmenter.score_maps(
-            predictions, job.vocabulary, output_size=job.output_size, text=text, balance=job.balance
+    def classify(self, prediction: Prediction, job: Job) -> Segmentation:
+        """The label map of one picture, and the scores if they are wanted."""
+        began = time.perf_counter()
+        segmenter = self.segmenter
+        masks = prediction.masks
+        text = job.text.to(masks.mask_logits.device)
+        label_map = segmenter.label_map(
+            masks,
+            job.vocabulary,
+            output_size=job.output_size,
+            text=text,
+            threshold=job.threshold,
+            balance=job.balance,
         )
-        scores = maps.half().cpu().numpy()
-    clock.lap("classify")
-    return Segmentation(
-        labels=label_map.labels,
-        confidence=label_map.confidence,
-        scores=scores,
-        trained=segmenter.ebseg.trained(job.vocabulary),
-        seconds=clock.seconds,
+        scores = None
+        if job.scores:
+            maps = segmenter.score_maps(
+                masks, job.vocabulary, output_size=job.output_size, text=text, balance=job.balance
+            )
+            scores = maps.half().cpu().numpy()
+        return Segmentation(
+            labels=label_map.labels,
+            confidence=label_map.confidence,
+            scores=scores,
+            trained=segmenter.ebseg.trained(job.vocabulary),
+            prediction=prediction,
+            seconds={"classify": time.perf_counter() - began},
+        )
+
+    def embed(self, names: Sequence[str], templates: Sequence[str]) -> Tensor:
+        """Unit text embeddings, float32 [K, C], on the CPU."""
+        return self.segmenter.ebseg.encode_text(names, templates).float().cpu().contiguous()
+
+    def warm(self, shape: tuple[int, int]) -> None:
+        """Runs a grey picture of a network shape."""
+        pixels = torch.full((3, *shape), 127, dtype=torch.uint8)
+        self.predict([Prepared(pixels=pixels, shape=shape)])
+
+    def close(self) -> None:
+        """Lets go of the weights."""
+        self._segmenter = None
+
+
+def _own(masks: MaskPredictions) -> MaskPredictions:
+    return MaskPredictions(
+        mask_logits=masks.mask_logits.clone(),
+        supervised=masks.supervised.clone(),
+        mask_attention=masks.mask_attention.clone(),
+        frozen=masks.frozen.clone(),
+        image_size=masks.image_size,
     )
 
 
-class _Clock:
-    """Seconds by stage; waits for the device, so that each stage pays for its own work."""
-
-    def __init__(self, start: float, device: str):
-        self.seconds: dict[str, float] = {}
-        self._last = start
-        self._device = device
-
-    def lap(self, stage: str) -> None:
-        if self._device.startswith("cuda"):
-            torch.cuda.synchronize(self._device)
-        now = time.perf_counter()
-        self.seconds[stage] = now - self._last
-        self._last = now
-
-
-def load_segmenter(
-    directory: Path, *, device: str = "auto", dtype: str = "float32", verify_digests: bool = True
-) -> tuple[Segmenter, ModelInfo]:
-    """Loads a checkpoint folder for serving.
+def load_engine(
+    folder: Path,
+    *,
+    device: str = "cpu",
+    dtype: str = "float32",
+    verify_digests: bool = True,
+    golden: bool = True,
+) -> TorchEngine:
+    """Loads a version folder for serving, and sees that it computes what its golden file says.
 
     Args:
-        directory: the folder.
-        device: "auto" takes CUDA where there is one.
+        folder: a version folder.
+        device: such as "cpu" or "cuda:0".
         dtype: name of the compute dtype.
         verify_digests: leave it out only for a folder that was just verified.
+        golden: run the golden test, which takes as long as a picture; and look at the text tower's digest.
 
     Raises:
-        CheckpointError: the folder is not what it should be.
-        SettingsError: there is no such device.
+        CheckpointError: the folder is not what it should be, or computes something else.
     """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device != "cpu" and (torch.device(device).index or 0) >= torch.cuda.device_count():
-        raise SettingsError(
-            f"device {device}: there is none; {torch.cuda.device_count()} CUDA devices are here"
-        )
     keep_freed_memory()
-    loaded = checkpoint.load(directory, device=device, verify_digests=verify_digests)
+    loaded = checkpoint.load(folder, device=device, verify_digests=verify_digests)
+    if golden:
+        if loaded.ebseg.text_digest() != loaded.manifest.text_digest:
+            # text embeddings are shared under this digest, with other versions and other processes
+            raise CheckpointError(f"{folder}: the manifest's text_digest is not that of the text tower")
+        checkpoint.check_golden(loaded)
     if dtype != "float32":
         loaded.ebseg.to_compute_dtype(getattr(torch, dtype))
     manifest = loaded.manifest
@@ -299,4 +303,20 @@ def load_segmenter(
         dtype=dtype,
         balance=loaded.ebseg.config.balance,
     )
-    return Segmenter(loaded.ebseg), info
+    return TorchEngine(Segmenter(loaded.ebseg), info, manifest.text_digest)
+
+
+def device_names(setting: str) -> list[str]:
+    """The devices of the setting `device`: ["cpu"], ["cuda:0", "cuda:1"] and the like.
+
+    Raises:
+        SettingsError: one of them is not here.
+    """
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if setting == "auto":
+        return [f"cuda:{index}" for index in range(count)] or ["cpu"]
+    names = ["cuda:0" if name == "cuda" else name for name in setting.split(",")]
+    for name in names:
+        if name != "cpu" and int(name.partition(":")[2]) >= count:
+            raise SettingsError(f"device {name}: there is none; {count} CUDA devices are here")
+    return names

@@ -3,6 +3,8 @@
 ServiceError
 ├── MalformedRequestError  a body that is no JSON or no multipart
 ├── BadPictureError        a picture that is empty, broken or cut short
+├── UnauthorizedError      no key, or an unknown one
+├── ForbiddenError         a key that does not open this route
 ├── NotFoundError          a model, version or vocabulary that is not here
 ├── NotAcceptableError     no form of answer that the client takes
 ├── BodyTooSlowError       the body did not arrive in time
@@ -11,7 +13,12 @@ ServiceError
 ├── UnsupportedMediaError  a body or a picture of a type that is not taken
 ├── InvalidRequestError    fields that are wrong, each with its reason
 ├── ClientGoneError        the client hung up; nobody reads the answer
-├── QueueFullError         as many requests as the service takes in are under way
+├── ConflictError          what is asked for does not go with how things are
+├── RetryableError         refused for now, with the seconds after which to come again
+│   ├── QueueFullError           as many requests as the service takes in are under way
+│   ├── DeadlineUnmeetableError  the queue is too long for the request's time
+│   └── StoreUnavailableError    Redis is needed, and does not answer
+├── OutOfMemoryError       the device's memory does not hold this one picture
 ├── NotReadyError          loading, draining or failed
 ├── UnhealthyError         the same, told to a probe
 └── DeadlineExceededError  the request's time is over
@@ -64,8 +71,20 @@ class BadPictureError(ServiceError):
     """A picture that cannot be decoded."""
 
 
+class UnauthorizedError(ServiceError):
+    """No key, or an unknown one."""
+
+
+class ForbiddenError(ServiceError):
+    """A key that does not open this route."""
+
+
 class NotFoundError(ServiceError):
     """A model, version or vocabulary that is not here."""
+
+
+class ConflictError(ServiceError):
+    """What is asked for does not go with how things are."""
 
 
 class NotAcceptableError(ServiceError):
@@ -102,7 +121,20 @@ class ClientGoneError(ServiceError):
     """The client hung up."""
 
 
-class QueueFullError(ServiceError):
+class RetryableError(ServiceError):
+    """Refused for now.
+
+    Args:
+        detail: why.
+        retry_after: seconds after which to come again.
+    """
+
+    def __init__(self, detail: str, retry_after: int):
+        super().__init__(f"{detail}; try again in {retry_after} s")
+        self.retry_after = retry_after
+
+
+class QueueFullError(RetryableError):
     """Too many requests under way.
 
     Args:
@@ -110,8 +142,32 @@ class QueueFullError(ServiceError):
     """
 
     def __init__(self, retry_after: int):
-        super().__init__(f"the queue is full; try again in {retry_after} s")
-        self.retry_after = retry_after
+        super().__init__("the queue is full", retry_after)
+
+
+class DeadlineUnmeetableError(RetryableError):
+    """The queue is too long for the request's time.
+
+    Args:
+        retry_after: seconds until it is likely to be short enough.
+    """
+
+    def __init__(self, retry_after: int):
+        super().__init__("the requests that wait leave no chance of an answer within timeout_ms", retry_after)
+
+
+class StoreUnavailableError(RetryableError):
+    """Redis is needed, and does not answer."""
+
+    def __init__(self, detail: str = "the store of vocabularies does not answer", retry_after: int = 1):
+        super().__init__(detail, retry_after)
+
+
+class OutOfMemoryError(ServiceError):
+    """The device's memory does not hold this one picture."""
+
+    def __init__(self, detail: str = "the device's memory does not hold this picture at present"):
+        super().__init__(detail)
 
 
 class NotReadyError(ServiceError):
@@ -145,8 +201,11 @@ KINDS: dict[type[Exception], Kind] = {
     MalformedRequestError: Kind(400, "malformed-request", "The request cannot be parsed"),
     BadPictureError: Kind(400, "bad-picture", "The picture cannot be decoded"),
     PictureError: Kind(400, "bad-picture", "The picture cannot be used"),
+    UnauthorizedError: Kind(401, "unauthorized", "A key is needed", refusal=True),
+    ForbiddenError: Kind(403, "forbidden", "This key is not enough", refusal=True),
     NotFoundError: Kind(404, "not-found", "Not found"),
     NotAcceptableError: Kind(406, "not-acceptable", "No acceptable form of answer"),
+    ConflictError: Kind(409, "conflict", "Conflict"),
     BodyTooSlowError: Kind(408, "body-too-slow", "The body arrived too slowly", refusal=True),
     TooManyBytesError: Kind(413, "too-many-bytes", "The body is too large", refusal=True),
     TooManyPixelsError: Kind(413, "too-many-pixels", "The picture is too large", refusal=True),
@@ -155,9 +214,12 @@ KINDS: dict[type[Exception], Kind] = {
     VocabularyError: Kind(422, "invalid-request", "The request is invalid"),
     RequestValidationError: Kind(422, "invalid-request", "The request is invalid"),
     QueueFullError: Kind(429, "queue-full", "Too many requests", refusal=True),
+    DeadlineUnmeetableError: Kind(429, "deadline-unmeetable", "Too many requests", refusal=True),
     # No standard status fits a client that left; 499 is what proxies log for it.
     ClientGoneError: Kind(499, "client-gone", "The client hung up", refusal=True),
     ClientDisconnect: Kind(499, "client-gone", "The client hung up", refusal=True),
+    StoreUnavailableError: Kind(503, "store-unavailable", "The store does not answer", refusal=True),
+    OutOfMemoryError: Kind(503, "out-of-memory", "Out of memory", refusal=True),
     NotReadyError: Kind(503, "not-ready", "The service is not ready", refusal=True),
     UnhealthyError: Kind(503, "not-ready", "The service is not ready"),
     DeadlineExceededError: Kind(504, "deadline-exceeded", "The request took too long", refusal=True),
@@ -195,8 +257,10 @@ def problem_response(error: Exception, request_id: str) -> Response:
     headers: dict[str, str] = {}
     if isinstance(error, HTTPException) and error.headers:
         headers.update(error.headers)
-    if isinstance(error, QueueFullError):
+    if isinstance(error, RetryableError):
         headers["Retry-After"] = str(error.retry_after)
+    if isinstance(error, UnauthorizedError):
+        headers["WWW-Authenticate"] = "Bearer"
     body = json.dumps(problem(error, request_id)).encode()
     return Response(body, kind_of(error).status, headers, MEDIA_TYPE)
 

@@ -1,5 +1,6 @@
 """`ebseg segment`: one picture, one table, no server."""
 
+import dataclasses
 import sys
 import time
 from collections.abc import Iterator
@@ -15,14 +16,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from model.vocabulary import Vocabulary
 from service import encode
 from service.answer import UNTRAINED, Outcome, json_answer, make_file
 from service.colors import class_colors
+from service.deadline import Deadline
 from service.decode import decode, settle_warnings
-from service.engine import Deadline, Job, load_segmenter, run_job
+from service.engine import Engine, Job, Segmentation, device_names, load_engine
 from service.errors import InvalidRequestError, field_problems
 from service.logging import configure
-from service.pipeline import to_vocabulary
+from service.pipeline import check_length, given_vocabulary
 from service.schemas import SegmentAnswer, SegmentRequest
 from service.settings import Settings
 
@@ -68,24 +71,19 @@ def segment_file(
         spec = SegmentRequest.model_validate(request)
     except ValidationError as error:
         raise InvalidRequestError(field_problems(error.errors())) from None
-    vocabulary = to_vocabulary(spec, settings.max_classes)
+    vocabulary = _vocabulary(spec, settings.max_classes)
     began = time.perf_counter()
     picture = decode(_read(picture_file), max_pixels=settings.max_pixels)
     decoded = time.perf_counter()
     progress = Console(stderr=True)
     with _status(progress, "loading the model"):
-        segmenter, info = load_segmenter(directory, device=settings.device, dtype=settings.dtype)
+        device = device_names(settings.device)[0]
+        engine = load_engine(directory, device=device, dtype=settings.dtype, golden=False)
     with _status(progress, "segmenting"):
-        job = Job(
-            prepared=segmenter.prepare(picture),
-            vocabulary=vocabulary,
-            output_size=(picture.shape[0], picture.shape[1]),
-            threshold=0.0 if spec.background is None else spec.background.threshold,
-            balance=None,
-            scores=False,
-            deadline=Deadline(float("inf")),
-        )
-        result = run_job(segmenter, info, job, time.perf_counter())
+        deadline = Deadline(float("inf"))
+        threshold = 0.0 if spec.background is None else spec.background.threshold
+        result = _segmentation(engine, picture, vocabulary, threshold, deadline)
+    info = engine.info
     given_colors: list[str | None] = [None] * len(vocabulary)
     outcome = Outcome(
         vocabulary=vocabulary,
@@ -98,7 +96,8 @@ def segment_file(
         request_id="",
         seconds={"decode": decoded - began, **result.seconds},
         began=began,
-        check=job.deadline.check,
+        caches=None,
+        check=deadline.check,
     )
     if out is not None:
         out.write_bytes(make_file(outcome, "png"))
@@ -111,6 +110,48 @@ def segment_file(
         _print_table(answer)
     if info.untrained:
         progress.print(UNTRAINED, style="bold red", highlight=False)
+
+
+def _vocabulary(spec: SegmentRequest, max_classes: int) -> Vocabulary:
+    """The classes that are asked for; only the built-in lists have names here."""
+    if spec.vocabulary is None:
+        vocabulary = given_vocabulary(spec)
+    elif spec.vocabulary in Vocabulary.builtin_names():
+        vocabulary = Vocabulary.builtin(spec.vocabulary, spec.templates)
+    else:
+        raise UsageError(
+            f"there is no built-in vocabulary {spec.vocabulary!r}; "
+            f"known are {', '.join(Vocabulary.builtin_names())}"
+        )
+    check_length("classes", len(vocabulary), max_classes)
+    return vocabulary
+
+
+def _segmentation(
+    engine: Engine, picture: NDArray[np.uint8], vocabulary: Vocabulary, threshold: float, deadline: Deadline
+) -> Segmentation:
+    """What the service does with one picture, without its queue."""
+    began = time.perf_counter()
+    prepared = engine.prepare(picture)
+    prediction = engine.predict([prepared])[0]
+    predicted = time.perf_counter()
+    text = engine.embed(vocabulary.names, vocabulary.templates)
+    embedded = time.perf_counter()
+    job = Job(
+        engine=engine,
+        prepared=prepared,
+        prediction=prediction,
+        vocabulary=vocabulary,
+        text=text,
+        output_size=(picture.shape[0], picture.shape[1]),
+        threshold=threshold,
+        balance=None,
+        scores=False,
+        deadline=deadline,
+    )
+    result = engine.classify(prediction, job)
+    seconds = {"predict": predicted - began, "text": embedded - predicted, **result.seconds}
+    return dataclasses.replace(result, seconds=seconds)
 
 
 def _check_target(path: Path | None, suffixes: tuple[str, ...]) -> None:

@@ -4,11 +4,14 @@ from collections.abc import Callable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from service.engine import ModelInfo
-
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0)
 MEGAPIXELS = (0.1, 0.3, 0.5, 1.0, 2.0, 4.0, 8.0, 12.0, 24.0, 50.0)
 CLASSES = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1024.0)
+PICTURES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
+CACHE_SECONDS = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.05, 0.1, 0.3, 1.0)
+LOAD_SECONDS = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
+TRIGGERS = ("full", "delay", "idle", "cached", "bisect", "memory")
+LOAD_RESULTS = ("loaded", "quarantined", "failed", "rolled_back")
 STAGES = ("decode", "text", "queue", "predict", "classify", "encode")
 
 
@@ -17,54 +20,63 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.requests = Counter(
-            "ebseg_requests", "Requests answered", ["route", "code"], registry=self.registry
+        self.requests = self._counter("requests", "Requests answered", "route", "code")
+        self.request_seconds = self._seconds(
+            "request_duration_seconds", "Time from a request's headers to the end of its answer", "route"
         )
-        self.request_seconds = Histogram(
-            "ebseg_request_duration_seconds",
-            "Time from a request's headers to the end of its answer",
-            ["route"],
-            buckets=SECONDS,
-            registry=self.registry,
+        self.stage_seconds = self._seconds(
+            "stage_duration_seconds", "Time of a segmentation's stages", "stage"
         )
-        self.stage_seconds = Histogram(
-            "ebseg_stage_duration_seconds",
-            "Time of a segmentation's stages",
-            ["stage"],
-            buckets=SECONDS,
-            registry=self.registry,
+        self.inflight = self._gauge("inflight", "Segmentations under way")
+        self.queue_depth = self._gauge("queue_depth", "Segmentations that wait for the engine")
+        self.queue_oldest_age = self._gauge(
+            "queue_oldest_age_seconds", "How long the oldest segmentation has waited for the engine"
         )
-        self.inflight = Gauge("ebseg_inflight", "Segmentations under way", registry=self.registry)
-        self.queue_depth = Gauge(
-            "ebseg_queue_depth", "Segmentations that wait for the engine", registry=self.registry
+        self.batch_size = self._histogram("batch_size", "Pictures of a batch", PICTURES)
+        self.batches = self._counter("batches", "Batches by what made them go", "trigger")
+        self.rejected = self._counter("rejected", "Requests refused", "reason")
+        self.megapixels = self._histogram("image_megapixels", "Size of pictures", MEGAPIXELS)
+        self.vocabulary_size = self._histogram("vocabulary_size", "Classes of a request", CLASSES)
+        self.cache_ops = self._counter(
+            "cache_ops", "Lookups and changes of the caches", "cache", "tier", "result"
         )
-        self.rejected = Counter("ebseg_rejected", "Requests refused", ["reason"], registry=self.registry)
-        self.megapixels = Histogram(
-            "ebseg_image_megapixels", "Size of pictures", buckets=MEGAPIXELS, registry=self.registry
+        self.cache_seconds = self._histogram(
+            "cache_duration_seconds", "Time of a cache lookup", CACHE_SECONDS, "cache", "tier"
         )
-        self.vocabulary_size = Histogram(
-            "ebseg_vocabulary_size", "Classes of a request", buckets=CLASSES, registry=self.registry
+        self.breaker_state = self._gauge(
+            "redis_breaker_state", "Circuit breaker of Redis: 0 closed, 1 half-open, 2 open"
         )
-        self.model_info = Gauge(
-            "ebseg_model_info", "The loaded model", ["model", "version", "digest"], registry=self.registry
+        self.model_info = self._gauge("model_info", "The loaded models", "model", "version", "digest")
+        self.model_loads = self._counter("model_loads", "Attempts to load a version", "result")
+        self.model_load_seconds = self._histogram(
+            "model_load_duration_seconds", "Time from finding a version to serving it", LOAD_SECONDS
         )
-        self.last_success = Gauge(
-            "ebseg_last_success_timestamp_seconds",
-            "When a segmentation was last answered, Unix time",
-            registry=self.registry,
+        self.device_memory = self._gauge("device_memory_bytes", "Memory in use", "kind")
+        self.event_loop_lag = self._gauge(
+            "event_loop_lag_seconds", "How late the event loop ran its timers, at worst in the last 15 s"
         )
-        for stage in STAGES:  # a dashboard finds all stages before the first request
+        self.last_success = self._gauge(
+            "last_success_timestamp_seconds", "When a segmentation was last answered, Unix time"
+        )
+        # a dashboard finds these before the first request
+        for stage in STAGES:
             self.stage_seconds.labels(stage)
+        for trigger in TRIGGERS:
+            self.batches.labels(trigger)
+        for result in LOAD_RESULTS:
+            self.model_loads.labels(result)
 
-    def watch(self, inflight: Callable[[], float], queue_depth: Callable[[], float]) -> None:
-        """Reads two gauges from where the numbers are."""
+    def watch(
+        self,
+        *,
+        inflight: Callable[[], float],
+        queue_depth: Callable[[], float],
+        oldest_age: Callable[[], float],
+    ) -> None:
+        """Reads three gauges from where the numbers are."""
         self.inflight.set_function(inflight)
         self.queue_depth.set_function(queue_depth)
-
-    def loaded(self, info: ModelInfo) -> None:
-        """Notes the model that answers from now on."""
-        self.model_info.clear()
-        self.model_info.labels(info.name, str(info.version), info.digest).set(1)
+        self.queue_oldest_age.set_function(oldest_age)
 
     def stages(self, seconds: Mapping[str, float]) -> None:
         """Observes the time of stages."""
@@ -74,3 +86,15 @@ class Metrics:
     def exposition(self) -> bytes:
         """The text that Prometheus reads."""
         return generate_latest(self.registry)
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"ebseg_{name}", text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(f"ebseg_{name}", text, labels, registry=self.registry)
+
+    def _seconds(self, name: str, text: str, *labels: str) -> Histogram:
+        return self._histogram(name, text, SECONDS, *labels)
+
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+        return Histogram(f"ebseg_{name}", text, labels, buckets=buckets, registry=self.registry)

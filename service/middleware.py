@@ -2,22 +2,28 @@
 
 import asyncio
 import logging
+import os
 import re
 import time
-import uuid
 from collections.abc import Collection
+from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.auth import Keys
 from service.errors import BodyTooSlowError, ClientGoneError, TooManyBytesError, kind_of, problem_response
 from service.logging import request_id_var
 from service.metrics import Metrics
+from service.tracing import FinishedRequest, Tracing, trace_of, trace_var
 
 LOG = logging.getLogger(__name__)
 ACCESS = logging.getLogger("service.access")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "CONNECT", "TRACE"})
+# of no interest in a trace, unless their caller has one
+PROBES = frozenset({"/livez", "/readyz", "/startupz", "/metrics", "/v2/health/live", "/v2/health/ready"})
 UNANSWERED = kind_of(ClientGoneError("")).status  # what is counted when the answer never went out
 LINGER = 2.0  # seconds; how long a refused body is still read, so that its sender gets to the answer
 
@@ -108,65 +114,136 @@ class _Body:
 
 
 class Requests:
-    """Gives every request an id, counts and logs it, and answers what nobody else has caught.
+    """Gives every request its ids, asks for a key, counts, logs, traces, and answers what nobody has caught.
 
     Args:
         app: what is inside.
         metrics: where requests are counted.
         routes: paths of the routes, as templates; all others are counted as "other".
+        keys: who may come in; by default everybody but administrators.
+        tracing: where spans go.
     """
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics, routes: Collection[str]):
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        metrics: Metrics,
+        routes: Collection[str],
+        keys: Keys | None = None,
+        tracing: Tracing | None = None,
+    ):
         self.app = app
         self.metrics = metrics
         self.routes = frozenset(routes)
+        self.keys = keys or Keys()
+        self.tracing = tracing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Runs one request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        began = time.perf_counter()
-        given = Headers(scope=scope).get("x-request-id", "")
-        request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-        state = scope.setdefault("state", {})
-        state["request_id"] = request_id
-        request_id_var.set(request_id)
-        status = 0
-
-        async def send_with_headers(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["X-Request-ID"] = request_id
-                stages = {**state.get("seconds", {}), "total": time.perf_counter() - began}
-                headers["Server-Timing"] = ", ".join(
-                    f"{stage};dur={1000 * seconds:.1f}" for stage, seconds in stages.items()
-                )
-            await send(message)
-
+        exchange = _Exchange(scope, receive, send)
         try:
-            await self.app(scope, receive, send_with_headers)
+            self.keys.check(scope)
+            await self.app(scope, exchange.receive, exchange.send)
         except Exception as error:
-            if status:
+            if exchange.status:
                 raise  # half an answer is out; the server closes the connection
-            response = answer_error(error, request_id, self.metrics)
-            await response(scope, receive, send_with_headers)
+            response = answer_error(error, exchange.request_id, self.metrics)
+            await response(scope, receive, exchange.send)
         finally:
-            seconds = time.perf_counter() - began
-            path = getattr(scope.get("route"), "path", None)
-            route = path if path in self.routes else "other"
-            self.metrics.requests.labels(route, str(status or UNANSWERED)).inc()
-            self.metrics.request_seconds.labels(route).observe(seconds)
+            self._note(scope, exchange)
+
+    def _note(self, scope: Scope, exchange: "_Exchange") -> None:
+        """Metrics, a log line, and spans. Nothing of it holds what a user wrote, but the request's id."""
+        seconds = time.perf_counter() - exchange.began
+        path = getattr(scope.get("route"), "path", None)
+        known = path in self.routes
+        route = path if known else "other"
+        status = exchange.status or UNANSWERED
+        method = scope["method"] if scope["method"] in METHODS else "_OTHER"
+        model = exchange.state.get("model")
+        self.metrics.requests.labels(route, str(status)).inc()
+        self.metrics.request_seconds.labels(route).observe(seconds)
+        if ACCESS.isEnabledFor(logging.INFO):
             ACCESS.info(
                 "request",
                 extra={
+                    "method": method,
                     "route": route,
-                    "status": status or UNANSWERED,
+                    "status": status,
                     "duration_ms": round(1000 * seconds, 1),
+                    "bytes_in": exchange.bytes_in,
+                    "bytes_out": exchange.bytes_out,
+                    "model": model,
+                    "client": exchange.client,
                 },
             )
+        trace = exchange.trace
+        if self.tracing is None or not self.tracing.active or not trace.sampled:
+            return
+        if trace.parent_id is not None or route not in PROBES:
+            self.tracing.add(
+                FinishedRequest(
+                    trace=trace,
+                    request_id=exchange.request_id,
+                    method=method,
+                    route=path if known else None,
+                    status=status,
+                    model=model,
+                    began_ns=exchange.began_ns,
+                    answered_s=exchange.answered_s if exchange.status else seconds,
+                    seconds=seconds,
+                    stages=exchange.state.get("seconds", {}),
+                )
+            )
+
+
+class _Exchange:
+    """One request and its answer: ids, times and sizes, and the headers that every answer gets."""
+
+    __slots__ = (
+        "_receive", "_send", "answered_s", "began", "began_ns", "bytes_in", "bytes_out", "client",
+        "request_id", "state", "status", "trace",
+    )  # fmt: skip
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send):
+        self.began = time.perf_counter()
+        self.began_ns = time.time_ns()
+        self.answered_s = 0.0
+        self.bytes_in = self.bytes_out = 0
+        self.status = 0  # of the answer; 0 until it begins
+        self._receive = receive
+        self._send = send
+        headers = scope["headers"]
+        given = next((value for name, value in headers if name == b"x-request-id"), b"").decode("latin-1")
+        self.request_id = given if _REQUEST_ID.fullmatch(given) else os.urandom(16).hex()
+        self.trace = trace_of(headers)
+        client = scope.get("client")
+        self.client: str | None = client[0] if client else None
+        self.state: dict[str, Any] = scope.setdefault("state", {})
+        self.state["request_id"] = self.request_id
+        request_id_var.set(self.request_id)
+        trace_var.set(self.trace)
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self.bytes_in += len(message.get("body", b""))
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            self.answered_s = time.perf_counter() - self.began
+            stages = {**self.state.get("seconds", {}), "total": self.answered_s}
+            timing = ", ".join(f"{stage};dur={1000 * seconds:.1f}" for stage, seconds in stages.items())
+            own = [(b"x-request-id", self.request_id.encode()), (b"server-timing", timing.encode())]
+            message = {**message, "headers": [*message.get("headers", ()), *own]}
+        elif message["type"] == "http.response.body":
+            self.bytes_out += len(message.get("body", b""))
+        await self._send(message)
 
 
 def answer_error(error: Exception, request_id: str, metrics: Metrics) -> Response:

@@ -6,6 +6,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
+from service.auth import install_security
 from service.errors import KINDS, MEDIA_TYPE
 from service.schemas import JsonSegmentRequest, Problem, SegmentAnswer, SegmentRequest
 
@@ -63,8 +64,8 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def install(app: FastAPI) -> None:
-    """Makes the app's schema hold the models that its routes refer to by name."""
+def install(app: FastAPI, *, keys_required: bool) -> None:
+    """Makes the app's schema hold the models that its routes refer to by name, and the keys."""
 
     def schema() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -82,6 +83,7 @@ def install(app: FastAPI) -> None:
             )
             schemas = made.setdefault("components", {}).setdefault("schemas", {})
             schemas.update(definitions["$defs"])
+            install_security(made, required=keys_required)
             app.openapi_schema = made
         return app.openapi_schema
 

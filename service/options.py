@@ -2,6 +2,12 @@
 
 OPTIONS: dict[str, str] = {
     "checkpoint": "folder of the checkpoint to serve; left out, the EBSeg-tiny that comes with ebseg",
+    "registry": "folder or URL that versions are published to, REGISTRY/NAME/VERSION; instead of checkpoint",
+    "model": "models to serve from the registry, with commas between: NAME, NAME@3 (pinned) or "
+    "NAME@canary:10 (percent for a new version); the first answers requests that name none",
+    "registry_poll_s": "time between two looks at the registry, seconds (default: 5.0)",
+    "cache_dir": "folder that versions of a remote registry are fetched to; left out, a temporary one",
+    "canary_requests": "good answers after which a canary takes over (default: 200)",
     "host": "address to listen on; 0.0.0.0 for all (default: 127.0.0.1)",
     "port": "port to listen on; 0 takes a free one (default: 8000)",
     "max_bytes": "largest request body, bytes (default: 20971520)",
@@ -12,8 +18,26 @@ OPTIONS: dict[str, str] = {
     "body_timeout_s": "time for a request's body to arrive, seconds (default: 10.0)",
     "drain_timeout_s": "time for running requests to end after SIGTERM, seconds (default: 30)",
     "decode_threads": "threads that decode pictures and encode masks (default: 4)",
-    "max_pending": "requests taken in at a time; more are answered with 429 (default: 64)",
-    "device": "where the model runs: auto, cpu, cuda or cuda:N; auto prefers CUDA (default: auto)",
+    "max_pending": "requests taken in at a time; more are answered with 429 (default: 256)",
+    "max_pending_pixels": "pixels at network resolution that may wait or run (default: 64000000)",
+    "max_batch_size": "most pictures of a batch (default: 8)",
+    "max_batch_delay_ms": "how long a free device waits for a fuller batch, from its oldest request, ms "
+    "(default: 0.0)",
+    "ageing_s": "after this time waiting a request goes before all later ones, seconds (default: 10.0)",
+    "watchdog_s": "a batch without progress for so long makes /livez fail, seconds (default: 120.0)",
+    "redis_url": "Redis for text embeddings and vocabularies, redis://[:password@]host:port/db or rediss://; "
+    "left out, the process alone",
+    "redis_timeout_ms": "what a lookup in Redis may take before it is given up, ms (default: 50)",
+    "text_cache_bytes": "text embeddings kept in the process, bytes (default: 268435456)",
+    "text_cache_ttl_s": "time that text embeddings stay in Redis, seconds (default: 2592000.0)",
+    "prediction_cache_bytes": "predictions kept for new classes on the same picture, bytes; 0 for none "
+    "(default: 268435456)",
+    "api_keys": "keys that may call /v1 and /v2, with commas between, each plain or as sha256:HEX; left out, "
+    "anyone may",
+    "admin_keys": "keys that may pin, roll back and reload models, written as api_keys; left out, nobody may",
+    "otlp_endpoint": "URL that traces go to by OTLP over HTTP, http://HOST:4318/v1/traces; needs ebseg[otlp]",
+    "device": "where the model runs: auto, cpu, cuda, cuda:N, or several with commas between, one inference "
+    "thread each; auto takes all CUDA devices, else the CPU (default: auto)",
     "dtype": "numbers the model computes with: float32, bfloat16 or float16 (default: float32)",
     "log_level": "least level logged: debug, info, warning or error (default: info)",
     "log_format": "form of the log lines: json or text (default: json)",

@@ -1,4 +1,4 @@
-"""One segmentation from bytes to answer: decode, queue, predict, text, classify, encode."""
+"""One segmentation from bytes to answer: decode, text, queue, predict, classify, encode."""
 
 import asyncio
 import time
@@ -9,27 +9,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.balance import Balance, Weights
-from model.vocabulary import ClassName, Vocabulary
-from service.answer import Answer, Outcome, encode_answer
+from model.vocabulary import Vocabulary
+from service.admission import Ticket
+from service.answer import Answer, Caches, Outcome, encode_answer
+from service.deadline import Deadline
 from service.decode import decode
 from service.encode import WEBP_LONGEST, resized
-from service.engine import Deadline, Engine, Job, ModelInfo
-from service.errors import DeadlineExceededError, FieldProblem, InvalidRequestError, NotFoundError
+from service.engine import Engine, Job, Prepared
+from service.errors import DeadlineExceededError, FieldProblem, InvalidRequestError, kind_of
 from service.intake import Intake
+from service.loaded import Lease
 from service.negotiate import OUTPUT_OF, Form
+from service.prediction_cache import CachedPrediction
 from service.runtime import Service
 from service.schemas import BalanceSpec, LongSide, SegmentRequest
 from service.settings import Settings
+from service.vocabularies import class_names
 
 MOST_SCORES = 32 << 20  # elements of K x H x W that one answer may hold
+MANY_CLASSES = 64  # a longer list is checked on a picture thread
 
 
-async def segment(service: Service, intake: Intake, form: Form, request_id: str) -> Answer:
+async def segment(service: Service, intake: Intake, ticket: Ticket, form: Form, request_id: str) -> Answer:
     """Answers one request.
 
     Args:
-        service: with a started engine.
+        service: with a loaded model.
         intake: the request.
+        ticket: its admission.
         form: what the answer is to be.
         request_id: to put into the answer.
 
@@ -37,127 +44,178 @@ async def segment(service: Service, intake: Intake, form: Form, request_id: str)
         DeadlineExceededError: its time is over, wherever it was spent.
         ServiceError: of decoding, or fields that are wrong for this picture or model.
     """
-    spec, settings = intake.spec, service.settings
-    check_model(spec, service.engine.info)
+    spec = intake.spec
     outputs = chosen_outputs(spec, form)
-    deadline = Deadline(chosen_timeout(spec, settings) / 1000)
-    try:
-        async with asyncio.timeout(deadline.left()):
-            return await _stages(service, intake, form, outputs, request_id, deadline)
-    except TimeoutError:
-        raise DeadlineExceededError(f"no answer within {deadline.seconds:g} s; see timeout_ms") from None
-    finally:
-        deadline.abandoned = True  # threads that still work for this request soon stop
-
-
-async def _stages(
-    service: Service, intake: Intake, form: Form, outputs: frozenset[str], request_id: str, deadline: Deadline
-) -> Answer:
-    began = time.perf_counter()
-    plan = await service.in_pool(
-        _prepare, service.engine, service.settings, intake.spec, intake.read_picture, outputs, deadline
-    )
-    service.metrics.megapixels.observe(plan.pixels / 1e6)
-    service.metrics.vocabulary_size.observe(len(plan.job.vocabulary))
-    result = await service.engine.segment(plan.job)
-    service.admission.served(sum(t for stage, t in result.seconds.items() if stage != "queue"))
-    outcome = Outcome(
-        vocabulary=plan.job.vocabulary,
-        given_colors=plan.given_colors,
-        info=service.engine.info,
-        result=result,
-        picture=plan.picture,
-        background=intake.spec.background is not None,
-        outputs=outputs,
-        request_id=request_id,
-        seconds={"decode": plan.seconds, **result.seconds},
-        began=began,
-        check=deadline.check,
-    )
-    answer = await service.in_pool(encode_answer, outcome, form)
-    service.metrics.stages(answer.seconds)
-    service.metrics.last_success.set_to_current_time()
+    deadline = Deadline(chosen_timeout(spec, service.settings) / 1000)
+    with service.models.lease(spec.model, spec.version) as lease:
+        request = _Request(service, intake, ticket, lease, outputs, deadline, request_id)
+        try:
+            async with asyncio.timeout(deadline.left()):
+                answer = await request.answer(form)
+        except TimeoutError:
+            raise DeadlineExceededError(f"no answer within {deadline.seconds:g} s; see timeout_ms") from None
+        except Exception as error:
+            if kind_of(error).internal:
+                lease.outcome(ok=False)
+            raise
+        finally:
+            deadline.abandoned = True  # threads that still work for this request soon stop
+        lease.outcome(ok=True)
     return answer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """A decoded request.
+    """What is known of a picture before the device is asked.
 
     Attributes:
-        job: for the engine.
+        prepared: for the network; None if there is a prediction.
+        known: the prediction that an earlier request made of it.
+        key: of the prediction cache; None where it is off.
         picture: at output size, where an overlay is wanted.
-        given_colors: the caller's, one a class.
-        pixels: of the picture that came in.
+        picture_size, output_size: rows and columns of the upright picture, and of the answer.
         seconds: what this took.
     """
 
-    job: Job
+    prepared: Prepared | None
+    known: CachedPrediction | None
+    key: bytes | None
     picture: NDArray[np.uint8] | None
-    given_colors: list[str | None]
-    pixels: int
+    picture_size: tuple[int, int]
+    output_size: tuple[int, int]
     seconds: float
 
 
-def _prepare(
-    engine: Engine,
-    settings: Settings,
-    spec: SegmentRequest,
-    read_picture: Callable[[], bytes],
-    outputs: frozenset[str],
-    deadline: Deadline,
-) -> Plan:
-    began = time.perf_counter()
-    deadline.check()
-    vocabulary = to_vocabulary(spec, settings.max_classes)
-    balance = to_balance(spec.balance, engine.info.balance)
-    picture = decode(read_picture(), max_pixels=settings.max_pixels)
-    size = output_size(spec.output_size, (picture.shape[0], picture.shape[1]), settings.max_pixels)
-    check_outputs(outputs, size, len(vocabulary))
-    job = Job(
-        prepared=engine.prepare(picture),
-        vocabulary=vocabulary,
-        output_size=size,
-        threshold=0.0 if spec.background is None else spec.background.threshold,
-        balance=balance,
-        scores="scores" in outputs,
-        deadline=deadline,
-    )
-    return Plan(
-        job=job,
-        picture=resized(picture, size) if "overlay" in outputs else None,
-        given_colors=[entry.color for entry in spec.classes] if spec.classes else [None] * len(vocabulary),
-        pixels=picture.shape[0] * picture.shape[1],
-        seconds=time.perf_counter() - began,
-    )
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """One request on its way."""
+
+    service: Service
+    intake: Intake
+    ticket: Ticket
+    lease: Lease
+    outputs: frozenset[str]
+    deadline: Deadline
+    request_id: str
+
+    async def answer(self, form: Form) -> Answer:
+        service, spec = self.service, self.intake.spec
+        began = time.perf_counter()
+        vocabulary, given_colors = await chosen_vocabulary(service, spec)
+        at = service.least_busy()
+        engine, device = self.lease.engines[at], service.devices[at]
+        balance = to_balance(spec.balance, engine.info.balance)
+        plan = await service.in_pool(self._plan, engine, len(vocabulary))
+        service.metrics.megapixels.observe(plan.picture_size[0] * plan.picture_size[1] / 1e6)
+        service.metrics.vocabulary_size.observe(len(vocabulary))
+        text = await service.texts.get(vocabulary, engine, device.call)
+        result = await device.submit(
+            Job(
+                engine=engine,
+                prepared=plan.prepared,
+                prediction=None if plan.known is None else plan.known.prediction,
+                vocabulary=vocabulary,
+                text=text.tensor,
+                output_size=plan.output_size,
+                threshold=0.0 if spec.background is None else spec.background.threshold,
+                balance=balance,
+                scores="scores" in self.outputs,
+                deadline=self.deadline,
+            )
+        )
+        outcome = Outcome(
+            vocabulary=vocabulary,
+            given_colors=given_colors,
+            info=engine.info,
+            result=result,
+            picture=plan.picture,
+            background=spec.background is not None,
+            outputs=self.outputs,
+            request_id=self.request_id,
+            seconds={"decode": plan.seconds, "text": text.seconds, **result.seconds},
+            began=began,
+            caches=Caches(text=text.source, prediction="miss" if plan.known is None else "hit"),
+            check=self.deadline.check,
+        )
+        answer = await service.in_pool(self._finish, outcome, plan, form)
+        service.metrics.stages(answer.seconds)
+        service.metrics.last_success.set_to_current_time()
+        return answer
+
+    def _plan(self, engine: Engine, classes: int) -> Plan:
+        """Picture thread: everything that needs the picture's bytes."""
+        began = time.perf_counter()
+        self.deadline.check()
+        settings, spec, predictions = self.service.settings, self.intake.spec, self.service.predictions
+        data = self.intake.read_picture()
+        key = predictions.key_of(data, engine.info) if predictions.enabled else None
+        known = None if key is None else predictions.get(key)
+        picture: NDArray[np.uint8] | None = None
+        if known is None or "overlay" in self.outputs:
+            picture = decode(data, max_pixels=settings.max_pixels, accept=self._accept(engine, known))
+        size = known.size if picture is None and known is not None else _size(picture)
+        output = output_size(spec.output_size, size, settings.max_pixels)
+        check_outputs(self.outputs, output, classes)
+        return Plan(
+            prepared=engine.prepare(picture) if known is None and picture is not None else None,
+            known=known,
+            key=key,
+            picture=resized(picture, output) if picture is not None and "overlay" in self.outputs else None,
+            picture_size=size,
+            output_size=output,
+            seconds=time.perf_counter() - began,
+        )
+
+    def _accept(self, engine: Engine, known: CachedPrediction | None) -> Callable[[tuple[int, int]], None]:
+        """What is done when a picture's size is known, and none of its pixels is decoded yet."""
+
+        def accept(size: tuple[int, int]) -> None:
+            if known is None:
+                self.ticket.reserve(engine.cost(size), self.deadline)
+
+        return accept
+
+    def _finish(self, outcome: Outcome, plan: Plan, form: Form) -> Answer:
+        """Picture thread: the answer, and what is kept for later ones."""
+        if plan.key is not None and plan.known is None:
+            made = CachedPrediction(prediction=outcome.result.prediction, size=plan.picture_size)
+            self.service.predictions.put(plan.key, made)
+        return encode_answer(outcome, form)
 
 
-def to_vocabulary(spec: SegmentRequest, max_classes: int) -> Vocabulary:
-    """The classes of a request.
+async def chosen_vocabulary(service: Service, spec: SegmentRequest) -> tuple[Vocabulary, list[str | None]]:
+    """The classes of a request, and the colours that were given for them.
 
     Raises:
         NotFoundError: the vocabulary is unknown.
         InvalidRequestError, VocabularyError: too many classes, or one that cannot be used.
     """
     if spec.vocabulary is not None:
-        if spec.vocabulary not in Vocabulary.builtin_names():
-            raise NotFoundError("there is no vocabulary of this name; GET /v1/vocabularies lists them")
-        vocabulary = Vocabulary.builtin(spec.vocabulary, spec.templates)
+        stored = await service.vocabularies.get(spec.vocabulary)
+        check_length("vocabulary", len(stored.classes), service.settings.max_classes)
+        return stored.vocabulary(spec.templates), stored.colors
+    entries = spec.classes or []
+    check_length("classes", len(entries), service.settings.max_classes)
+    if len(entries) > MANY_CLASSES:
+        vocabulary = await service.in_pool(given_vocabulary, spec)
     else:
-        entries = [
-            ClassName(
-                name=entry.name,
-                # a caller's synonyms come on top of the name, which alone would do
-                synonyms=(entry.name, *entry.synonyms) if entry.synonyms else (),
-                trained=entry.trained,
-            )
-            for entry in spec.classes or []
-        ]
-        vocabulary = Vocabulary.of(entries, templates=spec.templates)
-    if len(vocabulary) > max_classes:
-        field = "classes" if spec.vocabulary is None else "vocabulary"
-        raise _invalid(field, f"{len(vocabulary)} classes are too many; at most {max_classes} are taken")
-    return vocabulary
+        vocabulary = given_vocabulary(spec)
+    return vocabulary, [entry.color for entry in entries]
+
+
+def given_vocabulary(spec: SegmentRequest) -> Vocabulary:
+    """The vocabulary of a request that lists its classes.
+
+    Raises:
+        VocabularyError: one of them cannot be used.
+    """
+    return Vocabulary(classes=class_names(spec.classes or []), templates=spec.templates)
+
+
+def check_length(field: str, classes: int, most: int) -> None:
+    """Raises InvalidRequestError if a class list is too long."""
+    if classes > most:
+        raise _invalid(field, f"{classes} classes are too many; at most {most} are taken")
 
 
 def to_balance(spec: BalanceSpec | None, default: Balance) -> Balance | None:
@@ -191,14 +249,6 @@ def output_size(spec: LongSide | None, picture: tuple[int, int], max_pixels: int
     if height * width > max_pixels:
         raise _invalid("output_size", f"{width} x {height} is above the limit of {max_pixels} pixels")
     return height, width
-
-
-def check_model(spec: SegmentRequest, info: ModelInfo) -> None:
-    """Raises NotFoundError if the request names another model or version than the loaded one."""
-    if spec.model not in (None, info.name):
-        raise NotFoundError("this model is not loaded; GET /v1/models lists what is")
-    if spec.version not in (None, info.version):
-        raise NotFoundError(f"version {spec.version} of {info.name} is not loaded, version {info.version} is")
 
 
 def chosen_timeout(spec: SegmentRequest, settings: Settings) -> int:
@@ -241,6 +291,11 @@ def check_outputs(outputs: frozenset[str], size: tuple[int, int], classes: int) 
             f"scores of {classes} x {height} x {width} are more than {MOST_SCORES} numbers; set output_size, "
             'for example {"long_side": 512}',
         )
+
+
+def _size(picture: NDArray[np.uint8] | None) -> tuple[int, int]:
+    assert picture is not None
+    return picture.shape[0], picture.shape[1]
 
 
 def _invalid(field: str, message: str) -> InvalidRequestError:

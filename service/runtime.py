@@ -1,18 +1,27 @@
-"""The running service: engine, threads, metrics, and what state it is in."""
+"""The running service: models, devices, caches, threads, metrics, and what state it is in."""
 
 import asyncio
 import contextvars
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Literal, ParamSpec, TypeVar
 
 from service.admission import Admission
-from service.engine import Engine
+from service.batcher import Batcher
+from service.engine import Engine, device_names, load_engine
 from service.errors import NotReadyError
+from service.loader import LoadEngine
 from service.metrics import Metrics
+from service.models import Models
+from service.prediction_cache import PredictionCache
+from service.redis_store import RedisStore
 from service.settings import Settings
+from service.text_cache import TextCache
+from service.tracing import Tracing
+from service.vocabularies import Vocabularies
+from service.watch import Watch
 
 LOG = logging.getLogger(__name__)
 State = Literal["loading", "ready", "draining", "failed"]
@@ -32,33 +41,70 @@ class Service:
 
     Args:
         settings: of the service.
-        engine: not started yet.
+        engines: one loaded version, an engine a device, instead of what the settings name.
+        load: makes an engine of a version's folder.
+
+    Raises:
+        SettingsError: a device that is not here, or models that cannot be read from the settings.
     """
 
-    def __init__(self, settings: Settings, engine: Engine):
+    def __init__(self, settings: Settings, engines: Sequence[Engine] = (), load: LoadEngine = load_engine):
         self.settings = settings
-        self.engine = engine
         self.metrics = Metrics()
-        self.admission = Admission(settings.max_pending)
+        names = [engine.info.device for engine in engines] or device_names(settings.device)
+        self.admission = Admission(
+            max_requests=settings.max_pending, max_cost=settings.max_pending_pixels, devices=len(names)
+        )
+        self.devices = [self._batcher(name) for name in names]
+        self.predictions = PredictionCache(settings.prediction_cache_bytes, self.metrics)
+        self.models = (
+            Models.of(*engines, metrics=self.metrics)
+            if engines
+            else Models(settings, self.metrics, self.devices, load)
+        )
+        self.redis = self._redis()
+        self.texts = TextCache(
+            max_bytes=settings.text_cache_bytes,
+            ttl_s=settings.text_cache_ttl_s,
+            metrics=self.metrics,
+            store=self.redis,
+        )
+        self.vocabularies = Vocabularies(self.redis, self.metrics, max_classes=settings.max_classes)
+        self.tracing = Tracing(settings)
         self.state: State = "loading"
         self.started = False  # whether a model was ever loaded
         self.failure: Exception | None = None
         self.on_failure: Callable[[], None] = lambda: None
+        self._watch = Watch(self)
         self._pool = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="ebseg-picture")
         self._loading: asyncio.Task[None] | None = None
-        self.metrics.watch(lambda: self.admission.pending, lambda: engine.queue_depth)
+        self.metrics.watch(
+            inflight=lambda: self.admission.pending,
+            queue_depth=lambda: sum(device.depth for device in self.devices),
+            oldest_age=lambda: max(device.oldest_age() for device in self.devices),
+        )
 
-    def start(self) -> None:
-        """Begins to load; returns at once. Needs a running event loop."""
+    async def start(self) -> None:
+        """Begins to load; returns at once."""
+        self._watch.start()
+        if self.redis is not None:
+            await self.redis.start()
         self._loading = asyncio.create_task(self._load())
 
     async def stop(self) -> None:
-        """Ends loading, lets the engine finish, frees all threads."""
+        """Ends loading, lets the devices finish, frees all threads."""
         self.begin_drain()
         if self._loading is not None:
             self._loading.cancel()
             await asyncio.wait([self._loading])
-        await self.engine.stop()
+        await self.models.stop()
+        for device in self.devices:
+            await device.stop()
+        await self.texts.stop()
+        if self.redis is not None:
+            await self.redis.stop()
+        await self._watch.stop()
+        await self.tracing.stop()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def begin_drain(self) -> None:
@@ -76,33 +122,44 @@ class Service:
         if self.state != "ready":
             raise NotReadyError(self.reason)
 
+    def least_busy(self) -> int:
+        """Index of the device with the least to do."""
+        return min(range(len(self.devices)), key=lambda index: self.devices[index].pending_cost)
+
     async def in_pool(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Runs a function on a picture thread. Cancelling this coroutine takes it off the queue."""
         context = contextvars.copy_context()  # log lines of the thread carry the request's id, too
         call = partial(work, *args, **kwargs)
-        return await asyncio.wrap_future(self._pool.submit(lambda: context.run(call)))
+        return await asyncio.wrap_future(self._pool.submit(context.run, call))
+
+    def _batcher(self, name: str) -> Batcher:
+        settings = self.settings
+        return Batcher(
+            name=name,
+            max_batch_size=settings.max_batch_size,
+            max_batch_delay_s=settings.max_batch_delay_ms / 1000,
+            ageing_s=settings.ageing_s,
+            metrics=self.metrics,
+            served=self.admission.served,
+        )
+
+    def _redis(self) -> RedisStore | None:
+        if self.settings.redis_url is None:
+            return None
+        return RedisStore(
+            self.settings.redis_url.get_secret_value(),
+            timeout_s=self.settings.redis_timeout_ms / 1000,
+            metrics=self.metrics,
+        )
 
     async def _load(self) -> None:
         try:
-            await self.engine.start()
+            await self.models.start()
         except Exception as error:
             LOG.exception("the model could not be loaded")
             self.state, self.failure = "failed", error
             self.on_failure()
             return
-        info = self.engine.info
-        self.metrics.loaded(info)
         self.started = True
-        LOG.info(
-            "model loaded",
-            extra={
-                "model": info.name,
-                "version": info.version,
-                "digest": info.digest,
-                "untrained": info.untrained,
-                "device": info.device,
-                "dtype": info.dtype,
-            },
-        )
         if self.state == "loading":
             self.state = "ready"

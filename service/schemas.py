@@ -153,8 +153,12 @@ class SegmentRequest(Strict):
     output_size: Annotated[LongSide | None, BeforeValidator(_size, Literal["image"] | LongSide)] = Field(
         default=None, description="size of the answer's maps", json_schema_extra={"default": "image"}
     )
-    model: str | None = Field(default=None, max_length=100, description="must be the model that is loaded")
-    version: int | None = Field(default=None, ge=1, description="must be the version that is loaded")
+    model: str | None = Field(
+        default=None, max_length=100, description="one of GET /v1/models; its first one if left out"
+    )
+    version: int | None = Field(
+        default=None, ge=1, description="one that serves; by the model's policy if left out"
+    )
     timeout_ms: int | None = Field(
         default=None, ge=1, description="time for the answer, waiting included, ms"
     )
@@ -186,20 +190,6 @@ class ModelAnswer(BaseModel):
     version: int = Field(examples=[1])
     digest: str = Field(description="identity of the weights")
     untrained: bool = Field(description="the weights are random; the masks mean nothing")
-
-
-class ModelDetails(ModelAnswer):
-    """A model that is loaded, and how it runs."""
-
-    variant: str = Field(examples=["base"])
-    device: str = Field(examples=["cpu"])
-    dtype: str = Field(examples=["float32"])
-
-
-class ModelList(BaseModel):
-    """The models that are loaded."""
-
-    models: list[ModelDetails]
 
 
 class Rle(BaseModel):
@@ -237,6 +227,16 @@ class Other(BaseModel):
     fraction: float
 
 
+class CacheAnswer(BaseModel):
+    """Where text embeddings and the picture's prediction came from."""
+
+    text: str = Field(
+        description="l1: this process, l2: Redis, embedded: computed now, joined: computed for another one",
+        examples=["l1"],
+    )
+    prediction: str = Field(description="hit: the network had seen the picture, or miss", examples=["miss"])
+
+
 class SegmentAnswer(BaseModel):
     """The mask, by class. Parts that were not asked for are left out."""
 
@@ -244,6 +244,7 @@ class SegmentAnswer(BaseModel):
     size: Size = Field(description="of the maps below")
     model: ModelAnswer
     warnings: list[str] | None = Field(default=None, description="what to know before trusting this answer")
+    caches: CacheAnswer | None = Field(default=None, description="what the caches did")
     classes: list[ClassAnswer]
     other: Other | None = Field(default=None, description="with a background threshold only")
     png: str | None = Field(default=None, description="indexed label map, PNG in base64")
@@ -253,39 +254,6 @@ class SegmentAnswer(BaseModel):
     timings_ms: dict[str, float] = Field(
         description="by stage", examples=[{"decode": 21.5, "queue": 0.1, "predict": 812.0, "encode": 9.3}]
     )
-
-
-class VocabularySummary(BaseModel):
-    """A stored class list."""
-
-    name: str = Field(examples=["ade20k-150"])
-    size: int = Field(description="number of classes", examples=[150])
-    builtin: bool
-
-
-class VocabularyList(BaseModel):
-    """All stored class lists."""
-
-    vocabularies: list[VocabularySummary]
-
-
-class StoredClass(BaseModel):
-    """A class of a stored list."""
-
-    name: str
-    synonyms: list[str]
-
-
-class VocabularyDetails(VocabularySummary):
-    """A stored class list with its classes."""
-
-    classes: list[StoredClass]
-
-
-class Health(BaseModel):
-    """What state the service is in."""
-
-    status: str = Field(examples=["ready"])
 
 
 class FieldError(BaseModel):

@@ -3,22 +3,47 @@
 A value comes from, in this order: a flag, `EBSEG_<NAME>` in the environment, the TOML file, the default.
 """
 
+import hashlib
+import re
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from model.packaged import packaged_checkpoint
 from model.vocabulary import MAX_CLASSES
 from service.options import OPTIONS
 
 PREFIX = "EBSEG_"
+_DEVICE = r"(cpu|cuda(:\d+)?)"
+_REDIS = re.compile(r"(redis|rediss|unix)://.")
+_PASSWORD = re.compile(r"(?<=:)[^:/@]+(?=@)")
+_DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 
 
 class SettingsError(Exception):
     """A setting that cannot be used; stops the command."""
+
+
+def _key_digests(value: Any) -> Any:
+    """Keys as text with commas between, or a list -> their sha256 digests, in hexadecimal."""
+    given = value.split(",") if isinstance(value, str) else value
+    if not isinstance(given, list | tuple) or not all(isinstance(key, str) for key in given):
+        raise ValueError("must be keys with commas between")
+    digests = []
+    for key in (key.strip() for key in given):
+        match = _DIGEST.fullmatch(key)
+        if match is None and len(key) < SHORTEST_KEY:
+            raise ValueError(f"a key needs at least {SHORTEST_KEY} characters")
+        digests.append(match[1] if match else hashlib.sha256(key.encode()).hexdigest())
+    return tuple(digests)
+
+
+SHORTEST_KEY = 16  # characters; shorter ones could be guessed
+# NoDecode: a variable of the environment is keys with commas between, not JSON
+KeyDigests = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_key_digests)]
 
 
 def _option(name: str, default: Any, **limits: Any) -> Any:
@@ -33,6 +58,11 @@ class Settings(BaseSettings):
     )
 
     checkpoint: Path | None = _option("checkpoint", None)
+    registry: str | None = _option("registry", None, min_length=1)
+    model: str | None = _option("model", None, min_length=1)
+    registry_poll_s: float = _option("registry_poll_s", 5.0, gt=0)
+    cache_dir: Path | None = _option("cache_dir", None)
+    canary_requests: int = _option("canary_requests", 200, ge=1)
     host: str = _option("host", "127.0.0.1", min_length=1)
     port: int = _option("port", 8000, ge=0, le=65535)
     max_bytes: int = _option("max_bytes", 20 << 20, ge=1)
@@ -44,18 +74,37 @@ class Settings(BaseSettings):
     body_timeout_s: float = _option("body_timeout_s", 10.0, gt=0)
     drain_timeout_s: int = _option("drain_timeout_s", 30, ge=1)
     decode_threads: int = _option("decode_threads", 4, ge=1, le=256)
-    max_pending: int = _option("max_pending", 64, ge=1)
-    device: str = _option("device", "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    max_pending: int = _option("max_pending", 256, ge=1)
+    max_pending_pixels: int = _option("max_pending_pixels", 64_000_000, ge=1)
+    max_batch_size: int = _option("max_batch_size", 8, ge=1, le=256)
+    max_batch_delay_ms: float = _option("max_batch_delay_ms", 0.0, ge=0)
+    ageing_s: float = _option("ageing_s", 10.0, gt=0)
+    watchdog_s: float = _option("watchdog_s", 120.0, gt=0)
+    redis_url: SecretStr | None = _option("redis_url", None)
+    redis_timeout_ms: int = _option("redis_timeout_ms", 50, ge=1)
+    text_cache_bytes: int = _option("text_cache_bytes", 256 << 20, ge=0)
+    text_cache_ttl_s: float = _option("text_cache_ttl_s", 2_592_000.0, ge=1)
+    prediction_cache_bytes: int = _option("prediction_cache_bytes", 256 << 20, ge=0)
+    api_keys: KeyDigests = _option("api_keys", ())
+    admin_keys: KeyDigests = _option("admin_keys", ())
+    otlp_endpoint: str | None = _option("otlp_endpoint", None, pattern=r"^https?://")
+    device: str = _option("device", "auto", pattern=rf"^(auto|{_DEVICE}(,{_DEVICE})*)$")
     dtype: Literal["float32", "bfloat16", "float16"] = _option("dtype", "float32")
     log_level: Literal["debug", "info", "warning", "error"] = _option("log_level", "info")
     log_format: Literal["json", "text"] = _option("log_format", "json")
 
     @model_validator(mode="after")
-    def _timeouts_fit(self) -> "Settings":
+    def _fit(self) -> "Settings":
         if self.timeout_ms > self.max_timeout_ms:
             raise ValueError(
                 f"timeout_ms ({self.timeout_ms}) is above max_timeout_ms ({self.max_timeout_ms})"
             )
+        if (self.registry is None) != (self.model is None):
+            raise ValueError("registry and model go together: the one says where, the other what to serve")
+        if self.registry is not None and self.checkpoint is not None:
+            raise ValueError("give either checkpoint or registry")
+        if self.redis_url is not None and not _REDIS.match(self.redis_url.get_secret_value()):
+            raise ValueError("redis_url must begin with redis://, rediss:// or unix://")
         return self
 
     def checkpoint_folder(self) -> Path:
@@ -126,11 +175,18 @@ def to_toml(settings: Settings) -> str:
     for name, field in Settings.model_fields.items():
         value = getattr(settings, name)
         lines.append(f"# {field.description}")
+        if isinstance(value, SecretStr):
+            value = value.get_secret_value()
+            if _PASSWORD.search(value):
+                lines.append(f"# {name} holds a password; give it as {PREFIX}{name.upper()}")
+                continue
         lines.append(f"# {name} is not set" if value is None else f"{name} = {_toml_value(value)}")
     return "\n".join(lines) + "\n"
 
 
 def _toml_value(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "[" + ", ".join(f'"sha256:{digest}"' for digest in value) + "]"
     if isinstance(value, (int, float)):
         return repr(value)
     text = str(value).replace("\\", "\\\\").replace('"', '\\"')
@@ -153,4 +209,5 @@ def _explain(problem: Any) -> str:
     if not name:
         return str(problem["msg"]).removeprefix("Value error, ")
     flag = name.replace("_", "-")
-    return f"{name}: {problem['msg']} (from --{flag}, {PREFIX}{name.upper()} or the configuration file)"
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    return f"{name}: {message} (from --{flag}, {PREFIX}{name.upper()} or the configuration file)"

@@ -1,50 +1,116 @@
 """Is the process alive, has it started, is it ready; and the metrics."""
 
+from typing import Literal
+
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
+from prometheus_client.exposition import choose_encoder
+from pydantic import BaseModel, Field
 
+from service.breaker import State
 from service.errors import UnhealthyError
 from service.openapi import problems
 from service.runtime import Service
-from service.schemas import Health
+from service.watch import stalled
 
 router = APIRouter()
+_OPENMETRICS = "application/openmetrics-text"
+
+
+class HealthAnswer(BaseModel):
+    """What is well, and what the service leans on; a 503 has the reason instead."""
+
+    status: Literal["alive", "started", "ready"]
+    models: dict[str, int] = Field(description="version that serves, by model", examples=[{"ebseg-base": 3}])
+    checks: dict[str, str] = Field(
+        description="parts and their state. devices: ok. redis: circuit breaker, or none. registry: ok, "
+        "failing or none. Redis and a registry that fail leave the service ready",
+        examples=[{"devices": "ok", "redis": "closed", "registry": "ok"}],
+    )
 
 
 @router.get("/livez", summary="Is the process alive?", responses=problems(503))
-async def livez(request: Request) -> Health:
-    """200 while a restart would not help; 503 once the model could not be loaded."""
+async def livez(request: Request) -> HealthAnswer:
+    """200 while a restart would not help; 503 when the model could not be loaded or a device is stuck."""
     service: Service = request.app.state.service
     if service.state == "failed":
         raise UnhealthyError(service.reason)
-    return Health(status="alive")
+    _refuse_if_stalled(service)
+    return _answer(service, "alive")
 
 
 @router.get("/startupz", summary="Has it started?", responses=problems(503))
-async def startupz(request: Request) -> Health:
+async def startupz(request: Request) -> HealthAnswer:
     """200 from the moment that the first model was loaded."""
     service: Service = request.app.state.service
     if not service.started:
         raise UnhealthyError(service.reason)
-    return Health(status="started")
+    return _answer(service, "started")
 
 
 @router.get("/readyz", summary="Does it take requests?", responses=problems(503))
-async def readyz(request: Request) -> Health:
-    """200 while requests are taken; otherwise 503 with the reason."""
+async def readyz(request: Request) -> HealthAnswer:
+    """200 while requests are taken; otherwise 503 with the reason: loading, draining, failed or stuck."""
     service: Service = request.app.state.service
     if service.state != "ready":
         raise UnhealthyError(service.reason)
-    return Health(status="ready")
+    _refuse_if_stalled(service)
+    return _answer(service, "ready")
 
 
 @router.get(
     "/metrics",
     summary="Prometheus metrics",
     response_class=Response,
-    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    responses={
+        200: {
+            "content": {
+                "text/plain": {"schema": {"type": "string"}},
+                _OPENMETRICS: {"schema": {"type": "string"}},
+            }
+        }
+    },
 )
 async def metrics(request: Request) -> Response:
     """Counters and histograms of this process; all begin with `ebseg_`."""
     service: Service = request.app.state.service
+    if _OPENMETRICS in request.headers.get("accept", ""):
+        encode, media_type = choose_encoder(_OPENMETRICS)
+        return Response(encode(service.metrics.registry), media_type=media_type)
     return Response(service.metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
+
+
+def _refuse_if_stalled(service: Service) -> None:
+    if reason := stalled(service):
+        raise UnhealthyError(reason)
+
+
+def _answer(service: Service, status: Literal["alive", "started", "ready"]) -> HealthAnswer:
+    statuses = service.models.statuses()
+    return HealthAnswer(
+        status=status,
+        models={
+            model.name: version.version
+            for model in statuses
+            for version in model.versions
+            if version.role == "current"
+        },
+        checks={
+            "devices": stalled(service) or "ok",
+            "redis": _redis(service),
+            "registry": _registry(service, failing=any(model.last_error for model in statuses)),
+        },
+    )
+
+
+def _redis(service: Service) -> str:
+    if service.settings.redis_url is None:
+        return "none"
+    (gauge,) = service.metrics.breaker_state.collect()
+    return State(int(gauge.samples[0].value)).name.lower().replace("_", "-")
+
+
+def _registry(service: Service, *, failing: bool) -> str:
+    if service.settings.registry is None:
+        return "none"
+    return "failing" if failing else "ok"

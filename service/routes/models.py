@@ -1,39 +1,73 @@
-"""`/v1/models`: what is loaded."""
+"""`/v1/models`: what is loaded, and which version of it serves."""
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 
-from service.engine import ModelInfo
-from service.errors import NotFoundError
+from service.auth import require_admin
+from service.model_schemas import ModelChange, ModelDetails, ModelList, PinRequest
+from service.models import Models
 from service.openapi import problems
 from service.runtime import Service
-from service.schemas import ModelDetails, ModelList
 
 router = APIRouter()
+ADMIN = [Depends(require_admin)]
+REFUSALS = problems(401, 403, 404, 408, 409, 413, 500, 503, 504)
 
 
 @router.get("/v1/models", summary="List the loaded models", responses=problems(500))
 async def models(request: Request) -> ModelList:
     """The models that requests are answered by; none while the first is loading."""
-    service: Service = request.app.state.service
-    return ModelList(models=[_details(service.engine.info)] if service.started else [])
+    return ModelList(models=[ModelDetails.of(status) for status in _models(request).statuses()])
 
 
 @router.get("/v1/models/{name}", summary="Describe a loaded model", responses=problems(404, 500))
 async def model(name: str, request: Request) -> ModelDetails:
-    """One loaded model."""
+    """One loaded model: its versions in memory, and those that were refused, with the reason."""
+    return ModelDetails.of(_models(request).status(name))
+
+
+@router.post(
+    "/v1/models/{name}:pin",
+    summary="Stay at a version",
+    dependencies=ADMIN,
+    responses=REFUSALS | problems(422),
+)
+async def pin(name: str, body: PinRequest, request: Request) -> ModelChange:
+    """Serves a version of the registry, loaded and checked as any other, until the model is unpinned."""
+    return _changed(request, name, await _models(request).pin(name, body.version))
+
+
+@router.post("/v1/models/{name}:unpin", summary="Follow the registry", dependencies=ADMIN, responses=REFUSALS)
+async def unpin(name: str, request: Request) -> ModelChange:
+    """Goes back to the policy of the settings, or to the newest version if that is a pin, too."""
+    return _changed(request, name, await _models(request).unpin(name))
+
+
+@router.post(
+    "/v1/models/{name}:rollback",
+    summary="Go back to the version before",
+    dependencies=ADMIN,
+    responses=REFUSALS,
+)
+async def rollback(name: str, request: Request) -> ModelChange:
+    """Serves the version that served before, until unpinned; a canary is withdrawn instead."""
+    return _changed(request, name, await _models(request).rollback(name))
+
+
+@router.post(
+    "/v1/models/{name}:reload",
+    summary="Look at the registry now",
+    dependencies=ADMIN,
+    responses=REFUSALS,
+)
+async def reload(name: str, request: Request) -> ModelChange:
+    """Gives refused versions another chance, loads what is newer, and tells what came of it."""
+    return _changed(request, name, await _models(request).reload(name))
+
+
+def _models(request: Request) -> Models:
     service: Service = request.app.state.service
-    if not service.started or name != service.engine.info.name:
-        raise NotFoundError("this model is not loaded; GET /v1/models lists what is")
-    return _details(service.engine.info)
+    return service.models
 
 
-def _details(info: ModelInfo) -> ModelDetails:
-    return ModelDetails(
-        name=info.name,
-        version=info.version,
-        digest=info.digest,
-        untrained=info.untrained,
-        variant=info.variant,
-        device=info.device,
-        dtype=info.dtype,
-    )
+def _changed(request: Request, name: str, done: str) -> ModelChange:
+    return ModelChange(done=done, model=ModelDetails.of(_models(request).status(name)))

@@ -21,7 +21,7 @@ T = TypeVar("T")
     "/v1/segment",
     summary="Segment a picture",
     response_class=Response,
-    responses={200: SEGMENT_ANSWERS, **problems(400, 404, 406, 408, 413, 415, 422, 429, 500, 503, 504)},
+    responses={200: SEGMENT_ANSWERS, **problems(400, 401, 404, 406, 408, 413, 415, 422, 429, 500, 503, 504)},
     openapi_extra={"requestBody": SEGMENT_BODY},
 )
 async def segment(request: Request) -> Response:
@@ -35,12 +35,14 @@ async def segment(request: Request) -> Response:
     service: Service = request.app.state.service
     service.refuse_unless_ready()
     form = negotiate(request.headers.get("accept"))
-    with service.admission.admit():
+    with service.admission.admit() as ticket:
         async with read_request(request, service) as intake:
-            answer = await _unless_gone(request, run(service, intake, form, request.state.request_id))
+            work = run(service, intake, ticket, form, request.state.request_id)
+            answer = await _unless_gone(request, work)
     request.state.seconds = answer.seconds
-    info = service.engine.info
-    headers = {"X-EBSeg-Model": f"{info.name}/{info.version}", "Vary": "Accept"}
+    info = answer.info
+    request.state.model = f"{info.name}/{info.version}"
+    headers = {"X-EBSeg-Model": request.state.model, "Vary": "Accept"}
     if info.untrained:
         headers["X-EBSeg-Untrained"] = "true"
     return Response(answer.body, headers=headers, media_type=answer.media_type)

@@ -1,32 +1,117 @@
 """`/v1/vocabularies`: class lists that a request can name."""
 
-from fastapi import APIRouter
+from typing import Annotated, Any
 
-from model.vocabulary import Vocabulary
-from service.errors import NotFoundError
+from fastapi import APIRouter, Path, Request, Response
+from pydantic import ValidationError
+
+from service.errors import (
+    InvalidRequestError,
+    MalformedRequestError,
+    TooManyBytesError,
+    UnsupportedMediaError,
+    field_problems,
+)
+from service.intake import MOST_COMMAS
 from service.openapi import problems
-from service.schemas import StoredClass, VocabularyDetails, VocabularyList, VocabularySummary
+from service.runtime import Service
+from service.stored_vocabulary import StoredVocabulary
+from service.vocabularies import MOST_BYTES_EACH, NAME
+from service.vocabulary_schemas import StoredClass, VocabularyDetails, VocabularyList, VocabularyRequest
+
+MOST_BODY_BYTES = 2 * MOST_BYTES_EACH  # JSON can say the same in more bytes than are stored
+Name = Annotated[str, Path(pattern=NAME, description="lower case letters, digits, dots, dashes, underscores")]
+_BODY: dict[str, Any] = {
+    name: value
+    for name, value in VocabularyRequest.model_json_schema(
+        ref_template="#/components/schemas/{model}"
+    ).items()
+    if name != "$defs"  # the schema of a class is among the components already
+}
 
 router = APIRouter()
 
 
-@router.get("/v1/vocabularies", summary="List the class lists", responses=problems(500))
-def vocabularies() -> VocabularyList:
-    """The benchmarks' class lists."""
-    return VocabularyList(
-        vocabularies=[
-            VocabularySummary(name=name, size=len(Vocabulary.builtin(name)), builtin=True)
-            for name in Vocabulary.builtin_names()
-        ]
-    )
+@router.get("/v1/vocabularies", summary="List the class lists", responses=problems(401, 500, 503))
+async def vocabularies(request: Request) -> VocabularyList:
+    """The benchmarks' class lists, and those that were stored."""
+    service: Service = request.app.state.service
+    return VocabularyList(vocabularies=await service.vocabularies.summaries())
 
 
-@router.get("/v1/vocabularies/{name}", summary="Show a class list", responses=problems(404, 500))
-def vocabulary(name: str) -> VocabularyDetails:
+@router.get(
+    "/v1/vocabularies/{name}",
+    summary="Show a class list",
+    response_model_exclude_none=True,
+    responses=problems(401, 404, 422, 500, 503),
+)
+async def vocabulary(name: Name, request: Request) -> VocabularyDetails:
     """One class list, in its order, with synonyms."""
-    if name not in Vocabulary.builtin_names():
-        raise NotFoundError("there is no vocabulary of this name; GET /v1/vocabularies lists them")
+    service: Service = request.app.state.service
+    return _details(await service.vocabularies.get(name))
+
+
+@router.put(
+    "/v1/vocabularies/{name}",
+    summary="Store a class list",
+    response_model_exclude_none=True,
+    responses={
+        200: {"description": "The list, which replaces an older one"},
+        201: {"description": "The list, whose name is new", "model": VocabularyDetails},
+        **problems(400, 401, 408, 409, 413, 415, 422, 500, 503),
+    },
+    openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": _BODY}}}},
+)
+async def store_vocabulary(name: Name, request: Request, response: Response) -> VocabularyDetails:
+    """Stores classes under a name, for requests to name instead of listing them.
+
+    The whole list is replaced. With Redis all processes of the service know it within 2 s; without,
+    it lives as long as the process.
+    """
+    service: Service = request.app.state.service
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise UnsupportedMediaError("a class list is application/json")
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > MOST_BODY_BYTES:
+            raise TooManyBytesError(f"the body is too large; at most {MOST_BODY_BYTES} bytes are taken here")
+        chunks.append(chunk)
+    document = await service.in_pool(_parsed, b"".join(chunks))
+    stored, created = await service.vocabularies.put(name, document.classes)
+    if created:
+        response.status_code = 201
+    return _details(stored)
+
+
+@router.delete(
+    "/v1/vocabularies/{name}",
+    summary="Remove a class list",
+    status_code=204,
+    responses=problems(401, 404, 409, 422, 500, 503),
+)
+async def remove_vocabulary(name: Name, request: Request) -> None:
+    """Removes a stored class list."""
+    service: Service = request.app.state.service
+    await service.vocabularies.delete(name)
+
+
+def _parsed(body: bytes) -> VocabularyRequest:
+    if body.count(b",") > MOST_COMMAS:
+        raise MalformedRequestError("the document holds too many values")
+    try:
+        return VocabularyRequest.model_validate_json(body)
+    except ValidationError as error:
+        errors = error.errors(include_url=False, include_context=False, include_input=False)
+        if errors[0]["type"] == "json_invalid":
+            raise MalformedRequestError(f"the document is no JSON: {errors[0]['msg']}") from None
+        raise InvalidRequestError(field_problems(errors)) from None
+
+
+def _details(found: StoredVocabulary) -> VocabularyDetails:
     classes = [
-        StoredClass(name=item.name, synonyms=list(item.synonyms)) for item in Vocabulary.builtin(name).classes
+        StoredClass(name=entry.name, synonyms=entry.synonyms, trained=entry.trained, color=entry.color)
+        for entry in found.entries
     ]
-    return VocabularyDetails(name=name, size=len(classes), builtin=True, classes=classes)
+    return VocabularyDetails(name=found.name, size=len(classes), builtin=found.builtin, classes=classes)

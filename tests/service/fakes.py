@@ -7,13 +7,13 @@ import json
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import httpx
 import numpy as np
+import torch
 from fastapi import FastAPI
 from numpy.typing import NDArray
 from PIL import Image
@@ -21,8 +21,8 @@ from PIL import Image
 from model.balance import Balance
 from service.app import create_app
 from service.encode import resized
-from service.engine import Job, ModelInfo, Segmentation
-from service.errors import NotReadyError
+from service.engine import Job, ModelInfo, Prepared, Segmentation
+from service.loader import LoadEngine
 from service.runtime import Service
 from service.server import build_server, listen, run_server
 from service.settings import Settings
@@ -40,15 +40,25 @@ INFO = ModelInfo(
 WAIT = 10.0  # seconds until a test gives up
 
 
+class FakePrediction:
+    """A picture, as what the network made of it."""
+
+    def __init__(self, picture: NDArray[np.uint8]):
+        self.picture = picture
+
+    @property
+    def nbytes(self) -> int:
+        return self.picture.nbytes
+
+
 class FakeEngine:
-    """Labels by the red channel, confidence by the green one; one job at a time, as the real one.
+    """Labels by the red channel, confidence by the green one.
 
     Args:
         info: what it says it is.
-        seconds: how long a job takes.
-        error: raised by every job whose picture's first pixel is black.
-        load_error: raised by `start`.
-        gate: jobs wait for it, and `start` as well if `load_waits`.
+        seconds: how long a batch takes.
+        error: raised by every batch with a picture whose first pixel is black.
+        gate: batches wait for it.
     """
 
     def __init__(
@@ -57,64 +67,42 @@ class FakeEngine:
         *,
         seconds: float = 0.0,
         error: Exception | None = None,
-        load_error: Exception | None = None,
         gate: threading.Event | None = None,
-        load_waits: bool = False,
     ):
-        self._info = info
+        self.info = info
+        self.text_digest = "t" * 64
         self.seconds = seconds
         self.error = error
-        self.load_error = load_error
         self.gate = gate
-        self.load_waits = load_waits
-        self.jobs: list[Job] = []  # those that ran
-        self.waiting = 0
+        self.batches: list[int] = []  # pictures of each that ran
+        self.jobs: list[Job] = []  # those that were classified
+        self.embedded: list[list[str]] = []
+        self.warmed: list[tuple[int, int]] = []
         self.running = threading.Event()
-        self.stopped = False
-        self._thread = ThreadPoolExecutor(1)
+        self.closed = False
 
-    @property
-    def info(self) -> ModelInfo:
-        return self._info
+    def cost(self, size: tuple[int, int]) -> int:
+        return size[0] * size[1]
 
-    @property
-    def queue_depth(self) -> int:
-        return self.waiting
+    def prepare(self, picture: NDArray[np.uint8]) -> Prepared:
+        return Prepared(pixels=picture, shape=(picture.shape[0], picture.shape[1]))
 
-    async def start(self) -> None:
-        if self.load_error is not None:
-            raise self.load_error
-        if self.load_waits and self.gate is not None:
-            await asyncio.to_thread(self.gate.wait, WAIT)
-
-    async def stop(self) -> None:
-        self.stopped = True
-        await asyncio.to_thread(self._thread.shutdown)
-
-    def prepare(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        return picture
-
-    async def segment(self, job: Job) -> Segmentation:
-        if self.stopped:
-            raise NotReadyError("the engine is shut down")
-        self.waiting += 1
-        try:
-            return await asyncio.wrap_future(self._thread.submit(self._run, job))
-        finally:
-            self.waiting -= 1
-
-    def _run(self, job: Job) -> Segmentation:
-        job.deadline.check()
-        self.jobs.append(job)
+    def predict(self, prepared: Sequence[Prepared]) -> list[FakePrediction]:
+        assert len({one.shape for one in prepared}) == 1
+        self.batches.append(len(prepared))
         self.running.set()
         if self.gate is not None:
             assert self.gate.wait(WAIT)
         time.sleep(self.seconds)
-        picture: NDArray[np.uint8] = job.prepared
-        if self.error is not None and not picture[0, 0].any():
+        if self.error is not None and not all(one.pixels[0, 0].any() for one in prepared):
             raise self.error
-        picture = resized(picture, job.output_size)
+        return [FakePrediction(one.pixels) for one in prepared]
+
+    def classify(self, prediction: FakePrediction, job: Job) -> Segmentation:
+        self.jobs.append(job)
+        picture = resized(prediction.picture, job.output_size)
         classes = len(job.vocabulary)
+        assert job.text.shape == (classes, 4)
         labels = (picture[:, :, 0].astype(np.int64) * classes // 256 + 1).astype(np.uint16)
         confidence = np.divide(picture[:, :, 1], 255, dtype=np.float32)
         labels[confidence < job.threshold] = 0
@@ -126,12 +114,23 @@ class FakeEngine:
             confidence=confidence,
             scores=scores,
             trained=[item.trained or item.name == "tree" for item in job.vocabulary.classes],
-            seconds={"queue": 0.001, "predict": 0.002, "text": 0.003, "classify": 0.004},
         )
+
+    def embed(self, names: Sequence[str], templates: Sequence[str]) -> torch.Tensor:
+        self.embedded.append(list(names))
+        rows = torch.tensor([[len(name), ord(name[0]), len(templates), 1.0] for name in names])
+        return torch.nn.functional.normalize(rows, dim=-1)
+
+    def warm(self, shape: tuple[int, int]) -> None:
+        self.warmed.append(shape)
+
+    def close(self) -> None:
+        self.closed = True
 
 
 def settings(**values: Any) -> Settings:
-    return Settings(**{"decode_threads": 2, "port": 0, **values})
+    """Settings of a small service. The prediction cache is off, so that every picture reaches the engine."""
+    return Settings(**{"decode_threads": 2, "port": 0, "prediction_cache_bytes": 0, **values})
 
 
 def picture(height: int = 6, width: int = 8) -> NDArray[np.uint8]:
@@ -155,10 +154,11 @@ BASE64 = base64.b64encode(PNG).decode()
 
 @asynccontextmanager
 async def running(
-    engine: FakeEngine | None = None, *, ready: bool = True, **values: Any
+    engine: FakeEngine | None = None, *, load: LoadEngine | None = None, ready: bool = True, **values: Any
 ) -> AsyncIterator[tuple[httpx.AsyncClient, Service]]:
-    """A client of an app in this process, with its lifespan around."""
-    app = create_app(settings(**values), engine or FakeEngine())
+    """A client of an app in this process, with its lifespan around; with `load` instead of an engine."""
+    own = settings(**values)
+    app = create_app(own, engine or FakeEngine()) if load is None else create_app(own, load=load)
     service: Service = app.state.service
     client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test")
     async with app.router.lifespan_context(app), client:

@@ -41,7 +41,8 @@ async def test_json_answer_by_multipart() -> None:
     assert body["request_id"] == "my.id-7"
     assert body["size"] == {"width": 8, "height": 6}
     assert body["model"] == {"name": "fake", "version": 3, "digest": "d" * 64, "untrained": False}
-    assert set(body) == {"request_id", "size", "model", "classes", "timings_ms"}
+    assert set(body) == {"request_id", "size", "model", "caches", "classes", "timings_ms"}
+    assert body["caches"] == {"text": "embedded", "prediction": "miss"}
     for index, (name, item) in enumerate(zip(("sky", "tree"), body["classes"], strict=True)):
         mask = np.equal(LABELS, index + 1)
         assert item["name"] == name
@@ -56,10 +57,9 @@ async def test_json_answer_by_multipart() -> None:
         assert "polygons" not in item
     stages = {"decode", "queue", "predict", "text", "classify", "encode", "total"}
     assert set(body["timings_ms"]) == stages
-    assert body["timings_ms"]["predict"] == 2
     timing = dict(part.split(";dur=") for part in answer.headers["server-timing"].split(", "))
     assert set(timing) == stages
-    assert float(timing["classify"]) == 4
+    assert all(0 <= float(timing[stage]) <= float(timing["total"]) for stage in stages)
 
 
 async def test_json_body_answers_the_same() -> None:
@@ -170,7 +170,7 @@ async def test_png_answer() -> None:
         answer = await post(client, document, headers={"Accept": "image/png"})
     assert answer.headers["content-type"] == "image/png"
     assert answer.headers["x-ebseg-model"] == "fake/3"
-    assert "predict;dur=2.0" in answer.headers["server-timing"]
+    assert "predict;dur=" in answer.headers["server-timing"]
     with Image.open(io.BytesIO(answer.content)) as image:
         image.load()
         assert image.mode == "P"

@@ -1,216 +1,147 @@
-"""TorchEngine around a segmenter that only pretends."""
+"""TorchEngine on an untrained tiny model."""
 
-import asyncio
-import contextlib
-import dataclasses
-import threading
+from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
+from model import golden
+from model.build import build
+from model.checkpoint import save
+from model.config import VARIANTS
 from model.errors import CheckpointError
-from model.segmenter import LabelMap, Segmenter
-from model.vocabulary import Vocabulary
-from service.engine import Deadline, Job, ModelInfo, TorchEngine, load_segmenter
-from service.errors import DeadlineExceededError, NotReadyError
+from model.manifest import MANIFEST, Manifest
+from model.vocabulary import TrainingClasses, Vocabulary
+from service.deadline import Deadline
+from service.engine import Engine, Job, TorchEngine, device_names, load_engine
 from service.settings import SettingsError
-from tests.service.fakes import INFO, WAIT, until
 
-pytestmark = pytest.mark.anyio
 VOCABULARY = Vocabulary.of(["sky", "tree"])
+SIZE = (40, 60)
 
 
-class Pretender:
-    """Notes what is asked of it, and from which thread."""
-
-    def __init__(self) -> None:
-        self.gate = threading.Event()
-        self.gate.set()
-        self.calls: list[tuple[str, Any]] = []
-        self.threads: set[int] = set()
-        self.ebseg = SimpleNamespace(trained=lambda vocabulary: [False, True])
-
-    def note(self, name: str, value: Any = None) -> None:
-        self.calls.append((name, value))
-        self.threads.add(threading.get_ident())
-
-    def prepare(self, picture: Any) -> torch.Tensor:
-        return torch.zeros(3, 2, 2, dtype=torch.uint8)
-
-    def predict(self, prepared: Any) -> str:
-        self.note("predict", prepared)
-        assert self.gate.wait(WAIT)
-        if isinstance(prepared[0], Exception):
-            raise prepared[0]
-        return "predictions"
-
-    def encode_text(self, vocabulary: Vocabulary) -> str:
-        self.note("text", vocabulary)
-        return "text"
-
-    def label_map(self, predictions: str, vocabulary: Vocabulary, **options: Any) -> LabelMap:
-        self.note("label_map", options)
-        size = options["output_size"]
-        return LabelMap(labels=np.ones(size, np.uint16), confidence=np.zeros(size, np.float32))
-
-    def score_maps(self, predictions: str, vocabulary: Vocabulary, **options: Any) -> torch.Tensor:
-        self.note("score_maps", options)
-        return torch.full((len(vocabulary), *options["output_size"]), 0.5)
+@pytest.fixture(scope="module")
+def engine(tiny_checkpoint: Path) -> Iterator[TorchEngine]:
+    loaded = load_engine(tiny_checkpoint)
+    yield loaded
+    loaded.close()
 
 
-def job(prepared: Any = "picture", seconds: float = WAIT, **values: Any) -> Job:
-    chosen = {"output_size": (2, 3), "threshold": 0.25, "balance": INFO.balance, "scores": False, **values}
-    return Job(prepared=prepared, vocabulary=VOCABULARY, deadline=Deadline(seconds), **chosen)
+def picture(seed: int = 0) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 255, (*SIZE, 3), np.uint8)
 
 
-@contextlib.asynccontextmanager
-async def started(pretender: Pretender) -> Any:
-    engine = TorchEngine(lambda: (cast(Segmenter, pretender), INFO))
-    await engine.start()
-    try:
-        yield engine
-    finally:
-        pretender.gate.set()
-        await engine.stop()
+def job(engine: Engine, *, scores: bool = False, threshold: float = 0.0) -> Job:
+    return Job(
+        engine=engine,
+        prepared=None,
+        prediction=None,
+        vocabulary=VOCABULARY,
+        text=engine.embed(VOCABULARY.names, VOCABULARY.templates),
+        output_size=SIZE,
+        threshold=threshold,
+        balance=None,
+        scores=scores,
+        deadline=Deadline(60),
+    )
 
 
-async def test_a_job_goes_through_all_steps_on_one_thread() -> None:
-    pretender = Pretender()
-    async with started(pretender) as engine:
-        assert engine.info is INFO
-        result = await engine.segment(job())
-        await engine.segment(job())
-    assert (result.labels == 1).all()
-    assert result.confidence.shape == (2, 3)
-    assert result.scores is None
-    assert result.trained == [False, True]
-    assert list(result.seconds) == ["queue", "predict", "text", "classify"]
-    assert all(0 <= seconds < 1 for seconds in result.seconds.values())
-    steps = [("predict", ["picture"]), ("text", VOCABULARY)]
-    assert pretender.calls[:2] == steps
-    options = {"output_size": (2, 3), "text": "text", "threshold": 0.25, "balance": INFO.balance}
-    assert pretender.calls[2] == ("label_map", options)
-    assert len(pretender.calls) == 6
-    assert len(pretender.threads) == 1
-    assert threading.get_ident() not in pretender.threads
-
-
-async def test_scores_come_as_halves() -> None:
-    pretender = Pretender()
-    async with started(pretender) as engine:
-        result = await engine.segment(job(scores=True))
+def test_it_answers_as_the_segmenter_does(engine: TorchEngine) -> None:
+    prepared = engine.prepare(picture())
+    assert prepared.shape == (192, 288)
+    assert prepared.cost == engine.cost(SIZE) == 192 * 288
+    (prediction,) = engine.predict([prepared])
+    result = engine.classify(prediction, job(engine, scores=True))
+    alone = engine.segmenter.segment(picture(), VOCABULARY)
+    assert (result.labels == alone.labels).all()
+    assert (result.confidence == alone.confidence).all()
+    assert result.scores is not None
     assert result.scores.dtype == np.float16
-    assert result.scores.shape == (2, 2, 3)
-    assert pretender.calls[3][1] == {"output_size": (2, 3), "text": "text", "balance": INFO.balance}
+    assert (result.scores.argmax(0) + 1 == alone.labels).mean() > 0.99
+    assert result.trained == [True, True]
+    assert result.prediction is prediction
+    assert result.seconds["classify"] > 0
 
 
-async def test_a_failing_job_fails_alone() -> None:
-    async with started(Pretender()) as engine:
-        results = await asyncio.gather(
-            engine.segment(job()),
-            engine.segment(job(ValueError("poison"))),
-            engine.segment(job()),
-            return_exceptions=True,
-        )
-        assert engine.queue_depth == 0
-    assert isinstance(results[1], ValueError)
-    assert [type(result).__name__ for result in results] == ["Segmentation", "ValueError", "Segmentation"]
+def test_pictures_of_a_batch_answer_as_alone_and_own_their_memory(engine: TorchEngine) -> None:
+    prepared = [engine.prepare(picture(seed)) for seed in range(3)]
+    together = engine.predict(prepared)
+    for one, own in zip(prepared, together, strict=True):
+        (alone,) = engine.predict([one])
+        first, second = (engine.classify(each, job(engine)) for each in (own, alone))
+        assert (first.labels == second.labels).all()
+        assert (first.confidence == second.confidence).all()
+        assert own.masks.mask_logits.untyped_storage().nbytes() == own.masks.mask_logits.nbytes
+    queries, width = together[0].masks.frozen.shape[1:]
+    assert together[0].nbytes == 4 * queries * (192 // 4 * 288 // 4 + 3 * width)
 
 
-async def test_jobs_that_are_abandoned_or_late_never_run() -> None:
-    pretender = Pretender()
-    pretender.gate.clear()
-    async with started(pretender) as engine:
-        first = asyncio.create_task(engine.segment(job()))
-        await until(lambda: pretender.calls)
-        cancelled = asyncio.create_task(engine.segment(job()))
-        late = asyncio.create_task(engine.segment(job(seconds=0.0)))
-        left = job()
-        abandoned = asyncio.create_task(engine.segment(left))
-        await until(lambda: engine.queue_depth == 3)
-        cancelled.cancel()
-        left.deadline.abandoned = True
-        await until(lambda: engine.queue_depth == 2)
-        pretender.gate.set()
-        await first
-        for task in (late, abandoned):
-            with pytest.raises(DeadlineExceededError):
-                await task
-        assert engine.queue_depth == 0
-    assert [name for name, _ in pretender.calls].count("predict") == 1
+def test_a_threshold_makes_other(engine: TorchEngine) -> None:
+    (prediction,) = engine.predict([engine.prepare(picture())])
+    assert (engine.classify(prediction, job(engine, threshold=1.0)).labels == 0).all()
 
 
-async def test_a_deadline_that_passes_while_predicting_ends_the_job() -> None:
-    pretender = Pretender()
-    pretender.gate.clear()
-    async with started(pretender) as engine:
-        running = job()
-        task = asyncio.create_task(engine.segment(running))
-        await until(lambda: pretender.calls)
-        running.deadline.abandoned = True
-        pretender.gate.set()
-        with pytest.raises(DeadlineExceededError):
-            await task
-    assert [name for name, _ in pretender.calls] == ["predict"]
+def test_text_embeddings_are_unit_rows_on_the_cpu(engine: TorchEngine) -> None:
+    text = engine.embed(["sky", "a tree"], ["a {}.", "{}"])
+    assert text.shape == (2, VARIANTS["tiny"].clip.joint_width)
+    assert text.dtype == torch.float32
+    assert text.is_contiguous()
+    assert torch.allclose(text.norm(dim=1), torch.ones(2), atol=1e-6)
 
 
-async def test_stop_finishes_what_waits_and_takes_nothing_more() -> None:
-    pretender = Pretender()
-    pretender.gate.clear()
-    async with started(pretender) as engine:
-        tasks = [asyncio.create_task(engine.segment(job())) for _ in range(3)]
-        await until(lambda: engine.queue_depth == 2)
-        stopping = asyncio.create_task(engine.stop())
-        await asyncio.sleep(0.01)
-        assert not stopping.done()
-        with pytest.raises(NotReadyError):
-            await engine.segment(job())
-        pretender.gate.set()
-        await stopping
-        results = await asyncio.gather(*tasks)
-    assert len(results) == 3
-
-
-async def test_before_and_without_a_model() -> None:
-    def broken() -> tuple[Segmenter, ModelInfo]:
-        raise CheckpointError("no weights")
-
-    engine = TorchEngine(broken)
-    with pytest.raises(NotReadyError):
-        _ = engine.info
-    with pytest.raises(CheckpointError, match="no weights"):
-        await engine.start()
-    await engine.stop()
-
-
-async def test_a_device_that_is_not_there(tiny_checkpoint: Path) -> None:
-    with pytest.raises(SettingsError, match="device cuda:99: there is none"):
-        load_segmenter(tiny_checkpoint, device="cuda:99")
+def test_the_text_digest_goes_with_the_text_tower_alone(engine: TorchEngine, tmp_path: Path) -> None:
+    other = build(VARIANTS["tiny"], TrainingClasses.coco_stuff(), seed=0)
+    with torch.no_grad():
+        other.background.add_(1.0)
+    save(other, tmp_path / "2", name="ebseg-tiny", version=2, untrained=True)
+    same = load_engine(tmp_path / "2")
+    assert same.text_digest == engine.text_digest
+    assert same.info.digest != engine.info.digest
+    with torch.no_grad():
+        other.clip_text.positional_embedding[0, 0] += 1.0
+    save(other, tmp_path / "3", name="ebseg-tiny", version=3, untrained=True)
+    assert load_engine(tmp_path / "3").text_digest != engine.text_digest
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-async def test_a_checkpoint_is_served_as_it_says(tiny_checkpoint: Path, dtype: str) -> None:
-    segmenter, info = load_segmenter(tiny_checkpoint, device="cpu", dtype=dtype)
+def test_a_checkpoint_is_served_as_it_says(tiny_checkpoint: Path, dtype: str) -> None:
+    loaded = load_engine(tiny_checkpoint, device="cpu", dtype=dtype)
+    info = loaded.info
     expected = ("ebseg-tiny", 1, True, "tiny", "cpu", dtype)
     assert (info.name, info.version, info.untrained, info.variant, info.device, info.dtype) == expected
-    assert info.balance == segmenter.ebseg.config.balance
-    picture = np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)
-    engine = TorchEngine(lambda: (segmenter, info))
-    await engine.start()
-    try:
-        prepared = engine.prepare(picture)
-        result = await engine.segment(
-            dataclasses.replace(job(prepared), output_size=(40, 60), threshold=0.0, balance=None, scores=True)
-        )
-    finally:
-        await engine.stop()
-    alone = segmenter.segment(picture, VOCABULARY)
-    assert (result.labels == alone.labels).all()
-    assert np.abs(result.confidence - alone.confidence).max() < 1e-6
-    assert result.scores is not None
-    assert (result.scores.argmax(0) + 1 == alone.labels).mean() > 0.99
-    assert result.trained == [True, True]
+    assert info.balance == loaded.segmenter.ebseg.config.balance
+    loaded.warm((192, 192))
+    loaded.close()
+    with pytest.raises(RuntimeError, match="ebseg-tiny/1 is closed"):
+        loaded.predict([])
+
+
+def test_a_text_tower_that_is_not_the_manifests(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    for file in tiny_checkpoint.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    manifest = Manifest.from_json((tmp_path / MANIFEST).read_bytes())
+    values = {name: getattr(manifest, name) for name in Manifest.__dataclass_fields__}
+    forged = Manifest(**{**values, "text_digest": "0" * 64})
+    (tmp_path / MANIFEST).write_text(forged.to_json())
+    with pytest.raises(CheckpointError, match="text_digest is not that of the text tower"):
+        load_engine(tmp_path)
+    load_engine(tmp_path, golden=False).close()
+
+
+def test_a_golden_test_that_fails(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(golden, "TOLERANCE", -1.0)
+    with pytest.raises(CheckpointError, match="golden"):
+        load_engine(tiny_checkpoint)
+
+
+def test_devices() -> None:
+    assert device_names("cpu") == ["cpu"]
+    assert device_names("cpu,cpu") == ["cpu", "cpu"]
+    assert device_names("auto") == (
+        [f"cuda:{index}" for index in range(torch.cuda.device_count())] or ["cpu"]
+    )
+    with pytest.raises(SettingsError, match="device cuda:99: there is none"):
+        device_names("cpu,cuda:99")

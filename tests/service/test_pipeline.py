@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 
 from model.balance import Balance
+from model.vocabulary import Vocabulary
 from service.answer import Outcome, encode_answer, make_file
-from service.engine import Deadline, Segmentation
+from service.deadline import Deadline
+from service.engine import Segmentation
 from service.errors import DeadlineExceededError, InvalidRequestError
 from service.intake import Intake
-from service.pipeline import check_outputs, output_size, to_balance, to_vocabulary
-from service.schemas import BalanceSpec, LongSide, SegmentRequest
+from service.pipeline import check_length, check_outputs, given_vocabulary, output_size, to_balance
+from service.schemas import BalanceSpec, ClassEntry, LongSide, SegmentRequest
 from tests.service.fakes import INFO
 
 
@@ -56,10 +58,21 @@ def test_a_mean_alone_takes_that_means_weights() -> None:
     assert caught.value.fields[0].field == "balance"
 
 
-def test_vocabularies_take_the_requests_templates() -> None:
-    vocabulary = to_vocabulary(SegmentRequest(vocabulary="voc-20", templates=("{}",)), 20)
-    assert len(vocabulary) == 20
+def test_vocabularies_take_the_requests_templates_and_synonyms() -> None:
+    classes = [ClassEntry(name="tree", synonyms=["bush"], trained=True), ClassEntry(name="sky")]
+    vocabulary = given_vocabulary(SegmentRequest(classes=classes, templates=("{}",)))
+    assert vocabulary.names == ["tree", "sky"]
+    assert [item.synonyms for item in vocabulary.classes] == [("tree", "bush"), ()]
+    assert [item.trained for item in vocabulary.classes] == [True, None]
     assert vocabulary.templates == ("{}",)
+
+
+def test_a_list_that_is_too_long() -> None:
+    check_length("classes", 20, 20)
+    with pytest.raises(InvalidRequestError) as caught:
+        check_length("classes", 21, 20)
+    assert caught.value.fields[0].field == "classes"
+    assert caught.value.fields[0].message == "21 classes are too many; at most 20 are taken"
 
 
 def test_a_picture_in_json_is_kept_no_longer_than_needed() -> None:
@@ -70,7 +83,7 @@ def test_a_picture_in_json_is_kept_no_longer_than_needed() -> None:
 
 
 def outcome(deadline: Deadline, *outputs: str) -> Outcome:
-    vocabulary = to_vocabulary(SegmentRequest(vocabulary="voc-20"), 20)
+    vocabulary = Vocabulary.builtin("voc-20")
     labels = np.ones((2, 3), np.uint16)
     result = Segmentation(
         labels=labels, confidence=labels.astype(np.float32), scores=None, trained=[True] * 20
@@ -86,6 +99,7 @@ def outcome(deadline: Deadline, *outputs: str) -> Outcome:
         request_id="id",
         seconds={},
         began=0.0,
+        caches=None,
         check=deadline.check,
     )
 

@@ -1,6 +1,7 @@
 """Starting and giving up."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,11 +14,12 @@ from tests.service.fakes import FakeEngine, settings
 
 
 def test_a_model_that_cannot_be_loaded_stops_the_server() -> None:
-    engine = FakeEngine(load_error=CheckpointError("weights are damaged"))
+    def load(folder: Path, **options: Any) -> FakeEngine:
+        raise CheckpointError("weights are damaged")
+
     own = settings()
     with pytest.raises(CheckpointError, match="weights are damaged"):
-        run_server(create_app(own, engine), own)
-    assert engine.stopped
+        run_server(create_app(own, load=load), own)
 
 
 def test_a_port_that_is_taken() -> None:
@@ -36,5 +38,6 @@ def test_addresses() -> None:
 
 def test_an_app_needs_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packaged, "PRETRAINED", tmp_path)
+    own = settings()
     with pytest.raises(CheckpointError, match="comes with ebseg is missing"):
-        create_app(settings())
+        run_server(create_app(own), own)

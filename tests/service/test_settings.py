@@ -1,6 +1,7 @@
 """Where settings come from, and that each of them matters."""
 
 import ast
+import hashlib
 import re
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,16 @@ def test_checkpoint_is_the_packaged_one_unless_set(tmp_path: Path, monkeypatch: 
 
 
 def test_printed_settings_load_as_the_same(tmp_path: Path) -> None:
-    chosen = load_settings({"port": "9", "host": 'a"b\\c', "checkpoint": "x/y", "body_timeout_s": "0.5"})
+    chosen = load_settings(
+        {
+            "port": "9",
+            "host": 'a"b\\c',
+            "checkpoint": "x/y",
+            "body_timeout_s": "0.5",
+            "api_keys": "k" * 20,
+            "redis_url": "redis://cache/1",
+        }
+    )
     file = tmp_path / "ebseg.toml"
     file.write_text(to_toml(chosen))
     assert load_settings({}, file) == chosen
@@ -77,11 +87,53 @@ def test_printed_settings_load_as_the_same(tmp_path: Path) -> None:
     assert load_settings({}, file) == load_settings()
 
 
+def test_only_digests_of_keys_are_kept() -> None:
+    digest = hashlib.sha256(b"correct horse battery").hexdigest()
+    by_text = load_settings({"api_keys": f"correct horse battery, sha256:{'0' * 64}"})
+    assert by_text.api_keys == (digest, "0" * 64)
+    assert "horse" not in repr(by_text) + to_toml(by_text)
+    with pytest.raises(SettingsError, match="api_keys: a key needs at least 16 characters"):
+        load_settings({"api_keys": "short"})
+    with pytest.raises(SettingsError, match="admin_keys: must be keys"):
+        load_settings({"admin_keys": 7})
+
+
+def test_keys_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EBSEG_ADMIN_KEYS", f"{'a' * 16},{'b' * 16}")
+    assert load_settings().admin_keys == tuple(
+        hashlib.sha256(text.encode() * 16).hexdigest() for text in ("a", "b")
+    )
+
+
+def test_a_password_is_not_printed() -> None:
+    hidden = to_toml(load_settings({"redis_url": "redis://:secret@cache:6379/0"}))
+    assert "secret" not in hidden
+    assert "# redis_url holds a password; give it as EBSEG_REDIS_URL" in hidden
+    assert 'redis_url = "redis://cache:6379/0"' in to_toml(load_settings({"redis_url": "redis://cache:6379/0"}))
+    with pytest.raises(SettingsError, match="redis_url must begin with redis://"):
+        load_settings({"redis_url": "http://cache"})
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        ({"registry": "r"}, "registry and model go together"),
+        ({"model": "m"}, "registry and model go together"),
+        ({"registry": "r", "model": "m", "checkpoint": "c"}, "either checkpoint or registry"),
+        ({"device": "tpu"}, "device: String should match"),
+        ({"device": "cpu,"}, "device: String should match"),
+    ],
+)
+def test_settings_that_do_not_go_together(flags: dict[str, str], told: str) -> None:
+    with pytest.raises(SettingsError, match=told):
+        load_settings(flags)
+
+
 def test_every_setting_is_described_with_its_default() -> None:
     assert list(OPTIONS) == list(Settings.model_fields)
     for name, field in Settings.model_fields.items():
         told = re.search(r"\(default: (.*)\)$", OPTIONS[name])
-        assert (told.group(1) if told else None) == (None if field.default is None else str(field.default))
+        assert (told.group(1) if told else None) == (None if field.default in (None, ()) else str(field.default))
 
 
 def test_every_setting_is_read_somewhere() -> None:

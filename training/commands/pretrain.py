@@ -34,7 +34,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     clip = add_command(parts, "clip", run_clip, "train a tiny CLIP on scenes and captions", CLIP_EXAMPLES)
     clip.add_argument("out", type=Path, metavar="FILE", help="safetensors file to write")
     clip.add_argument("--scenes", type=int, default=28_000, metavar="N", help="to draw (default: 28000)")
-    clip.add_argument("--steps", type=int, default=10_000, metavar="N", help="to take (default: 10000)")
+    clip.add_argument("--steps", type=int, default=18_000, metavar="N", help="to take (default: 18000)")
     clip.add_argument("--seed", type=int, default=0, help="of scenes and weights (default: 0)")
 
     sam = add_command(

@@ -57,13 +57,13 @@ class ClipPretraining:
         mentioned: share of a cut that a class covers for the cut's caption to mention it.
     """
 
-    steps: int = 10_000
+    steps: int = 18_000
     learning_rate: float = 6e-4
     weight_decay: float = 0.1
     warm_up: int = 300
     cut_side: int = 64
     cuts: int = 16
-    cut_steps: float = 0.7
+    cut_steps: float = 0.6
     sheets: int = 8
     nearest: float = 1.25
     farthest: float = 0.8

@@ -1,0 +1,295 @@
+"""Follows a registry with one model: watches, tries new versions, refuses bad ones, obeys administrators.
+
+What changes versions holds the lock, one at a time. A version that is bad goes into quarantine, with the
+reason; a store, disk, memory or device that fails says nothing about the version, and is tried again.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
+from typing import NoReturn, TypeVar
+
+from model.errors import CheckpointError
+from service.canary import Trial
+from service.errors import ConflictError, NotFoundError, StoreUnavailableError
+from service.loaded import LoadedVersion
+from service.loader import Loading, in_words, is_versions_fault, limited
+from service.metrics import Metrics
+from service.registry import Found, Policy, Source
+from service.served import Served
+from service.status import ModelStatus, Quarantined
+
+LOG = logging.getLogger(__name__)
+T = TypeVar("T")
+JITTER = 0.2  # of the time between two looks, so that many servers do not look at once
+LONGEST_BACK_OFF = 60.0  # seconds between two looks at a registry that does not answer
+LOOK_SECONDS = 120.0  # a question to the registry that takes longer hangs
+MOST_QUARANTINED = 50
+
+
+class VersionRefusedError(Exception):
+    """A version was put into quarantine."""
+
+
+class Follower:
+    """One model of a registry.
+
+    Args:
+        served: the model; it gets its versions from here.
+        policy: which version is to serve.
+        source: its place in the registry.
+        loading: brings versions up.
+        metrics: of the service.
+        canary_requests: good answers until a canary takes over.
+    """
+
+    def __init__(
+        self,
+        served: Served,
+        policy: Policy,
+        source: Source,
+        loading: Loading,
+        *,
+        metrics: Metrics,
+        canary_requests: int,
+    ):
+        self.served = served
+        self.policy = policy
+        self.pinned = policy.version
+        self.last_error: str | None = None
+        self.last_checked_at: datetime | None = None
+        self.quarantined: dict[int, Quarantined] = {}
+        self._coming: int | None = None  # the version that is being loaded
+        self._source = source
+        self._loading = loading
+        self._metrics = metrics
+        self._canary_requests = canary_requests
+        self._lock = asyncio.Lock()
+        served.on_fall_back = self._fallen_back
+
+    async def start(self) -> None:
+        """Loads the first version: the pinned one, or the newest that is good.
+
+        Raises:
+            CheckpointError: there is none, with the reason for each.
+            Exception: store, disk, memory or device failed.
+        """
+        async with self._lock:
+            while self.served.current is None:
+                pin = self.pinned
+                found = await (self._newest(above=0) if pin is None else self._find(pin))
+                if found is None:
+                    self._refuse_to_start()
+                try:
+                    self.served.serve(await self._bring_up(found))
+                except VersionRefusedError:
+                    if pin is not None:
+                        self._refuse_to_start()
+            self._loading.thread.post(self.tidy)
+
+    async def watch(self, seconds: float) -> None:
+        """Looks at the registry every so many seconds, for ever; more seldom while it does not answer."""
+        failures = 0
+        while True:
+            wait = min(seconds * 2**failures, max(seconds, LONGEST_BACK_OFF))
+            await asyncio.sleep(wait * random.uniform(1 - JITTER, 1 + JITTER))
+            try:
+                async with self._lock:
+                    await self._look()
+                failures = 0
+            except Exception:  # noted where it was raised
+                failures = min(failures + 1, 10)
+
+    async def reload(self) -> str:
+        """Forgets the quarantine, looks at the registry, and says what it did.
+
+        Raises:
+            StoreUnavailableError: it could not look, or not load.
+        """
+        async with self._lock:
+            self.quarantined.clear()
+            try:
+                return await self._look()
+            except Exception as error:
+                raise StoreUnavailableError(f"nothing was loaded: {in_words(error)}") from error
+
+    async def pin(self, number: int) -> str:
+        """Serves a version, loaded if it is not, until `unpin`.
+
+        Raises:
+            NotFoundError: the registry has no such version.
+            ConflictError: it is refused; nothing has changed.
+            StoreUnavailableError: it cannot be loaded just now; nothing has changed.
+        """
+        async with self._lock:
+            self.served.serve(await self._ready(number))
+            self.pinned = number
+            return f"version {number} serves, and stays until unpinned"
+
+    async def unpin(self) -> str:
+        """Goes back to the policy of the settings, or to the newest version if that is a pin, too."""
+        async with self._lock:
+            self.pinned = None
+            if self.policy.kind == "pinned":
+                self.policy = Policy(kind="latest")
+            return f"the policy is {self.policy} again, from the next look at the registry on"
+
+    async def rollback(self) -> str:
+        """Goes back to the version that served before, and pins it; with a canary, that is the current one.
+
+        Raises:
+            ConflictError: there is none, or it is refused; nothing has changed.
+            NotFoundError: the registry has it no more.
+            StoreUnavailableError: it cannot be loaded just now; nothing has changed.
+        """
+        async with self._lock:
+            served = self.served
+            if served.canary is not None and served.current is not None:
+                number, withdrawn = served.current.number, served.canary.number
+                served.withdraw_canary()
+                done = f"version {withdrawn} is withdrawn; version {number} serves, and stays until unpinned"
+            elif served.before:
+                number = served.before[-1]
+                served.serve(await self._ready(number))
+                del served.before[-2:]  # it, and the one that it replaces
+                done = f"version {number} serves again, and stays until unpinned"
+            else:
+                raise ConflictError(f"no version of {served.name} has served before; pin the one you want")
+            self.pinned = number
+            self._metrics.model_loads.labels("rolled_back").inc()
+            LOG.info("rolled back", extra={"model": served.name, "version": number})
+            return done
+
+    def tidy(self) -> None:
+        """Deletes fetched folders that are of no more use, but the last one's; for the loader's thread."""
+        used = {version.number for version in (*self.served.live, *self.served.draining)}
+        coming = () if self._coming is None else (self._coming,)
+        self._source.keep({*used, *coming, *self.served.before[-1:]})
+
+    def status(self, *, default: bool) -> ModelStatus:
+        """What there is to tell of the model."""
+        return ModelStatus(
+            name=self.served.name,
+            policy=str(self.policy),
+            pinned=self.pinned,
+            default=default,
+            versions=self.served.versions(),
+            quarantined=[self.quarantined[number] for number in sorted(self.quarantined, reverse=True)],
+            last_error=self.last_error,
+            last_checked_at=self.last_checked_at,
+        )
+
+    async def _look(self) -> str:
+        if self.pinned is not None or self.served.current is None:
+            return f"version {self.pinned} is pinned: nothing newer is looked for until it is unpinned"
+        refused: list[str] = []
+        while True:
+            newest = (self.served.canary or self.served.current).number
+            found = await self._newest(above=newest)
+            if found is None:
+                self.last_error = None
+                return "; ".join([*refused, f"nothing else is newer than version {newest}, which stays"])
+            try:
+                return self._adopt(await self._bring_up(found))
+            except VersionRefusedError as error:
+                refused.append(f"version {found.number} is refused: {error}")
+
+    def _adopt(self, version: LoadedVersion) -> str:
+        percent = self.policy.percent
+        if percent is None:
+            self.served.serve(version)
+            return f"version {version.number} serves"
+        self.served.put_on_trial(version, Trial(percent=percent, needed=self._canary_requests))
+        return f"version {version.number} is on trial with {percent} % of the requests"
+
+    async def _ready(self, number: int) -> LoadedVersion:
+        """A version that an administrator wants: from memory, or loaded now."""
+        version = self.served.find(number)
+        if version is not None:
+            return version
+        name = self.served.name
+        try:
+            found = await self._find(number)
+            if found is not None:
+                return await self._bring_up(found)
+        except VersionRefusedError as error:
+            raise ConflictError(f"version {number} of {name} cannot be served: {error}") from error
+        except Exception as error:
+            detail = f"version {number} of {name} cannot be loaded now: {in_words(error)}"
+            raise StoreUnavailableError(detail) from error
+        raise NotFoundError(f"the registry has no version {number} of {name}")
+
+    async def _newest(self, above: int) -> Found | None:
+        refused = {number: entry.fingerprint for number, entry in self.quarantined.items()}
+        return await self._asked(lambda: self._source.newest(above, refused))
+
+    async def _find(self, number: int) -> Found | None:
+        return await self._asked(lambda: self._source.find(number))
+
+    async def _asked(self, question: Callable[[], T]) -> T:
+        try:
+            async with limited(LOOK_SECONDS, "asking the registry"):
+                answer = await self._loading.thread.run(question)
+        except Exception as error:
+            self._failed(error)
+            raise
+        self.last_checked_at = datetime.now(UTC)
+        return answer
+
+    async def _bring_up(self, found: Found) -> LoadedVersion:
+        """Loads a version; what goes wrong is counted, logged and noted.
+
+        Raises:
+            VersionRefusedError: it is bad, and in quarantine now.
+            Exception: anything else.
+        """
+        self._coming = found.number
+        try:
+            fetch = partial(self._source.fetch, found.number, self._loading.thread.progress)
+            version = await self._loading.bring_up(fetch, fingerprint=found.fingerprint)
+        except Exception as error:
+            if not is_versions_fault(error):
+                self._failed(error)
+                raise
+            self._quarantine(found.number, found.fingerprint, in_words(error))
+            self._loading.thread.post(self.tidy)
+            raise VersionRefusedError(in_words(error)) from error
+        finally:
+            self._coming = None
+        self.last_error = None
+        self.quarantined.pop(found.number, None)
+        self._metrics.model_loads.labels("loaded").inc()
+        self._metrics.model_load_seconds.observe(version.seconds)
+        return version
+
+    def _failed(self, error: Exception) -> None:
+        self.last_error = in_words(error)
+        self._metrics.model_loads.labels("failed").inc()
+        LOG.warning(
+            "the registry could not be followed; it is tried again",
+            extra={"model": self.served.name, "reason": self.last_error},
+        )
+
+    def _quarantine(self, number: int, fingerprint: str, reason: str) -> None:
+        self.quarantined[number] = Quarantined(
+            version=number, reason=reason, since=datetime.now(UTC), fingerprint=fingerprint
+        )
+        while len(self.quarantined) > MOST_QUARANTINED:
+            del self.quarantined[min(self.quarantined)]
+        self._metrics.model_loads.labels("quarantined").inc()
+        LOG.error("version refused", extra={"model": self.served.name, "version": number, "reason": reason})
+
+    def _fallen_back(self, canary: LoadedVersion, reason: str) -> None:
+        self._quarantine(canary.number, canary.fingerprint, reason)
+        self._metrics.model_loads.labels("rolled_back").inc()
+
+    def _refuse_to_start(self) -> NoReturn:
+        reasons = [f"version {entry.version}: {entry.reason}" for entry in self.quarantined.values()]
+        wanted = "version" if self.pinned is None else f"version {self.pinned}"
+        raise CheckpointError(
+            f"{self._source} has no {wanted} that can be served: "
+            f"{'; '.join(reasons) or 'there is none, see `ebseg publish`'}"
+        )

@@ -1,0 +1,249 @@
+"""Brings versions up: on a thread of its own, one at a time, so that neither event loop nor devices wait."""
+
+import asyncio
+import queue
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Future
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import torch
+
+from model.errors import CheckpointError, ModelError, PictureError
+from model.manifest import Manifest
+from model.versions import StoreError
+from service.engine import Engine
+from service.errors import NotReadyError, ServiceError
+from service.loaded import LoadedVersion
+from service.out_of_memory import is_out_of_memory
+from service.settings import SettingsError
+
+T = TypeVar("T")
+USUAL_PICTURES = ((480, 640), (640, 480), (512, 512), (720, 1280))  # rows, columns; warmed before any came
+LOAD_SECONDS = 1800.0  # a load that takes longer hangs
+
+
+class Device(Protocol):
+    """What loading needs of a device's batcher."""
+
+    async def call(self, work: Callable[[], T]) -> T:
+        """Runs work on the device's thread, between two batches."""
+
+    def recent_shapes(self) -> list[tuple[int, int]]:
+        """Network rows and columns of recent pictures."""
+
+
+class LoadEngine(Protocol):
+    """Loads and checks a checkpoint folder on one device; `service.engine.load_engine` is the one in use."""
+
+    def __call__(self, folder: Path, *, device: str, dtype: str, verify_digests: bool) -> Engine:
+        """Raises CheckpointError if the version can never serve."""
+
+
+class LoaderThread:
+    """One thread that does heavy work in order. It starts with the first work.
+
+    The queue is as long as there are models and retired versions: each has at most one entry.
+    """
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._starting = threading.Lock()
+        self._stopped = threading.Event()
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Runs work in its turn. Cancelling takes it off the queue if it has not begun.
+
+        Raises:
+            NotReadyError: the thread was stopped.
+        """
+        self._refuse_if_stopped()
+        return await asyncio.wrap_future(self._put(work))
+
+    def post(self, work: Callable[[], None]) -> None:
+        """Has work done for which nobody waits; any thread. After `stop` it is done at once."""
+        if self._stopped.is_set():
+            work()
+        else:
+            self._put(work)
+
+    def progress(self, step: str, done: int, total: int) -> None:
+        """For long copies to call: breaks them off by NotReadyError once the thread is to stop."""
+        self._refuse_if_stopped()
+
+    async def stop(self, seconds: float) -> None:
+        """Does what was put before, and ends the thread; does not wait longer than so many seconds."""
+        self._stopped.set()
+        if self._thread is not None:
+            self._queue.put(None)
+            await asyncio.to_thread(self._thread.join, seconds)
+
+    def _refuse_if_stopped(self) -> None:
+        if self._stopped.is_set():
+            raise NotReadyError("the service is shutting down")
+
+    def _put(self, work: Callable[[], T]) -> Future[T]:
+        with self._starting:
+            if self._thread is None:
+                # a daemon: a store that hangs must not keep the process from ending
+                self._thread = threading.Thread(target=self._work, name="ebseg-loader", daemon=True)
+                self._thread.start()
+        future: Future[T] = Future()
+        self._queue.put((future, work))
+        return future
+
+    def _work(self) -> None:
+        while (item := self._queue.get()) is not None:
+            future, work = item
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(work())
+                except BaseException as error:
+                    future.set_exception(error)
+            del item, future, work  # what they hold may be a model
+
+
+class Loading:
+    """Loads versions beside those that serve.
+
+    Args:
+        thread: where it is done.
+        devices: one engine each.
+        names: of the devices, as torch knows them.
+        dtype: that the model computes in.
+        load: makes an engine of a folder.
+    """
+
+    def __init__(
+        self,
+        thread: LoaderThread,
+        devices: Sequence[Device],
+        *,
+        names: Sequence[str],
+        dtype: str,
+        load: LoadEngine,
+    ):
+        self.thread = thread
+        self._devices = devices
+        self._names = names
+        self._dtype = dtype
+        self._load = load
+
+    async def bring_up(
+        self,
+        fetch: Callable[[], tuple[Path, Manifest | None, bool]],
+        *,
+        fingerprint: str = "",
+    ) -> LoadedVersion:
+        """A version ready to serve: verified, on every device, its golden picture compared, warm.
+
+        Args:
+            fetch: gives the folder, its manifest if the version has to be of that, and whether the folder's
+                digests were compared already.
+            fingerprint: for `LoadedVersion`.
+
+        Raises:
+            Exception: whatever went wrong; `is_versions_fault` tells whether trying again is of use.
+        """
+        began = time.perf_counter()
+        # where it hangs or is cancelled, a thread may still use the engines: they are dropped, not closed
+        async with limited(LOAD_SECONDS, "loading"):
+            engines = await self.thread.run(partial(self._engines, fetch))
+            try:
+                await self._warm(engines)
+            except Exception:
+                await self.thread.run(partial(close, engines))
+                raise
+        return LoadedVersion(engines, seconds=time.perf_counter() - began, fingerprint=fingerprint)
+
+    def _engines(self, fetch: Callable[[], tuple[Path, Manifest | None, bool]]) -> list[Engine]:
+        folder, manifest, verified = fetch()
+        engines: list[Engine] = []
+        try:
+            for name in self._names:
+                engines.append(
+                    self._load(
+                        folder, device=name, dtype=self._dtype, verify_digests=not (verified or engines)
+                    )
+                )
+                if manifest is not None:
+                    _check_identity(engines[-1], manifest)
+        except BaseException as error:
+            if is_out_of_memory(error):
+                error.__traceback__ = None  # its frames hold half a model
+            close(engines)
+            raise
+        return engines
+
+    async def _warm(self, engines: Sequence[Engine]) -> None:
+        usual = await self.thread.run(lambda: [_shape(engines[0], size) for size in USUAL_PICTURES])
+        for engine, device in zip(engines, self._devices, strict=True):
+            for shape in dict.fromkeys([*usual, *device.recent_shapes()]):
+                # one shape a call, so that batches of the old version go in between
+                await device.call(partial(_warm_one, engine, shape, required=shape in usual))
+
+
+def is_versions_fault(error: BaseException) -> bool:
+    """Whether the version itself is bad, rather than store, disk, memory or device for the moment."""
+    cause = error.__cause__
+    if isinstance(error, StoreError | ServiceError | SettingsError):
+        return False
+    if isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError):
+        return False
+    if isinstance(error, ModelError):
+        return True
+    return not (is_out_of_memory(error) or isinstance(error, torch.AcceleratorError | OSError))
+
+
+def in_words(error: BaseException) -> str:
+    """What a log line or a status says of an error."""
+    return str(error) if isinstance(error, ModelError | ServiceError) else f"{type(error).__name__}: {error}"
+
+
+@asynccontextmanager
+async def limited(seconds: float, what: str) -> AsyncIterator[None]:
+    """`asyncio.timeout` whose error says what took too long."""
+    try:
+        async with asyncio.timeout(seconds) as limit:
+            yield
+    except TimeoutError:
+        if limit.expired():
+            raise TimeoutError(f"{what} took longer than {seconds:g} s") from None
+        raise
+
+
+def close(engines: Sequence[Engine]) -> None:
+    """Frees engines; for the loader's thread.
+
+    No garbage collection: an engine is in no cycle, and a full one stops all threads for up to a second.
+    """
+    for engine in engines:
+        engine.close()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
+
+def _check_identity(engine: Engine, manifest: Manifest) -> None:
+    info = engine.info
+    if (info.name, info.version, info.digest) != (manifest.name, manifest.version, manifest.digest):
+        raise CheckpointError(
+            f"loaded {info.name} version {info.version}, expected {manifest.name} version {manifest.version}"
+        )
+
+
+def _shape(engine: Engine, size: tuple[int, int]) -> tuple[int, int]:
+    return engine.prepare(np.full((*size, 3), 128, np.uint8)).shape
+
+
+def _warm_one(engine: Engine, shape: tuple[int, int], *, required: bool) -> None:
+    try:
+        engine.warm(shape)
+    except PictureError:
+        if required:  # other shapes may be another model's
+            raise

@@ -1,0 +1,79 @@
+"""What `/v1/models` takes and answers, as JSON."""
+
+from dataclasses import asdict
+from datetime import datetime
+from typing import Self
+
+from pydantic import BaseModel, Field
+
+from service.schemas import ModelAnswer, Strict
+from service.status import ModelStatus, Role
+
+LARGEST_VERSION = 999_999_999
+
+
+class LoadedVersionDetails(BaseModel):
+    """A version in memory."""
+
+    version: int = Field(examples=[4])
+    digest: str = Field(description="identity of the weights")
+    untrained: bool = Field(description="the weights are random; the masks mean nothing")
+    variant: str = Field(examples=["base"])
+    device: str = Field(description="all devices it is on, with commas between", examples=["cuda:0,cuda:1"])
+    dtype: str = Field(examples=["float32"])
+    role: Role = Field(description="a draining version only finishes the requests that it began")
+    in_flight: int = Field(description="requests that it answers at the moment")
+    loaded_at: datetime = Field(description="when it was ready")
+    load_seconds: float = Field(description="time from finding it to being ready")
+
+
+class QuarantinedVersion(BaseModel):
+    """A version that was refused, and is left alone until its manifest changes or models are reloaded."""
+
+    version: int = Field(examples=[5])
+    reason: str = Field(examples=["model.safetensors does not match its sha256, it was changed or damaged"])
+    since: datetime
+
+
+class ModelDetails(ModelAnswer):
+    """A model that is loaded: its current version, how that runs, and what goes on around it."""
+
+    variant: str = Field(examples=["base"])
+    device: str = Field(examples=["cpu"])
+    dtype: str = Field(examples=["float32"])
+    default: bool = Field(description="it answers requests that name no model")
+    policy: str = Field(
+        description='"latest", "canary:PERCENT", "pinned", or "fixed" for a checkpoint outside of a registry',
+        examples=["latest"],
+    )
+    pinned: int | None = Field(description="the version it stays at until unpinned")
+    versions: list[LoadedVersionDetails] = Field(description="in memory, the current one first")
+    quarantined: list[QuarantinedVersion] = Field(description="refused ones, newest first")
+    last_error: str | None = Field(description="why the last look at the registry failed")
+    last_checked_at: datetime | None = Field(description="when the registry last answered")
+
+    @classmethod
+    def of(cls, status: ModelStatus) -> Self:
+        """What there is to tell of a model."""
+        current = status.versions[0]
+        same = ("version", "digest", "untrained", "variant", "device", "dtype")
+        return cls(**asdict(status), **{field: getattr(current, field) for field in same})
+
+
+class ModelList(BaseModel):
+    """The models that are loaded, the default one first."""
+
+    models: list[ModelDetails]
+
+
+class PinRequest(Strict):
+    """Which version to stay at."""
+
+    version: int = Field(ge=1, le=LARGEST_VERSION, examples=[3])
+
+
+class ModelChange(BaseModel):
+    """What a change did, and the model after it."""
+
+    done: str = Field(examples=["version 3 serves, and stays until unpinned"])
+    model: ModelDetails

@@ -1,0 +1,239 @@
+"""The models that are served: one checkpoint that never changes, or several models of a registry.
+
+with models.lease("ebseg-base", None) as lease:  # fixes the version
+    engine = lease.engines[device]
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Self
+
+from service.engine import Engine, device_names, load_engine
+from service.errors import ConflictError, DeadlineExceededError, NotFoundError, NotReadyError
+from service.follower import Follower
+from service.loaded import Lease, LoadedVersion
+from service.loader import Device, LoadEngine, LoaderThread, Loading, close
+from service.metrics import Metrics
+from service.registry import Cache, sources
+from service.served import Served
+from service.settings import Settings
+from service.status import ModelStatus
+
+ADMIN_SECONDS = 300.0  # that an administrator's request waits; what it began goes on all the same
+STOP_SECONDS = 10.0  # that the end waits for a load under way
+
+
+class Models:
+    """All models. But for leases' release, everything is called on the event loop's thread.
+
+    Args:
+        settings: checkpoint or registry, model, device, dtype and what goes with them.
+        metrics: of the service.
+        devices: in the order of the setting `device`; not stopped before `stop` has been called.
+        load: makes an engine of a folder on a device.
+
+    Raises:
+        SettingsError: the settings cannot be used.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        metrics: Metrics,
+        devices: Sequence[Device],
+        load: LoadEngine = load_engine,
+    ):
+        asked, cache = sources(settings)
+        thread = LoaderThread()
+        self._set_up(metrics, thread, cache)
+        self._settings: Settings | None = settings
+        names = device_names(settings.device)
+        self._loading = Loading(thread, devices, names=names, dtype=settings.dtype, load=load)
+        for name, (policy, source) in asked.items():
+            self._served[name] = Served(name, metrics, partial(self._free, name))
+            self._followers[name] = Follower(
+                self._served[name],
+                policy,
+                source,
+                self._loading,
+                metrics=metrics,
+                canary_requests=settings.canary_requests,
+            )
+
+    @classmethod
+    def of(cls, *engines: Engine, metrics: Metrics | None = None) -> Self:
+        """One version that is loaded already and never changes; `start` has nothing left to do.
+
+        Args:
+            engines: one a device, of one version.
+            metrics: of the service.
+        """
+        models = cls.__new__(cls)
+        models._set_up(metrics or Metrics(), LoaderThread(), None)
+        models._settings = None
+        models._serve_fixed(LoadedVersion(engines))
+        return models
+
+    def _set_up(self, metrics: Metrics, thread: LoaderThread, cache: Cache | None) -> None:
+        self._metrics = metrics
+        self._thread = thread
+        self._cache = cache
+        self._served: dict[str, Served] = {}
+        self._followers: dict[str, Follower] = {}
+        self._stopping = False
+        self._watches: list[asyncio.Task[None]] = []
+        self._changes: set[asyncio.Task[str]] = set()
+
+    async def start(self) -> None:
+        """Loads the first version of each model, and begins to watch. Call `stop` even if it fails.
+
+        Raises:
+            CheckpointError: a model has no version that can be served, with the reasons.
+            SettingsError: the folder for fetched versions cannot be used.
+            Exception: store, disk, memory or device failed.
+        """
+        settings = self._settings
+        if settings is None:
+            return
+        if self._cache is not None:
+            await self._thread.run(self._cache.open)
+        if not self._followers:
+            folder = settings.checkpoint_folder()
+            version = await self._loading.bring_up(lambda: (folder, None, False))
+            self._metrics.model_loads.labels("loaded").inc()
+            self._metrics.model_load_seconds.observe(version.seconds)
+            self._serve_fixed(version)
+        for follower in self._followers.values():
+            await follower.start()
+        self._watches = [
+            asyncio.create_task(follower.watch(settings.registry_poll_s))
+            for follower in self._followers.values()
+        ]
+
+    async def stop(self) -> None:
+        """Ends watching and loading, and frees what is not in use; the rest is freed as leases come back."""
+        self._stopping = True
+        tasks = [*self._watches, *self._changes]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for served in self._served.values():
+            served.retire_all()
+        await self._thread.stop(STOP_SECONDS)
+        if self._cache is not None:
+            self._cache.close()
+
+    def lease(self, model: str | None = None, version: int | None = None) -> Lease:
+        """Takes the version that a request is answered by, for as long as it takes.
+
+        Args:
+            model: the first one if left out.
+            version: one that is live; left out, the current one, or the canary in its turn.
+
+        Raises:
+            NotReadyError: nothing is loaded yet.
+            NotFoundError: model or version is not here.
+        """
+        if not self._served:
+            raise NotReadyError("the model is loading; try again in a moment")
+        return self._named(next(iter(self._served)) if model is None else model).lease(version)
+
+    def statuses(self) -> list[ModelStatus]:
+        """Models that have a version loaded, the default one first."""
+        return [self._status(name) for name, served in self._served.items() if served.current is not None]
+
+    def status(self, name: str) -> ModelStatus:
+        """One of `statuses`.
+
+        Raises:
+            NotFoundError: it is not here, or not loaded yet.
+        """
+        if self._named(name).current is None:
+            raise _unknown()
+        return self._status(name)
+
+    async def pin(self, name: str, version: int) -> str:
+        """Serves a version until `unpin`, and says what was done; see `Follower.pin` for the errors."""
+        return await self._change(name, lambda follower: follower.pin(version))
+
+    async def unpin(self, name: str) -> str:
+        """Follows the policy again, and says what was done."""
+        return await self._change(name, Follower.unpin)
+
+    async def rollback(self, name: str) -> str:
+        """Serves the version before until `unpin`, and says what was done; see `Follower.rollback`."""
+        return await self._change(name, Follower.rollback)
+
+    async def reload(self, name: str) -> str:
+        """Looks at the registry now, quarantine forgotten, and says what was done; see `Follower.reload`."""
+        return await self._change(name, Follower.reload)
+
+    async def _change(self, name: str, change: Callable[[Follower], Awaitable[str]]) -> str:
+        """Runs a change that goes on even if whoever wants it does not wait.
+
+        Raises:
+            NotFoundError: there is no such model.
+            ConflictError: it has no registry.
+            DeadlineExceededError: it takes too long to wait for.
+        """
+        self._named(name)
+        follower = self._followers.get(name)
+        if follower is None:
+            raise ConflictError(
+                f"{name} is one checkpoint that never changes; serve from a registry to change versions, "
+                "with --registry and --model"
+            )
+
+        async def run() -> str:
+            return await change(follower)
+
+        task = asyncio.create_task(run())
+        self._changes.add(task)
+        task.add_done_callback(self._changed)
+        done, _ = await asyncio.wait([task], timeout=ADMIN_SECONDS)
+        if not done:
+            raise DeadlineExceededError(
+                f"still at work after {ADMIN_SECONDS:g} s; GET /v1/models/{name} shows how it ends"
+            )
+        return task.result()
+
+    def _changed(self, task: asyncio.Task[str]) -> None:
+        self._changes.discard(task)
+        if not task.cancelled():
+            task.exception()  # looked at, should nobody wait any more; it is logged where it was raised
+
+    def _serve_fixed(self, version: LoadedVersion) -> None:
+        name = version.info.name
+        self._served[name] = Served(name, self._metrics, partial(self._free, name))
+        self._served[name].serve(version)
+
+    def _free(self, name: str, engines: tuple[Engine, ...]) -> None:
+        self._thread.post(partial(close, engines))
+        if name in self._followers and not self._stopping:
+            self._thread.post(self._followers[name].tidy)
+
+    def _status(self, name: str) -> ModelStatus:
+        default = name == next(iter(self._served))
+        if name in self._followers:
+            return self._followers[name].status(default=default)
+        return ModelStatus(
+            name=name,
+            default=default,
+            policy="fixed",
+            pinned=None,
+            versions=self._served[name].versions(),
+            quarantined=[],
+            last_error=None,
+            last_checked_at=None,
+        )
+
+    def _named(self, name: str) -> Served:
+        served = self._served.get(name)
+        if served is None:
+            raise _unknown()
+        return served
+
+
+def _unknown() -> NotFoundError:
+    return NotFoundError("this model is not loaded; GET /v1/models lists what is")

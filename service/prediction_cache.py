@@ -1,0 +1,114 @@
+"""Predictions of pictures that were seen before: the same picture with other classes skips `predict`."""
+
+import hashlib
+import threading
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+from service.engine import ModelInfo
+from service.metrics import Metrics
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CachedPrediction:
+    """What the model made of a picture, before any class was asked for.
+
+    Attributes:
+        prediction: of the engine; its `nbytes` is what it costs.
+        size: rows and columns of the upright picture.
+    """
+
+    prediction: Any
+    size: tuple[int, int]
+
+
+class PredictionCache:
+    """The predictions used last, within a number of bytes. For any thread.
+
+    Args:
+        max_bytes: of all predictions together; 0 turns the cache off.
+        metrics: where hits, misses, stored, evicted and dropped (too large) entries are counted.
+    """
+
+    def __init__(self, max_bytes: int, metrics: Metrics):
+        self._max_bytes = max_bytes
+        self._metrics = metrics
+        self._entries: OrderedDict[bytes, tuple[CachedPrediction, int]] = OrderedDict()
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    @staticmethod
+    def key_of(data: bytes, info: ModelInfo) -> bytes:
+        """The key of a picture under a model; 64 bytes. Slow for a large picture: not for the event loop.
+
+        Args:
+            data: the picture's file; the same pixels in another file are another picture.
+            info: of the engine. Predictions differ by weights, variant, dtype and device; balance and name
+                come in after the prediction.
+        """
+        how = "\0".join((info.variant, info.dtype, info.device)).encode()
+        return _of_digest(info.digest) + hashlib.sha256(hashlib.sha256(data).digest() + how).digest()
+
+    @property
+    def enabled(self) -> bool:
+        """Whether anything is ever kept; if not, a key is not worth its digest."""
+        return self._max_bytes > 0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all predictions that are kept."""
+        return self._bytes
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get(self, key: bytes) -> CachedPrediction | None:
+        """What is kept under a key, which then counts as used last."""
+        if not self.enabled:
+            return None
+        began = time.perf_counter()
+        with self._lock:
+            entry = self._entries.get(key)
+            if entry is not None:
+                self._entries.move_to_end(key)
+        self._metrics.cache_seconds.labels("prediction", "l1").observe(time.perf_counter() - began)
+        self._count("miss" if entry is None else "hit")
+        return None if entry is None else entry[0]
+
+    def put(self, key: bytes, cached: CachedPrediction) -> None:
+        """Keeps a prediction; those used longest ago make room. One above the whole budget is not kept."""
+        if not self.enabled:
+            return
+        size = int(cached.prediction.nbytes)
+        if size > self._max_bytes:
+            self._count("dropped")
+            return
+        with self._lock:
+            gone = [self._entries.pop(key, None)]
+            self._bytes += size - (0 if gone[0] is None else gone[0][1])
+            self._entries[key] = cached, size
+            while self._bytes > self._max_bytes:
+                _, oldest = self._entries.popitem(last=False)
+                self._bytes -= oldest[1]
+                gone.append(oldest)
+        self._count("stored")
+        self._count("evicted", len(gone) - 1)
+        # `gone` ends here, so that freeing a prediction's memory keeps nobody waiting for the lock
+
+    def forget(self, digest: str) -> None:
+        """Drops the predictions of weights that are freed; call it once nobody uses them any more."""
+        prefix = _of_digest(digest)
+        with self._lock:
+            gone = [self._entries.pop(key) for key in list(self._entries) if key.startswith(prefix)]
+            self._bytes -= sum(size for _, size in gone)
+        self._count("evicted", len(gone))
+
+    def _count(self, result: str, number: int = 1) -> None:
+        if number:
+            self._metrics.cache_ops.labels("prediction", "l1", result).inc(number)
+
+
+def _of_digest(digest: str) -> bytes:
+    return hashlib.sha256(digest.encode()).digest()

@@ -1,0 +1,201 @@
+"""The way to one Redis server: commands with a time limit, and whether it is worth asking at all.
+
+Nothing that a request waits for finds out whether Redis is back; a probe in the background does.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, TypeVar
+
+from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from service.breaker import Breaker, State
+
+LOG = logging.getLogger(__name__)
+T = TypeVar("T")
+
+CONNECT_S = 1.0  # a connection and its first answer
+LONGEST_S = 10.0  # no command is ever waited for longer than this
+CLOSE_S = 0.5  # for each of the two steps of `close`
+CONNECTIONS = 32
+PROBE_KEY = b"ebseg:probe"  # never written; asked for as lookups ask
+Command = tuple[str | bytes | int | float, ...]
+
+
+class TooLateError(Exception):
+    """No answer within the time allowed."""
+
+
+class RedisLink:
+    """Connections to one server, and the breaker before them. Belongs to one event loop.
+
+    Args:
+        url: redis://, rediss:// (TLS) or unix://, with user and password if need be.
+        timeout_s: a healthy Redis answers within that, seconds.
+        breaker: opens after failures.
+        on_change: told each new state of the breaker.
+
+    Raises:
+        ValueError: the URL cannot be used.
+    """
+
+    def __init__(self, url: str, *, timeout_s: float, breaker: Breaker, on_change: Callable[[State], None]):
+        _pool(url)
+        self._url = url
+        self._timeout_s = timeout_s
+        self._breaker = breaker
+        self._on_change = on_change
+        self._client: Redis | None = None  # from `open` to `close`
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._reason = ""  # of the latest failure
+        breaker.on_change = self._changed
+
+    @property
+    def opened(self) -> bool:
+        """Whether it is between `open` and `close`."""
+        return self._client is not None
+
+    @property
+    def usable(self) -> bool:
+        """Whether to ask at all: opened, and the breaker is closed."""
+        return self.opened and self._breaker.closed
+
+    def open(self) -> None:
+        """Makes the first connection, in the background. Redis need not be there."""
+        self._client = Redis.from_pool(_pool(self._url))
+        self.spawn(self._greet())
+
+    async def close(self) -> None:
+        """Ends what is under way and closes all connections."""
+        client, self._client = self._client, None
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(set(self._tasks), timeout=CLOSE_S)
+        if client is not None:
+            try:
+                async with asyncio.timeout(CLOSE_S):
+                    await client.aclose()
+            except Exception as error:
+                LOG.warning("a connection to Redis did not close: %s", error)
+
+    async def ask(self, *command: str | bytes | int | float) -> Any:
+        """Redis' answer to one command; texts are bytes. No time limit of its own: see `within`."""
+        execute: Callable[..., Awaitable[Any]] = self._connected().execute_command
+        return await execute(*command)
+
+    async def ask_all(self, commands: Sequence[Command]) -> list[Any]:
+        """Answers to commands sent together; a refused one's is its exception. See `within`."""
+        async with self._connected().pipeline(transaction=False) as pipeline:
+            for command in commands:
+                pipeline.execute_command(*command)
+            return await pipeline.execute(raise_on_error=False)
+
+    async def within(self, seconds: float, work: Coroutine[Any, Any, T]) -> T:
+        """Waits for work that long; what is left of it then, or when the caller is cancelled, is ended.
+
+        Work that ends amid an answer closes its connection, so that no other command reads the rest.
+        This never waits for that, nor for a cancelled connection attempt.
+
+        Raises:
+            TooLateError: the time is over, or the connections are closed.
+        """
+        task = self.spawn(work)
+        try:
+            await asyncio.wait([task], timeout=seconds)
+        finally:
+            late = not task.done()
+            if late:
+                task.cancel()
+        if late or task.cancelled():  # cancelled by `close`
+            raise TooLateError(f"no answer within {seconds:g} s")
+        return task.result()
+
+    def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Runs work in the background until `close`."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def succeeded(self) -> None:
+        """A lookup was answered in time."""
+        self._breaker.succeeded()
+
+    def failed(self, error: Exception) -> None:
+        """Something was not answered; after a few times in a row Redis is left alone."""
+        self._reason = f"{type(error).__name__}: {error}"
+        self._breaker.failed()
+
+    def _connected(self) -> Redis:
+        if self._client is None:
+            raise TooLateError("the connections to Redis are closed")
+        return self._client
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # who waits has it as well; if nobody does, it is of no interest
+
+    def _changed(self, state: State) -> None:
+        if self._client is not None:
+            if state is State.OPEN:
+                LOG.warning("Redis is left alone for %.1f s: %s", self._breaker.probe_in(), self._reason)
+                self.spawn(self._probe())
+            elif state is State.CLOSED:
+                LOG.info("Redis answers again")
+        self._on_change(state)
+
+    async def _probe(self) -> None:
+        await asyncio.sleep(self._breaker.probe_in())
+        while not self._breaker.begin_probe():  # timers are early by their resolution at times
+            await asyncio.sleep(0.001)
+        ok = False
+        try:
+            ok = await self._answers()
+        finally:
+            self._breaker.end_probe(ok)
+
+    async def _greet(self) -> None:
+        if not await self._answers():
+            self._breaker.failed()
+
+    async def _answers(self) -> bool:
+        """Whether Redis answers as fast as lookups need it; leaves a connection that they can use.
+
+        Connecting may take longer than a lookup waits, with TLS above all, so it has more time here.
+        """
+        try:
+            await self.within(CONNECT_S, self.ask("MGET", PROBE_KEY))
+            await self.within(self._timeout_s, self.ask("MGET", PROBE_KEY))
+        except Exception as error:  # whatever the other side sent: it is no answer
+            self._reason = f"{type(error).__name__}: {error}"
+            return False
+        return True
+
+
+def _pool(url: str) -> ConnectionPool:
+    """Connections that retry nothing and say nothing about themselves when they are made.
+
+    Raises:
+        ValueError: the URL cannot be used.
+    """
+    pool = ConnectionPool.from_url(
+        url,
+        protocol=2,
+        retry=Retry(NoBackoff(), 0),
+        driver_info=None,
+        socket_connect_timeout=CONNECT_S,
+        socket_timeout=LONGEST_S,
+        max_connections=CONNECTIONS,
+    )
+    pool.connection_kwargs["decode_responses"] = False  # values are bytes, whatever the URL says
+    make: Callable[[], object] = pool.make_connection
+    try:
+        make()
+    except TypeError as error:
+        raise ValueError(f"the Redis URL has an option that does not exist: {error}") from None
+    return pool

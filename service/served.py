@@ -1,0 +1,156 @@
+"""One model while it is served: which version answers, which is on trial, which only finish what they began.
+
+Everything here runs on the event loop's thread, but for what `LoadedVersion` says of itself. A swap is one
+assignment without a wait inside: a request meets the old version or the new one, and keeps it.
+"""
+
+import logging
+from collections.abc import Callable
+
+from service.canary import Trial
+from service.engine import Engine
+from service.errors import NotFoundError, NotReadyError
+from service.loaded import Lease, LoadedVersion
+from service.metrics import Metrics
+from service.status import VersionStatus
+
+LOG = logging.getLogger(__name__)
+MOST_REMEMBERED = 50  # versions that served before
+
+
+class Served:
+    """The versions of one model that are in memory.
+
+    Args:
+        name: of the model.
+        metrics: of the service.
+        free: frees the engines of a version that nobody uses any more; called from any thread.
+
+    Attributes:
+        current: the version that answers; None before the first one is loaded.
+        canary: the version on trial beside it, if there is one.
+        before: numbers of versions that were current, the last one at the end.
+        on_fall_back: told of a canary that failed, with the reason.
+    """
+
+    def __init__(self, name: str, metrics: Metrics, free: Callable[[tuple[Engine, ...]], None]):
+        self.name = name
+        self.current: LoadedVersion | None = None
+        self.canary: LoadedVersion | None = None
+        self.before: list[int] = []
+        self.on_fall_back: Callable[[LoadedVersion, str], None] = lambda version, reason: None
+        self._trial: Trial | None = None
+        self._draining: list[LoadedVersion] = []
+        self._metrics = metrics
+        self._free = free
+
+    @property
+    def live(self) -> list[LoadedVersion]:
+        """Versions that requests can get: the current one, then the canary."""
+        return [version for version in (self.current, self.canary) if version is not None]
+
+    @property
+    def draining(self) -> list[LoadedVersion]:
+        """Versions that only finish what they began."""
+        return [version for version in self._draining if not version.idle]
+
+    def lease(self, version: int | None) -> Lease:
+        """Takes a version for one request.
+
+        Raises:
+            NotReadyError: none is loaded yet.
+            NotFoundError: the version is not live.
+        """
+        if self.current is None:
+            raise NotReadyError(f"the model {self.name} is not loaded yet; try again in a moment")
+        chosen = self._choose(version, self.current)
+        chosen.take()
+        return Lease(chosen, self._outcome)
+
+    def find(self, number: int) -> LoadedVersion | None:
+        """A version that is in memory and can serve, draining ones included, which then drain no more."""
+        for version in (*self.live, *self._draining):
+            if version.number == number and version.revive():
+                return version
+        return None
+
+    def serve(self, version: LoadedVersion) -> None:
+        """Swaps: from here on, requests get this version; another one on trial is withdrawn."""
+        old = self.current
+        if version is self.canary:
+            self.canary = self._trial = None
+        else:
+            self.withdraw_canary()
+        if version is old:
+            return
+        self.current = version
+        self._announce(version, "current")
+        if old is not None:
+            self.before = [*self.before, old.number][-MOST_REMEMBERED:]
+            self._retire(old)
+
+    def put_on_trial(self, version: LoadedVersion, trial: Trial) -> None:
+        """Gives a version a part of the requests; another one on trial is withdrawn."""
+        self.withdraw_canary()
+        self.canary, self._trial = version, trial
+        self._announce(version, "canary")
+
+    def withdraw_canary(self) -> None:
+        """Gives all requests back to the current version."""
+        canary, self.canary, self._trial = self.canary, None, None
+        if canary is not None:
+            self._retire(canary)
+
+    def retire_all(self) -> None:
+        """Lets all versions go, for the end."""
+        self.withdraw_canary()
+        current, self.current = self.current, None
+        if current is not None:
+            self._retire(current)
+
+    def versions(self) -> list[VersionStatus]:
+        """What there is to tell of the versions in memory, the current one first."""
+        current = [VersionStatus.of(self.current, "current")] if self.current else []
+        canary = [VersionStatus.of(self.canary, "canary")] if self.canary else []
+        return [*current, *canary, *(VersionStatus.of(version, "draining") for version in self.draining)]
+
+    def _choose(self, number: int | None, current: LoadedVersion) -> LoadedVersion:
+        if number is None:
+            if self.canary is not None and self._trial is not None and self._trial.next_is_canary():
+                return self.canary
+            return current
+        for version in self.live:
+            if version.number == number:
+                return version
+        numbers = " and ".join(str(version.number) for version in self.live)
+        raise NotFoundError(f"this version of {self.name} is not loaded; there is {numbers}")
+
+    def _outcome(self, version: LoadedVersion, ok: bool) -> None:
+        canary, trial = self.canary, self._trial
+        if canary is None or trial is None or (version is not canary and version is not self.current):
+            return
+        verdict = trial.count(ok, canary=version is canary)
+        if verdict == "promote":
+            LOG.info("canary takes over", extra={"model": self.name, "version": canary.number})
+            self.serve(canary)
+        elif verdict == "fall back":
+            self.withdraw_canary()
+            self.on_fall_back(canary, f"as a canary, {trial}")
+
+    def _announce(self, version: LoadedVersion, role: str) -> None:
+        self._draining = [other for other in self.draining if other is not version]
+        info = version.info
+        self._metrics.model_info.labels(info.name, str(info.version), info.digest).set(1)
+        what = {"model": info.name, "version": info.version, "digest": info.digest, "role": role}
+        how = {"untrained": info.untrained, "device": ",".join(version.devices), "dtype": info.dtype}
+        LOG.info("model loaded", extra=what | how)
+
+    def _retire(self, version: LoadedVersion) -> None:
+        info = version.info
+        self._metrics.model_info.remove(info.name, str(info.version), info.digest)
+        self._draining = [*self.draining, version]
+        version.retire(self._on_idle)
+
+    def _on_idle(self, version: LoadedVersion) -> None:
+        LOG.info("version freed", extra={"model": self.name, "version": version.number})
+        self._free(version.take_engines())

@@ -1,0 +1,92 @@
+"""What `/v1/models` tells of a model, as plain values."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal, Self
+
+from service.loaded import LoadedVersion
+
+Role = Literal["current", "canary", "draining"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VersionStatus:
+    """A version in memory.
+
+    Attributes:
+        version, digest, untrained, variant, dtype: of `ModelInfo`.
+        device: names of all its devices, with commas between.
+        role: "draining" ones only finish what they began.
+        in_flight: requests that it answers at the moment.
+        loaded_at, load_seconds: when it was ready, and how long that took.
+    """
+
+    version: int
+    digest: str
+    untrained: bool
+    variant: str
+    device: str
+    dtype: str
+    role: Role
+    in_flight: int
+    loaded_at: datetime
+    load_seconds: float
+
+    @classmethod
+    def of(cls, loaded: LoadedVersion, role: Role) -> Self:
+        """What there is to tell of a version."""
+        info = loaded.info
+        return cls(
+            version=info.version,
+            digest=info.digest,
+            untrained=info.untrained,
+            variant=info.variant,
+            device=",".join(loaded.devices),
+            dtype=info.dtype,
+            role=role,
+            in_flight=loaded.in_flight,
+            loaded_at=loaded.loaded_at,
+            load_seconds=loaded.seconds,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Quarantined:
+    """A version that is not loaded again.
+
+    Attributes:
+        version: its number.
+        reason: what is wrong with it.
+        since: when it was refused.
+        fingerprint: sha256 of its manifest; with another one it gets another chance.
+    """
+
+    version: int
+    reason: str
+    since: datetime
+    fingerprint: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelStatus:
+    """A model.
+
+    Attributes:
+        name: of the model.
+        default: whether it answers requests that name no model.
+        policy: "latest", "canary:PERCENT", "pinned", or "fixed" without a registry.
+        pinned: the version it stays at, if any.
+        versions: in memory, the current one first.
+        quarantined: newest first.
+        last_error: why the last look at the registry failed; None if it did not.
+        last_checked_at: when the registry last answered.
+    """
+
+    name: str
+    default: bool
+    policy: str
+    pinned: int | None
+    versions: list[VersionStatus]
+    quarantined: list[Quarantined]
+    last_error: str | None
+    last_checked_at: datetime | None

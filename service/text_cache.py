@@ -1,0 +1,328 @@
+"""Text embeddings, kept so that the text tower reads each class name once.
+
+L1 is this process, L2 is Redis if there is one. Both know single classes, so that vocabularies which
+overlap share work; L1 also keeps the assembled vocabularies. Everything runs on one event loop.
+"""
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.vocabulary import Vocabulary
+from service.cache_values import CorruptValueError, Keys, Row, decode, encode, is_unit
+from service.errors import NotReadyError
+from service.metrics import Metrics
+from service.redis_store import RedisStore
+
+CACHE = "text"  # label of metrics
+PREFIX = b"ebseg:text:v1:"  # of keys in Redis; the class's key follows in hexadecimal
+ENTRY_BYTES = 512  # what Python and the tensor or array object take beside an entry's numbers, about
+
+Source = Literal["l1", "l2", "embedded", "joined"]
+Run = Callable[[Callable[[], Tensor]], Awaitable[Tensor]]
+
+
+class TextTower(Protocol):
+    """What of an engine this needs."""
+
+    @property
+    def text_digest(self) -> str:
+        """Of the tower's weights and its tokenizer."""
+
+    def embed(self, names: Sequence[str], templates: Sequence[str]) -> Tensor:
+        """Unit embeddings of classes, float32 [K, C] on the CPU."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Text:
+    """A vocabulary's embeddings.
+
+    Attributes:
+        tensor: float32 [K, C] on the CPU, shared between requests: nobody writes to it.
+        source: "l1" if all came from the process; "l2" if some came from Redis; "joined" if another
+            request's work was waited for; "embedded" if the text tower worked for this request.
+        seconds: what getting them took.
+    """
+
+    tensor: Tensor
+    source: Source
+    seconds: float
+
+
+class _Recent:
+    """L1: what was used last, up to a number of bytes."""
+
+    def __init__(self, max_bytes: int, gone: Callable[[Literal["evicted", "dropped"]], None]):
+        self._max_bytes = max_bytes
+        self._gone = gone
+        self._entries: OrderedDict[bytes, Tensor | Row] = OrderedDict()
+        self.bytes = 0
+
+    def get(self, key: bytes) -> Tensor | Row | None:
+        entry = self._entries.get(key)
+        if entry is not None:
+            self._entries.move_to_end(key)
+        return entry
+
+    def put(self, key: bytes, entry: Tensor | Row) -> None:
+        before = self._entries.pop(key, None)
+        if before is not None:
+            self.bytes -= before.nbytes + ENTRY_BYTES
+        size = entry.nbytes + ENTRY_BYTES
+        if size > self._max_bytes:
+            self._gone("dropped")
+            return
+        self._entries[key] = entry
+        self.bytes += size
+        while self.bytes > self._max_bytes:
+            _, oldest = self._entries.popitem(last=False)
+            self.bytes -= oldest.nbytes + ENTRY_BYTES
+            self._gone("evicted")
+
+
+class _Flight:
+    """Classes on their way: looked up in Redis, then embedded, once for all requests that want them.
+
+    Attributes:
+        names: class names by key.
+        task: ends with all rows by key.
+        waiters: requests that wait for it.
+        started: whether the text tower works; from then on it finishes even if nobody waits.
+        embedded: whether anything came from the text tower.
+    """
+
+    def __init__(self, names: dict[bytes, str]):
+        self.names = names
+        self.task: asyncio.Task[dict[bytes, Row]]
+        self.waiters = 0
+        self.started = False
+        self.embedded = False
+
+
+class TextCache:
+    """Embeddings of vocabularies, from wherever they are cheapest.
+
+    Args:
+        max_bytes: what the process keeps, in all.
+        ttl_s: time to live in Redis, seconds.
+        metrics: counts every outcome, in classes.
+        store: a started Redis store; without one the process alone remembers.
+    """
+
+    def __init__(self, *, max_bytes: int, ttl_s: float, metrics: Metrics, store: RedisStore | None):
+        self._ttl_s = ttl_s
+        self._metrics = metrics
+        self._store = store
+        # rows [C] under the classes' keys, tensors [K, C] under "v" and the vocabularies' keys
+        self._recent = _Recent(max_bytes, lambda result: self._count("l1", result, 1))
+        self._flights: dict[bytes, _Flight] = {}
+        self._tasks: set[asyncio.Task[dict[bytes, Row]]] = set()
+        self._widths: dict[str, int] = {}  # C by text digest, once known from the tower itself
+
+    @property
+    def kept_bytes(self) -> int:
+        """What the process keeps now."""
+        return self._recent.bytes
+
+    async def stop(self) -> None:
+        """Ends all work; who waits for it gets NotReadyError."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(set(self._tasks))
+
+    async def get(self, vocabulary: Vocabulary, engine: TextTower, run: Run) -> Text:
+        """The embeddings of a vocabulary.
+
+        Requests that want the same class at the same time share the work, whoever came first; one that
+        is cancelled takes nothing from the others.
+
+        Args:
+            vocabulary: K classes.
+            engine: whose text tower counts.
+            run: runs a function on the engine's thread.
+
+        Raises:
+            NotReadyError: the cache was stopped meanwhile.
+            Exception: whatever `run` or `embed` raised, to all that waited; it is not remembered.
+        """
+        began = time.perf_counter()
+        keys = Keys(engine.text_digest, vocabulary.templates)
+        whole = b"v" + keys.of(vocabulary.names)
+        width = self._widths.get(engine.text_digest)
+        tensor = self._recent.get(whole)
+        if isinstance(tensor, Tensor) and width in (None, tensor.shape[1]):
+            self._count("l1", "hit", len(vocabulary))
+            seconds = self._looked_up(began)
+            return Text(tensor=tensor, source="l1", seconds=seconds)
+        names = {keys.of([name]): name for name in vocabulary.names}
+        rows: dict[bytes, Row] = {}
+        joined: set[_Flight] = set()
+        missing: dict[bytes, str] = {}
+        for key, name in names.items():
+            row = self._recent.get(key)
+            if isinstance(row, np.ndarray) and width in (None, row.size):
+                rows[key] = row
+            elif key in self._flights:
+                joined.add(self._flights[key])
+            else:
+                missing[key] = name
+        self._count("l1", "hit", len(rows))
+        self._count("l1", "joined", len(names) - len(rows) - len(missing))
+        self._count("l1", "miss", len(missing))
+        self._looked_up(began)
+        own = self._fly(missing, vocabulary.templates, engine, run) if missing else None
+        flights = joined if own is None else {own, *joined}
+        tensor = None
+        if flights:
+            for flown in await self._landed(flights):
+                rows.update(flown)
+            tensor = self._recent.get(whole)  # if another request waited for the same
+        if not isinstance(tensor, Tensor):
+            tensor = torch.from_numpy(np.stack([rows[key] for key in names]))
+            self._recent.put(whole, tensor)
+        source: Source = "l1"
+        if own is not None and own.embedded:
+            source = "embedded"
+        elif joined:
+            source = "joined"
+        elif own is not None:
+            source = "l2"
+        return Text(tensor=tensor, source=source, seconds=time.perf_counter() - began)
+
+    async def _landed(self, flights: set[_Flight]) -> list[dict[bytes, Row]]:
+        """What flights bring, or the first error."""
+        for flight in flights:
+            flight.waiters += 1
+        try:
+            await asyncio.wait({f.task for f in flights}, return_when=asyncio.FIRST_EXCEPTION)
+            if any(flight.task.cancelled() for flight in flights):
+                raise NotReadyError("the service is shutting down")
+            for flight in flights:
+                if flight.task.done() and (error := flight.task.exception()) is not None:
+                    raise error
+            return [flight.task.result() for flight in flights]
+        finally:
+            for flight in flights:
+                self._leave(flight)
+
+    def _leave(self, flight: _Flight) -> None:
+        flight.waiters -= 1
+        if not (flight.waiters or flight.started or flight.task.done()):
+            self._land(flight)  # first, so that nobody joins what is about to end
+            flight.task.cancel()
+
+    def _fly(self, names: dict[bytes, str], templates: Sequence[str], engine: TextTower, run: Run) -> _Flight:
+        flight = _Flight(names)
+        flight.task = asyncio.create_task(self._fetch(flight, templates, engine, run))
+        self._tasks.add(flight.task)
+        self._flights.update(dict.fromkeys(names, flight))
+
+        def ended(task: asyncio.Task[dict[bytes, Row]]) -> None:
+            self._tasks.discard(task)
+            self._land(flight)
+            if not task.cancelled():
+                task.exception()  # whoever waits raises it; that nobody may be left is no mishap
+
+        flight.task.add_done_callback(ended)
+        return flight
+
+    def _land(self, flight: _Flight) -> None:
+        for key in flight.names:
+            if self._flights.get(key) is flight:
+                del self._flights[key]
+
+    async def _fetch(
+        self, flight: _Flight, templates: Sequence[str], engine: TextTower, run: Run
+    ) -> dict[bytes, Row]:
+        rows = await self._from_redis(flight, self._widths.get(engine.text_digest))
+        while missing := {key: name for key, name in flight.names.items() if key not in rows}:
+            names = list(missing.values())
+
+            def embed(names: list[str] = names) -> Tensor:
+                flight.started = True
+                return engine.embed(names, templates)
+
+            embedded = _checked(await run(embed), len(names), self._widths.get(engine.text_digest))
+            flight.embedded = True
+            self._count("l1", "embedded", len(names))
+            # before the tower had spoken, a row of another width could not be told from a true one
+            width = self._widths[engine.text_digest] = embedded.shape[1]
+            wrong = [key for key, row in rows.items() if row.size != width]
+            self._corrupt(wrong)
+            for key in wrong:
+                del rows[key]
+            new = dict(zip(missing, (row.copy() for row in embedded), strict=True))
+            rows.update(new)
+            self._to_redis(new)
+        for key, row in rows.items():
+            self._recent.put(key, row)
+        return rows
+
+    async def _from_redis(self, flight: _Flight, width: int | None) -> dict[bytes, Row]:
+        if self._store is None:
+            return {}
+        keys = list(flight.names)
+        values = await self._store.get_many([_redis_key(key) for key in keys], cache=CACHE)
+        if values is None:
+            return {}
+        rows: dict[bytes, Row] = {}
+        corrupt: list[bytes] = []
+        for key, value in zip(keys, values, strict=True):
+            if value is None:
+                continue
+            try:
+                rows[key] = decode(key, value, width)
+            except CorruptValueError:
+                corrupt.append(key)
+                continue
+            width = rows[key].size
+        self._count("l2", "hit", len(rows))
+        self._count("l2", "miss", len(keys) - len(rows) - len(corrupt))
+        self._corrupt(corrupt)
+        return rows
+
+    def _corrupt(self, keys: list[bytes]) -> None:
+        if keys and self._store is not None:
+            self._count("l2", "corrupt", len(keys))
+            self._store.delete_later([_redis_key(key) for key in keys], cache=CACHE)
+
+    def _to_redis(self, rows: Mapping[bytes, Row]) -> None:
+        if self._store is None:
+            return
+        values = {_redis_key(key): encode(key, row) for key, row in rows.items() if is_unit(row)}
+        self._count("l2", "dropped", len(rows) - len(values))  # no reader would take them
+        self._store.put_later(values, ttl_s=self._ttl_s, cache=CACHE)
+
+    def _looked_up(self, began: float) -> float:
+        seconds = time.perf_counter() - began
+        self._metrics.cache_seconds.labels(CACHE, "l1").observe(seconds)
+        return seconds
+
+    def _count(self, tier: str, result: str, classes: int) -> None:
+        if classes:
+            self._metrics.cache_ops.labels(CACHE, tier, result).inc(classes)
+
+
+def _redis_key(key: bytes) -> bytes:
+    return PREFIX + key.hex().encode()
+
+
+def _checked(tensor: Tensor, classes: int, width: int | None) -> Row:
+    """The text tower's answer as float32 [K, C], or RuntimeError."""
+    shape = [classes, width or tensor.shape[-1]]
+    if tensor.dtype != torch.float32 or list(tensor.shape) != shape or not tensor.numel():
+        raise RuntimeError(
+            f"the text tower's embeddings are {tensor.dtype} {list(tensor.shape)}, not float32 {shape}"
+        )
+    if not bool(tensor.isfinite().all()):
+        raise RuntimeError("the text tower's embeddings hold numbers that are not finite")
+    rows: Row = tensor.numpy()
+    return rows

@@ -1,0 +1,49 @@
+"""What goes into and comes out of the vocabularies' routes, as JSON."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from model.vocabulary import MAX_CLASSES
+from service.schemas import ClassEntry, Strict, _named
+
+
+class VocabularyRequest(Strict):
+    """A class list to store; its classes are given and checked like those of a segmentation request."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"classes": ["sky", {"name": "tree", "synonyms": ["bush"]}]}]}
+    )
+
+    classes: list[Annotated[ClassEntry, BeforeValidator(_named, str | ClassEntry)]] = Field(
+        min_length=1, max_length=MAX_CLASSES, description="names, or objects with a name"
+    )
+
+
+class VocabularySummary(BaseModel):
+    """A stored class list."""
+
+    name: str = Field(examples=["ade20k-150"])
+    size: int = Field(description="number of classes", examples=[150])
+    builtin: bool = Field(description="comes with the service and cannot be changed")
+
+
+class VocabularyList(BaseModel):
+    """All stored class lists."""
+
+    vocabularies: list[VocabularySummary]
+
+
+class StoredClass(BaseModel):
+    """A class of a stored list."""
+
+    name: str
+    synonyms: list[str]
+    trained: bool | None = Field(default=None, description="left out if the words decide")
+    color: str | None = Field(default=None, description="left out if the service chooses one")
+
+
+class VocabularyDetails(VocabularySummary):
+    """A stored class list with its classes, in order."""
+
+    classes: list[StoredClass]

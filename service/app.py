@@ -8,6 +8,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Route
 
 from service import openapi
 from service.auth import Keys
@@ -53,8 +54,9 @@ def create_app(settings: Settings, *engines: Engine, load: LoadEngine = load_eng
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     app.state.service = service
-    for routes in (segment, vocabularies, models, health):
-        app.include_router(routes.router)
+    routers = [routes.router for routes in (segment, vocabularies, models, health)]
+    for router in routers:
+        app.include_router(router)
     openapi.install(app, keys_required=bool(settings.api_keys))
 
     async def on_error(request: Request, error: Exception) -> Response:
@@ -63,7 +65,8 @@ def create_app(settings: Settings, *engines: Engine, load: LoadEngine = load_eng
     # FastAPI has answers of its own to these two; everything else reaches the middleware
     app.add_exception_handler(HTTPException, on_error)
     app.add_exception_handler(RequestValidationError, on_error)
-    paths = [*app.openapi()["paths"], "/docs", "/redoc", "/openapi.json"]
+    paths = [route.path for router in routers for route in router.routes if isinstance(route, Route)]
+    paths += ["/docs", "/redoc", "/openapi.json"]
     app.add_middleware(
         Requests,
         metrics=service.metrics,

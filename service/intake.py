@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
 
@@ -30,7 +30,7 @@ from service.schemas import JsonSegmentRequest, SegmentRequest
 MOST_COMMAS = 200_000
 MOST_FIELDS = 2048  # form fields; `classes` may come once a class
 REPEATED = ("classes", "outputs", "templates")
-Spec = TypeVar("Spec", bound=SegmentRequest)
+Document = TypeVar("Document", bound=BaseModel)
 PLAIN = ("vocabulary", "threshold", "mean", "output_size", "model", "version", "timeout_ms")
 
 
@@ -66,7 +66,7 @@ async def read_request(request: Request, service: Service) -> AsyncIterator[Inta
 def _from_json(chunks: list[bytes]) -> Intake:
     body = b"".join(chunks)
     chunks.clear()
-    document = _validated(JsonSegmentRequest, body)
+    document = validated(JsonSegmentRequest, body)
     try:
         picture = base64.b64decode(document.image, validate=True)
     except (binascii.Error, ValueError):
@@ -101,11 +101,11 @@ def _spec(form: FormData) -> SegmentRequest:
     fields = [name for name in (*REPEATED, *PLAIN) if name in form]
     document = form.get("request")
     if document is None:
-        return _validated(SegmentRequest, _from_fields(form))
+        return validated(SegmentRequest, _from_fields(form))
     if fields:
         raise InvalidRequestError([FieldProblem(name, "give it inside the part request") for name in fields])
     body = document.file.read() if isinstance(document, UploadFile) else document.encode()
-    return _validated(SegmentRequest, body)
+    return validated(SegmentRequest, body)
 
 
 def _from_fields(form: FormData) -> dict[str, Any]:
@@ -133,7 +133,13 @@ def _from_fields(form: FormData) -> dict[str, Any]:
     return document
 
 
-def _validated(schema: type[Spec], document: bytes | dict[str, Any]) -> Spec:
+def validated(schema: type[Document], document: bytes | dict[str, Any]) -> Document:
+    """A checked document.
+
+    Raises:
+        MalformedRequestError: no JSON, or far too many values.
+        InvalidRequestError: fields are wrong.
+    """
     try:
         if isinstance(document, dict):
             return schema.model_validate(document)

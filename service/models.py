@@ -20,6 +20,7 @@ from service.served import Served
 from service.settings import Settings
 from service.status import ModelStatus
 
+__all__ = ["Lease", "Models"]
 ADMIN_SECONDS = 300.0  # that an administrator's request waits; what it began goes on all the same
 STOP_SECONDS = 10.0  # that the end waits for a load under way
 

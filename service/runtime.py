@@ -97,12 +97,12 @@ class Service:
         if self._loading is not None:
             self._loading.cancel()
             await asyncio.wait([self._loading])
-        await self.models.stop()
-        for device in self.devices:
-            await device.stop()
         await self.texts.stop()
         if self.redis is not None:
             await self.redis.stop()
+        await self.models.stop()
+        for device in self.devices:
+            await device.stop()
         await self._watch.stop()
         await self.tracing.stop()
         self._pool.shutdown(wait=False, cancel_futures=True)

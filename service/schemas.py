@@ -96,6 +96,9 @@ def _named(value: Any) -> Any:
     raise ValueError("must be a name, or an object with a name")
 
 
+NamedClass = Annotated[ClassEntry, BeforeValidator(_named, str | ClassEntry)]
+
+
 def _templates(value: Any) -> tuple[str, ...]:
     return resolve(value)
 
@@ -130,7 +133,7 @@ class SegmentRequest(Strict):
         }
     )
 
-    classes: list[Annotated[ClassEntry, BeforeValidator(_named, str | ClassEntry)]] | None = Field(
+    classes: list[NamedClass] | None = Field(
         default=None,
         max_length=MAX_CLASSES,
         description="names, or objects with a name; or give `vocabulary`",

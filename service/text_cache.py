@@ -23,6 +23,7 @@ from service.redis_store import RedisStore
 
 CACHE = "text"  # label of metrics
 PREFIX = b"ebseg:text:v1:"  # of keys in Redis; the class's key follows in hexadecimal
+STOP_S = 1.0  # cancelled work ends at once unless `run` holds on to it
 ENTRY_BYTES = 512  # what Python and the tensor or array object take beside an entry's numbers, about
 
 Source = Literal["l1", "l2", "embedded", "joined"]
@@ -136,7 +137,7 @@ class TextCache:
         for task in self._tasks:
             task.cancel()
         if self._tasks:
-            await asyncio.wait(set(self._tasks))
+            await asyncio.wait(set(self._tasks), timeout=STOP_S)
 
     async def get(self, vocabulary: Vocabulary, engine: TextTower, run: Run) -> Text:
         """The embeddings of a vocabulary.

@@ -1,11 +1,9 @@
 """What goes into and comes out of the vocabularies' routes, as JSON."""
 
-from typing import Annotated
-
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from model.vocabulary import MAX_CLASSES
-from service.schemas import ClassEntry, Strict, _named
+from service.schemas import NamedClass, Strict
 
 
 class VocabularyRequest(Strict):
@@ -15,7 +13,7 @@ class VocabularyRequest(Strict):
         json_schema_extra={"examples": [{"classes": ["sky", {"name": "tree", "synonyms": ["bush"]}]}]}
     )
 
-    classes: list[Annotated[ClassEntry, BeforeValidator(_named, str | ClassEntry)]] = Field(
+    classes: list[NamedClass] = Field(
         min_length=1, max_length=MAX_CLASSES, description="names, or objects with a name"
     )
 

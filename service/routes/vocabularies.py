@@ -3,16 +3,9 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request, Response
-from pydantic import ValidationError
 
-from service.errors import (
-    InvalidRequestError,
-    MalformedRequestError,
-    TooManyBytesError,
-    UnsupportedMediaError,
-    field_problems,
-)
-from service.intake import MOST_COMMAS
+from service.errors import TooManyBytesError, UnsupportedMediaError
+from service.intake import validated
 from service.openapi import problems
 from service.runtime import Service
 from service.stored_vocabulary import StoredVocabulary
@@ -78,7 +71,7 @@ async def store_vocabulary(name: Name, request: Request, response: Response) -> 
         if size > MOST_BODY_BYTES:
             raise TooManyBytesError(f"the body is too large; at most {MOST_BODY_BYTES} bytes are taken here")
         chunks.append(chunk)
-    document = await service.in_pool(_parsed, b"".join(chunks))
+    document = await service.in_pool(validated, VocabularyRequest, b"".join(chunks))
     stored, created = await service.vocabularies.put(name, document.classes)
     if created:
         response.status_code = 201
@@ -95,18 +88,6 @@ async def remove_vocabulary(name: Name, request: Request) -> None:
     """Removes a stored class list."""
     service: Service = request.app.state.service
     await service.vocabularies.delete(name)
-
-
-def _parsed(body: bytes) -> VocabularyRequest:
-    if body.count(b",") > MOST_COMMAS:
-        raise MalformedRequestError("the document holds too many values")
-    try:
-        return VocabularyRequest.model_validate_json(body)
-    except ValidationError as error:
-        errors = error.errors(include_url=False, include_context=False, include_input=False)
-        if errors[0]["type"] == "json_invalid":
-            raise MalformedRequestError(f"the document is no JSON: {errors[0]['msg']}") from None
-        raise InvalidRequestError(field_problems(errors)) from None
 
 
 def _details(found: StoredVocabulary) -> VocabularyDetails:

@@ -1,0 +1,117 @@
+"""An engine that returns at once: what is left of a service's time is the service's own.
+
+As a script it serves such an engine with the service's defaults, until a signal comes.
+"""
+
+import argparse
+import functools
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from model.balance import Balance
+from service.engine import Job, ModelInfo, Prepared, Segmentation
+
+REGIONS = 60  # of the label map; with them its PNG has the size of a street scene's
+WAVE = (7.0, 23.0)  # amplitude and wavelength of the regions' borders, pixels
+WIDTH = 4  # of a text embedding
+
+INFO = ModelInfo(
+    name="instant",
+    version=1,
+    digest="0" * 64,
+    untrained=False,
+    variant="tiny",
+    device="cpu",
+    dtype="float32",
+    balance=Balance.arithmetic(),
+)
+
+
+class InstantPrediction:
+    """Nothing."""
+
+    nbytes = 0
+
+
+class InstantEngine:
+    """Answers every picture with the same label map, which is at hand."""
+
+    info = INFO
+    text_digest = "0" * 64
+
+    def cost(self, size: tuple[int, int]) -> int:
+        """All pixels."""
+        return size[0] * size[1]
+
+    def prepare(self, picture: NDArray[np.uint8]) -> Prepared:
+        """The picture as it is."""
+        return Prepared(pixels=picture, shape=(picture.shape[0], picture.shape[1]))
+
+    def predict(self, prepared: Sequence[Prepared]) -> list[InstantPrediction]:
+        """As many predictions of nothing."""
+        return [InstantPrediction()] * len(prepared)
+
+    def classify(self, prediction: InstantPrediction, job: Job) -> Segmentation:
+        """The label map of this size and so many classes."""
+        labels, confidence = label_map(job.output_size, len(job.vocabulary))
+        return Segmentation(
+            labels=labels,
+            confidence=confidence,
+            scores=None,
+            trained=[False] * len(job.vocabulary),
+            prediction=prediction,
+            seconds={"classify": 0.0},
+        )
+
+    def embed(self, names: Sequence[str], templates: Sequence[str]) -> torch.Tensor:
+        """The same unit vector for every class."""
+        return torch.full((len(names), WIDTH), WIDTH**-0.5)
+
+    def warm(self, shape: tuple[int, int]) -> None:
+        """There is nothing to warm."""
+
+    def close(self) -> None:
+        """There is nothing to free."""
+
+
+@functools.lru_cache(maxsize=4)
+def label_map(size: tuple[int, int], classes: int) -> tuple[NDArray[np.uint16], NDArray[np.float32]]:
+    """Regions with wavy borders, and a confidence of one everywhere; both [H, W], nobody writes to them."""
+    rows, columns = size
+    amplitude, wavelength = WAVE
+    y, x = np.mgrid[:rows, :columns].astype(np.float32)
+    y, x = y + amplitude * np.sin(x / wavelength * 2 * np.pi), x + amplitude * np.cos(y / wavelength * 2 * np.pi)
+    chance = np.random.default_rng(0)
+    nearest = np.full(size, np.inf, np.float32)
+    labels = np.ones(size, np.uint16)
+    for region in range(REGIONS):
+        centre_y, centre_x = chance.uniform(0, 1, 2) * size
+        distance = (y - centre_y) ** 2 + (x - centre_x) ** 2
+        labels[distance < nearest] = 1 + region % classes
+        np.minimum(nearest, distance, out=nearest)
+    return labels, np.ones(size, np.float32)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The script."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--port", type=int, required=True)
+    args = parser.parse_args(argv)
+
+    from service.app import create_app
+    from service.logging import configure
+    from service.server import run_server
+    from service.settings import load_settings
+
+    settings = load_settings({"port": args.port})
+    configure(settings.log_level, settings.log_format)
+    run_server(create_app(settings, InstantEngine()), settings)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,71 @@
+"""Redis stores for tests: started, counted, tripped, and nothing left of them at the end."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from service.breaker import Breaker
+from service.metrics import Metrics
+from service.redis_store import RedisStore
+
+TIMEOUT_S = 0.05
+SLACK_S = 0.1  # a busy machine wakes a task late
+CLOSED, OPEN = 0, 2
+
+
+def count(metrics: Metrics, result: str, *, tier: str = "l2", cache: str = "text") -> float:
+    labels = {"cache": cache, "tier": tier, "result": result}
+    return metrics.registry.get_sample_value("ebseg_cache_ops_total", labels) or 0
+
+
+def breaker_state(metrics: Metrics) -> float:
+    value = metrics.registry.get_sample_value("ebseg_redis_breaker_state")
+    assert value is not None
+    return value
+
+
+def quick_breaker() -> Breaker:
+    return Breaker(first_s=0.1, longest_s=0.1)
+
+
+@contextlib.asynccontextmanager
+async def started(
+    url: str, *, timeout_s: float = TIMEOUT_S, breaker: Breaker | None = None
+) -> AsyncIterator[tuple[RedisStore, Metrics]]:
+    """A store after its first attempt to connect; at the end nothing of it is left."""
+    metrics = Metrics()
+    store = RedisStore(url, timeout_s=timeout_s, metrics=metrics, breaker=breaker)
+    before = asyncio.all_tasks()
+    await store.start()
+    await asyncio.sleep(0.02)
+    try:
+        yield store, metrics
+    finally:
+        await store.stop()
+        await asyncio.sleep(0)
+        left = asyncio.all_tasks() - before
+        assert [task for task in left if not task.get_name().startswith("liar")] == []
+
+
+async def eventually(condition: Callable[[], object], within_s: float = 3.0) -> None:
+    end = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < end
+        await asyncio.sleep(0.005)
+
+
+async def timed(work: Awaitable[object]) -> tuple[object, float]:
+    began = time.perf_counter()
+    result = await work
+    return result, time.perf_counter() - began
+
+
+async def get(store: RedisStore, *keys: bytes) -> list[bytes | None] | None:
+    return await store.get_many(keys, cache="text")
+
+
+async def tripped(store: RedisStore) -> None:
+    """Asks until the breaker opens."""
+    for _ in range(3):
+        assert await get(store, b"k") is None

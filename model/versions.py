@@ -22,6 +22,10 @@ from model.manifest import FILES, MANIFEST, METRICS, Manifest, check_name, json_
 _LOG = logging.getLogger(__name__)
 
 
+class StoreError(CheckpointError):
+    """A registry that does not answer, or not now: it says nothing about any version."""
+
+
 class Versions:
     """One model's place in a registry, for reading.
 
@@ -57,7 +61,7 @@ class Versions:
         """Names of all that lies there, hidden and half-written included; empty where there is no such place.
 
         Raises:
-            CheckpointError: the store does not answer.
+            StoreError: the store does not answer.
         """
         return set(self.sizes(self.root))
 
@@ -65,22 +69,42 @@ class Versions:
         """Versions that have a manifest, ascending.
 
         Raises:
-            CheckpointError: the store does not answer.
+            StoreError: the store does not answer.
         """
-        return [number for number in self._candidates() if MANIFEST in self.sizes(self.path(number))]
+        return [number for number in self.candidates() if MANIFEST in self.sizes(self.path(number))]
+
+    def candidates(self) -> list[int]:
+        """Versions that have a folder, whole or not, ascending; one listing, whatever their number.
+
+        Raises:
+            StoreError: the store does not answer.
+        """
+        return sorted(number for name in self.entries() if (number := version_number(name)) is not None)
+
+    def fingerprint(self, number: int) -> str | None:
+        """sha256 of a version's manifest as it lies there, to tell whether it was replaced; None without one.
+
+        Raises:
+            StoreError: the store does not answer.
+        """
+        if MANIFEST not in self.sizes(self.path(number)):
+            return None
+        return hashlib.sha256(self.read(f"{self.path(number)}/{MANIFEST}")).hexdigest()
 
     def newest(self) -> Manifest | None:
         """The manifest of the highest version that `check` accepts; damaged ones are logged and passed over.
 
         Raises:
-            CheckpointError: the store does not answer.
+            StoreError: the store does not answer.
         """
-        for number in reversed(self._candidates()):
+        for number in reversed(self.candidates()):
             sizes = self.sizes(self.path(number))
             if MANIFEST not in sizes:
                 continue
             try:
                 return self._checked(number, sizes)
+            except StoreError:
+                raise
             except CheckpointError as error:
                 _LOG.warning("passed over: %s", error)
         return None
@@ -90,6 +114,7 @@ class Versions:
 
         Raises:
             CheckpointError: there is no such version, or it is damaged.
+            StoreError: the store does not answer.
         """
         return self._checked(number, self.sizes(self.path(number)))
 
@@ -113,8 +138,8 @@ class Versions:
             progress: told about every file.
 
         Raises:
-            CheckpointError: there is no such version, it is damaged, the store does not answer, or the target
-                is taken.
+            CheckpointError: there is no such version, it is damaged, or the target is taken.
+            StoreError: the store does not answer.
             OSError: the disk did not take it.
         """
         from model.checkpoint import verify
@@ -136,7 +161,7 @@ class Versions:
         """Names and bytes of what lies in a folder; empty where there is none.
 
         Raises:
-            CheckpointError: the store does not answer.
+            StoreError: the store does not answer.
         """
         with store_errors(self.location):
             self.fs.invalidate_cache()  # others write here as well
@@ -152,15 +177,13 @@ class Versions:
         """A small file.
 
         Raises:
-            CheckpointError: it is missing, or the store does not answer.
+            CheckpointError: it is missing.
+            StoreError: the store does not answer.
         """
         with store_errors(self.location):
             self.fs.invalidate_cache()  # a listing from before the file was there would hide it
             content: bytes = self.fs.cat_file(path)
         return content
-
-    def _candidates(self) -> list[int]:
-        return sorted(number for name in self.entries() if (number := version_number(name)) is not None)
 
     def _checked(self, number: int, sizes: dict[str, int]) -> Manifest:
         place = f"{self.location}/{number}"
@@ -170,6 +193,8 @@ class Versions:
             )
         try:
             manifest = Manifest.from_json(self.read(f"{self.path(number)}/{MANIFEST}"))
+        except StoreError:
+            raise
         except CheckpointError as error:
             raise CheckpointError(f"{place}: {error}") from error
         if (manifest.name, manifest.version) != (self.name, number):
@@ -218,5 +243,7 @@ def store_errors(location: str) -> Iterator[None]:
         raise
     except ImportError as error:  # fsspec's own message names the package to install
         raise CheckpointError(f"{location}: {error}; it is needed for this kind of registry") from error
-    except Exception as error:
+    except FileNotFoundError as error:  # the store answers: something is not there
         raise CheckpointError(f"{location}: {type(error).__name__}: {error}") from error
+    except Exception as error:
+        raise StoreError(f"{location}: {type(error).__name__}: {error}") from error

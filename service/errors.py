@@ -17,7 +17,7 @@ ServiceError
 ├── RetryableError         refused for now, with the seconds after which to come again
 │   ├── QueueFullError           as many requests as the service takes in are under way
 │   ├── DeadlineUnmeetableError  the queue is too long for the request's time
-│   └── StoreUnavailableError    Redis is needed, and does not answer
+│   └── StoreUnavailableError    Redis or the registry is needed, and does not answer
 ├── OutOfMemoryError       the device's memory does not hold this one picture
 ├── NotReadyError          loading, draining or failed
 ├── UnhealthyError         the same, told to a probe
@@ -157,7 +157,7 @@ class DeadlineUnmeetableError(RetryableError):
 
 
 class StoreUnavailableError(RetryableError):
-    """Redis is needed, and does not answer."""
+    """Redis or the registry is needed, and does not answer."""
 
     def __init__(self, detail: str = "the store of vocabularies does not answer", retry_after: int = 1):
         super().__init__(detail, retry_after)

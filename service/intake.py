@@ -1,7 +1,7 @@
 """A request's body to a checked document and the picture's bytes.
 
-Multipart bodies go to spooled files as they arrive; the picture is only read from there on a picture
-thread. JSON is parsed there too.
+Large multipart bodies go to spooled files as they arrive; the picture is only read from there on a picture
+thread. JSON is parsed there too, unless it is so short that handing it over would take longer.
 """
 
 import base64
@@ -22,6 +22,7 @@ from service.errors import (
     UnsupportedMediaError,
     field_problems,
 )
+from service.multipart import read_form
 from service.runtime import Service
 from service.schemas import JsonSegmentRequest, SegmentRequest
 
@@ -29,6 +30,10 @@ from service.schemas import JsonSegmentRequest, SegmentRequest
 # gigabytes of a body of megabytes. The longest sensible document has some ten thousand.
 MOST_COMMAS = 200_000
 MOST_FIELDS = 2048  # form fields; `classes` may come once a class
+MOST_FILES = 2
+SMALL_FORM = 1 << 20  # bytes; Starlette, too, keeps so much of a file in memory
+SHORT_FORM = 1 << 17  # bytes of a form that is taken apart on the event loop,
+SHORT_TEXT = 1 << 12  # and of the text in it
 REPEATED = ("classes", "outputs", "templates")
 Document = TypeVar("Document", bound=BaseModel)
 PLAIN = ("vocabulary", "threshold", "mean", "output_size", "model", "version", "timeout_ms")
@@ -57,7 +62,13 @@ async def read_request(request: Request, service: Service) -> AsyncIterator[Inta
         chunks = [chunk async for chunk in request.stream()]
         yield await service.in_pool(_from_json, chunks)
     elif media == "multipart/form-data":
-        async with request.form(max_files=2, max_fields=MOST_FIELDS) as form:
+        announced = request.headers.get("content-length", "")
+        if announced.isdecimal() and int(announced) <= SMALL_FORM:
+            body = b"".join([chunk async for chunk in request.stream()])
+            short = len(body) <= SHORT_FORM
+            intake = _from_small(request, body) if short else await service.in_pool(_from_small, request, body)
+            if callable(intake):
+        async with request.form(max_files=MOST_FILES, max_fields=MOST_FIELDS) as form:
             yield await service.in_pool(_from_form, form)
     else:
         raise UnsupportedMediaError("a request is multipart/form-data or application/json")

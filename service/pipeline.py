@@ -4,6 +4,8 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,14 +46,50 @@ async def segment(service: Service, intake: Intake, ticket: Ticket, form: Form, 
         DeadlineExceededError: its time is over, wherever it was spent.
         ServiceError: of decoding, or fields that are wrong for this picture or model.
     """
+    outputs = chosen_outputs(intake.spec, form)
+    wish = Wish(
+        outputs=outputs,
+        check=partial(check_outputs, outputs),
+        encode=partial(encode_answer, form=form),
+    )
+    return await fulfil(service, intake, ticket, wish, request_id)
+
+
+class Encoded(Protocol):
+    """What an answer has to tell of itself."""
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Time by stage."""
+
+
+E = TypeVar("E", bound=Encoded)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wish(Generic[E]):
+    """What a request is to be answered with.
+
+    Attributes:
+        outputs: what the engine and the picture are needed for, as `Outcome.outputs`.
+        check: raises InvalidRequestError if that is too much for so many rows and columns, and classes.
+        encode: makes the answer, on a picture thread.
+    """
+
+    outputs: frozenset[str]
+    check: Callable[[tuple[int, int], int], None]
+    encode: Callable[[Outcome], E]
+
+
+async def fulfil(service: Service, intake: Intake, ticket: Ticket, wish: Wish[E], request_id: str) -> E:
+    """Answers one request in any form; arguments and errors as of `segment`."""
     spec = intake.spec
-    outputs = chosen_outputs(spec, form)
     deadline = Deadline(chosen_timeout(spec, service.settings) / 1000)
     with service.models.lease(spec.model, spec.version) as lease:
-        request = _Request(service, intake, ticket, lease, outputs, deadline, request_id)
+        request = _Request(service, intake, ticket, lease, wish, deadline, request_id)
         try:
             async with asyncio.timeout(deadline.left()):
-                answer = await request.answer(form)
+                answer = await request.answer()
         except TimeoutError:
             raise DeadlineExceededError(f"no answer within {deadline.seconds:g} s; see timeout_ms") from None
         except Exception as error:
@@ -87,18 +125,18 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class _Request:
+class _Request(Generic[E]):
     """One request on its way."""
 
     service: Service
     intake: Intake
     ticket: Ticket
     lease: Lease
-    outputs: frozenset[str]
+    wish: Wish[E]
     deadline: Deadline
     request_id: str
 
-    async def answer(self, form: Form) -> Answer:
+    async def answer(self) -> E:
         service, spec = self.service, self.intake.spec
         began = time.perf_counter()
         vocabulary, given_colors = await chosen_vocabulary(service, spec)
@@ -119,7 +157,7 @@ class _Request:
                 output_size=plan.output_size,
                 threshold=0.0 if spec.background is None else spec.background.threshold,
                 balance=balance,
-                scores="scores" in self.outputs,
+                scores="scores" in self.wish.outputs,
                 deadline=self.deadline,
             )
         )
@@ -130,14 +168,14 @@ class _Request:
             result=result,
             picture=plan.picture,
             background=spec.background is not None,
-            outputs=self.outputs,
+            outputs=self.wish.outputs,
             request_id=self.request_id,
             seconds={"decode": plan.seconds, "text": text.seconds, **result.seconds},
             began=began,
             caches=Caches(text=text.source, prediction="miss" if plan.known is None else "hit"),
             check=self.deadline.check,
         )
-        answer = await service.in_pool(self._finish, outcome, plan, form)
+        answer = await service.in_pool(self._finish, outcome, plan)
         service.metrics.stages(answer.seconds)
         service.metrics.last_success.set_to_current_time()
         return answer
@@ -151,16 +189,18 @@ class _Request:
         key = predictions.key_of(data, engine.info) if predictions.enabled else None
         known = None if key is None else predictions.get(key)
         picture: NDArray[np.uint8] | None = None
-        if known is None or "overlay" in self.outputs:
+        if known is None or "overlay" in self.wish.outputs:
             picture = decode(data, max_pixels=settings.max_pixels, accept=self._accept(engine, known))
         size = known.size if picture is None and known is not None else _size(picture)
         output = output_size(spec.output_size, size, settings.max_pixels)
-        check_outputs(self.outputs, output, classes)
+        self.wish.check(output, classes)
         return Plan(
             prepared=engine.prepare(picture) if known is None and picture is not None else None,
             known=known,
             key=key,
-            picture=resized(picture, output) if picture is not None and "overlay" in self.outputs else None,
+            picture=resized(picture, output)
+            if picture is not None and "overlay" in self.wish.outputs
+            else None,
             picture_size=size,
             output_size=output,
             seconds=time.perf_counter() - began,
@@ -175,12 +215,12 @@ class _Request:
 
         return accept
 
-    def _finish(self, outcome: Outcome, plan: Plan, form: Form) -> Answer:
+    def _finish(self, outcome: Outcome, plan: Plan) -> E:
         """Picture thread: the answer, and what is kept for later ones."""
         if plan.key is not None and plan.known is None:
             made = CachedPrediction(prediction=outcome.result.prediction, size=plan.picture_size)
             self.service.predictions.put(plan.key, made)
-        return encode_answer(outcome, form)
+        return self.wish.encode(outcome)
 
 
 async def chosen_vocabulary(service: Service, spec: SegmentRequest) -> tuple[Vocabulary, list[str | None]]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import gc
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,7 @@ from service.metrics import Metrics
 from service.models import Models
 from service.prediction_cache import PredictionCache
 from service.redis_store import RedisStore
-from service.settings import Settings
+from service.settings import Settings, SettingsError
 from service.text_cache import TextCache
 from service.tracing import Tracing
 from service.vocabularies import Vocabularies
@@ -146,11 +147,14 @@ class Service:
     def _redis(self) -> RedisStore | None:
         if self.settings.redis_url is None:
             return None
-        return RedisStore(
-            self.settings.redis_url.get_secret_value(),
-            timeout_s=self.settings.redis_timeout_ms / 1000,
-            metrics=self.metrics,
-        )
+        try:
+            return RedisStore(
+                self.settings.redis_url.get_secret_value(),
+                timeout_s=self.settings.redis_timeout_ms / 1000,
+                metrics=self.metrics,
+            )
+        except ValueError as error:
+            raise SettingsError(f"redis_url: {error}") from None
 
     async def _load(self) -> None:
         try:
@@ -160,6 +164,9 @@ class Service:
             self.state, self.failure = "failed", error
             self.on_failure()
             return
+        # all that is here now stays: collections need not look at it again, and stop no thread for it
+        gc.collect()
+        gc.freeze()
         self.started = True
         if self.state == "loading":
             self.state = "ready"

@@ -10,7 +10,7 @@ from service.runtime import Service
 
 router = APIRouter()
 ADMIN = [Depends(require_admin)]
-REFUSALS = problems(401, 403, 404, 408, 409, 413, 500, 503, 504)
+REFUSALS = problems(401, 403, 404, 408, 409, 413, 422, 500, 503, 504)
 
 
 @router.get("/v1/models", summary="List the loaded models", responses=problems(500))
@@ -19,7 +19,7 @@ async def models(request: Request) -> ModelList:
     return ModelList(models=[ModelDetails.of(status) for status in _models(request).statuses()])
 
 
-@router.get("/v1/models/{name}", summary="Describe a loaded model", responses=problems(404, 500))
+@router.get("/v1/models/{name}", summary="Describe a loaded model", responses=problems(404, 422, 500))
 async def model(name: str, request: Request) -> ModelDetails:
     """One loaded model: its versions in memory, and those that were refused, with the reason."""
     return ModelDetails.of(_models(request).status(name))
@@ -29,7 +29,7 @@ async def model(name: str, request: Request) -> ModelDetails:
     "/v1/models/{name}:pin",
     summary="Stay at a version",
     dependencies=ADMIN,
-    responses=REFUSALS | problems(422),
+    responses=REFUSALS,
 )
 async def pin(name: str, body: PinRequest, request: Request) -> ModelChange:
     """Serves a version of the registry, loaded and checked as any other, until the model is unpinned."""

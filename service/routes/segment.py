@@ -1,12 +1,8 @@
 """`POST /v1/segment`: a picture and class names in, the mask out."""
 
-import asyncio
-from collections.abc import Coroutine
-from typing import Any, TypeVar
-
 from fastapi import APIRouter, Request, Response
 
-from service.errors import ClientGoneError
+from service.answering import note, unless_gone
 from service.intake import read_request
 from service.negotiate import negotiate
 from service.openapi import SEGMENT_ANSWERS, SEGMENT_BODY, problems
@@ -14,7 +10,6 @@ from service.pipeline import segment as run
 from service.runtime import Service
 
 router = APIRouter()
-T = TypeVar("T")
 
 
 @router.post(
@@ -38,35 +33,6 @@ async def segment(request: Request) -> Response:
     with service.admission.admit() as ticket:
         async with read_request(request, service) as intake:
             work = run(service, intake, ticket, form, request.state.request_id)
-            answer = await _unless_gone(request, work)
-    request.state.seconds = answer.seconds
-    info = answer.info
-    request.state.model = f"{info.name}/{info.version}"
-    headers = {"X-EBSeg-Model": request.state.model, "Vary": "Accept"}
-    if info.untrained:
-        headers["X-EBSeg-Untrained"] = "true"
+            answer = await unless_gone(request, work)
+    headers = {**note(request, answer.info, answer.seconds), "Vary": "Accept"}
     return Response(answer.body, headers=headers, media_type=answer.media_type)
-
-
-async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """Runs `work`, and cancels it when the client hangs up.
-
-    Raises:
-        ClientGoneError: it did.
-    """
-    working = asyncio.create_task(work)
-    gone = asyncio.create_task(_gone(request))
-    try:
-        await asyncio.wait((working, gone), return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            return working.result()
-        raise ClientGoneError("the client hung up before its answer was ready")
-    finally:
-        for task in (working, gone):
-            task.cancel()
-        await asyncio.gather(working, gone, return_exceptions=True)
-
-
-async def _gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

@@ -1,6 +1,7 @@
 """Reading a registry: what counts as a version, at a folder and in an object store."""
 
 import dataclasses
+import hashlib
 import json
 import os
 import shutil
@@ -12,7 +13,7 @@ import pytest
 from model.checkpoint import load, save, verify
 from model.errors import CheckpointError
 from model.manifest import FILES, MANIFEST
-from model.versions import Versions, version_number
+from model.versions import StoreError, Versions, version_number
 from tests.training.publish_runs import small_ebseg
 
 
@@ -131,6 +132,37 @@ def test_extra_files_and_absent_versions(versions: Versions, tmp_path: Path) -> 
             CheckpointError, match=f"/{number} has no manifest.json: there is no such version"
         ):
             versions.fetch(number, tmp_path / "x")
+
+
+def test_candidates_and_fingerprints(versions: Versions) -> None:
+    assert versions.candidates()[:4] == [1, 2, 10, 11]  # 11 has no manifest yet
+    prints = [versions.fingerprint(number) for number in (1, 2, 10)]
+    assert len(set(prints)) == 3
+    assert prints[0] == hashlib.sha256(versions.read(f"{versions.path(1)}/{MANIFEST}")).hexdigest()
+    assert versions.fingerprint(3) is versions.fingerprint(11) is None
+
+
+def test_a_store_that_does_not_answer_is_not_a_damaged_version(
+    versions: Versions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(*_: object, **__: object) -> None:
+        raise ConnectionError("connection lost")
+
+    for name in ("ls", "cat_file", "get_file"):
+        with monkeypatch.context() as patch:
+            patch.setattr(versions.fs, name, lost)
+            with pytest.raises(StoreError, match="/tiny: ConnectionError: connection lost"):
+                versions.fetch(10, tmp_path / "fetched")
+            if name != "get_file":
+                with pytest.raises(StoreError):
+                    versions.newest()
+    versions.fs.rm(f"{versions.path(10)}/{FILES[0]}")
+    with pytest.raises(CheckpointError, match="missing") as raised:
+        versions.fetch(10, tmp_path / "fetched")
+    assert not isinstance(raised.value, StoreError)
+    with pytest.raises(CheckpointError, match="FileNotFoundError") as raised:
+        versions.read(f"{versions.path(3)}/{MANIFEST}")
+    assert not isinstance(raised.value, StoreError)
 
 
 def test_an_empty_place_has_no_versions(tmp_path: Path) -> None:

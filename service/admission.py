@@ -86,18 +86,16 @@ class Admission:
             self._mean_seconds += _SMOOTHING * (seconds - self._mean_seconds)
             self._measured = time.monotonic()
 
-    def retry_after(self, cost: int | None = None) -> int:
-        """Whole seconds, 1 to 120, until a request is likely to be let in.
-
-        Args:
-            cost: of the request; None is that of the mean one under way.
-        """
+    def retry_after(self) -> int:
+        """Whole seconds, 1 to 120, until a request like those under way is likely to be let in."""
         with self._lock:
             mean = self._pending_cost / self._priced if self._priced else 0.0
             places = max(0, self._pending + 1 - self.max_requests) * mean
-            excess = self._pending_cost + (mean if cost is None else cost) - self.max_cost
-            # one that is larger than all that may be under way has to wait for the rest of it
-            return _whole(max(places, min(excess, self._pending_cost)) * self._rate() / self._devices)
+            return self._until_done(max(places, self._pending_cost + mean - self.max_cost))
+
+    def _until_done(self, cost: float) -> int:
+        """Whole seconds until so much of what is under way is likely to be done, or all of it."""
+        return _whole(min(cost, self._pending_cost) * self._rate() / self._devices)
 
     def _rate(self) -> float:
         """Device seconds per cost; 0 before the first measurement."""
@@ -118,7 +116,7 @@ class Admission:
                 )
             others = self._pending_cost - ticket.cost
             if others and self._pending_cost + cost > self.max_cost:
-                raise QueueFullError(self.retry_after(cost))
+                raise QueueFullError(self._until_done(self._pending_cost + cost - self.max_cost))
             late = (self._pending_cost / self._devices + cost) * rate - left
             if late > 0:
                 raise DeadlineUnmeetableError(_whole(late))

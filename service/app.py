@@ -16,7 +16,7 @@ from service.decode import settle_warnings
 from service.engine import Engine, load_engine
 from service.loader import LoadEngine
 from service.middleware import BodyLimits, Requests, answer_error
-from service.routes import health, models, segment, vocabularies
+from service.routes import health, inference_protocol, models, segment, vocabularies
 from service.runtime import Service
 from service.settings import Settings
 
@@ -54,13 +54,13 @@ def create_app(settings: Settings, *engines: Engine, load: LoadEngine = load_eng
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     app.state.service = service
-    routers = [routes.router for routes in (segment, vocabularies, models, health)]
+    routers = [routes.router for routes in (segment, vocabularies, models, inference_protocol, health)]
     for router in routers:
         app.include_router(router)
     openapi.install(app, keys_required=bool(settings.api_keys))
 
     async def on_error(request: Request, error: Exception) -> Response:
-        return answer_error(error, request.state.request_id, service.metrics)
+        return answer_error(error, request.scope, service.metrics)
 
     # FastAPI has answers of its own to these two; everything else reaches the middleware
     app.add_exception_handler(HTTPException, on_error)

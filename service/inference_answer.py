@@ -1,6 +1,5 @@
-"""What the engine found, and what went wrong, as the Open Inference Protocol has it."""
+"""What the engine found, as the Open Inference Protocol has it."""
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -9,20 +8,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydantic_core import to_json
-from starlette.responses import Response
 
 from service.answer import Outcome
 from service.engine import ModelInfo
-from service.errors import FieldProblem, InvalidRequestError, problem, problem_response
-from service.inference_protocol import MOST_PROBLEMS, Inference
+from service.errors import FieldProblem, InvalidRequestError
+from service.inference_protocol import Inference
 from service.inference_schemas import (
     CLASS_NAMES,
     CONFIDENCE,
     HEADER,
     LABEL_MAP,
     TRAINED,
-    InferenceAnswer,
-    OutputTensor,
 )
 
 # Numbers of maps that one answer may hold as text: some ten bytes each, and some hundred nanoseconds.
@@ -46,18 +42,16 @@ class InferenceReply:
 
 def check_size(inference: Inference, size: tuple[int, int], classes: int) -> None:
     """Raises InvalidRequestError if maps of this many rows and columns are too large for JSON."""
-    maps = [wanted.tensor.name for wanted in inference.outputs if wanted.tensor in _MAPS and not wanted.binary]
+    maps = [
+        wanted.tensor.name for wanted in inference.outputs if wanted.tensor in _MAPS and not wanted.binary
+    ]
     if len(maps) * size[0] * size[1] > MOST_JSON_NUMBERS:
-        raise InvalidRequestError(
-            [
-                FieldProblem(
-                    "outputs",
-                    f"{' and '.join(maps)} of {size[0]} x {size[1]} are more than {MOST_JSON_NUMBERS} numbers; "
-                    "ask for binary data, with the parameter binary_data of an output or binary_data_output "
-                    "of the request",
-                )
-            ]
+        message = (
+            f"{' and '.join(maps)} of {size[0]} x {size[1]} are more than {MOST_JSON_NUMBERS} numbers, too "
+            "many for JSON; ask for binary data, by binary_data of an output or binary_data_output "
+            "of the request"
         )
+        raise InvalidRequestError([FieldProblem("outputs", message)])
 
 
 def encode_inference(outcome: Outcome, inference: Inference) -> InferenceReply:
@@ -68,18 +62,17 @@ def encode_inference(outcome: Outcome, inference: Inference) -> InferenceReply:
     """
     outcome.check()
     started = time.perf_counter()
-    tensors, texts, binaries = [], [], []
+    tensors, binaries = [], []
     for wanted in inference.outputs:
-        values = _values(outcome, wanted.tensor.name)
-        tensor = {"name": wanted.tensor.name, "shape": list(values.shape), "datatype": wanted.tensor.datatype}
+        tensor = wanted.tensor
+        values = _values(outcome, tensor.name)
+        described = {"name": tensor.name, "shape": values.shape, "datatype": tensor.datatype}
         if wanted.binary:
-            binaries.append(_binary(values, wanted.tensor.datatype))
-            tensor["parameters"] = {"binary_data_size": len(binaries[-1])}
+            binaries.append(_binary(values, tensor.datatype))
+            tensors.append(to_json({**described, "parameters": {"binary_data_size": len(binaries[-1])}}))
         else:
-            texts.append(_text(values, outcome.check))
-            tensor["data"] = []
-        tensors.append(OutputTensor(**tensor))
-    document = _filled(_document(outcome, inference, tensors), texts)
+            tensors.append(_with(described, "data", _text(values, outcome.check)))
+    document = _with(_described(outcome, inference), "outputs", b",".join(tensors))
     return InferenceReply(
         body=b"".join([document, *binaries]),
         media_type=BINARY if binaries else JSON,
@@ -87,23 +80,6 @@ def encode_inference(outcome: Outcome, inference: Inference) -> InferenceReply:
         info=outcome.info,
         seconds={**outcome.seconds, "encode": time.perf_counter() - started},
     )
-
-
-def is_inference_path(path: str) -> bool:
-    """Whether errors of this path are to be in the protocol's form."""
-    return path == "/v2" or path.startswith("/v2/")
-
-
-def error_response(error: Exception, request_id: str) -> Response:
-    """The answer to an error: status and headers of the problem document, and its words in one string."""
-    document = problem(error, request_id)
-    text = document["detail"]
-    if fields := document.get("errors"):
-        told = [f"{field['field']}: {field['message']}" for field in fields[:MOST_PROBLEMS]]
-        text = "; ".join([*told, *(["and more"] if len(fields) > MOST_PROBLEMS else [])])
-    plain = problem_response(error, request_id)
-    own = {name: value for name, value in plain.headers.items() if not name.startswith("content-")}
-    return Response(json.dumps({"error": text}), plain.status_code, own, JSON)
 
 
 def _values(outcome: Outcome, name: str) -> NDArray[Any]:
@@ -136,20 +112,17 @@ def _text(values: NDArray[Any], check: Callable[[], None]) -> bytes:
     return b",".join(rows())
 
 
-def _document(outcome: Outcome, inference: Inference, tensors: list[OutputTensor]) -> str:
+def _described(outcome: Outcome, inference: Inference) -> dict[str, Any]:
+    """All of `InferenceAnswer` but its outputs."""
     info = outcome.info
-    parts: dict[str, Any] = {"model_name": info.name, "model_version": str(info.version), "outputs": tensors}
+    parts: dict[str, Any] = {"model_name": info.name, "model_version": str(info.version)}
     if inference.id is not None:
         parts["id"] = inference.id
     if info.untrained:
         parts["parameters"] = {"untrained": True}
-    return InferenceAnswer(**parts).model_dump_json(exclude_unset=True)
+    return parts
 
 
-def _filled(document: str, texts: list[bytes]) -> bytes:
-    """Puts the elements into the places that were left for them."""
-    head, *tails = document.rsplit(_MARK, len(texts)) if texts else [document]
-    parts = [head.encode()]
-    for text, tail in zip(texts, tails, strict=True):
-        parts += [b'"data":[', text, b"]", tail.encode()]
-    return b"".join(parts)
+def _with(document: dict[str, Any], field: str, elements: bytes) -> bytes:
+    """The document as JSON, with one more field: a list whose elements are JSON already."""
+    return to_json(document)[:-1] + b',"' + field.encode() + b'":[' + elements + b"]}"

@@ -5,19 +5,18 @@ The body is a JSON document, and behind it the binary data of those inputs that 
 JSON they are strings; a picture, which no string can hold, is base64 there.
 """
 
-import base64
-import binascii
 import math
 import re
-import struct
 from dataclasses import dataclass
+from typing import Any
 
 from pydantic import ValidationError
 
 from model.errors import VocabularyError
 from model.templates import resolve
-from model.vocabulary import MAX_CLASSES
 from service.errors import FieldProblem, InvalidRequestError, MalformedRequestError, field_problems
+from service.inference_errors import MOST_PROBLEMS
+from service.inference_input import Input
 from service.inference_schemas import (
     CLASSES,
     HEADER,
@@ -28,19 +27,13 @@ from service.inference_schemas import (
     TEMPLATES,
     THRESHOLD,
     InferenceRequest,
-    InputParameters,
-    RequestInput,
     RequestParameters,
     Tensor,
 )
 from service.intake import MOST_COMMAS, Intake
 from service.schemas import Background, ClassEntry, SegmentRequest
 
-MOST_PROBLEMS = 5  # that an error tells of
 _DECIMAL = re.compile(r"[0-9]{1,18}", re.ASCII)
-_LENGTH = struct.Struct("<I")  # before each element of BYTES
-_FP32 = struct.Struct("<f")
-_NO_PARAMETERS = InputParameters()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,97 +93,21 @@ def read_inference(
     return Inference(request.id, Intake(spec, image.pop), _outputs(request))
 
 
-@dataclass(frozen=True, slots=True)
-class _Input:
-    """An input with its data.
-
-    Attributes:
-        place: where it is, for errors.
-        tensor: which of ours it is.
-        given: what the document says of it.
-        binary: its data, if it is not in the document.
-    """
-
-    place: str
-    tensor: Tensor
-    given: RequestInput
-    binary: memoryview | None
-
-    def elements(self) -> list[bytes]:
-        """The elements of BYTES."""
-        count = math.prod(self.given.shape)
-        if count > MAX_CLASSES:
-            raise self._malformed(f"at most {MAX_CLASSES} elements are taken")
-        elements = self._from_json(count) if self.binary is None else _elements(self, self.binary, count)
-        if self._content_type() == "base64":
-            return [self._decoded(element) for element in elements]
-        return elements
-
-    def strings(self) -> list[str]:
-        """The elements of BYTES that hold text."""
-        try:
-            return [element.decode() for element in self.elements()]
-        except UnicodeDecodeError:
-            raise self._malformed("must be UTF-8") from None
-
-    def number(self) -> float:
-        """The one element of FP32."""
-        if self.binary is None:
-            (value,) = self._data(1)
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise self._malformed("data must hold numbers")
-            return value
-        if len(self.binary) != _FP32.size:
-            raise self._malformed(f"binary_data_size must be {_FP32.size}, the size of one FP32")
-        value = _FP32.unpack(self.binary)[0]
-        assert isinstance(value, float)
-        return value
-
-    def _from_json(self, count: int) -> list[bytes]:
-        elements = self._data(count)
-        if not all(isinstance(element, str) for element in elements):
-            raise self._malformed("data must be a flat list of strings")
-        return [element.encode() for element in elements]
-
-    def _data(self, count: int) -> list[object]:
-        data = self.given.data or []
-        if len(data) != count:
-            raise self._malformed(f"the shape has {count} elements, and data {len(data)}")
-        return data
-
-    def _content_type(self) -> str:
-        chosen = (self.given.parameters or _NO_PARAMETERS).content_type
-        if self.tensor is not IMAGE or self.binary is not None:
-            return chosen or "str"
-        if chosen == "str":
-            raise self._malformed("in JSON a picture is base64; or send it as binary data")
-        return "base64"
-
-    def _decoded(self, element: bytes) -> bytes:
-        try:
-            return base64.b64decode(element, validate=True)
-        except (binascii.Error, ValueError):
-            raise self._malformed("must be base64") from None
-
-    def _malformed(self, message: str) -> MalformedRequestError:
-        return MalformedRequestError(f"{self.place} ({self.tensor.name}): {message}")
-
-
-def _split(body: bytes, header: str | None) -> tuple[memoryview, memoryview]:
+def _split(body: bytes, header: str | None) -> tuple[bytes, memoryview]:
     """The document, and what comes behind it."""
-    whole = memoryview(body)
     if header is None:
-        return whole, whole[len(whole) :]
+        return body, memoryview(b"")
     if not _DECIMAL.fullmatch(header):
-        raise MalformedRequestError(f"{HEADER} must be a whole number: the length of the JSON document, bytes")
+        raise MalformedRequestError(
+            f"{HEADER} must be a whole number: the length of the JSON document, bytes"
+        )
     length = int(header)
-    if length > len(whole):
-        raise MalformedRequestError(f"{HEADER} is {length}, but the body has {len(whole)} bytes")
-    return whole[:length], whole[length:]
+    if length > len(body):
+        raise MalformedRequestError(f"{HEADER} is {length}, but the body has {len(body)} bytes")
+    return body[:length], memoryview(body)[length:]
 
 
-def _parsed(view: memoryview) -> InferenceRequest:
-    document = bytes(view)
+def _parsed(document: bytes) -> InferenceRequest:
     if document.count(b",") > MOST_COMMAS:
         raise MalformedRequestError("the document holds too many values")
     try:
@@ -202,15 +119,19 @@ def _parsed(view: memoryview) -> InferenceRequest:
                 f"the document is no JSON: {errors[0]['msg']}; {HEADER} must tell where it ends if binary "
                 "data comes behind it"
             ) from None
-        problems = [f"{problem.field}: {problem.message}" for problem in field_problems(errors[:MOST_PROBLEMS])]
+        problems = [
+            f"{problem.field}: {problem.message}" for problem in field_problems(errors[:MOST_PROBLEMS])
+        ]
         raise MalformedRequestError("; ".join(problems)) from None
 
 
-def _binary_data(request: InferenceRequest, behind: memoryview, header: str | None) -> list[memoryview | None]:
+def _binary_data(
+    request: InferenceRequest, behind: memoryview, header: str | None
+) -> list[memoryview | None]:
     """For each input its part of what comes behind the document; None if it has none."""
     parts: list[memoryview | None] = []
     for index, given in enumerate(request.inputs):
-        size = (given.parameters or _NO_PARAMETERS).binary_data_size
+        size = given.said.binary_data_size
         if size is None:
             parts.append(None)
             continue
@@ -227,59 +148,29 @@ def _binary_data(request: InferenceRequest, behind: memoryview, header: str | No
     return parts
 
 
-def _by_name(request: InferenceRequest, parts: list[memoryview | None]) -> dict[str, _Input]:
+def _by_name(request: InferenceRequest, parts: list[memoryview | None]) -> dict[str, Input]:
     """The inputs, after a look at names, types, shapes, and whether all that are needed are there."""
-    inputs: dict[str, _Input] = {}
+    inputs: dict[str, Input] = {}
     for index, (given, binary) in enumerate(zip(request.inputs, parts, strict=True)):
-        place = f"inputs.{index}"
         tensor = INPUTS.get(given.name)
         if tensor is None:
             raise MalformedRequestError(
-                f"{place}: there is no input {given.name!r}; there are {', '.join(INPUTS)}"
+                f"inputs.{index}: there is no input {given.name!r}; there are {', '.join(INPUTS)}"
             )
-        place_and_name = f"{place} ({tensor.name})"
+        one = Input(f"inputs.{index} ({tensor.name})", tensor, given, binary)
         if tensor.name in inputs:
-            raise MalformedRequestError(f"{place_and_name}: is there twice")
-        if given.datatype != tensor.datatype:
-            raise MalformedRequestError(
-                f"{place_and_name}: datatype must be {tensor.datatype}, not {given.datatype!r}"
-            )
-        if not tensor.fits(given.shape):
-            raise MalformedRequestError(
-                f"{place_and_name}: shape must be {list(tensor.shape)}, -1 being any length, not {given.shape}"
-            )
-        if (given.data is None) == (binary is None):
-            raise MalformedRequestError(f"{place_and_name}: give either data or binary_data_size")
-        inputs[tensor.name] = _Input(place, tensor, given, binary)
+            raise one.malformed("is there twice")
+        one.check()
+        inputs[tensor.name] = one
     missing = [tensor.name for tensor in INPUTS.values() if tensor.required and tensor.name not in inputs]
     if missing:
         raise MalformedRequestError(f"inputs: {' and '.join(missing)} must be there")
     return inputs
 
 
-def _elements(owner: _Input, data: memoryview, count: int) -> list[bytes]:
-    """The elements of BYTES in binary data."""
-    elements = []
-    for index in range(count):
-        if len(data) < _LENGTH.size:
-            raise owner._malformed(f"the shape has {count} elements, and the binary data {index}")
-        length = _LENGTH.unpack(data[: _LENGTH.size])[0]
-        data = data[_LENGTH.size :]
-        if length > len(data):
-            raise owner._malformed(
-                f"element {index} says it has {length} bytes, but there are {len(data)} left; each element "
-                "begins with its length, 4 bytes, little-endian"
-            )
-        elements.append(bytes(data[:length]))
-        data = data[length:]
-    if len(data):
-        raise owner._malformed(f"{len(data)} bytes of the binary data are left after {count} elements")
-    return elements
-
-
-def _optional(inputs: dict[str, _Input]) -> dict[str, object]:
+def _optional(inputs: dict[str, Input]) -> dict[str, Any]:
     """Fields of the request that only some have."""
-    fields: dict[str, object] = {}
+    fields: dict[str, Any] = {}
     if TEMPLATES.name in inputs:
         templates = inputs[TEMPLATES.name].strings()
         try:
@@ -302,7 +193,7 @@ def _timeout_ms(parameters: RequestParameters | None, most: int) -> int | None:
         raise InvalidRequestError(
             [FieldProblem("parameters.timeout", f"must be at most {most * 1000} microseconds")]
         )
-    return max(1, microseconds // 1000)
+    return math.ceil(microseconds / 1000)
 
 
 def _outputs(request: InferenceRequest) -> tuple[Wanted, ...]:

@@ -90,6 +90,11 @@ class RequestInput(_Given):
         default=None, description="the elements, in a flat list", examples=[["sky", "tree"]]
     )
 
+    @property
+    def said(self) -> InputParameters:
+        """The parameters, where there are none their defaults."""
+        return self.parameters or InputParameters()
+
 
 class OutputParameters(_Given):
     """Of an output that is asked for."""

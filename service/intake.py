@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
+from starlette.types import Message, Receive
 
 from service.errors import (
     FieldProblem,
@@ -31,9 +32,8 @@ from service.schemas import JsonSegmentRequest, SegmentRequest
 MOST_COMMAS = 200_000
 MOST_FIELDS = 2048  # form fields; `classes` may come once a class
 MOST_FILES = 2
-SMALL_FORM = 1 << 20  # bytes; Starlette, too, keeps so much of a file in memory
-SHORT_FORM = 1 << 17  # bytes of a form that is taken apart on the event loop,
-SHORT_TEXT = 1 << 12  # and of the text in it
+SMALL_FORM = 1 << 18  # bytes; such a form is taken apart on the event loop, if it is regular
+SHORT_TEXT = 1 << 12  # bytes; so much of it, beside the picture, is checked there, too
 REPEATED = ("classes", "outputs", "templates")
 Document = TypeVar("Document", bound=BaseModel)
 PLAIN = ("vocabulary", "threshold", "mean", "output_size", "model", "version", "timeout_ms")
@@ -62,16 +62,35 @@ async def read_request(request: Request, service: Service) -> AsyncIterator[Inta
         chunks = [chunk async for chunk in request.stream()]
         yield await service.in_pool(_from_json, chunks)
     elif media == "multipart/form-data":
-        announced = request.headers.get("content-length", "")
-        if announced.isdecimal() and int(announced) <= SMALL_FORM:
-            body = b"".join([chunk async for chunk in request.stream()])
-            short = len(body) <= SHORT_FORM
-            intake = _from_small(request, body) if short else await service.in_pool(_from_small, request, body)
-            if callable(intake):
-        async with request.form(max_files=MOST_FILES, max_fields=MOST_FIELDS) as form:
+        body = await _small_body(request)
+        form = read_form(request.headers["content-type"], body, max_files=MOST_FILES) if body else None
+        if form is not None:
+            image = form.get("image")
+            text = len(body) - (image.size or 0 if isinstance(image, UploadFile) else 0)
+            yield _from_form(form) if text <= SHORT_TEXT else await service.in_pool(_from_form, form)
+            return
+        again = Request(request.scope, _once(body)) if body else request
+        async with again.form(max_files=MOST_FILES, max_fields=MOST_FIELDS) as form:
             yield await service.in_pool(_from_form, form)
     else:
         raise UnsupportedMediaError("a request is multipart/form-data or application/json")
+
+
+async def _small_body(request: Request) -> bytes:
+    """The body, if it announces that it is small; else nothing, and it is still to be read."""
+    announced = request.headers.get("content-length", "")
+    if not announced.isdecimal() or int(announced) > SMALL_FORM:
+        return b""
+    return b"".join([chunk async for chunk in request.stream()])
+
+
+def _once(body: bytes) -> Receive:
+    """What a request is read from again."""
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return receive
 
 
 def _from_json(chunks: list[bytes]) -> Intake:

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.auth import Keys
 from service.errors import BodyTooSlowError, ClientGoneError, TooManyBytesError, kind_of, problem_response
+from service.inference_errors import error_response, speaks_protocol
 from service.logging import request_id_var
 from service.metrics import Metrics
 from service.tracing import FinishedRequest, Tracing, trace_of, trace_var
@@ -151,7 +152,7 @@ class Requests:
         except Exception as error:
             if exchange.status:
                 raise  # half an answer is out; the server closes the connection
-            response = answer_error(error, exchange.request_id, self.metrics)
+            response = answer_error(error, scope, self.metrics)
             await response(scope, receive, exchange.send)
         finally:
             self._note(scope, exchange)
@@ -246,11 +247,18 @@ class _Exchange:
         await self._send(message)
 
 
-def answer_error(error: Exception, request_id: str, metrics: Metrics) -> Response:
-    """The answer to an error, which is counted if it is a refusal and logged if it is our fault."""
+def answer_error(error: Exception, scope: Scope, metrics: Metrics) -> Response:
+    """The answer to an error, which is counted if it is a refusal and logged if it is our fault.
+
+    Args:
+        error: what was raised.
+        scope: of the request; its path decides the form of the answer.
+        metrics: where refusals are counted.
+    """
     kind = kind_of(error)
     if kind.refusal:
         metrics.rejected.labels(kind.slug).inc()
     if kind.internal:
         LOG.error("request failed", exc_info=error)
-    return problem_response(error, request_id)
+    respond = error_response if speaks_protocol(scope) else problem_response
+    return respond(error, scope["state"]["request_id"])

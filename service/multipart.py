@@ -1,8 +1,8 @@
 """Multipart forms as nearly every client writes them, read from a body that has arrived as a whole.
 
-Starlette's parser takes a form apart as it arrives, with calls for every piece; a form that is regular in every
-respect needs a few searches. Whatever is in any way unusual is left to that parser: `read_form` never judges a
-form to be wrong.
+Starlette's parser takes a form apart as it arrives, with calls for every piece; a form that is regular in
+every respect needs a few searches. Whatever is in any way unusual is left to that parser: `read_form` never
+judges a form to be wrong.
 """
 
 import re

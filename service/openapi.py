@@ -8,6 +8,7 @@ from pydantic.json_schema import models_json_schema
 
 from service.auth import install_security
 from service.errors import KINDS, MEDIA_TYPE
+from service.inference_schemas import InferenceRequest
 from service.schemas import JsonSegmentRequest, Problem, SegmentAnswer, SegmentRequest
 
 _REF = "#/components/schemas/"
@@ -76,6 +77,7 @@ def install(app: FastAPI, *, keys_required: bool) -> None:
                 [
                     (SegmentRequest, "validation"),
                     (JsonSegmentRequest, "validation"),
+                    (InferenceRequest, "validation"),
                     (SegmentAnswer, "serialization"),
                     (Problem, "serialization"),
                 ],

@@ -29,7 +29,7 @@ async def model(name: str, request: Request) -> ModelDetails:
     "/v1/models/{name}:pin",
     summary="Stay at a version",
     dependencies=ADMIN,
-    responses=REFUSALS,
+    responses=REFUSALS | problems(400),
 )
 async def pin(name: str, body: PinRequest, request: Request) -> ModelChange:
     """Serves a version of the registry, loaded and checked as any other, until the model is unpinned."""

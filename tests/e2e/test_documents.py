@@ -30,13 +30,13 @@ def anchors(path: Path) -> set[str]:
 
 
 def test_settings_and_their_defaults() -> None:
-    rows = {row[0].strip("`"): row[1].strip("`") for row in table_rows("README.md", "## Settings")}
+    rows = {row[0].strip("`"): row[1].strip("`") for row in table_rows("docs/serving.md", "## Settings")}
     defaults = {name: field.default for name, field in Settings.model_fields.items()}
-    assert rows == {name: "" if value is None else str(value) for name, value in defaults.items()}
+    assert rows == {name: "" if value in (None, ()) else str(value) for name, value in defaults.items()}
 
 
 def test_metrics() -> None:
-    rows = table_rows("README.md", "## Operation")
+    rows = table_rows("docs/serving.md", "## Metrics")
     told = {
         name.partition("{")[0] for row in rows for name in code_spans(row[0]) if name.startswith("ebseg_")
     }
@@ -67,7 +67,7 @@ def test_answer_fields() -> None:
 
 
 def test_every_place_at_the_top_is_explained() -> None:
-    explained = first_column("README.md", "### At the top")
+    explained = first_column("README.md", "## What is where")
     unexplained = [
         path
         for path in tracked_files()
@@ -79,7 +79,7 @@ def test_every_place_at_the_top_is_explained() -> None:
 
 @pytest.mark.parametrize("package", ["model", "service"])
 def test_every_module_is_explained(package: str) -> None:
-    explained = first_column("README.md", f"### In {package}")
+    explained = first_column("docs/code.md", f"## In {package}")
     parts = [path.partition("/")[2] for path in tracked_files() if path.startswith(f"{package}/")]
     tops = {part.partition("/")[0] + ("/" if "/" in part else "") for part in parts}
     assert sorted(explained) == sorted(tops - {"__init__.py"})
@@ -87,7 +87,7 @@ def test_every_module_is_explained(package: str) -> None:
 
 def test_every_module_of_training_is_explained() -> None:
     """File by file: its folders are too large to be told in a line."""
-    explained = first_column("README.md", "### In training")
+    explained = first_column("docs/code.md", "## In training")
     parts = [path.partition("/")[2] for path in tracked_files() if path.startswith("training/")]
     assert sorted(explained) == sorted(part for part in parts if not part.endswith("__init__.py"))
 

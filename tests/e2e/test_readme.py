@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 
 import ebseg
+from service.settings import load_settings
 from tests.e2e.conftest import HELD_OUT, INIT
 from tests.e2e.documents import ROOT, blocks, commands
 from training.datasets.layout import SegmentationFolder, check
@@ -41,6 +42,13 @@ NOT_RUN = {
     "ebseg inspect registry/ebseg-base/1": "needs the released weights",
     "ebseg serve --checkpoint registry/ebseg-base/1": "needs the released weights",
     "ebseg export registry/ebseg-base/1 --official EBSeg_base_again.pth": "needs the released weights",
+    "ebseg serve --registry registry --model ebseg-tiny": "tests/service/test_soak.py serves a registry",
+    "ebseg serve --registry registry --model ebseg-tiny --redis-url redis://127.0.0.1:6379/0": "as above",
+    "ebseg serve --registry s3://bucket/registry --model ebseg-base,ebseg-tiny@3 --redis-url "
+    "redis://cache:6379/0": "tests/service/test_models_real.py serves from a real S3 server",
+    'curl -X POST -H "X-API-Key: $EBSEG_ADMIN_KEY" http://127.0.0.1:8000/v1/models/ebseg-tiny:rollback': (
+        "needs two versions; tests/service/test_models_api.py rolls back over HTTP"
+    ),
     "ebseg storybook data/storybook": "takes minutes; a smaller one is made before these tests",
     "ebseg storybook data/held-out --train 0 --val 200 --seed 101": "as above",
 }
@@ -104,6 +112,28 @@ def subsets(workspace: Path, output: str) -> None:
     assert len(rows) >= 2 + 7, output  # a head, and the subsets of three embeddings
 
 
+def model_status(workspace: Path, output: str) -> None:
+    status = json.loads(output)
+    assert status["name"] == "ebseg-tiny"
+    assert [version["role"] for version in status["versions"]] == ["current"]
+
+
+def v2_model(workspace: Path, output: str) -> None:
+    assert json.loads(output)["name"] == "ebseg-tiny"
+
+
+def v2_answer(workspace: Path, output: str) -> None:
+    names, labels = json.loads(output)["outputs"]
+    assert names["data"] == ["house", "butterfly", "hay"]
+    assert labels["shape"] == [384, 512]
+
+
+def key_digest(workspace: Path, output: str) -> None:
+    assert load_settings({"api_keys": "correct horse battery staple"}).api_keys == (output.split()[0],)
+
+
+(INFER,) = [command for command in commands() if command.endswith("/v2/models/ebseg-tiny/infer")]
+
 # Every command that is run, and what has to come of it.
 RUN: dict[str, Callable[[Path, str], None]] = {
     f'curl -F image=@samples/village.jpg -F classes="{", ".join(NAMES)}" '
@@ -115,6 +145,10 @@ RUN: dict[str, Callable[[Path, str], None]] = {
     f'ebseg segment samples/village.jpg --classes "{", ".join(NAMES)}" '
     "--out mask.png --overlay overlay.png": table_and_files,
     "ebseg inspect registry/ebseg-tiny/1": contents,
+    f"curl {DEFAULT_URL}/v1/models/ebseg-tiny": model_status,
+    'printf %s "correct horse battery staple" | sha256sum': key_digest,
+    f"curl {DEFAULT_URL}/v2/models/ebseg-tiny": v2_model,
+    INFER: v2_answer,
     "ebseg evaluate model/pretrained/ebseg-tiny/1 data/held-out": scores,
     "ebseg ablate embeddings model/pretrained/ebseg-tiny/1 data/held-out": subsets,
 }
@@ -204,6 +238,22 @@ def test_python_example(url: str, workspace: Path, environment: dict[str, str]) 
     lines = done.stdout.splitlines()
     assert [line[:10].strip() for line in lines] == ["house", "butterfly", "hay"]
     assert all(line.endswith("regions") for line in lines)
+
+
+def test_tritonclient_example(url: str, workspace: Path, environment: dict[str, str]) -> None:
+    (example,) = python_blocks("docs/open-inference-protocol.md")
+    here = DEFAULT_URL.removeprefix("http://")
+    assert here in example
+    done = subprocess.run(
+        [sys.executable, "-c", example.replace(here, url.removeprefix("http://"))],
+        cwd=workspace,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=True,
+    )
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["other", "house", "butterfly", "hay"]
 
 
 def test_example_of_own_data(tmp_path: Path) -> None:

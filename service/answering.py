@@ -1,0 +1,46 @@
+"""What routes that segment do around the pipeline."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from fastapi import Request
+
+from service.engine import ModelInfo
+from service.errors import ClientGoneError
+
+T = TypeVar("T")
+
+
+async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Runs `work`, and cancels it when the client hangs up. The request's body must have been read.
+
+    Raises:
+        ClientGoneError: it did.
+    """
+    working = asyncio.create_task(work)
+    gone = asyncio.create_task(_gone(request))
+    try:
+        await asyncio.wait((working, gone), return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise ClientGoneError("the client hung up before its answer was ready")
+    finally:
+        for task in (working, gone):
+            task.cancel()
+        await asyncio.gather(working, gone, return_exceptions=True)
+
+
+def note(request: Request, info: ModelInfo, seconds: dict[str, float]) -> dict[str, str]:
+    """Tells log, trace and `Server-Timing` of an answer, and gives the headers that name its model."""
+    request.state.seconds = seconds
+    request.state.model = f"{info.name}/{info.version}"
+    headers = {"X-EBSeg-Model": request.state.model}
+    if info.untrained:
+        headers["X-EBSeg-Untrained"] = "true"
+    return headers
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

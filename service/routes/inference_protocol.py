@@ -1,0 +1,199 @@
+"""`/v2`: the Open Inference Protocol, as KServe and Triton have it, for clients that speak it already."""
+
+import re
+from functools import partial
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from service.answering import note, unless_gone
+from service.errors import MalformedRequestError, NotFoundError, UnhealthyError, UnsupportedMediaError
+from service.inference_answer import BINARY, JSON, InferenceReply, check_size, encode_inference
+from service.inference_protocol import Inference, read_inference
+from service.inference_schemas import (
+    EXTENSIONS,
+    HEADER,
+    INPUTS,
+    OUTPUTS,
+    PLATFORM,
+    InferenceAnswer,
+    Live,
+    ModelMetadata,
+    ModelReady,
+    Ready,
+    ServerMetadata,
+    errors,
+    metadata_of,
+)
+from service.pipeline import Wish, fulfil
+from service.routes import health
+from service.runtime import Service
+
+router = APIRouter()
+_VERSION = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
+_LENGTH: dict[str, Any] = {
+    "name": HEADER,
+    "in": "header",
+    "required": False,
+    "schema": {"type": "integer", "minimum": 0},
+    "description": "where binary data follows the JSON document: the document's length, bytes",
+}
+_BINARY: dict[str, Any] = {BINARY: {"schema": {"type": "string", "format": "binary"}}}
+_INFER: dict[str, Any] = {
+    "response_class": Response,
+    "responses": {
+        **errors(400, 401, 404, 408, 413, 415, 422, 429, 500, 503, 504),
+        200: {
+            "model": InferenceAnswer,
+            "description": "The outputs; with binary data, the document and what is behind it",
+            "content": _BINARY,
+            "headers": {HEADER: {key: _LENGTH[key] for key in ("schema", "description")}},
+        },
+    },
+    "openapi_extra": {
+        "parameters": [_LENGTH],
+        "requestBody": {
+            "required": True,
+            "content": {JSON: {"schema": {"$ref": "#/components/schemas/InferenceRequest"}}, **_BINARY},
+        },
+    },
+}
+
+
+@router.get("/v2", summary="Describe the server", responses=errors(401, 500))
+async def server(request: Request) -> ServerMetadata:
+    """Name, version, and the extensions of the protocol that are understood."""
+    return ServerMetadata(name="ebseg", version=request.app.version, extensions=EXTENSIONS)
+
+
+@router.get("/v2/health/live", summary="Is the server alive?", responses=errors(500, 503))
+async def live(request: Request) -> Live:
+    """200 whenever /livez has it."""
+    await health.livez(request)
+    return Live(live=True)
+
+
+@router.get("/v2/health/ready", summary="Does the server take requests?", responses=errors(500, 503))
+async def ready(request: Request) -> Ready:
+    """200 whenever /readyz has it."""
+    await health.readyz(request)
+    return Ready(ready=True)
+
+
+@router.get("/v2/models/{model}", summary="Describe a model's tensors", responses=errors(401, 404, 500, 503))
+async def model_metadata(model: str, request: Request) -> ModelMetadata:
+    """What a model takes and gives, and which of its versions can be asked for."""
+    return _metadata(request, model, None)
+
+
+@router.get(
+    "/v2/models/{model}/versions/{version}",
+    summary="Describe a version's tensors",
+    responses=errors(401, 404, 500, 503),
+)
+async def version_metadata(model: str, version: str, request: Request) -> ModelMetadata:
+    """The same, if this version can be asked for."""
+    return _metadata(request, model, version)
+
+
+@router.get(
+    "/v2/models/{model}/ready",
+    summary="Does a model take requests?",
+    responses=errors(401, 404, 500, 503),
+)
+async def model_ready(model: str, request: Request) -> ModelReady:
+    """200 if it does; 404 if there is no such model."""
+    return await _ready(request, model, None)
+
+
+@router.get(
+    "/v2/models/{model}/versions/{version}/ready",
+    summary="Does a version take requests?",
+    responses=errors(401, 404, 500, 503),
+)
+async def version_ready(model: str, version: str, request: Request) -> ModelReady:
+    """The same for one version."""
+    return await _ready(request, model, version)
+
+
+@router.post("/v2/models/{model}/infer", summary="Segment a picture, by protocol", **_INFER)
+async def infer(model: str, request: Request) -> Response:
+    """Finds the classes in a picture; the version is chosen by the model's policy."""
+    return await _infer(request, model, None)
+
+
+@router.post(
+    "/v2/models/{model}/versions/{version}/infer",
+    summary="Segment a picture with a version, by protocol",
+    **_INFER,
+)
+async def infer_version(model: str, version: str, request: Request) -> Response:
+    """Finds the classes in a picture."""
+    return await _infer(request, model, version)
+
+
+async def _infer(request: Request, model: str, version: str | None) -> Response:
+    service: Service = request.app.state.service
+    service.refuse_unless_ready()
+    _live_versions(service, model, version)  # before a body is read for nothing
+    with service.admission.admit() as ticket:
+        inference = await _read(request, service, model, version)
+        wish: Wish[InferenceReply] = Wish(
+            outputs=frozenset(),
+            check=partial(check_size, inference),
+            encode=partial(encode_inference, inference=inference),
+        )
+        work = fulfil(service, inference.intake, ticket, wish, request.state.request_id)
+        reply = await unless_gone(request, work)
+    headers = {**note(request, reply.info, reply.seconds), **reply.headers}
+    return Response(reply.body, headers=headers, media_type=reply.media_type)
+
+
+async def _read(request: Request, service: Service, model: str, version: str | None) -> Inference:
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise UnsupportedMediaError("a body is taken as it is, without a Content-Encoding")
+    lengths = request.headers.getlist(HEADER)
+    if len(lengths) > 1:
+        raise MalformedRequestError(f"{HEADER} is there twice")
+    chunks = [chunk async for chunk in request.stream()]
+    return await service.in_pool(
+        read_inference,
+        chunks,
+        lengths[0] if lengths else None,
+        model=model,
+        version=None if version is None else int(version),
+        max_timeout_ms=service.settings.max_timeout_ms,
+    )
+
+
+def _live_versions(service: Service, model: str, version: str | None) -> list[str]:
+    """Versions of a model that requests can get, the current one first.
+
+    Raises:
+        UnhealthyError: no model is loaded yet.
+        NotFoundError: there is no such model, or the version is none of them.
+    """
+    if not service.started:
+        raise UnhealthyError(service.reason)
+    loaded = service.models.status(model).versions
+    versions = [str(one.version) for one in loaded if one.role != "draining"]
+    if version is not None and (not _VERSION.fullmatch(version) or version not in versions):
+        raise NotFoundError(f"this version of {model} is not loaded; there is {' and '.join(versions)}")
+    return versions
+
+
+def _metadata(request: Request, model: str, version: str | None) -> ModelMetadata:
+    versions = _live_versions(request.app.state.service, model, version)
+    return ModelMetadata(
+        name=model,
+        versions=versions,
+        platform=PLATFORM,
+        inputs=metadata_of(INPUTS),
+        outputs=metadata_of(OUTPUTS),
+    )
+
+
+async def _ready(request: Request, model: str, version: str | None) -> ModelReady:
+    _live_versions(request.app.state.service, model, version)
+    await health.readyz(request)
+    return ModelReady(name=model, ready=True)

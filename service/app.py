@@ -14,7 +14,7 @@ from service import openapi
 from service.auth import Keys
 from service.decode import settle_warnings
 from service.engine import Engine, load_engine
-from service.loader import LoadEngine
+from service.hot_loading.loader import LoadEngine
 from service.middleware import BodyLimits, Requests, answer_error
 from service.routes import health, inference_protocol, models, segment, vocabularies
 from service.runtime import Service

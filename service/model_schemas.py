@@ -6,8 +6,8 @@ from typing import Self
 
 from pydantic import BaseModel, Field
 
+from service.hot_loading.status import ModelStatus, Role
 from service.schemas import ModelAnswer, Strict
-from service.status import ModelStatus, Role
 
 LARGEST_VERSION = 999_999_999
 

@@ -8,7 +8,7 @@ from pydantic.json_schema import models_json_schema
 
 from service.auth import install_security
 from service.errors import KINDS, MEDIA_TYPE
-from service.inference_schemas import InferenceRequest
+from service.protocol_v2.schemas import InferenceRequest
 from service.schemas import JsonSegmentRequest, Problem, SegmentAnswer, SegmentRequest
 
 _REF = "#/components/schemas/"

@@ -12,21 +12,21 @@ from numpy.typing import NDArray
 
 from model.balance import Balance, Weights
 from model.vocabulary import Vocabulary
-from service.admission import Ticket
 from service.answer import Answer, Caches, Outcome, encode_answer
+from service.batching.admission import Ticket
+from service.caches.prediction_cache import CachedPrediction
+from service.class_lists.vocabularies import class_names
 from service.deadline import Deadline
 from service.decode import decode
 from service.encode import WEBP_LONGEST, resized
 from service.engine import Engine, Job, Prepared
 from service.errors import DeadlineExceededError, FieldProblem, InvalidRequestError, kind_of
+from service.hot_loading.loaded import Lease
 from service.intake import Intake
-from service.loaded import Lease
 from service.negotiate import OUTPUT_OF, Form
-from service.prediction_cache import CachedPrediction
 from service.runtime import Service
 from service.schemas import BalanceSpec, LongSide, SegmentRequest
 from service.settings import Settings
-from service.vocabularies import class_names
 
 MOST_SCORES = 32 << 20  # elements of K x H x W that one answer may hold
 MANY_CLASSES = 64  # a longer list is checked on a picture thread

@@ -9,19 +9,19 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Literal, ParamSpec, TypeVar
 
-from service.admission import Admission
-from service.batcher import Batcher
+from service.batching.admission import Admission
+from service.batching.batcher import Batcher
+from service.caches.prediction_cache import PredictionCache
+from service.caches.redis_store import RedisStore
+from service.caches.text_cache import TextCache
+from service.class_lists.vocabularies import Vocabularies
 from service.engine import Engine, device_names, load_engine
 from service.errors import NotReadyError
-from service.loader import LoadEngine
+from service.hot_loading.loader import LoadEngine
+from service.hot_loading.models import Models
 from service.metrics import Metrics
-from service.models import Models
-from service.prediction_cache import PredictionCache
-from service.redis_store import RedisStore
 from service.settings import Settings, SettingsError
-from service.text_cache import TextCache
 from service.tracing import Tracing
-from service.vocabularies import Vocabularies
 from service.watch import Watch
 
 LOG = logging.getLogger(__name__)

@@ -84,7 +84,10 @@ def label_map(size: tuple[int, int], classes: int) -> tuple[NDArray[np.uint16], 
     rows, columns = size
     amplitude, wavelength = WAVE
     y, x = np.mgrid[:rows, :columns].astype(np.float32)
-    y, x = y + amplitude * np.sin(x / wavelength * 2 * np.pi), x + amplitude * np.cos(y / wavelength * 2 * np.pi)
+    y, x = (
+        y + amplitude * np.sin(x / wavelength * 2 * np.pi),
+        x + amplitude * np.cos(y / wavelength * 2 * np.pi),
+    )
     chance = np.random.default_rng(0)
     nearest = np.full(size, np.inf, np.float32)
     labels = np.ones(size, np.uint16)

@@ -14,9 +14,15 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
+from service.bench.instant import label_map
 from service.bench.process import ROOT
+from service.bench.requests import class_names, jpeg, pictures
+from service.colors import class_colors
+from service.decode import decode
+from service.encode import Labels, label_png
 
 MAX_PIXELS = 50_000_000
+WARM_UP = 0.2  # seconds
 
 
 class LimitPool:
@@ -34,7 +40,12 @@ class LimitPool:
         options = {"threads": threads, "width": width, "height": height, "classes": classes}
         self._workers = [
             subprocess.Popen(
-                [sys.executable, "-m", __spec__.name, *(f"--{name}={value}" for name, value in options.items())],
+                [
+                    sys.executable,
+                    "-m",
+                    __spec__.name,
+                    *(f"--{name}={value}" for name, value in options.items()),
+                ],
                 cwd=ROOT,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -70,28 +81,25 @@ class LimitPool:
             raise RuntimeError(f"a worker of the limit has ended: {error}") from None
 
 
-def measure(threads: int, size: tuple[int, int], classes: int, seconds: float) -> float:
-    """Pictures a second that this process decodes and encodes with so many threads."""
-    from service.bench.instant import label_map
-    from service.bench.requests import class_names, jpeg, pictures
-    from service.colors import class_colors
-    from service.decode import decode
-    from service.encode import label_png
+def measure(files: Sequence[bytes], labels: Labels, threads: int, seconds: float) -> float:
+    """Pictures a second that this process decodes and encodes.
 
-    width, height = size
-    files = [jpeg(picture) for picture in pictures(width, height)]
-    names = class_names(classes)
-    labels = label_map((height, width), classes)[0]
-    end = time.perf_counter() + seconds
+    Args:
+        files: encoded pictures, taken in turn.
+        labels: the label map that is encoded for each of them; its largest label is its number of classes.
+        threads: so many at the same time.
+        seconds: for so long.
+    """
+    names = class_names(int(labels.max()))
     counts = [0] * threads
+    began = time.perf_counter()
 
     def work(index: int) -> None:
-        while time.perf_counter() < end:
+        while time.perf_counter() < began + seconds:
             decode(files[counts[index] % len(files)], max_pixels=MAX_PIXELS)
             label_png(labels, names, class_colors([None] * len(names)))
             counts[index] += 1
 
-    began = time.perf_counter()
     running = [threading.Thread(target=work, args=(index,)) for index in range(threads)]
     for thread in running:
         thread.start()
@@ -106,9 +114,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in ("threads", "width", "height", "classes"):
         parser.add_argument(f"--{name}", type=int, required=True)
     args = parser.parse_args(argv)
+    files = [jpeg(picture) for picture in pictures(args.width, args.height)]
+    labels = label_map((args.height, args.width), args.classes)[0]
+    measure(files, labels, args.threads, WARM_UP)
     for line in sys.stdin:
-        size = (args.width, args.height)
-        print(json.dumps(measure(args.threads, size, args.classes, float(line))), flush=True)
+        print(json.dumps(measure(files, labels, args.threads, float(line))), flush=True)
     return 0
 
 

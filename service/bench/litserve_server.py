@@ -9,9 +9,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-import litserve
+import litserve  # type: ignore[import-untyped]
 import numpy as np
-from fastapi import Response
+from fastapi import Request, Response
 from numpy.typing import NDArray
 
 from service.bench.instant import label_map
@@ -35,10 +35,14 @@ class InstantAPI(litserve.LitAPI):  # type: ignore[misc]
         """There is no model."""
         settle_warnings()
 
-    def decode_request(self, request: Any, **kwargs: Any) -> Item:
-        """Class names and the picture of a multipart request."""
-        names = json.loads(request["request"])["classes"]
-        return names, decode(request["image"].file.read(), max_pixels=MAX_PIXELS)
+    def decode_request(self, request: Request, **kwargs: Any) -> Item:
+        """Class names and the picture of a multipart request.
+
+        LitServe reads the annotation, and gives the form.
+        """
+        form: Any = request
+        names = json.loads(form["request"])["classes"]
+        return names, decode(form["image"].file.read(), max_pixels=MAX_PIXELS)
 
     def batch(self, inputs: list[Item]) -> list[Item]:
         """Pictures of any sizes."""

@@ -1,5 +1,6 @@
 """A server under test in a process of its own, on a free port of this machine."""
 
+import contextlib
 import http.client
 import os
 import signal
@@ -74,19 +75,15 @@ class ServerProcess:
         """Ends the server and everything that it started."""
         self.resume()
         self._process.terminate()
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(STOP)
-        except subprocess.TimeoutExpired:
-            pass
         self._signal(signal.SIGKILL)
         self._process.wait()
         self._log.close()
 
     def _signal(self, number: signal.Signals) -> None:
-        try:
+        with contextlib.suppress(ProcessLookupError):  # it has ended by itself
             os.killpg(self._process.pid, number)
-        except ProcessLookupError:  # it has ended by itself
-            pass
 
     def _wait_until_ready(self) -> None:
         end = time.monotonic() + START

@@ -14,7 +14,9 @@ from service.bench.connection import STAMP
 
 PICTURES = 4  # different ones, sent in turn
 QUALITY = 90  # of the JPEGs
-GRAIN = 6.0  # standard deviation of the noise, of 255; with it 640 x 480 pixels make some 90 kB, as a photo does
+GRAIN = (
+    6.0  # standard deviation of the noise, of 255; with it 640 x 480 pixels make some 90 kB, as a photo does
+)
 _BOUNDARY = b"ebseg-bench"
 _COMMENT = b"\xff\xfe" + (2 + len(STAMP)).to_bytes(2, "big") + STAMP  # a JPEG comment
 
@@ -49,12 +51,11 @@ def class_names(count: int) -> list[str]:
     return (names + [f"thing number {index}" for index in range(count - len(names))])[:count]
 
 
-def segment_request(host: str, picture: bytes, names: Sequence[str], accept: str) -> bytes:
-    """A whole `POST /v1/segment`: multipart, a picture and a JSON document."""
+def segment_request(host: str, path: str, picture: bytes, names: Sequence[str], accept: str) -> bytes:
+    """A whole multipart request: a picture and a JSON document with its classes."""
     document = json.dumps({"classes": list(names)}).encode()
-    return post(
-        f"{host}", "/v1/segment", [("request", "application/json", document), ("image", "image/jpeg", picture)], accept
-    )
+    parts = [("request", "application/json", document), ("image", "image/jpeg", picture)]
+    return post(host, path, parts, accept)
 
 
 def post(host: str, path: str, parts: Sequence[tuple[str, str, bytes]], accept: str) -> bytes:
@@ -74,6 +75,7 @@ def post(host: str, path: str, parts: Sequence[tuple[str, str, bytes]], accept: 
     body = b"".join(pieces) + b"--" + _BOUNDARY + b"--\r\n"
     head = (
         f"POST {path} HTTP/1.1\r\nHost: {host}\r\nAccept: {accept}\r\n"
-        f"Content-Type: multipart/form-data; boundary={_BOUNDARY.decode()}\r\nContent-Length: {len(body)}\r\n\r\n"
+        f"Content-Type: multipart/form-data; boundary={_BOUNDARY.decode()}\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body

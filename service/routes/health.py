@@ -7,7 +7,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from prometheus_client.exposition import choose_encoder
 from pydantic import BaseModel, Field
 
-from service.breaker import State
+from service.caches.breaker import State
 from service.errors import UnhealthyError
 from service.openapi import problems
 from service.runtime import Service

@@ -8,9 +8,10 @@ from fastapi import APIRouter, Request, Response
 
 from service.answering import note, unless_gone
 from service.errors import MalformedRequestError, NotFoundError, UnhealthyError, UnsupportedMediaError
-from service.inference_answer import BINARY, JSON, InferenceReply, check_size, encode_inference
-from service.inference_protocol import Inference, read_inference
-from service.inference_schemas import (
+from service.pipeline import Wish, fulfil
+from service.protocol_v2.answer import BINARY, JSON, InferenceReply, check_size, encode_inference
+from service.protocol_v2.protocol import Inference, read_inference
+from service.protocol_v2.schemas import (
     EXTENSIONS,
     HEADER,
     INPUTS,
@@ -25,7 +26,6 @@ from service.inference_schemas import (
     errors,
     metadata_of,
 )
-from service.pipeline import Wish, fulfil
 from service.routes import health
 from service.runtime import Service
 

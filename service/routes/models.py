@@ -3,8 +3,8 @@
 from fastapi import APIRouter, Depends, Request
 
 from service.auth import require_admin
+from service.hot_loading.models import Models
 from service.model_schemas import ModelChange, ModelDetails, ModelList, PinRequest
-from service.models import Models
 from service.openapi import problems
 from service.runtime import Service
 

@@ -4,12 +4,12 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request, Response
 
+from service.class_lists.stored_vocabulary import StoredVocabulary
+from service.class_lists.vocabularies import MOST_BYTES_EACH, NAME
 from service.errors import TooManyBytesError, UnsupportedMediaError
 from service.intake import validated
 from service.openapi import problems
 from service.runtime import Service
-from service.stored_vocabulary import StoredVocabulary
-from service.vocabularies import MOST_BYTES_EACH, NAME
 from service.vocabulary_schemas import StoredClass, VocabularyDetails, VocabularyList, VocabularyRequest
 
 MOST_BODY_BYTES = 2 * MOST_BYTES_EACH  # JSON can say the same in more bytes than are stored

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from model.balance import Balance
 from model.vocabulary import Vocabulary
-from service.batcher import Batcher
+from service.batching.batcher import Batcher
 from service.deadline import Deadline
 from service.engine import Job, ModelInfo, Prepared, Segmentation
 from service.metrics import Metrics

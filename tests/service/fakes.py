@@ -22,7 +22,7 @@ from model.balance import Balance
 from service.app import create_app
 from service.encode import resized
 from service.engine import Job, ModelInfo, Prepared, Segmentation
-from service.loader import LoadEngine
+from service.hot_loading.loader import LoadEngine
 from service.runtime import Service
 from service.server import build_server, listen, run_server
 from service.settings import Settings

@@ -4,8 +4,8 @@ import json
 import struct
 from typing import Any
 
-from service.inference_protocol import Inference, read_inference
-from service.inference_schemas import INPUTS
+from service.protocol_v2.protocol import Inference, read_inference
+from service.protocol_v2.schemas import INPUTS
 from tests.service.fakes import BASE64, PNG
 
 Json = dict[str, Any]

@@ -15,8 +15,8 @@ from model.errors import CheckpointError, PictureError
 from model.manifest import FILES, MANIFEST, WEIGHTS, FileEntry, Manifest, files_digest
 from model.versions import Versions
 from service.engine import Engine
+from service.hot_loading.models import Models
 from service.metrics import Metrics
-from service.models import Models
 from service.settings import Settings
 from tests.service.fakes import INFO, WAIT, FakeEngine
 

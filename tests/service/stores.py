@@ -5,9 +5,9 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-from service.breaker import Breaker
+from service.caches.breaker import Breaker
+from service.caches.redis_store import RedisStore
 from service.metrics import Metrics
-from service.redis_store import RedisStore
 
 TIMEOUT_S = 0.05
 SLACK_S = 0.1  # a busy machine wakes a task late

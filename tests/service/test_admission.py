@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from service.admission import Admission, Ticket
+from service.batching.admission import Admission, Ticket
 from service.deadline import Deadline
 from service.errors import (
     ClientGoneError,

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from service.batcher import Batcher
+from service.batching.batcher import Batcher
+from service.batching.out_of_memory import is_out_of_memory, release_memory
 from service.engine import Prepared, Segmentation
 from service.errors import OutOfMemoryError
 from service.metrics import Metrics
-from service.out_of_memory import is_out_of_memory, release_memory
 from tests.service.batcher_fakes import NumberEngine, answer, held, job, running, settled, soon, submitted
 
 pytestmark = pytest.mark.anyio

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from service.batcher import Batcher
+from service.batching.batcher import Batcher
 from service.engine import Job, Segmentation
 from service.errors import DeadlineExceededError, OutOfMemoryError
 from service.metrics import Metrics
@@ -213,7 +213,7 @@ class Schedule:
 
 @pytest.mark.parametrize("group", range(GROUPS))
 async def test_nobody_is_disturbed_in_any_schedule(group: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.batch_runner.LOG.disabled", True)
+    monkeypatch.setattr("service.batching.batch_runner.LOG.disabled", True)
     loop = asyncio.get_running_loop()
     outcomes: Counter[str] = Counter()
     metrics = Metrics()  # making one takes longer than a schedule

@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.breaker import Breaker, State
+from service.caches.breaker import Breaker, State
 
 
 class Clock:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.cache_values import CorruptValueError, Keys, Row, decode, encode, is_unit
+from service.caches.cache_values import CorruptValueError, Keys, Row, decode, encode, is_unit
 
 KEY = hashlib.sha256(b"sky").digest()
 WIDTH = 8

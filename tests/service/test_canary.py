@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from service.canary import LEAST_FAILURES, Trial
+from service.hot_loading.canary import LEAST_FAILURES, Trial
 
 
 @pytest.mark.parametrize("percent", [1, 10, 33, 50, 99, 100])

@@ -12,10 +12,10 @@ from service.answer import Outcome
 from service.deadline import Deadline
 from service.engine import ModelInfo, Segmentation
 from service.errors import DeadlineExceededError, FieldProblem, InvalidRequestError, QueueFullError
-from service.inference_answer import MOST_JSON_NUMBERS, check_size, encode_inference
-from service.inference_errors import error_response, speaks_protocol
-from service.inference_protocol import Inference
-from service.inference_schemas import OUTPUTS, InferenceAnswer
+from service.protocol_v2.answer import MOST_JSON_NUMBERS, check_size, encode_inference
+from service.protocol_v2.errors import error_response, speaks_protocol
+from service.protocol_v2.protocol import Inference
+from service.protocol_v2.schemas import OUTPUTS, InferenceAnswer
 from tests.service.fakes import INFO
 from tests.service.inference_requests import CLASSES, IMAGE, body, elements, read
 

@@ -219,7 +219,7 @@ async def test_an_untrained_model_says_so() -> None:
 
 
 async def test_maps_too_large_for_json_never_reach_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.inference_answer.MOST_JSON_NUMBERS", 47)
+    monkeypatch.setattr("service.protocol_v2.answer.MOST_JSON_NUMBERS", 47)
     engine = FakeEngine()
     async with running(engine) as (client, _):
         assert "label_map of 6 x 8 are more than 47" in error(await infer(client, IMAGE, CLASSES), 422)

@@ -13,7 +13,7 @@ from service.errors import (
     InvalidRequestError,
     MalformedRequestError,
 )
-from service.inference_protocol import read_inference
+from service.protocol_v2.protocol import read_inference
 from service.schemas import SegmentRequest
 from tests.service.fakes import BASE64, PNG
 from tests.service.inference_requests import (

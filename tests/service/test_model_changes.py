@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 
 from model.versions import Versions
-from service import models as models_module
 from service.errors import (
     ConflictError,
     DeadlineExceededError,
     NotFoundError,
     StoreUnavailableError,
 )
+from service.hot_loading import models as models_module
+from service.hot_loading.models import Models
 from service.metrics import Metrics
-from service.models import Models
 from service.settings import Settings
 from tests.service.model_fakes import (
     OFTEN,
@@ -288,7 +288,7 @@ async def test_a_registry_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch
     publish(registry, "a", 1)
     gate = threading.Event()
     async with serving(registry) as (models, _, _):
-        monkeypatch.setattr("service.follower.LOOK_SECONDS", 0.02)
+        monkeypatch.setattr("service.hot_loading.follower.LOOK_SECONDS", 0.02)
         with monkeypatch.context() as patch:
             patch.setattr(Versions(f"{registry}/a").fs, "ls", lambda *_, **__: gate.wait(10) and [])
             with pytest.raises(StoreUnavailableError, match=r"asking the registry took longer than 0\.02 s"):

@@ -12,8 +12,8 @@ from model.errors import CheckpointError
 from model.manifest import MANIFEST
 from model.versions import Versions
 from service.errors import OutOfMemoryError
+from service.hot_loading.models import Models
 from service.metrics import Metrics
-from service.models import Models
 from tests.service.model_fakes import (
     OFTEN,
     VersionEngine,
@@ -177,7 +177,7 @@ async def test_a_store_that_does_not_answer_is_asked_less_often(
         await sleep(0.001)
 
     async with serving(tmp_path, poll=2.0) as (models, _, _):
-        monkeypatch.setattr("service.follower.asyncio.sleep", noted)
+        monkeypatch.setattr("service.hot_loading.follower.asyncio.sleep", noted)
         models._watches[0].cancel()
         follower = models._followers["a"]
         monkeypatch.setattr(follower._source, "newest", lambda *_: 1 / 0)

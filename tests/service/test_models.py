@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from service.errors import NotFoundError, NotReadyError
-from service.loader import LoaderThread
+from service.hot_loading.loader import LoaderThread
+from service.hot_loading.models import Models
 from service.metrics import Metrics
-from service.models import Models
 from service.settings import Settings
 from tests.service.model_fakes import (
     OFTEN,

@@ -14,11 +14,11 @@ from torch import Tensor
 from model.ebseg import EBSeg
 from model.manifest import FILES, GOLDEN, MANIFEST, WEIGHTS
 from model.versions import Versions
-from service import loader
 from service.engine import TorchEngine, load_engine
-from service.loader import LoadEngine
+from service.hot_loading import loader
+from service.hot_loading.loader import LoadEngine
+from service.hot_loading.models import Models
 from service.metrics import Metrics
-from service.models import Models
 from service.settings import Settings
 from tests.model.test_checkpoint import BIG_TENSOR, edit_tensors, make, put, reseal, write
 from tests.service.fakes import picture

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.balance import Balance
+from service.caches.prediction_cache import CachedPrediction, PredictionCache
 from service.engine import ModelInfo
 from service.metrics import Metrics
-from service.prediction_cache import CachedPrediction, PredictionCache
 
 INFO = ModelInfo(
     name="fake",

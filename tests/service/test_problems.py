@@ -60,7 +60,7 @@ def test_status_of_every_error(error: Exception, status: int) -> None:
 
 
 def test_every_service_error_has_its_own_row() -> None:
-    bases = {ServiceError, RetryableError}
+    bases: set[type[ServiceError]] = {ServiceError, RetryableError}
     assert {error for base in bases for error in base.__subclasses__()} - bases <= set(KINDS)
     assert all(kind.status >= 400 and kind.slug == kind.slug.lower() for kind in KINDS.values())
 

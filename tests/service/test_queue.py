@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.delivery import Outbox
+from service.batching.delivery import Outbox
+from service.batching.queue import Batch, BatchLimits, Call, Queue, Request
 from service.errors import DeadlineExceededError
-from service.queue import Batch, BatchLimits, Call, Queue, Request
 from tests.service.batcher_fakes import NumberEngine, job
 
 

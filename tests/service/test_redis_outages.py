@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from service import redis_store, write_behind
-from service.breaker import Breaker
+from service.caches import redis_store, write_behind
+from service.caches.breaker import Breaker
 from service.errors import StoreUnavailableError
 from tests.service.redis_server import redis_server
 from tests.service.stores import (

@@ -14,10 +14,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from service import redis_store
+from service.caches import redis_store
+from service.caches.redis_store import RedisStore
 from service.errors import StoreUnavailableError
 from service.metrics import Metrics
-from service.redis_store import RedisStore
 from tests.service.redis_server import RedisServer, free_port, redis_server
 from tests.service.stores import (
     CLOSED,

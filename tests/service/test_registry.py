@@ -11,7 +11,7 @@ from model.errors import CheckpointError
 from model.files import silent
 from model.manifest import MANIFEST
 from model.versions import StoreError, Versions
-from service.registry import Cache, Policy, Source, chosen_models, sources
+from service.hot_loading.registry import Cache, Policy, Source, chosen_models, sources
 from service.settings import Settings, SettingsError
 from tests.service.model_fakes import publish, remove
 

@@ -109,7 +109,9 @@ def test_a_password_is_not_printed() -> None:
     hidden = to_toml(load_settings({"redis_url": "redis://:secret@cache:6379/0"}))
     assert "secret" not in hidden
     assert "# redis_url holds a password; give it as EBSEG_REDIS_URL" in hidden
-    assert 'redis_url = "redis://cache:6379/0"' in to_toml(load_settings({"redis_url": "redis://cache:6379/0"}))
+    assert 'redis_url = "redis://cache:6379/0"' in to_toml(
+        load_settings({"redis_url": "redis://cache:6379/0"})
+    )
     with pytest.raises(SettingsError, match="redis_url must begin with redis://"):
         load_settings({"redis_url": "http://cache"})
 
@@ -133,7 +135,9 @@ def test_every_setting_is_described_with_its_default() -> None:
     assert list(OPTIONS) == list(Settings.model_fields)
     for name, field in Settings.model_fields.items():
         told = re.search(r"\(default: (.*)\)$", OPTIONS[name])
-        assert (told.group(1) if told else None) == (None if field.default in (None, ()) else str(field.default))
+        assert (told.group(1) if told else None) == (
+            None if field.default in (None, ()) else str(field.default)
+        )
 
 
 def test_every_setting_is_read_somewhere() -> None:

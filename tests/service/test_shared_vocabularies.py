@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from service import vocabularies as module
-from service import vocabulary_store
+from service.caches.redis_store import RedisStore
+from service.class_lists import vocabularies as module
+from service.class_lists import vocabulary_store
+from service.class_lists.stored_vocabulary import StoredVocabulary, checked, encoded
+from service.class_lists.vocabularies import Vocabularies
+from service.class_lists.vocabulary_store import KEY
 from service.errors import ConflictError, NotFoundError, StoreUnavailableError
 from service.metrics import Metrics
-from service.redis_store import RedisStore
 from service.schemas import ClassEntry
-from service.stored_vocabulary import StoredVocabulary, checked, encoded
-from service.vocabularies import Vocabularies
-from service.vocabulary_store import KEY
 from tests.service.redis_server import RedisServer, redis_server
 
 pytestmark = pytest.mark.anyio
@@ -242,7 +242,7 @@ async def test_a_damaged_list_is_reported_and_can_be_put_again(
         await first.vocabularies.put("other", ONE)
         await first.redis.store.command("HSET", KEY, "mine", raw)
         await first.redis.store.command("HSET", KEY, "Not A Name", encoded(checked("mine", ONE)))
-        with caplog.at_level(logging.WARNING, "service.vocabularies"):
+        with caplog.at_level(logging.WARNING, "service.class_lists.vocabularies"):
             for _ in range(3):
                 with pytest.raises(NotFoundError, match=r"damaged.*PUT it again"):
                     await first.vocabularies.get("mine")

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from model.errors import VocabularyError
 from model.vocabulary import ClassName, Vocabulary
+from service.class_lists.stored_vocabulary import StoredVocabulary, checked, class_names, decoded, encoded
 from service.schemas import ClassEntry
-from service.stored_vocabulary import StoredVocabulary, checked, class_names, decoded, encoded
 
 ENTRIES = (
     ClassEntry(name="sky", color="#87ceeb"),

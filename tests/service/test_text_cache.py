@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from model.vocabulary import Vocabulary
+from service.caches.text_cache import ENTRY_BYTES, Text, TextCache
 from service.errors import NotReadyError
 from service.metrics import Metrics
-from service.text_cache import ENTRY_BYTES, Text, TextCache
 from tests.service.stores import count, eventually
 from tests.service.towers import WIDTH, Device, Tower, row_of
 

@@ -11,10 +11,10 @@ import redis
 import torch
 
 from model.vocabulary import Vocabulary
-from service.cache_values import Keys, Row, decode, encode
+from service.caches.cache_values import Keys, Row, decode, encode
+from service.caches.redis_store import RedisStore
+from service.caches.text_cache import Text, TextCache
 from service.metrics import Metrics
-from service.redis_store import RedisStore
-from service.text_cache import Text, TextCache
 from tests.service.redis_server import RedisServer, redis_server
 from tests.service.stores import (
     CLOSED,

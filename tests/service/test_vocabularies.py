@@ -4,13 +4,13 @@ import pytest
 
 from model.errors import VocabularyError
 from model.vocabulary import TrainingClasses, Vocabulary
-from service import vocabularies as module
-from service import vocabulary_store
+from service.class_lists import vocabularies as module
+from service.class_lists import vocabulary_store
+from service.class_lists.stored_vocabulary import checked, class_names, encoded
+from service.class_lists.vocabularies import Vocabularies
 from service.errors import ConflictError, InvalidRequestError, NotFoundError
 from service.metrics import Metrics
 from service.schemas import ClassEntry
-from service.stored_vocabulary import checked, class_names, encoded
-from service.vocabularies import Vocabularies
 
 pytestmark = pytest.mark.anyio
 

@@ -9,9 +9,9 @@ import httpx
 import pytest
 
 from model.vocabulary import Vocabulary
+from service.class_lists.vocabulary_store import KEY
 from service.routes.vocabularies import MOST_BODY_BYTES
 from service.runtime import Service
-from service.vocabulary_store import KEY
 from tests.service.fakes import FakeEngine, post, problem, running
 from tests.service.redis_server import RedisServer, redis_server
 

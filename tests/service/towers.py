@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from service.cache_values import Row
+from service.caches.cache_values import Row
 
 WIDTH = 16
 

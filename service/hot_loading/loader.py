@@ -17,10 +17,10 @@ import torch
 from model.errors import CheckpointError, ModelError, PictureError
 from model.manifest import Manifest
 from model.versions import StoreError
+from service.batching.out_of_memory import is_out_of_memory
 from service.engine import Engine
 from service.errors import NotReadyError, ServiceError
-from service.loaded import LoadedVersion
-from service.out_of_memory import is_out_of_memory
+from service.hot_loading.loaded import LoadedVersion
 from service.settings import SettingsError
 
 T = TypeVar("T")

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
-from service.delivery import Outbox, Waiting
+from service.batching.delivery import Outbox, Waiting
 from service.engine import Job, Prepared, Segmentation
 from service.errors import DeadlineExceededError
 

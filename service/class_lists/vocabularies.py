@@ -16,6 +16,15 @@ from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
 from model.vocabulary import Vocabulary
+from service.class_lists.stored_vocabulary import (
+    StoredVocabulary,
+    builtin,
+    checked,
+    class_names,
+    decoded,
+    encoded,
+)
+from service.class_lists.vocabulary_store import Commands, LocalStore, SharedStore
 from service.errors import (
     ConflictError,
     FieldProblem,
@@ -25,9 +34,7 @@ from service.errors import (
 )
 from service.metrics import Metrics
 from service.schemas import ClassEntry
-from service.stored_vocabulary import StoredVocabulary, builtin, checked, class_names, decoded, encoded
 from service.vocabulary_schemas import VocabularySummary
-from service.vocabulary_store import Commands, LocalStore, SharedStore
 
 __all__ = ["StoredVocabulary", "Vocabularies", "class_names"]
 

@@ -12,12 +12,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from service.batch_runner import BatchRunner
-from service.delivery import Failed, Outbox, Waiting, attempt
+from service.batching.batch_runner import BatchRunner
+from service.batching.delivery import Failed, Outbox, Waiting, attempt
+from service.batching.queue import Batch, BatchLimits, Call, Queue, Request
 from service.engine import Job, Segmentation
 from service.errors import NotReadyError
 from service.metrics import Metrics
-from service.queue import Batch, BatchLimits, Call, Queue, Request
 
 LOG = logging.getLogger(__name__)
 T = TypeVar("T")

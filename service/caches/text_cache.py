@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from model.vocabulary import Vocabulary
-from service.cache_values import CorruptValueError, Keys, Row, decode, encode, is_unit
+from service.caches.cache_values import CorruptValueError, Keys, Row, decode, encode, is_unit
+from service.caches.redis_store import RedisStore
 from service.errors import NotReadyError
 from service.metrics import Metrics
-from service.redis_store import RedisStore
 
 CACHE = "text"  # label of metrics
 PREFIX = b"ebseg:text:v1:"  # of keys in Redis; the class's key follows in hexadecimal

@@ -15,9 +15,10 @@ from pydantic import ValidationError
 from model.errors import VocabularyError
 from model.templates import resolve
 from service.errors import FieldProblem, InvalidRequestError, MalformedRequestError, field_problems
-from service.inference_errors import MOST_PROBLEMS
-from service.inference_input import Input
-from service.inference_schemas import (
+from service.intake import MOST_COMMAS, Intake
+from service.protocol_v2.errors import MOST_PROBLEMS
+from service.protocol_v2.input import Input
+from service.protocol_v2.schemas import (
     CLASSES,
     HEADER,
     IMAGE,
@@ -30,7 +31,6 @@ from service.inference_schemas import (
     RequestParameters,
     Tensor,
 )
-from service.intake import MOST_COMMAS, Intake
 from service.schemas import Background, ClassEntry, SegmentRequest
 
 _DECIMAL = re.compile(r"[0-9]{1,18}", re.ASCII)

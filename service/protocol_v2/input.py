@@ -9,7 +9,7 @@ from typing import Any
 
 from model.vocabulary import MAX_CLASSES
 from service.errors import MalformedRequestError
-from service.inference_schemas import IMAGE, RequestInput, Tensor
+from service.protocol_v2.schemas import IMAGE, RequestInput, Tensor
 
 _LENGTH = struct.Struct("<I")  # before each element of BYTES
 _FP32 = struct.Struct("<f")

@@ -11,12 +11,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from service.delivery import Failed, attempt
+from service.batching.delivery import Failed, attempt
+from service.batching.out_of_memory import is_out_of_memory, release_memory
+from service.batching.queue import Batch, BatchLimits, Call, Request, Trigger
 from service.engine import Segmentation
 from service.errors import DeadlineExceededError, OutOfMemoryError
 from service.metrics import Metrics
-from service.out_of_memory import is_out_of_memory, release_memory
-from service.queue import Batch, BatchLimits, Call, Request, Trigger
 
 LOG = logging.getLogger(__name__)
 Piece = tuple[list[Request], Trigger]

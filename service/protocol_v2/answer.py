@@ -12,8 +12,8 @@ from pydantic_core import to_json
 from service.answer import Outcome
 from service.engine import ModelInfo
 from service.errors import FieldProblem, InvalidRequestError
-from service.inference_protocol import Inference
-from service.inference_schemas import (
+from service.protocol_v2.protocol import Inference
+from service.protocol_v2.schemas import (
     CLASS_NAMES,
     CONFIDENCE,
     HEADER,

@@ -11,14 +11,14 @@ from typing import Self
 
 from service.engine import Engine, device_names, load_engine
 from service.errors import ConflictError, DeadlineExceededError, NotFoundError, NotReadyError
-from service.follower import Follower
-from service.loaded import Lease, LoadedVersion
-from service.loader import Device, LoadEngine, LoaderThread, Loading, close
+from service.hot_loading.follower import Follower
+from service.hot_loading.loaded import Lease, LoadedVersion
+from service.hot_loading.loader import Device, LoadEngine, LoaderThread, Loading, close
+from service.hot_loading.registry import Cache, sources
+from service.hot_loading.served import Served
+from service.hot_loading.status import ModelStatus
 from service.metrics import Metrics
-from service.registry import Cache, sources
-from service.served import Served
 from service.settings import Settings
-from service.status import ModelStatus
 
 __all__ = ["Lease", "Models"]
 ADMIN_SECONDS = 300.0  # that an administrator's request waits; what it began goes on all the same

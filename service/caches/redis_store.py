@@ -12,11 +12,11 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
-from service.breaker import Breaker, State
+from service.caches.breaker import Breaker, State
+from service.caches.redis_link import RedisLink, TooLateError
+from service.caches.write_behind import Change, WriteBehind
 from service.errors import StoreUnavailableError
 from service.metrics import Metrics
-from service.redis_link import RedisLink, TooLateError
-from service.write_behind import Change, WriteBehind
 
 LOG = logging.getLogger(__name__)
 

@@ -7,12 +7,12 @@ assignment without a wait inside: a request meets the old version or the new one
 import logging
 from collections.abc import Callable
 
-from service.canary import Trial
 from service.engine import Engine
 from service.errors import NotFoundError, NotReadyError
-from service.loaded import Lease, LoadedVersion
+from service.hot_loading.canary import Trial
+from service.hot_loading.loaded import Lease, LoadedVersion
+from service.hot_loading.status import VersionStatus
 from service.metrics import Metrics
-from service.status import VersionStatus
 
 LOG = logging.getLogger(__name__)
 MOST_REMEMBERED = 50  # versions that served before

@@ -13,14 +13,14 @@ from functools import partial
 from typing import NoReturn, TypeVar
 
 from model.errors import CheckpointError
-from service.canary import Trial
 from service.errors import ConflictError, NotFoundError, StoreUnavailableError
-from service.loaded import LoadedVersion
-from service.loader import Loading, in_words, is_versions_fault, limited
+from service.hot_loading.canary import Trial
+from service.hot_loading.loaded import LoadedVersion
+from service.hot_loading.loader import Loading, in_words, is_versions_fault, limited
+from service.hot_loading.registry import Found, Policy, Source
+from service.hot_loading.served import Served
+from service.hot_loading.status import ModelStatus, Quarantined
 from service.metrics import Metrics
-from service.registry import Found, Policy, Source
-from service.served import Served
-from service.status import ModelStatus, Quarantined
 
 LOG = logging.getLogger(__name__)
 T = TypeVar("T")

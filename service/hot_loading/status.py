@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, Self
 
-from service.loaded import LoadedVersion
+from service.hot_loading.loaded import LoadedVersion
 
 Role = Literal["current", "canary", "draining"]
 

@@ -12,7 +12,7 @@ from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from service.breaker import Breaker, State
+from service.caches.breaker import Breaker, State
 
 LOG = logging.getLogger(__name__)
 T = TypeVar("T")

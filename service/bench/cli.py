@@ -1,0 +1,165 @@
+"""`ebseg bench service`: the service under load, as a table and, if asked for, one JSON object after it.
+
+Only light modules are imported here; the command imports the rest.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from model.bench_cli import positive, told
+from model.command import add_command
+
+FAILED, UNUSABLE = 1, 2
+SECONDS, ROUNDS = 10.0, 5
+EXAMPLES = """
+  ebseg bench service
+  ebseg bench service --seconds 30 --json
+  ebseg bench service --checkpoint registry/ebseg-base/1 --size 1024x768 --classes 150
+  ebseg bench service --rate 8
+  ebseg bench service --url http://127.0.0.1:8000 --checkpoint registry/ebseg-base/1
+  ebseg bench service --instant
+"""
+
+
+def add_benchmark(benches: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds `service` to the benchmarks."""
+    parser = add_command(
+        benches, "service", run, "the service under load over HTTP, against the bare engine", EXAMPLES
+    )
+    parser.description = (
+        "The service under load over HTTP, against the bare engine: latencies, pictures a second, and their\n"
+        "ratio to what the engine does alone in this process, measured in turn. With --instant an engine\n"
+        "that returns at once, against decoding and encoding alone, and against LitServe."
+    )
+    parser.add_argument(
+        "--connections", type=positive, default=16, metavar="N", help="open at a time (default: 16)"
+    )
+    parser.add_argument(
+        "--seconds",
+        type=_more_than_none,
+        default=SECONDS,
+        metavar="S",
+        help=f"of a round, for each that is measured (default: {SECONDS:g})",
+    )
+    parser.add_argument(
+        "--rounds",
+        type=positive,
+        default=ROUNDS,
+        metavar="N",
+        help=f"medians are of them (default: {ROUNDS})",
+    )
+    parser.add_argument(
+        "--rate",
+        type=_more_than_none,
+        metavar="R",
+        help="open loop: so many pictures a second arrive by themselves, at random, and wait for a "
+        "connection where none is free; their latency counts from then on (default: all connections busy)",
+    )
+    parser.add_argument(
+        "--size", type=_size, default=(640, 480), metavar="WxH", help="of the pictures (default: 640x480)"
+    )
+    parser.add_argument("--classes", type=positive, default=20, metavar="K", help="classes (default: 20)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
+        "--url", metavar="URL", help="a running service, http://HOST:PORT, instead of a new one"
+    )
+    what.add_argument(
+        "--instant",
+        action="store_true",
+        help="an engine that returns at once, indexed PNGs as answers; needs litserve",
+    )
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        metavar="DIR",
+        help="folder of the checkpoint (default: the EBSeg-tiny that comes with ebseg)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """`ebseg bench service`."""
+    from service.bench.process import ServerFailedError
+    from service.bench.service import bench_instant, bench_service
+    from service.bench.target import BenchError
+    from service.settings import SettingsError
+
+    if args.instant and args.checkpoint is not None:
+        return _complain("--instant has no checkpoint", UNUSABLE)
+    options: dict[str, Any] = {
+        name: getattr(args, name) for name in ("connections", "seconds", "rate", "rounds", "size", "classes")
+    }
+    try:
+        if args.instant:
+            found = bench_instant(**options, progress=told)
+        else:
+            found = bench_service(url=args.url, checkpoint=args.checkpoint, **options, progress=told)
+    except SettingsError as error:
+        return _complain(error, UNUSABLE)
+    except (BenchError, ServerFailedError) as error:
+        return _complain(error, FAILED)
+    _print_table(found)
+    if args.json:
+        print(json.dumps(found))
+    return 0
+
+
+def _print_table(found: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    instant = found["bench"] == "service-instant"
+    console = Console(file=sys.stdout, highlight=False)
+    title = "an engine that returns at once" if instant else f"{found['model']} on {found['device']}"
+    arrivals = "closed loop" if found["rate"] is None else f"open loop, {found['rate']:g} pictures/s"
+    table = Table(
+        title=f"{title}: {found['width']} x {found['height']}, {found['classes']} classes, "
+        f"{found['connections']} connections, {arrivals}"
+    )
+    table.add_column("")
+    for heading in ("pictures/s", "p50", "p95", "p99"):
+        table.add_column(heading, justify="right")
+    rows = [("service", found["pictures_per_second"], found["latency_seconds"])]
+    if instant:
+        rows.append(("LitServe", found["litserve_pictures_per_second"], found["litserve_latency_seconds"]))
+        limit = f"decoding and encoding alone, {found['cores']} {found['limit_pool']}"
+        rows.append((limit, found["limit_pictures_per_second"], {}))
+    else:
+        bare = f"bare engine, batches of {found['bare_batch_size']}"
+        rows.append((bare, found["bare_pictures_per_second"], {}))
+    for name, rate, latency in rows:
+        shown = [latency.get(percent) for percent in ("p50", "p95", "p99")]
+        table.add_row(name, f"{rate:.1f}", *("" if s is None else f"{1000 * s:.1f} ms" for s in shown))
+    console.print(table)
+    for text, key in (
+        ("service / bare engine", "ratio"),
+        ("service / limit", "ratio_to_limit"),
+        ("service / LitServe", "ratio_to_litserve"),
+    ):
+        if found.get(key) is not None:
+            console.print(f"{text}: {found[key]:.3f}")
+    if found["unsent"]:
+        console.print(f"{found['unsent']} requests found no free connection: the rate is more than it can do")
+
+
+def _complain(error: object, code: int) -> int:
+    print(f"ebseg: error: {' '.join(str(error).split())}", file=sys.stderr)
+    return code
+
+
+def _more_than_none(text: str) -> float:
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError("must be a number above 0")
+    return number
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, _, height = text.partition("x")
+    try:
+        return positive(width), positive(height)
+    except ValueError:
+        raise argparse.ArgumentTypeError("must be WIDTHxHEIGHT, such as 640x480") from None

@@ -126,7 +126,8 @@ def test_inputs_as_json_and_both_mixed() -> None:
 
 
 def test_several_at_once_with_a_vocabulary_each() -> None:
-    engine = FakeEngine(seconds=0.01)
+    gate = threading.Event()
+    engine = FakeEngine(gate=gate)
     wishes = [(["sky", "tree", "road", "sea"][:count], width) for count in (1, 2, 3, 4) for width in (5, 8)]
     with connected(engine, concurrency=len(wishes)) as (client, service):
         asked = [
@@ -135,7 +136,17 @@ def test_several_at_once_with_a_vocabulary_each() -> None:
             )
             for names, width in wishes
         ]
+
+        def open_when_all_wait() -> None:
+            end = time.monotonic() + WAIT
+            while service.devices[0].depth < len(wishes) - 1 and time.monotonic() < end:
+                time.sleep(0.002)
+            gate.set()
+
+        opener = threading.Thread(target=open_when_all_wait)
+        opener.start()
         results = [one.get_result(timeout=WAIT) for one in asked]
+        opener.join()
     for (names, width), result in zip(wishes, results, strict=True):
         assert result.get_response()["id"] == f"{len(names)} {width}"
         assert result.as_numpy("label_map").tolist() == expected(width, len(names)).tolist()

@@ -25,7 +25,7 @@ from model.packaged import packaged_checkpoint
 # What is asked for in each scene: classes that it shows, then some that it does not show.
 SCENES = {
     "village": (("house", "umbrella", "butterfly", "clouds", "hay", "sand"), ("car", "snow", "brick wall")),
-    "harbour": (("boat", "fish", "water", "starry sky", "forest"), ("sand", "tent", "butterfly")),
+    "harbour": (("boat", "fish", "water", "starry sky", "forest", "gravel"), ("sand", "tent", "butterfly")),
     "street": (
         ("car", "roof tiles", "brick wall", "cobblestones", "starry sky"),
         ("stone wall", "umbrella", "net"),

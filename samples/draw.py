@@ -9,7 +9,7 @@ from training.datasets.storybook.scene import draw
 
 SEED = 2026
 SCENES = {
-    "harbour": ("landscape", 21),
+    "harbour": ("landscape", 71),
     "village": ("landscape", 66),
     "street": ("street", 23),
     "room": ("room", 23),

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 import model.bench_cli
 import model.cli
+import service.bench.cli
 import service.cli
 import training.commands.bench
 from model.errors import ModelError
@@ -29,6 +30,7 @@ SERVICE_PACKAGES = frozenset(
         "pydantic",
         "pydantic_settings",
         "python_multipart",
+        "redis",
         "uvicorn",
     }
 )
@@ -66,7 +68,9 @@ def build_parser() -> argparse.ArgumentParser:
     service.cli.add_commands(commands)
     model.cli.add_commands(commands)
     training.commands.add_commands(commands)
-    training.commands.bench.add_benchmark(model.bench_cli.add_commands(commands))
+    benchmarks = model.bench_cli.add_commands(commands)
+    training.commands.bench.add_benchmark(benchmarks)
+    service.bench.cli.add_benchmark(benchmarks)
     return parser
 
 

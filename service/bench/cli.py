@@ -113,6 +113,8 @@ def _print_table(found: dict[str, Any]) -> None:
 
     instant = found["bench"] == "service-instant"
     console = Console(file=sys.stdout, highlight=False)
+    if not console.is_terminal:
+        console.width = 120  # a file or pipe has no edge
     title = "an engine that returns at once" if instant else f"{found['model']} on {found['device']}"
     arrivals = "closed loop" if found["rate"] is None else f"open loop, {found['rate']:g} pictures/s"
     table = Table(

@@ -4,7 +4,6 @@ As a script it serves such an engine with the service's defaults, until a signal
 """
 
 import argparse
-import functools
 import sys
 from collections.abc import Sequence
 
@@ -13,10 +12,9 @@ import torch
 from numpy.typing import NDArray
 
 from model.balance import Balance
+from service.bench.pictures import label_map
 from service.engine import Job, ModelInfo, Prepared, Segmentation
 
-REGIONS = 60  # of the label map; with them its PNG has the size of a street scene's
-WAVE = (7.0, 23.0)  # amplitude and wavelength of the regions' borders, pixels
 WIDTH = 4  # of a text embedding
 
 INFO = ModelInfo(
@@ -76,27 +74,6 @@ class InstantEngine:
 
     def close(self) -> None:
         """There is nothing to free."""
-
-
-@functools.lru_cache(maxsize=4)
-def label_map(size: tuple[int, int], classes: int) -> tuple[NDArray[np.uint16], NDArray[np.float32]]:
-    """Regions with wavy borders, and a confidence of one everywhere; both [H, W], nobody writes to them."""
-    rows, columns = size
-    amplitude, wavelength = WAVE
-    y, x = np.mgrid[:rows, :columns].astype(np.float32)
-    y, x = (
-        y + amplitude * np.sin(x / wavelength * 2 * np.pi),
-        x + amplitude * np.cos(y / wavelength * 2 * np.pi),
-    )
-    chance = np.random.default_rng(0)
-    nearest = np.full(size, np.inf, np.float32)
-    labels = np.ones(size, np.uint16)
-    for region in range(REGIONS):
-        centre_y, centre_x = chance.uniform(0, 1, 2) * size
-        distance = (y - centre_y) ** 2 + (x - centre_x) ** 2
-        labels[distance < nearest] = 1 + region % classes
-        np.minimum(nearest, distance, out=nearest)
-    return labels, np.ones(size, np.float32)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -14,9 +14,8 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-from service.bench.instant import label_map
+from service.bench.pictures import class_names, jpeg, label_map, pictures
 from service.bench.process import ROOT
-from service.bench.requests import class_names, jpeg, pictures
 from service.colors import class_colors
 from service.decode import decode
 from service.encode import Labels, label_png

@@ -14,7 +14,7 @@ import numpy as np
 from fastapi import Request, Response
 from numpy.typing import NDArray
 
-from service.bench.instant import label_map
+from service.bench.pictures import label_map
 from service.colors import class_colors
 from service.decode import decode, settle_warnings
 from service.encode import Labels, label_png
@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     # One worker: one engine on one device, as the service has it.
     api = InstantAPI(max_batch_size=BATCH, batch_timeout=BATCH_TIMEOUT)
-    server = litserve.LitServer(api, accelerator="cpu", workers_per_device=1)
+    server = litserve.LitServer(api, accelerator="cpu", workers_per_device=1, fast_queue=True)
     server.run(host="127.0.0.1", port=args.port, log_level="warning", generate_client_file=False)
     return 0
 

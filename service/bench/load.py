@@ -11,7 +11,7 @@ import random
 import selectors
 import sys
 import time
-from collections import Counter, deque
+from collections import deque
 from dataclasses import asdict, dataclass, field
 
 from service.bench.connection import BadAnswerError, Connection, LoadError
@@ -70,7 +70,7 @@ class Load:
     seconds: float = 0.0
     latencies: list[float] = field(default_factory=list)
     unsent: int = 0
-    errors: Counter[str] = field(default_factory=Counter)
+    errors: dict[str, int] = field(default_factory=dict)
     first_error: str = ""
     cpu_seconds: float = 0.0
 
@@ -190,7 +190,7 @@ class _Run:
             load.latencies.append(now - connection.intended)
 
     def _count(self, error: BadAnswerError) -> None:
-        self.load.errors[str(error)] += 1
+        self.load.errors[str(error)] = self.load.errors.get(str(error), 0) + 1
         self.load.first_error = self.load.first_error or error.detail or str(error)
 
     def _hang_up(self, connection: Connection) -> None:

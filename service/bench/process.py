@@ -26,7 +26,7 @@ class ServerFailedError(Exception):
 
 
 class ServerProcess:
-    """Runs `python -m MODULE ARGS --port PORT`; a context manager that leaves no process behind.
+    """Begins to run `python -m MODULE ARGS --port PORT`; a context manager that leaves no process behind.
 
     Args:
         module: what to run.
@@ -51,17 +51,26 @@ class ServerProcess:
         )
 
     def __enter__(self) -> Self:
-        try:
-            self._wait_until_ready()
-        except BaseException:
-            self.stop()
-            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.stop()
+
+    def wait(self) -> None:
+        """Waits until the server is ready.
+
+        Raises:
+            ServerFailedError: it stopped, or took too long.
+        """
+        end = time.monotonic() + START
+        while not self._is_ready():
+            if self._process.poll() is not None:
+                raise ServerFailedError(f"{self._module} stopped before it was ready: {self._last_words()}")
+            if time.monotonic() > end:
+                raise ServerFailedError(f"{self._module} was not ready in {START:g} s: {self._last_words()}")
+            time.sleep(0.05)
 
     def pause(self) -> None:
         """Takes the processor away from the server: some poll while they have nothing to do."""
@@ -84,15 +93,6 @@ class ServerProcess:
     def _signal(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):  # it has ended by itself
             os.killpg(self._process.pid, number)
-
-    def _wait_until_ready(self) -> None:
-        end = time.monotonic() + START
-        while not self._is_ready():
-            if self._process.poll() is not None:
-                raise ServerFailedError(f"{self._module} stopped before it was ready: {self._last_words()}")
-            if time.monotonic() > end:
-                raise ServerFailedError(f"{self._module} was not ready in {START:g} s: {self._last_words()}")
-            time.sleep(0.05)
 
     def _is_ready(self) -> bool:
         connection = http.client.HTTPConnection(self.host, self.port, timeout=5)

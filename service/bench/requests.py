@@ -1,54 +1,9 @@
-"""The pictures and requests of the load."""
+"""Whole HTTP requests, made before the load begins."""
 
-import io
 import json
 from collections.abc import Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
-
-from model.bench import picture_array
-from model.vocabulary import Vocabulary
-from service.bench.connection import STAMP
-
-PICTURES = 4  # different ones, sent in turn
-QUALITY = 90  # of the JPEGs
-GRAIN = (
-    6.0  # standard deviation of the noise, of 255; with it 640 x 480 pixels make some 90 kB, as a photo does
-)
 _BOUNDARY = b"ebseg-bench"
-_COMMENT = b"\xff\xfe" + (2 + len(STAMP)).to_bytes(2, "big") + STAMP  # a JPEG comment
-
-
-def pictures(width: int, height: int, count: int = PICTURES) -> list[NDArray[np.uint8]]:
-    """Waves with the grain of a photo; RGB, uint8 [H, W, 3] each."""
-    smooth = picture_array(height, width).astype(np.float32)
-    chance = np.random.default_rng(0)
-    return [
-        np.clip(
-            np.roll(smooth, 100 * index, (0, 1)) + chance.normal(0, GRAIN, (height, width, 1)), 0, 255
-        ).astype(np.uint8)
-        for index in range(count)
-    ]
-
-
-def jpeg(picture: NDArray[np.uint8]) -> bytes:
-    """A JPEG whose comment is `STAMP`: with a number in its place no two requests have the same bytes.
-
-    A service that knows pictures again must run its model on each of them.
-    """
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "JPEG", quality=QUALITY)
-    data = buffer.getvalue()
-    after_jfif = 4 + int.from_bytes(data[4:6], "big")
-    return data[:after_jfif] + _COMMENT + data[after_jfif:]
-
-
-def class_names(count: int) -> list[str]:
-    """So many class names."""
-    names = Vocabulary.builtin("ade20k-847").names
-    return (names + [f"thing number {index}" for index in range(count - len(names))])[:count]
 
 
 def segment_request(host: str, path: str, picture: bytes, names: Sequence[str], accept: str) -> bytes:

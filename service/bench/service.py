@@ -10,6 +10,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,9 @@ from model.bench import machine
 from model.packaged import packaged_checkpoint
 from model.vocabulary import Vocabulary
 from service.bench.limit import LimitPool
+from service.bench.pictures import class_names, jpeg, pictures
 from service.bench.process import ServerProcess
-from service.bench.requests import class_names, jpeg, pictures, segment_request
+from service.bench.requests import segment_request
 from service.bench.target import WAIT, BenchError, Target, address, batches
 from service.deadline import Deadline
 from service.engine import Engine, Job, device_names, load_engine
@@ -72,15 +74,18 @@ def bench_service(
     folder = (packaged_checkpoint() if checkpoint is None else checkpoint).resolve()
     names, sent = class_names(classes), pictures(*size)
     settings = load_settings({"checkpoint": str(folder)})
-    progress("loading the bare engine")
-    engine = _engine(folder, settings)
-    bare = _Bare(engine, sent, names)
     with ExitStack() as stack:
         server = None
         if url is None:
             progress("starting the service")
             args = ["serve", "--checkpoint", str(folder), "--host", "127.0.0.1"]
             server = stack.enter_context(ServerProcess("ebseg", *args, ready="/readyz"))
+        progress("loading the bare engine")
+        engine = _engine(folder, settings)
+        bare = _Bare(engine, sent, names)
+        stack.callback(bare.close)
+        if server:
+            server.wait()
         host, port = (server.host, server.port) if server else address(str(url))
         requests = [segment_request(host, PATH, jpeg(one), names, "application/json") for one in sent]
         target = Target(
@@ -161,12 +166,14 @@ def bench_instant(
     )
     with ExitStack() as stack:
         progress("starting the service, LitServe and the pools of the limit")
+        service = stack.enter_context(ServerProcess("service.bench.instant", ready="/readyz"))
+        litserve = stack.enter_context(ServerProcess("service.bench.litserve_server", ready=LITSERVE_READY))
+        pools = {
+            "processes": stack.enter_context(LimitPool(cores, 1, size, classes)),
+            "threads": stack.enter_context(LimitPool(1, cores, size, classes)),
+        }
         servers: list[tuple[ServerProcess, Target]] = []
-        for name, module, ready, path in (
-            ("service", "service.bench.instant", "/readyz", PATH),
-            ("LitServe", "service.bench.litserve_server", LITSERVE_READY, LITSERVE_PATH),
-        ):
-            server = stack.enter_context(ServerProcess(module, ready=ready))
+        for name, server, path in (("service", service, PATH), ("LitServe", litserve, LITSERVE_PATH)):
             target = Target(
                 name=name,
                 host=server.host,
@@ -176,14 +183,11 @@ def bench_instant(
                 connections=connections,
                 rate=rate,
             )
+            server.wait()
             answer = target.answer()
             target.load(min(seconds, 2.0))
             server.pause()  # while others are measured
             servers.append((server, target))
-        pools = {
-            "processes": stack.enter_context(LimitPool(cores, 1, size, classes)),
-            "threads": stack.enter_context(LimitPool(1, cores, size, classes)),
-        }
         limits: dict[str, list[float]] = {name: [] for name in pools}
         for pool in pools.values():
             pool.rate(0.1)
@@ -221,9 +225,12 @@ def bench_instant(
 
 
 class _Bare:
-    """The engine without a service."""
+    """The engine without a service, on a thread of its own as there: OpenMP waits in another way on the first
+    thread that used it.
+    """
 
     def __init__(self, engine: Engine, sent: Sequence[NDArray[np.uint8]], names: Sequence[str]):
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="bare")
         self.engine = engine
         self.pictures = itertools.cycle(sent)
         vocabulary = Vocabulary.of(names)
@@ -242,6 +249,13 @@ class _Bare:
 
     def rate(self, batch: int, seconds: float) -> float:
         """Pictures a second over at least so long and one batch."""
+        return self._thread.submit(self._rate, batch, seconds).result()
+
+    def close(self) -> None:
+        """Ends the thread."""
+        self._thread.shutdown()
+
+    def _rate(self, batch: int, seconds: float) -> float:
         count, began = 0, time.perf_counter()
         while not count or time.perf_counter() < began + seconds:
             prepared = [self.engine.prepare(next(self.pictures)) for _ in range(batch)]

@@ -75,8 +75,7 @@ class Target:
         )
         if done.returncode:
             raise BenchError(f"the load on {self.name} failed: {done.stderr.strip()[-500:]}")
-        values = json.loads(done.stdout)
-        return Load(**values | {"errors": Counter(values["errors"])})
+        return Load(**json.loads(done.stdout))
 
     def measure(self, seconds: float) -> None:
         """One round."""
@@ -115,7 +114,10 @@ class Target:
     @property
     def errors(self) -> Counter[str]:
         """What went wrong, over all rounds."""
-        return sum((load.errors for load in self.loads), Counter())
+        total = Counter[str]()
+        for load in self.loads:
+            total.update(load.errors)
+        return total
 
     def report(self) -> dict[str, Any]:
         """What came of the rounds, as JSON values."""

@@ -6,6 +6,7 @@ thread. JSON is parsed there too, unless it is so short that handing it over wou
 
 import base64
 import binascii
+import functools
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ MOST_FIELDS = 2048  # form fields; `classes` may come once a class
 MOST_FILES = 2
 SMALL_FORM = 1 << 18  # bytes; such a form is taken apart on the event loop, if it is regular
 SHORT_TEXT = 1 << 12  # bytes; so much of it, beside the picture, is checked there, too
+DOCUMENTS_KEPT = 256
 REPEATED = ("classes", "outputs", "templates")
 Document = TypeVar("Document", bound=BaseModel)
 PLAIN = ("vocabulary", "threshold", "mean", "output_size", "model", "version", "timeout_ms")
@@ -135,6 +137,11 @@ def _spec(form: FormData) -> SegmentRequest:
     if fields:
         raise InvalidRequestError([FieldProblem(name, "give it inside the part request") for name in fields])
     body = document.file.read() if isinstance(document, UploadFile) else document.encode()
+    return _known(body) if len(body) <= SHORT_TEXT else validated(SegmentRequest, body)
+
+
+@functools.lru_cache(maxsize=DOCUMENTS_KEPT)  # callers send the same document with every picture
+def _known(body: bytes) -> SegmentRequest:
     return validated(SegmentRequest, body)
 
 

@@ -1,10 +1,10 @@
 """One segmentation from bytes to answer: decode, text, queue, predict, classify, encode."""
 
 import asyncio
+import functools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
@@ -15,7 +15,6 @@ from model.vocabulary import Vocabulary
 from service.answer import Answer, Caches, Outcome, encode_answer
 from service.batching.admission import Ticket
 from service.caches.prediction_cache import CachedPrediction
-from service.class_lists.vocabularies import class_names
 from service.deadline import Deadline
 from service.decode import decode
 from service.encode import WEBP_LONGEST, resized
@@ -49,8 +48,8 @@ async def segment(service: Service, intake: Intake, ticket: Ticket, form: Form, 
     outputs = chosen_outputs(intake.spec, form)
     wish = Wish(
         outputs=outputs,
-        check=partial(check_outputs, outputs),
-        encode=partial(encode_answer, form=form),
+        check=functools.partial(check_outputs, outputs),
+        encode=functools.partial(encode_answer, form=form),
     )
     return await fulfil(service, intake, ticket, wish, request_id)
 
@@ -237,19 +236,10 @@ async def chosen_vocabulary(service: Service, spec: SegmentRequest) -> tuple[Voc
     entries = spec.classes or []
     check_length("classes", len(entries), service.settings.max_classes)
     if len(entries) > MANY_CLASSES:
-        vocabulary = await service.in_pool(given_vocabulary, spec)
+        vocabulary = await service.in_pool(lambda: spec.listed)
     else:
-        vocabulary = given_vocabulary(spec)
+        vocabulary = spec.listed
     return vocabulary, [entry.color for entry in entries]
-
-
-def given_vocabulary(spec: SegmentRequest) -> Vocabulary:
-    """The vocabulary of a request that lists its classes.
-
-    Raises:
-        VocabularyError: one of them cannot be used.
-    """
-    return Vocabulary(classes=class_names(spec.classes or []), templates=spec.templates)
 
 
 def check_length(field: str, classes: int, most: int) -> None:

@@ -4,13 +4,14 @@ A multipart request carries the same document in its part `request`; with `appli
 is one more field. Unknown fields are errors.
 """
 
+from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, model_validator
 
 from model.errors import ModelError
 from model.templates import SETS, resolve
-from model.vocabulary import MAX_CLASSES
+from model.vocabulary import MAX_CLASSES, ClassName, Vocabulary
 
 Output = Literal["rle", "png", "overlay", "polygons", "npy", "scores"]
 LONGEST_SIDE = 16_384  # pixels; the number of pixels has its own limit among the settings
@@ -40,6 +41,15 @@ class ClassEntry(Strict):
         description="of the class in pictures",
         examples=["#2e8b57"],
     )
+
+
+    def for_model(self) -> ClassName:
+        """The same for the model; synonyms come on top of the name, which alone would do."""
+        return ClassName(
+            name=self.name,
+            synonyms=(self.name, *self.synonyms) if self.synonyms else (),
+            trained=self.trained,
+        )
 
 
 class WeightShares(Strict):
@@ -171,6 +181,18 @@ class SegmentRequest(Strict):
         if (self.classes is None) == (self.vocabulary is None):
             raise ValueError("give either classes or vocabulary")
         return self
+
+
+    @cached_property
+    def listed(self) -> Vocabulary:
+        """The vocabulary of `classes`, once they were looked at.
+
+        Raises:
+            VocabularyError: one of them cannot be used.
+        """
+        return Vocabulary(
+            classes=tuple(entry.for_model() for entry in self.classes or []), templates=self.templates
+        )
 
 
 class JsonSegmentRequest(SegmentRequest):

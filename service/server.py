@@ -3,6 +3,7 @@
 import logging
 import signal
 import socket
+import sys
 from types import FrameType
 
 import uvicorn
@@ -12,6 +13,7 @@ from service.runtime import Service
 from service.settings import Settings, SettingsError
 
 LOG = logging.getLogger(__name__)
+SWITCH_S = 0.0005  # the event loop should not wait Python's 5 ms for the interpreter at each of its turns
 _BACKLOG = 2048  # connections that wait to be accepted
 
 
@@ -56,6 +58,7 @@ def run_server(app: FastAPI, settings: Settings) -> None:
         SettingsError: the address cannot be listened on.
         Exception: what `Service.failure` holds, if the model could not be loaded.
     """
+    sys.setswitchinterval(SWITCH_S)
     server = build_server(app, settings)
     service: Service = app.state.service
     with listen(settings.host, settings.port) as listener:

@@ -87,8 +87,8 @@ class Batcher:
     async def call(self, work: Callable[[], T]) -> T:
         """Runs other work on the device's thread: before the next batch, in order of arrival.
 
-        After each call a batch that waits has its turn. Cancelling the caller takes the work out if it
-        has not begun.
+        Where batches wait, too, they take turns, with half of the time for each. Cancelling the caller takes
+        the work out if it has not begun.
 
         Raises:
             NotReadyError: the device was stopped.

@@ -151,6 +151,9 @@ class Queue:
         self._buckets: dict[Bucket, list[Request]] = {}
         self._round_called = False
         self._round_cached = 0
+        self._round_began = 0.0
+        self._batch_began: float | None = None  # while it runs
+        self._batch_s = 0.0  # that the last one took
 
     def add(self, waiting: Request | Call[Any]) -> None:
         """Puts one where it belongs."""
@@ -177,9 +180,15 @@ class Queue:
                 del self._buckets[waiting.bucket]
 
     def next(self, now: float) -> Call[Any] | Batch | None:
-        """Whose turn it is at `now`; None if nobody's yet. Takes them out."""
+        """Whose turn it is at `now`; None if nobody's yet. Takes them out.
+
+        Calls go first, one at least and together for as long as the batch before took: a device that is busy
+        with both gives half of its time to each.
+        """
+        if self._batch_began is not None:
+            self._batch_s, self._batch_began, self._round_began = now - self._batch_began, None, now
         for _ in range(2):
-            if self._calls and not self._round_called:
+            if self._calls and (not self._round_called or now - self._round_began < self._batch_s):
                 self._round_called = True
                 return self._calls.popleft()
             while self._cached and self._round_cached < self._most_cached:
@@ -188,9 +197,10 @@ class Queue:
                     self._round_cached += 1
                     return Batch([request], "cached")
             # The round is over; without a batch that is ready, the next one begins at once.
-            self._round_called, self._round_cached = False, 0
+            self._round_called, self._round_cached, self._round_began = False, 0, now
             batch = self._batch(now)
             if batch is not None:
+                self._batch_began = now
                 return batch
         return None
 

@@ -5,6 +5,7 @@ overlap share work; L1 also keeps the assembled vocabularies. Everything runs on
 """
 
 import asyncio
+import functools
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -24,6 +25,7 @@ from service.metrics import Metrics
 CACHE = "text"  # label of metrics
 PREFIX = b"ebseg:text:v1:"  # of keys in Redis; the class's key follows in hexadecimal
 STOP_S = 1.0  # cancelled work ends at once unless `run` holds on to it
+KEYS_KEPT = 256  # of vocabularies
 ENTRY_BYTES = 512  # what Python and the tensor or array object take beside an entry's numbers, about
 
 Source = Literal["l1", "l2", "embedded", "joined"]
@@ -155,8 +157,7 @@ class TextCache:
             Exception: whatever `run` or `embed` raised, to all that waited; it is not remembered.
         """
         began = time.perf_counter()
-        keys = Keys(engine.text_digest, vocabulary.templates)
-        whole = b"v" + keys.of(vocabulary.names)
+        keys, whole = _keys(engine.text_digest, vocabulary.templates, tuple(vocabulary.names))
         width = self._widths.get(engine.text_digest)
         tensor = self._recent.get(whole)
         if isinstance(tensor, Tensor) and width in (None, tensor.shape[1]):
@@ -310,6 +311,13 @@ class TextCache:
     def _count(self, tier: str, result: str, classes: int) -> None:
         if classes:
             self._metrics.cache_ops.labels(CACHE, tier, result).inc(classes)
+
+
+@functools.lru_cache(maxsize=KEYS_KEPT)
+def _keys(text_digest: str, templates: tuple[str, ...], names: tuple[str, ...]) -> tuple[Keys, bytes]:
+    """What makes the classes' keys, and the vocabulary's own key."""
+    keys = Keys(text_digest, templates)
+    return keys, b"v" + keys.of(names)
 
 
 def _redis_key(key: bytes) -> bytes:

@@ -52,18 +52,6 @@ class StoredVocabulary:
         return Vocabulary(classes=self.classes, templates=templates)
 
 
-def class_names(entries: Sequence[ClassEntry]) -> tuple[ClassName, ...]:
-    """A caller's classes for the model: synonyms come on top of the name, which alone would do."""
-    return tuple(
-        ClassName(
-            name=entry.name,
-            synonyms=(entry.name, *entry.synonyms) if entry.synonyms else (),
-            trained=entry.trained,
-        )
-        for entry in entries
-    )
-
-
 @functools.cache
 def builtin(name: str) -> StoredVocabulary:
     """A benchmark's class list, with the official words.
@@ -85,11 +73,11 @@ def checked(name: str, entries: tuple[ClassEntry, ...], max_classes: int | None 
     if max_classes is not None and len(entries) > max_classes:
         message = f"{len(entries)} classes are too many; at most {max_classes} are taken"
         raise InvalidRequestError([FieldProblem("classes", message)])
-    names = Vocabulary.of(class_names(entries)).names
+    names = Vocabulary.of(_for_model(entries)).names
     stripped = tuple(
         entry.model_copy(update={"name": name}) for entry, name in zip(entries, names, strict=True)
     )
-    return StoredVocabulary(name=name, entries=stripped, classes=class_names(stripped), builtin=False)
+    return StoredVocabulary(name=name, entries=stripped, classes=_for_model(stripped), builtin=False)
 
 
 def encoded(value: StoredVocabulary) -> bytes:
@@ -111,3 +99,7 @@ def decoded(name: str, raw: bytes) -> StoredVocabulary | None:
 
 def _canonical(document: dict[str, Any]) -> bytes:
     return json.dumps(document, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _for_model(entries: Sequence[ClassEntry]) -> tuple[ClassName, ...]:
+    return tuple(entry.for_model() for entry in entries)

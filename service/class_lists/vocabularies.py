@@ -20,7 +20,6 @@ from service.class_lists.stored_vocabulary import (
     StoredVocabulary,
     builtin,
     checked,
-    class_names,
     decoded,
     encoded,
 )
@@ -36,7 +35,7 @@ from service.metrics import Metrics
 from service.schemas import ClassEntry
 from service.vocabulary_schemas import VocabularySummary
 
-__all__ = ["StoredVocabulary", "Vocabularies", "class_names"]
+__all__ = ["StoredVocabulary", "Vocabularies"]
 
 LOG = logging.getLogger(__name__)
 NAME = r"^[a-z0-9][a-z0-9._-]{0,99}$"

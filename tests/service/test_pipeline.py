@@ -12,7 +12,7 @@ from service.deadline import Deadline
 from service.engine import Segmentation
 from service.errors import DeadlineExceededError, InvalidRequestError
 from service.intake import Intake
-from service.pipeline import check_length, check_outputs, given_vocabulary, output_size, to_balance
+from service.pipeline import check_length, check_outputs, output_size, to_balance
 from service.schemas import BalanceSpec, ClassEntry, LongSide, SegmentRequest
 from tests.service.fakes import INFO
 
@@ -60,7 +60,7 @@ def test_a_mean_alone_takes_that_means_weights() -> None:
 
 def test_vocabularies_take_the_requests_templates_and_synonyms() -> None:
     classes = [ClassEntry(name="tree", synonyms=["bush"], trained=True), ClassEntry(name="sky")]
-    vocabulary = given_vocabulary(SegmentRequest(classes=classes, templates=("{}",)))
+    vocabulary = SegmentRequest(classes=classes, templates=("{}",)).listed
     assert vocabulary.names == ["tree", "sky"]
     assert [item.synonyms for item in vocabulary.classes] == [("tree", "bush"), ()]
     assert [item.trained for item in vocabulary.classes] == [True, None]

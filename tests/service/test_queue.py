@@ -182,6 +182,22 @@ def test_a_round_is_a_call_then_cached_ones_then_a_batch(loop: asyncio.AbstractE
     ]
 
 
+def test_calls_get_as_much_time_as_the_batch_before_took(loop: asyncio.AbstractEventLoop) -> None:
+    queue = line(loop, size=1)
+    for numbered in range(3):
+        queue.add(0, numbered)
+    assert queue.next(0) == ("full", [0])
+    for name in "abcd":
+        queue.call(name)
+    assert [queue.next(at) for at in (1.0, 1.4, 1.9)] == ["a", "b", "c"]  # the batch took a second
+    assert queue.next(2.1) == ("full", [1])
+    assert queue.next(2.2) == "d"
+    assert queue.next(2.21) == ("full", [2])
+    for name in "ef":
+        queue.call(name)
+    assert [queue.next(3.0), queue.next(3.1), queue.next(9.0)] == ["e", "f", None]
+
+
 def test_calls_and_cached_ones_alternate_without_batches(loop: asyncio.AbstractEventLoop) -> None:
     queue = line(loop, size=1)
     for numbered in range(3):

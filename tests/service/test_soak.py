@@ -1,8 +1,16 @@
 """The soak of `python -m tests.e2e.soak` in short: a real server and Redis, every answer compared."""
 
+import io
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from model.packaged import packaged_checkpoint
+from tests.e2e.soak.judge import Alone, Asked, Judge
 from tests.e2e.soak.run import Plan, run
+from tests.e2e.soak.versions import first_number
+from tests.e2e.soak.workload import Workload
 
 CLIENTS = 16
 WITH_FAULTS = {
@@ -30,12 +38,38 @@ def checked(report: dict[str, Any]) -> dict[str, Any]:
     return report
 
 
+def npy(labels: NDArray[np.uint16]) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, labels)
+    return buffer.getvalue()
+
+
+def test_the_judge_tells_wrong_answers_from_right_ones() -> None:
+    workload, first = Workload(["sky", "grass", "house", "tree", "car", "tent", *map(str, range(20))], 0), 1
+    alone = Alone(packaged_checkpoint(), workload)
+    right = alone.label_map(2, workload.vocabularies[1]).labels
+    wrong = right.copy()
+    wrong[7, 9] = right[7, 9] % 2 + 1
+    judge = Judge(workload)
+    for _ in range(3):
+        assert judge.keep(Asked(first, 2, 1, "npy"), npy(right), "id") is None
+    assert judge.verdict({first: packaged_checkpoint()}).complaints == []
+    judge.keep(Asked(first, 2, 1, "npy"), npy(wrong), "id")
+    judge.keep(Asked(first, 2, 4, "npy"), npy(right), "id")  # another request's answer
+    judge.keep(Asked(9, 2, 1, "npy"), npy(right), "id")  # a version that must not answer
+    verdict = judge.verdict({first: packaged_checkpoint()})
+    assert (verdict.answers, verdict.distinct, len(verdict.complaints)) == (5, 3, 3)
+    assert verdict.wrong_pixels > 1
+    assert "1 of 90000 labels are wrong" in verdict.complaints[0]
+    assert "version 9 answered, and must not" in verdict.complaints[2]
+
+
 def test_every_answer_under_load_is_the_one_that_the_picture_gets_alone() -> None:
     report = checked(run(Plan(seconds=4, clients=CLIENTS, check_memory=False)))
     assert report["cache_ops"]["text/l1/embedded"] > 50  # unseen classes kept coming
     assert report["cache_ops"]["prediction/l1/hit"] > 0
     assert report["mean_batch"] > 1
-    assert list(report["answers_by_version"]) == ["1"]
+    assert list(report["answers_by_version"]) == [str(first_number())]
 
 
 def test_no_wrong_answer_whatever_happens_to_redis_registry_clients_and_pictures() -> None:
@@ -45,4 +79,5 @@ def test_no_wrong_answer_whatever_happens_to_redis_registry_clients_and_pictures
         assert sign in faults[fault], fault
     assert set(report["poison_statuses"]) <= {"400", "413", "415"}
     assert report["cancelled"] > 0
-    assert list(report["answers_by_version"]) == ["1", "2", "7"]
+    first = first_number()
+    assert list(report["answers_by_version"]) == [str(first), str(first + 1), str(first + 6)]

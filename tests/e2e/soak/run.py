@@ -1,0 +1,164 @@
+"""One run: a real Redis, a real server, the load, maybe faults; then the verdict as one document."""
+
+import asyncio
+import statistics
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from model import checkpoint
+from model.packaged import packaged_checkpoint
+from tests.e2e.soak import versions
+from tests.e2e.soak.chaos import Chaos, Staged
+from tests.e2e.soak.load import Load, Options
+from tests.e2e.soak.server import Server, serving
+from tests.e2e.soak.workload import Workload
+from tests.service.redis_server import RedisServer, redis_server
+
+MEMORY_GROWTH = 0.10  # from the middle to the end
+# Small caches, so that they are full long before the middle, and the memory's growth is a leak's.
+PREDICTION_CACHE_BYTES = 32 << 20
+# With faults around, some thirty classes: the others are asked of Redis again and again.
+CHAOS_TEXT_CACHE_BYTES = 48 << 10
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """What to run.
+
+    Attributes:
+        seconds: of load, at least; with chaos until the last fault is over.
+        clients: at the same time.
+        chaos: whether there are faults.
+        registry_poll_s: of the service; None is its default.
+        check_memory: whether growth is a violation; a short run says nothing of it.
+        seed: of all choices.
+    """
+
+    seconds: float
+    clients: int
+    chaos: bool = False
+    registry_poll_s: float | None = None
+    check_memory: bool = True
+    seed: int = 0
+
+
+def run(plan: Plan) -> dict[str, Any]:
+    """Runs a plan, and compares all answers; the document has `violations`, empty if all is well."""
+    known = checkpoint.load(packaged_checkpoint()).ebseg.training_classes.classes
+    workload = Workload([item.name for item in known], plan.seed)
+    with tempfile.TemporaryDirectory(prefix="ebseg-soak-") as name:
+        folder = Path(name)
+        registry = versions.registry_with_first(folder / "registry")
+        staged = Staged.make(folder) if plan.chaos else None
+        with redis_server() as redis, _served(plan, registry, redis) as server:
+            load = Load(server, workload, _options(plan))
+            chaos = None if staged is None else Chaos(server, redis, registry, load, staged, plan.seed)
+            asyncio.run(_drive(plan, load, chaos))
+            report = _figures(load, server)
+            exit_code = server.stop()
+            report["log"] = _log(server, load, quarantines=chaos is not None)
+        first = versions.first_number()
+        good = {first: registry / versions.NAME / str(first)} if chaos is None else chaos.good
+        report |= _judged(load, good)
+        if chaos is not None:
+            report["faults"] = chaos.events
+        elif plan.check_memory and report["memory"]["end_to_middle"] > 1 + MEMORY_GROWTH:
+            load.tally.complain(f"memory grew: {report['memory']}")
+        if exit_code != 0:
+            load.tally.complain(f"the server left with {exit_code}")
+    return {"plan": asdict(plan), **report, "violations": load.tally.violations}
+
+
+@contextmanager
+def _served(plan: Plan, registry: Path, redis: RedisServer) -> Iterator[Server]:
+    options = ["--registry", str(registry), "--model", versions.NAME, "--redis-url", redis.url]
+    options += ["--prediction-cache-bytes", str(PREDICTION_CACHE_BYTES)]
+    if plan.chaos:
+        options += ["--text-cache-bytes", str(CHAOS_TEXT_CACHE_BYTES)]
+    if plan.registry_poll_s is not None:
+        options += ["--registry-poll-s", str(plan.registry_poll_s)]
+    with serving(*options) as server:
+        yield server
+
+
+def _options(plan: Plan) -> Options:
+    if plan.chaos:
+        return Options(clients=plan.clients, renew_s=0.5, cancelling=0.05, poisoned=0.05, seed=plan.seed)
+    return Options(clients=plan.clients, renew_s=1.0, seed=plan.seed)
+
+
+async def _drive(plan: Plan, load: Load, chaos: Chaos | None) -> None:
+    await load.warm_up()
+    await load.start()
+    began = time.monotonic()
+    try:
+        if chaos is not None:
+            await chaos.run()
+        await asyncio.sleep(max(0.0, began + plan.seconds - time.monotonic()))
+    finally:
+        await load.stop()
+
+
+def _figures(load: Load, server: Server) -> dict[str, Any]:
+    tally, metrics = load.tally, server.metrics()
+    good = tally.statuses[200]
+    if not good:
+        tally.complain("nothing was answered")
+    latencies = sorted(tally.latencies) or [0.0]
+    quantiles = statistics.quantiles(latencies, n=100) if len(latencies) > 1 else latencies * 99
+    batches = metrics.value("batch_size_count")
+    return {
+        "seconds": round(load.seconds, 1),
+        "requests": good,
+        "pictures_per_s": round(good / load.seconds, 2),
+        "statuses": _plain(tally.statuses),
+        "poison_statuses": _plain(tally.poison),
+        "cancelled": tally.cancelled,
+        "server_cpu_s": round(load.cpu_seconds, 1),
+        "latency_s": {f"p{q}": round(quantiles[q - 1], 3) for q in (50, 95, 99)},
+        "mean_batch": round(metrics.value("batch_size_sum") / batches, 2) if batches else None,
+        "memory": load.rss(),
+        "event_loop_lag_s": round(metrics.value("event_loop_lag_seconds"), 4),
+        "batches": metrics.by_label("batches_total", "trigger"),
+        "cache_ops": metrics.by_label("cache_ops_total", "cache", "tier", "result"),
+        "model_loads": metrics.by_label("model_loads_total", "result"),
+        "rejected": metrics.by_label("rejected_total", "reason"),
+        "codes": metrics.by_label("requests_total", "code", route="/v1/segment"),
+    }
+
+
+def _judged(load: Load, good: dict[int, Path]) -> dict[str, Any]:
+    verdict = load.judge.verdict(good)
+    for complaint in verdict.complaints:
+        load.tally.complain(complaint)
+    return {
+        "compared": verdict.answers,
+        "distinct_answers": verdict.distinct,
+        "answers_by_version": _plain(verdict.by_version),
+        "pixels": verdict.pixels,
+        "differing_pixels": verdict.differing_pixels,
+        "wrong_pixels": verdict.wrong_pixels,
+        "largest_confidence_error": verdict.largest_confidence_error,
+    }
+
+
+def _log(server: Server, load: Load, *, quarantines: bool) -> dict[str, int]:
+    """Lines by level; errors are violations, but those that tell of a refused version."""
+    lines = server.log()
+    for line in lines:
+        refused = quarantines and line["message"] == "version refused"
+        if line["level"] in ("error", "critical") and not refused:
+            load.tally.complain(f"the log has an error: {str(line)[:500]}")
+    if "Traceback" in server.log_text() and not quarantines:
+        load.tally.complain("the log has a traceback")
+    return _plain(Counter(line["level"] for line in lines))
+
+
+def _plain(counts: "Counter[Any]") -> dict[str, int]:
+    return {str(key): counts[key] for key in sorted(counts)}

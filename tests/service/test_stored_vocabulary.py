@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from model.errors import VocabularyError
 from model.vocabulary import ClassName, Vocabulary
-from service.class_lists.stored_vocabulary import StoredVocabulary, checked, class_names, decoded, encoded
+from service.class_lists.stored_vocabulary import StoredVocabulary, checked, decoded, encoded
 from service.schemas import ClassEntry
 
 ENTRIES = (
@@ -26,7 +26,7 @@ def test_classes_for_the_model_are_those_of_a_request() -> None:
         ClassName(name="tree", synonyms=("tree", "bush", "shrub"), trained=True),
         ClassName(name="Straße"),
     )
-    assert class_names(stored.entries) == stored.classes
+    assert tuple(entry.for_model() for entry in stored.entries) == stored.classes
     assert stored.entries[0].name == "sky"
     vocabulary = stored.vocabulary(("a {}", "{}"))
     assert vocabulary == Vocabulary(classes=stored.classes, templates=("a {}", "{}"))

@@ -6,7 +6,7 @@ from model.errors import VocabularyError
 from model.vocabulary import TrainingClasses, Vocabulary
 from service.class_lists import vocabularies as module
 from service.class_lists import vocabulary_store
-from service.class_lists.stored_vocabulary import checked, class_names, encoded
+from service.class_lists.stored_vocabulary import checked, encoded
 from service.class_lists.vocabularies import Vocabularies
 from service.errors import ConflictError, InvalidRequestError, NotFoundError
 from service.metrics import Metrics
@@ -134,7 +134,7 @@ async def test_copies_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(NotFoundError):
             await vocabularies.get(f"none-{number}")
     assert len(vocabularies._copies) == 3
-    assert (await vocabularies.get("0")).classes == class_names(ONE)
+    assert (await vocabularies.get("0")).classes == tuple(entry.for_model() for entry in ONE)
     monkeypatch.setattr(module, "COPY_BYTES", 2 * len(encoded(checked("0", ONE))))
     for number in range(5):
         await vocabularies.get(str(number))

@@ -8,7 +8,8 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Match, Route
+from starlette.types import Scope
 
 from service import openapi
 from service.auth import Keys
@@ -16,7 +17,7 @@ from service.decode import settle_warnings
 from service.engine import Engine, load_engine
 from service.hot_loading.loader import LoadEngine
 from service.middleware import BodyLimits, Requests, answer_error
-from service.routes import health, inference_protocol, models, segment, vocabularies
+from service.routes import health, inference_protocol, models, page, segment, vocabularies
 from service.runtime import Service
 from service.settings import Settings
 
@@ -54,7 +55,9 @@ def create_app(settings: Settings, *engines: Engine, load: LoadEngine = load_eng
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     app.state.service = service
-    routers = [routes.router for routes in (segment, vocabularies, models, inference_protocol, health)]
+    routers = [routes.router for routes in (segment, vocabularies, models, inference_protocol, health, page)]
+    # a route of FastAPI's looks for dependencies, bodies and models at every request; this one has none
+    app.router.routes.append(DirectRoute("/v1/segment", segment.segment, methods=["POST"]))
     for router in routers:
         app.include_router(router)
     openapi.install(app, keys_required=bool(settings.api_keys))
@@ -77,6 +80,15 @@ def create_app(settings: Settings, *engines: Engine, load: LoadEngine = load_eng
     app.add_middleware(BodyLimits, max_bytes=settings.max_bytes, seconds=settings.body_timeout_s)
     settle_warnings()
     return app
+
+
+class DirectRoute(Route):
+    """A route of Starlette's that tells the middleware, as FastAPI's do, which one was found."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Whether it answers a request, and what is added to the request's scope."""
+        match, found = super().matches(scope)
+        return match, {**found, "route": self}
 
 
 def _version() -> str:

@@ -44,7 +44,7 @@ serve: setup ## run the service on PORT with CHECKPOINT
 test: setup tools ## run all tests
 	$(BIN)/pytest
 
-tools: ## install what tests need beside Python, where it is missing: redis-server
+tools: ## install what tests need beside Python, where it is missing: Redis, Chromium and so on
 	tests/install_tools.sh
 
 check: setup ## lint, formatting, types, directions of imports

@@ -1,7 +1,8 @@
 """The `ebseg` command: the packages' own commands under one name.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage or unusable input, 130 interrupted, 141 nobody reads the
-output any more. What goes wrong is told in one line on standard error.
+Exit codes: 0 done; 1 failed, or done for some pictures only, or refused by a gate; 2 wrong usage or unusable
+input; 130 interrupted; 141 nobody reads the output any more. What goes wrong is told in one line on standard
+error.
 """
 
 import argparse
@@ -15,8 +16,10 @@ import model.bench_cli
 import model.cli
 import service.bench.cli
 import service.cli
+import service.commands.completion
 import training.commands.bench
 from model.errors import ModelError
+from training.errors import RefusedError
 
 DONE, FAILED, UNUSABLE, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 130, 141
 
@@ -25,6 +28,7 @@ SERVICE_PACKAGES = frozenset(
     {
         "cv2",
         "fastapi",
+        "httpx",
         "prometheus_client",
         "pycocotools",
         "pydantic",
@@ -60,7 +64,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = _Parser(
         prog="ebseg",
         description="Open-vocabulary semantic segmentation: a picture and class names in, a mask out.",
-        epilog="Run `ebseg COMMAND --help` for the options of a command, with examples.",
+        epilog="Run `ebseg COMMAND --help` for the options of a command, with examples. Exit codes: 0 done, "
+        "1 failed, 2 wrong usage or unusable input, 130 interrupted, 141 nobody reads the output.",
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     parser.add_argument("--debug", action="store_true", help="print the traceback of an error as well")
@@ -71,6 +76,7 @@ def build_parser() -> argparse.ArgumentParser:
     benchmarks = model.bench_cli.add_commands(commands)
     training.commands.bench.add_benchmark(benchmarks)
     service.bench.cli.add_benchmark(benchmarks)
+    service.commands.completion.add(commands)
     return parser
 
 
@@ -89,7 +95,12 @@ def main(argv: list[str] | None = None) -> int:
 def _run(argv: list[str] | None) -> int:
     debug = False
     try:
-        args = build_parser().parse_args(argv)
+        parser = build_parser()
+        if "_ARGCOMPLETE" in os.environ:  # a shell asks what could come next, see `ebseg completion`
+            import argcomplete
+
+            argcomplete.autocomplete(parser)
+        args = parser.parse_args(argv)
         debug = args.debug
         code: int = args.run(args)
         return code
@@ -109,6 +120,8 @@ def _outcome(error: BaseException) -> tuple[int, str]:
     match error:
         case KeyboardInterrupt():
             return INTERRUPTED, "interrupted"
+        case RefusedError():
+            return FAILED, str(error)
         case ModelError():
             return UNUSABLE, str(error)
         case ModuleNotFoundError() if error.name in SERVICE_PACKAGES | TRAINING_PACKAGES:

@@ -2,6 +2,7 @@
 
 import argparse
 import base64
+import io
 import json
 import signal
 import subprocess
@@ -14,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from PIL import Image
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-from sheet import Entry, contact_sheet
 
 from model.errors import CheckpointError
 from model.packaged import packaged_checkpoint
+from service.sheet import Entry, contact_sheet
 
 # What is asked for in each scene: classes that it shows, then some that it does not show.
 SCENES = {
@@ -251,7 +253,8 @@ def write(scene: Scene, answer: dict[str, Any], folder: Path) -> Entry:
         (entry["name"] + ("" if entry["trained"] else " (new)"), entry["color"], entry["fraction"])
         for entry in answer["classes"]
     ]
-    return Entry(name, scene.picture.read_bytes(), overlay, classes)
+    with Image.open(scene.picture) as picture, Image.open(io.BytesIO(overlay)) as painted:
+        return Entry.of(name, picture, painted, classes)
 
 
 if __name__ == "__main__":

@@ -42,7 +42,6 @@ class ClassEntry(Strict):
         examples=["#2e8b57"],
     )
 
-
     def for_model(self) -> ClassName:
         """The same for the model; synonyms come on top of the name, which alone would do."""
         return ClassName(
@@ -181,7 +180,6 @@ class SegmentRequest(Strict):
         if (self.classes is None) == (self.vocabulary is None):
             raise ValueError("give either classes or vocabulary")
         return self
-
 
     @cached_property
     def listed(self) -> Vocabulary:

@@ -128,6 +128,14 @@ class Settings(BaseSettings):
         return init_settings, env_settings
 
 
+class ClientSettings(BaseSettings):
+    """What commands that talk to a running service take from the environment."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, env_ignore_empty=True)
+
+    api_key: SecretStr | None = Field(default=None, description="key that is sent with every request")
+
+
 class _FileSource(PydanticBaseSettingsSource):
     """The values of a TOML file, already read."""
 

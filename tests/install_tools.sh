@@ -1,8 +1,8 @@
 #!/bin/sh
-# Installs what the tests run beside Python packages, where it is missing: a Redis server.
+# Installs what the tests run beside Python packages, where it is missing.
 set -eu
 
-install() { # program, package
+install() { # program, Debian's package, Homebrew's package
     command -v "$1" >/dev/null && return
     echo "installing $2 for the tests"
     if command -v apt-get >/dev/null; then
@@ -11,7 +11,7 @@ install() { # program, package
         DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y -qq --no-install-recommends "$2" >/dev/null ||
             { $as_root apt-get update -qq && $as_root apt-get install -y -qq --no-install-recommends "$2" >/dev/null; }
     elif command -v brew >/dev/null; then
-        brew install --quiet redis
+        brew install --quiet "${3:-$2}"
     fi
     command -v "$1" >/dev/null || {
         echo "the tests need $1; install it with your system's packages, then go on" >&2
@@ -19,4 +19,5 @@ install() { # program, package
     }
 }
 
-install redis-server redis-server
+install redis-server redis-server redis
+install chromium chromium

@@ -7,5 +7,9 @@ class TrainingError(ModelError):
     """A run cannot start or go on."""
 
 
+class RefusedError(TrainingError):
+    """A checkpoint that can be published, but is not good enough."""
+
+
 class DatasetError(TrainingError):
     """A data set is not what its layout says; the message names the files."""

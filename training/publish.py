@@ -18,7 +18,7 @@ from model.checkpoint import LoadedCheckpoint, check_golden, load, save
 from model.files import Progress, silent, write_text
 from model.manifest import MANIFEST, METRICS, Manifest, json_object
 from model.versions import Versions
-from training.errors import TrainingError
+from training.errors import RefusedError, TrainingError
 from training.gate import MARGIN, Score, finite, judge
 from training.gate import METRICS as GATED
 from training.stores import Claim, Store, TakenError, next_number, open_store
@@ -108,7 +108,8 @@ def publish(
         storage_options: of the URL's file system, see `Versions`.
 
     Raises:
-        TrainingError: the run has no checkpoint, or the gate stays shut; the message tells every score.
+        TrainingError: the run has no checkpoint.
+        RefusedError: the gate stays shut; the message tells every score.
         CheckpointError: the checkpoint is damaged, computes something else when loaded again, or the registry
             does not answer.
         OSError: the disk did not take it.
@@ -186,7 +187,7 @@ def _pass_gate(source: Run, manifest: Manifest, versions: Versions, gate: Gate) 
     if manifest.untrained:
         objections.insert(0, "the checkpoint is untrained: its masks mean nothing")
     if objections and not gate.force:
-        raise TrainingError(
+        raise RefusedError(
             f"{source.checkpoint} is not published: {'; '.join(objections)}. --force publishes it all the "
             "same, and the manifest will say so"
         )

@@ -49,6 +49,24 @@ NOT_RUN = {
     'curl -X POST -H "X-API-Key: $EBSEG_ADMIN_KEY" http://127.0.0.1:8000/v1/models/ebseg-tiny:rollback': (
         "needs two versions; tests/service/test_models_api.py rolls back over HTTP"
     ),
+    'ebseg segment samples --classes "house, boat, car, lamp" --out masks --overlay overlays '
+    "--sheet sheet.png": ("tests/e2e/test_cli.py runs it"),
+    'ebseg segment samples --classes "house, boat, car, lamp" --out masks '
+    "--url http://127.0.0.1:8000 --parallel 4": ("tests/e2e/test_cli.py runs it"),
+    "ebseg segment samples --vocabulary voc-20 --url http://127.0.0.1:8000 --json": (
+        "tests/e2e/test_cli.py runs it"
+    ),
+    "ebseg models list --url http://127.0.0.1:8000": "tests/e2e/test_cli.py runs it",
+    "ebseg models show ebseg-tiny --url http://127.0.0.1:8000": "tests/e2e/test_cli.py runs it",
+    'ebseg vocabularies put harbour --classes "boat, water, quay" --url http://127.0.0.1:8000': (
+        "tests/e2e/test_cli.py runs it"
+    ),
+    "ebseg vocabularies show harbour --url http://127.0.0.1:8000": "tests/e2e/test_cli.py runs it",
+    "ebseg vocabularies delete harbour --url http://127.0.0.1:8000": "tests/e2e/test_cli.py runs it",
+    'EBSEG_API_KEY="$EBSEG_ADMIN_KEY" ebseg models rollback ebseg-tiny': (
+        "needs two versions; tests/service/test_models_api.py rolls back over HTTP"
+    ),
+    "source <(ebseg completion bash)": "tests/e2e/test_cli.py runs it",
     "ebseg storybook data/storybook": "takes minutes; a smaller one is made before these tests",
     "ebseg storybook data/held-out --train 0 --val 200 --seed 101": "as above",
     "ebseg storybook data/short --train 2000 --val 100 --seed 5": "as above",

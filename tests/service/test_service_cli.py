@@ -1,6 +1,5 @@
 """`ebseg serve` and `ebseg segment`, in this process."""
 
-import argparse
 import json
 from pathlib import Path
 
@@ -14,22 +13,14 @@ from model.errors import CheckpointError, VocabularyError
 from model.packaged import packaged_checkpoint
 from model.segmenter import Segmenter
 from model.vocabulary import Vocabulary
-from service import cli
 from service.answer import UNTRAINED
 from service.options import OPTIONS
 from service.server import listen
+from tests.service.commands import run
 from tests.service.fakes import encoded
 
 pytestmark = pytest.mark.usefixtures("own_logging")
 PICTURE = np.random.default_rng(3).integers(0, 255, (6, 8, 3), np.uint8).repeat(10, 0).repeat(10, 1)
-
-
-def run(*words: object) -> int:
-    parser = argparse.ArgumentParser(prog="ebseg")
-    cli.add_commands(parser.add_subparsers(required=True))
-    args = parser.parse_args([str(word) for word in words])
-    code: int = args.run(args)
-    return code
 
 
 @pytest.fixture

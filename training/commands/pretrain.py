@@ -4,6 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
+from model.cli import JSON_HELP
 from model.command import add_command
 
 EXAMPLES = """
@@ -13,10 +14,11 @@ EXAMPLES = """
 """
 CLIP_EXAMPLES = """
   ebseg pretrain clip out/clip.safetensors
-  ebseg pretrain clip out/clip.safetensors --steps 3000 --scenes 60000 --seed 1
+  ebseg pretrain clip out/clip.safetensors --steps 3000 --scenes 60000 --seed 1 --json
 """
 SAM_EXAMPLES = """
   ebseg pretrain sam out/sam.safetensors --data data/storybook
+  ebseg pretrain sam out/sam.safetensors --data data/storybook --steps 100 --json
 """
 CEILING_EXAMPLES = """
   ebseg pretrain ceiling registry/encoders-tiny/1
@@ -36,6 +38,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     clip.add_argument("--scenes", type=int, default=28_000, metavar="N", help="to draw (default: 28000)")
     clip.add_argument("--steps", type=int, default=18_000, metavar="N", help="to take (default: 18000)")
     clip.add_argument("--seed", type=int, default=0, help="of scenes and weights (default: 0)")
+    clip.add_argument("--json", action="store_true", help=JSON_HELP)
 
     sam = add_command(
         parts, "sam", run_sam, "train a tiny SAM encoder on masks without classes", SAM_EXAMPLES
@@ -47,6 +50,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     sam.add_argument("--split", default="train", help="split of it (default: train)")
     sam.add_argument("--steps", type=int, default=900, metavar="N", help="of 8 pictures (default: 900)")
     sam.add_argument("--seed", type=int, default=0, help="of weights and order (default: 0)")
+    sam.add_argument("--json", action="store_true", help=JSON_HELP)
 
     top = add_command(
         parts,
@@ -60,7 +64,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     )
     top.add_argument("--scenes", type=int, default=300, metavar="N", help="to draw (default: 300)")
     top.add_argument("--seed", type=int, default=1, help="of the scenes (default: 1)")
-    top.add_argument("--json", action="store_true", help="print one JSON object")
+    top.add_argument("--json", action="store_true", help=JSON_HELP)
 
 
 def run_clip(args: argparse.Namespace) -> int:
@@ -73,7 +77,8 @@ def run_clip(args: argparse.Namespace) -> int:
     folder = args.out.with_suffix(".scenes")
     scenes = pool(folder, seed=args.seed, count=args.scenes, side=CLIP_SIDE, shares=CLIP_SHARES)
     pretrain_clip(VARIANTS[VARIANT], scenes, ClipPretraining(steps=args.steps, seed=args.seed), args.out)
-    print(args.out)
+    found = {"out": str(args.out), "steps": args.steps, "scenes": args.scenes}
+    print(json.dumps(found) if args.json else args.out)
     return 0
 
 
@@ -93,7 +98,10 @@ def run_sam(args: argparse.Namespace) -> int:
     assert isinstance(ebseg.backbone, SamEncoder)  # the variant says so
     iou = pretrain_sam(ebseg.backbone, data, SamPretraining(steps=args.steps, seed=args.seed))
     encoders.save_sam(ebseg, args.out)
-    print(f"{args.out}: regions around given points, mean IoU {iou:.3f}")
+    if args.json:
+        print(json.dumps({"out": str(args.out), "steps": args.steps, "mean_iou": float(iou)}))
+    else:
+        print(f"{args.out}: regions around given points, mean IoU {iou:.3f}")
     return 0
 
 

@@ -1,6 +1,7 @@
 """`ebseg storybook`: draws the data set that every machine can make."""
 
 import argparse
+import json
 from pathlib import Path
 
 from model.command import add_command
@@ -8,6 +9,7 @@ from model.command import add_command
 EXAMPLES = """
   ebseg storybook data/storybook
   ebseg storybook data/held-out --train 0 --val 300 --seed 77
+  ebseg storybook data/few --train 60 --val 6 --jobs 2 --json
 """
 
 
@@ -23,6 +25,9 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     parser.add_argument("--val", type=int, default=300, metavar="N", help="held-out scenes (default: 300)")
     parser.add_argument("--seed", type=int, default=0, help="same seed, same files (default: 0)")
     parser.add_argument("--jobs", type=int, metavar="N", help="drawing processes (default: one a processor)")
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object and nothing else on standard output"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -30,5 +35,10 @@ def run(args: argparse.Namespace) -> int:
     from training.datasets.storybook.generate import generate
 
     generate(args.folder, train=args.train, held_out=args.val, seed=args.seed, jobs=args.jobs)
-    print(f"{args.folder}: {args.train} training scenes, {args.val} held-out scenes")
+    if args.json:
+        print(
+            json.dumps({"folder": str(args.folder), "train": args.train, "val": args.val, "seed": args.seed})
+        )
+    else:
+        print(f"{args.folder}: {args.train} training scenes, {args.val} held-out scenes")
     return 0

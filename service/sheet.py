@@ -1,15 +1,16 @@
-"""The demo's contact sheet: each picture beside its overlay, and below them what the colours mean."""
+"""A contact sheet: each picture beside its overlay, and below them what the colours mean."""
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont
 
 TILE = 400  # pixels, width of a picture on the sheet
+TALLEST = 2 * TILE  # pixels; a picture that would be taller is shrunk to it
 GAP = 12
 BETWEEN = 32  # two cells of a row
 COLUMNS = 2  # pictures a row, each with its overlay
+CELL = 2 * TILE + GAP // 2
 FONT_SIZE = 17
 LINE = 26
 CHIP = 15
@@ -19,16 +20,33 @@ LEAST_SHARE = 0.005  # of the picture; what shows less is not named
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A picture with its overlay, both encoded, and name, colour ("#rrggbb") and share of its classes."""
+    """A picture with its overlay, both of the sheet's size, and what the colours mean.
+
+    Attributes:
+        title: above them.
+        picture, overlay: `TILE` pixels wide.
+        classes: name, colour ("#rrggbb") and share of each.
+    """
 
     title: str
-    picture: bytes
-    overlay: bytes
+    picture: Image.Image
+    overlay: Image.Image
     classes: Sequence[tuple[str, str, float]]
+
+    @classmethod
+    def of(
+        cls,
+        title: str,
+        picture: Image.Image,
+        overlay: Image.Image,
+        classes: Sequence[tuple[str, str, float]],
+    ) -> "Entry":
+        """An entry of pictures of any size; keeps small copies only."""
+        return cls(title, _tile(picture), _tile(overlay), classes)
 
 
 def contact_sheet(entries: Sequence[Entry]) -> Image.Image:
-    """One picture of all entries, two a row."""
+    """One picture of all entries, at least one, two a row."""
     cells = [_cell(entry) for entry in entries]
     rows = [cells[at : at + COLUMNS] for at in range(0, len(cells), COLUMNS)]
     heights = [max(cell.height for cell in row) for row in rows]
@@ -46,15 +64,14 @@ def contact_sheet(entries: Sequence[Entry]) -> Image.Image:
 
 def _cell(entry: Entry) -> Image.Image:
     """Picture and overlay side by side; title and legend above and below."""
-    tiles = [_tile(entry.picture), _tile(entry.overlay)]
-    width = 2 * TILE + GAP // 2
+    tiles = [entry.picture, entry.overlay]
     found = [(name, colour) for name, colour, share in entry.classes if share >= LEAST_SHARE]
     missing = [name for name, _, share in entry.classes if share < LEAST_SHARE]
-    lines = _wrapped([*found, *((text, None) for text in _not_found(missing))], width)
+    lines = _wrapped([*found, *((text, None) for text in _not_found(missing))], CELL)
     above = LINE + 4
-    cell = Image.new("RGB", (width, above + tiles[0].height + GAP // 2 + LINE * len(lines)), PAPER)
+    cell = Image.new("RGB", (CELL, above + tiles[0].height + GAP // 2 + LINE * len(lines)), PAPER)
     draw = ImageDraw.Draw(cell)
-    draw.text((0, 0), entry.title, fill=INK, font=_font())
+    draw.text((0, 0), _fitted(entry.title), fill=INK, font=_font())
     for number, tile in enumerate(tiles):
         cell.paste(tile, (number * (TILE + GAP // 2), above))
     for row, line in enumerate(lines):
@@ -68,16 +85,30 @@ def _cell(entry: Entry) -> Image.Image:
     return cell
 
 
+def _fitted(title: str) -> str:
+    """The title, or as much of its end as fits into a line."""
+    if _font().getlength(title) <= CELL:
+        return title
+    kept = title
+    while kept and _font().getlength(f"...{kept}") > CELL:
+        kept = kept[1:]
+    return f"...{kept}"
+
+
 def _not_found(names: Sequence[str]) -> list[str]:
     """The names with the words and commas of a sentence, apart so that lines can be broken between them."""
     commas = [f"{name}," for name in names[:-1]] + list(names[-1:])
     return [f"not found: {commas[0]}", *commas[1:]] if commas else []
 
 
-def _tile(encoded: bytes) -> Image.Image:
-    with Image.open(io.BytesIO(encoded)) as opened:
-        height = max(1, round(opened.height * TILE / opened.width))
-        return opened.convert("RGB").resize((TILE, height), Image.Resampling.LANCZOS)
+def _tile(image: Image.Image) -> Image.Image:
+    height = max(1, round(image.height * TILE / image.width))
+    if height <= TALLEST:
+        return image.convert("RGB").resize((TILE, height), Image.Resampling.LANCZOS)
+    width = max(1, round(image.width * TALLEST / image.height))
+    tile = Image.new("RGB", (TILE, TALLEST), PAPER)
+    tile.paste(image.convert("RGB").resize((width, TALLEST), Image.Resampling.LANCZOS))
+    return tile
 
 
 def _wrapped(items: Sequence[tuple[str, str | None]], width: int) -> list[list[tuple[int, str, str | None]]]:

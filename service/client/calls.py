@@ -1,0 +1,113 @@
+"""What each method of the clients sends and makes of the answer."""
+
+import json
+from collections.abc import Callable
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import httpx
+
+from service.client import results
+from service.client.errors import InputError
+from service.client.exchange import Call, json_of
+from service.client.requests import Classes, SegmentOptions, class_documents, request_document
+from service.client.results import Health, read
+
+T = TypeVar("T")
+MOST_TIMEOUT_MS = 120_000  # the longest that the service takes by default, see its max_timeout_ms
+
+
+def segment(picture: bytes, classes: Classes | None, options: SegmentOptions) -> Call[results.Segmentation]:
+    """`POST /v1/segment`; the time that is left goes along, so that the service does not work in vain."""
+    document = request_document(classes, options)
+
+    def body(left: float) -> dict[str, Any]:
+        timed = document | {"timeout_ms": max(1, min(MOST_TIMEOUT_MS, int(1000 * left)))}
+        return {"files": {"image": ("picture", picture)}, "data": {"request": json.dumps(timed)}}
+
+    return Call(method="POST", path="/v1/segment", body=body, parse=_parser(results.segmentation))
+
+
+def vocabularies() -> Call[list[results.VocabularySummary]]:
+    """`GET /v1/vocabularies`."""
+    return Call(method="GET", path="/v1/vocabularies", parse=_parser(results.vocabulary_summaries))
+
+
+def vocabulary(name: str) -> Call[results.Vocabulary]:
+    """`GET /v1/vocabularies/{name}`."""
+    return Call(
+        method="GET", path=_path("vocabularies", name, "vocabulary"), parse=_parser(results.vocabulary)
+    )
+
+
+def put_vocabulary(name: str, classes: Classes) -> Call[results.Vocabulary]:
+    """`PUT /v1/vocabularies/{name}`."""
+    document = {"classes": class_documents(classes)}
+    return Call(
+        method="PUT",
+        path=_path("vocabularies", name, "vocabulary"),
+        body=lambda left: {"json": document},
+        parse=_parser(results.vocabulary),
+    )
+
+
+def delete_vocabulary(name: str) -> Call[None]:
+    """`DELETE /v1/vocabularies/{name}`; not sent again by itself, when a second one would find nothing."""
+    return Call(
+        method="DELETE",
+        path=_path("vocabularies", name, "vocabulary"),
+        parse=lambda response: None,
+        idempotent=False,
+    )
+
+
+def models() -> Call[list[results.ModelDetails]]:
+    """`GET /v1/models`."""
+    return Call(method="GET", path="/v1/models", parse=_parser(results.model_list))
+
+
+def model(name: str) -> Call[results.ModelDetails]:
+    """`GET /v1/models/{name}`."""
+    return Call(method="GET", path=_path("models", name, "model"), parse=_parser(results.model_details))
+
+
+def pin(name: str, version: int) -> Call[results.ModelChange]:
+    """`POST /v1/models/{name}:pin`."""
+    return Call(
+        method="POST",
+        path=f"{_path('models', name, 'model')}:pin",
+        body=lambda left: {"json": {"version": version}},
+        parse=_parser(results.model_change),
+    )
+
+
+def change(name: str, verb: str) -> Call[results.ModelChange]:
+    """`POST /v1/models/{name}:unpin`, `:rollback` or `:reload`; two roll-backs are not as good as one."""
+    return Call(
+        method="POST",
+        path=f"{_path('models', name, 'model')}:{verb}",
+        parse=_parser(results.model_change),
+        idempotent=verb != "rollback",
+    )
+
+
+def health() -> Call[Health]:
+    """`GET /readyz`, whose 503 is an answer as well."""
+
+    def parse(response: httpx.Response) -> Health:
+        document = json_of(response)
+        if response.is_success:
+            return read(lambda d: Health(True, None, dict(d["models"]), dict(d["checks"])), document)
+        return read(lambda d: Health(False, str(d["detail"]), {}, {}), document)
+
+    return Call(method="GET", path="/readyz", parse=parse, expected=frozenset({503}), retried=False)
+
+
+def _parser(parse: Callable[[Any], T]) -> Callable[[httpx.Response], T]:
+    return lambda response: read(parse, json_of(response))
+
+
+def _path(kind: str, name: str, what: str) -> str:
+    if not name:
+        raise InputError(f"the name of a {what} is missing")
+    return f"/v1/{kind}/{quote(name, safe='')}"

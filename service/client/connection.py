@@ -1,0 +1,89 @@
+"""What both clients are made with, and how they name things."""
+
+import ssl
+import time
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+import httpx
+
+from service.client.errors import AnswerError, InputError
+
+TIMEOUT = 60.0  # seconds for a call
+CONNECTIONS = 16  # open at a time, and kept for the next calls
+MOST_BYTES = 1 << 30  # of an answer; scores of many classes are the largest
+
+
+def options(url: str, api_key: str | None, connections: int, verify: bool | ssl.SSLContext) -> dict[str, Any]:
+    """httpx's arguments for a client.
+
+    Raises:
+        InputError: the address or the key cannot be used.
+    """
+    parts = httpx.URL(url) if isinstance(url, str) and "://" in url else None
+    if parts is None or parts.scheme not in ("http", "https") or not parts.host:
+        raise InputError(f"the address of a service is http://HOST:PORT or https://HOST, got {url!r}")
+    headers = {"User-Agent": "ebseg-client", "Accept": "application/json"}
+    if api_key is not None:
+        if not api_key or not api_key.isascii() or not api_key.isprintable() or api_key != api_key.strip():
+            raise InputError("the API key is empty or holds characters that no header can")
+        headers["Authorization"] = f"Bearer {api_key}"
+    if connections < 1:
+        raise InputError(f"at least one connection is needed, got {connections}")
+    return {
+        "base_url": url,
+        "headers": headers,
+        "limits": httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
+        "verify": verify,
+    }
+
+
+def checked_timeout(seconds: float) -> float:
+    """The time of a call.
+
+    Raises:
+        InputError: it is none.
+    """
+    if not 0 < seconds < float("inf"):
+        raise InputError(f"a timeout is a number of seconds above 0, got {seconds!r}")
+    return float(seconds)
+
+
+def new_request_id() -> str:
+    """Names a call in its errors and in the service's log."""
+    return uuid.uuid4().hex
+
+
+class Body:
+    """An answer's body as it arrives, within bounds of time and size."""
+
+    def __init__(self, until: float):
+        self._until = until
+        self._parts: list[bytes] = []
+        self._bytes = 0
+
+    def add(self, part: bytes) -> None:
+        """Takes a part.
+
+        Raises:
+            httpx.ReadTimeout: the time is over, though each part came quickly.
+            AnswerError: it is too large.
+        """
+        self._parts.append(part)
+        self._bytes += len(part)
+        if self._bytes > MOST_BYTES:
+            raise AnswerError(f"an answer of more than {MOST_BYTES} bytes")
+        if time.monotonic() > self._until:
+            raise httpx.ReadTimeout("the answer came too slowly")
+
+    def response(self, streamed: httpx.Response) -> httpx.Response:
+        """The whole answer; its content is decoded already."""
+        headers: Mapping[str, str] = {
+            name: value
+            for name, value in streamed.headers.items()
+            if name.lower() not in ("content-encoding", "content-length", "transfer-encoding")
+        }
+        return httpx.Response(
+            streamed.status_code, headers=headers, content=b"".join(self._parts), request=streamed.request
+        )

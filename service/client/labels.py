@@ -1,0 +1,137 @@
+"""Label maps and masks from what an answer holds; a reader of COCO's compressed run lengths."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from service.client.errors import AnswerError, InputError
+
+
+@dataclass(frozen=True)
+class Maps:
+    """The label map of an answer, in the forms that it came in; read when asked for.
+
+    Attributes:
+        height, width: pixels.
+        rles: counts of each class, by label from 1; None if not asked for.
+        png, npy: files; None if not asked for.
+    """
+
+    height: int
+    width: int
+    rles: tuple[str, ...] | None = None
+    png: bytes | None = None
+    npy: bytes | None = None
+
+    @cached_property
+    def labels(self) -> NDArray[np.uint16]:
+        """uint16 [H, W], 0 for "other", k for the k-th class.
+
+        Raises:
+            InputError: the request asked for none of the outputs that hold it.
+            AnswerError: what came is damaged.
+        """
+        if self.npy is not None:
+            labels = read_npy(self.npy).astype(np.uint16, copy=False)
+        elif self.png is not None:
+            labels = _read_png(self.png)
+        elif self.rles is not None:
+            labels = labels_of(self.rles, self.height, self.width)
+        else:
+            raise InputError("the answer holds no label map: ask for rle, png or npy in outputs")
+        if labels.shape != (self.height, self.width):
+            raise AnswerError(f"a label map of {labels.shape}, expected {(self.height, self.width)}")
+        labels.setflags(write=False)  # it is kept, and given to everybody who asks
+        return labels
+
+    def mask(self, label: int) -> NDArray[np.bool_]:
+        """Pixels of a label, bool [H, W]; errors as of `labels`."""
+        if self.rles is None or "labels" in self.__dict__:
+            return np.asarray(self.labels == label)
+        starts, ends = _borders(self.rles[label - 1], self.height * self.width)
+        steps = np.zeros(self.height * self.width + 1, np.int8)
+        np.add.at(steps, starts, 1)
+        np.add.at(steps, ends, -1)
+        flat = np.cumsum(steps[:-1], dtype=np.int8).astype(np.bool_)
+        return np.ascontiguousarray(flat.reshape(self.width, self.height).T)
+
+
+def labels_of(rles: Sequence[str], height: int, width: int) -> NDArray[np.uint16]:
+    """The label map uint16 [H, W] whose classes, from label 1, have these run lengths.
+
+    Raises:
+        AnswerError: they do not fit the picture.
+    """
+    steps = np.zeros(height * width + 1, np.int32)  # how the label changes from pixel to pixel
+    for label, counts in enumerate(rles, 1):
+        starts, ends = _borders(counts, height * width)
+        np.add.at(steps, starts, label)
+        np.add.at(steps, ends, -label)
+    flat = np.cumsum(steps[:-1], dtype=np.int32).astype(np.uint16)
+    return np.ascontiguousarray(flat.reshape(width, height).T)  # COCO counts down the columns
+
+
+def run_lengths(counts: str) -> list[int]:
+    """Lengths of runs, outside and inside the mask in turn, of COCO's compressed text.
+
+    Each number is written in groups of five bits, lowest first, in characters from "0" on whose sixth
+    bit says that more follow; the last one's fifth bit is the sign. From the fourth number on it is the
+    difference to the number two before.
+
+    Raises:
+        AnswerError: the text ends within a number, or holds other characters.
+    """
+    runs: list[int] = []
+    number = shift = 0
+    for character in counts:
+        bits = ord(character) - 48
+        if not 0 <= bits < 64:
+            raise AnswerError(f"run lengths with the character {character!r}")
+        number |= (bits & 31) << shift
+        shift += 5
+        if bits & 32:
+            continue
+        if bits & 16:
+            number -= 1 << shift
+        runs.append(number + (runs[-2] if len(runs) > 2 else 0))
+        number = shift = 0
+    if shift:
+        raise AnswerError("run lengths that end within a number")
+    return runs
+
+
+def read_npy(data: bytes) -> NDArray[Any]:
+    """The array of an .npy file.
+
+    Raises:
+        AnswerError: it is none.
+    """
+    try:
+        array: NDArray[Any] = np.load(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise AnswerError(f"an array that cannot be read: {error}") from None
+    return array
+
+
+def _borders(counts: str, pixels: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where runs inside the mask begin and end."""
+    runs = np.array(run_lengths(counts), np.int64)
+    if (runs < 0).any() or runs.sum() != pixels:
+        raise AnswerError(f"run lengths of {runs.sum()} pixels, expected {pixels}")
+    ends = np.cumsum(runs)
+    inside = ends[1::2]
+    return ends[0::2][: len(inside)], inside
+
+
+def _read_png(data: bytes) -> NDArray[np.uint16]:
+    try:
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+            return np.asarray(image).astype(np.uint16)
+    except (OSError, ValueError, SyntaxError) as error:
+        raise AnswerError(f"a label map that cannot be read: {error}") from None

@@ -1,0 +1,178 @@
+"""What is sent: a picture in any form that Python has, and the request's document."""
+
+import io
+import os
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from service.client.errors import InputError
+
+Output = Literal["rle", "png", "overlay", "polygons", "npy", "scores"]
+Picture = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any]
+"""A file's path, a file's content, or the pixels: uint8 [H, W], [H, W, 3] RGB or [H, W, 4] RGBA."""
+
+_SHAPES = "uint8 [H, W], [H, W, 3] or [H, W, 4]"
+_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16"})  # that PNG takes as they are
+
+
+@dataclass(frozen=True, slots=True)
+class ClassSpec:
+    """A class to look for.
+
+    Attributes:
+        name: what the model looks for.
+        synonyms: further words for it; with the name they decide whether it counts as trained.
+        trained: says so instead of the words.
+        color: "#rrggbb" in pictures; chosen by the service if left out.
+    """
+
+    name: str
+    synonyms: Sequence[str] = ()
+    trained: bool | None = None
+    color: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """Shares of the three embeddings; they add up to 1."""
+
+    supervised: float
+    mask_attention: float
+    frozen: float
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """How trained and new classes are balanced: a mean, and the weights of both kinds or of none."""
+
+    mean: Literal["geometric", "arithmetic"]
+    trained: Shares | None = None
+    new: Shares | None = None
+
+
+Classes = Sequence[str | ClassSpec]
+
+
+class SegmentOptions(TypedDict, total=False):
+    """Options of a segmentation; left out, the service decides.
+
+    Attributes:
+        vocabulary: name of a stored class list, instead of classes.
+        templates: "vild", "imagenet", "plain", or sentences of your own, each with one "{}".
+        balance: instead of the checkpoint's.
+        threshold: pixels of a lower confidence, 0..1, become "other", label 0.
+        outputs: parts of the answer; ("rle",) if left out, which is enough for `labels` and masks.
+        long_side: of the maps, pixels; else they have the picture's size.
+        model, version: which of the loaded ones.
+        timeout: of the whole call, seconds, instead of the client's.
+    """
+
+    vocabulary: str | None
+    templates: str | Sequence[str] | None
+    balance: Balance | None
+    threshold: float | None
+    outputs: Collection[Output] | None
+    long_side: int | None
+    model: str | None
+    version: int | None
+    timeout: float | None
+
+
+def request_document(classes: Classes | None, options: SegmentOptions) -> dict[str, Any]:
+    """The document of a request, without its time.
+
+    Raises:
+        InputError: neither classes nor a vocabulary, both, or an option that does not exist.
+    """
+    unknown = sorted(set(options) - SegmentOptions.__annotations__.keys())
+    if unknown:
+        raise InputError(f"there is no option {', '.join(unknown)}")
+    if (classes is None) == (options.get("vocabulary") is None):
+        raise InputError("give either classes or a vocabulary")
+    document: dict[str, Any] = {
+        name: options.get(name) for name in ("vocabulary", "templates", "model", "version")
+    }
+    if classes is not None:
+        document["classes"] = class_documents(classes)
+    if (balance := options.get("balance")) is not None:
+        kinds = {"trained": balance.trained, "new": balance.new}
+        document["balance"] = {"mean": balance.mean} | {
+            kind: {
+                "supervised": shares.supervised,
+                "mask_attention": shares.mask_attention,
+                "frozen": shares.frozen,
+            }
+            for kind, shares in kinds.items()
+            if shares is not None
+        }
+    if (threshold := options.get("threshold")) is not None:
+        document["background"] = {"threshold": threshold}
+    if (outputs := options.get("outputs")) is not None:
+        document["outputs"] = sorted(outputs)
+    if (long_side := options.get("long_side")) is not None:
+        document["output_size"] = {"long_side": long_side}
+    return {name: value for name, value in document.items() if value is not None}
+
+
+def class_documents(classes: Classes) -> list[str | dict[str, Any]]:
+    """Classes as the service reads them.
+
+    Raises:
+        InputError: a single text, whose letters would be taken for classes, or something else.
+    """
+    if isinstance(classes, str | bytes | Mapping):
+        raise InputError('classes are a list of names, as in ["sky", "tree"]')
+    return [_class_document(entry) for entry in classes]
+
+
+def _class_document(entry: str | ClassSpec) -> str | dict[str, Any]:
+    if isinstance(entry, str):
+        return entry
+    if not isinstance(entry, ClassSpec):
+        raise InputError(f"a class is a name or a ClassSpec, got {type(entry).__name__}")
+    document: dict[str, Any] = {"name": entry.name}
+    if entry.synonyms:
+        document["synonyms"] = list(entry.synonyms)
+    if entry.trained is not None:
+        document["trained"] = entry.trained
+    if entry.color is not None:
+        document["color"] = entry.color
+    return document
+
+
+def picture_bytes(picture: Picture) -> bytes:
+    """The content of a picture file: as it is for paths and bytes, PNG for pixels.
+
+    Raises:
+        InputError: it cannot be read, or is no picture.
+    """
+    match picture:
+        case bytes():
+            return picture
+        case Image.Image():
+            return _png(picture if picture.mode in _MODES else picture.convert("RGB"))
+        case np.ndarray():
+            if picture.dtype != np.uint8 or picture.ndim not in (2, 3) or picture.size == 0:
+                raise InputError(f"pixels are {_SHAPES}, got {picture.dtype} {list(picture.shape)}")
+            if picture.ndim == 3 and picture.shape[2] not in (3, 4):
+                raise InputError(f"pixels are {_SHAPES}, got {list(picture.shape)}")
+            return _png(Image.fromarray(np.ascontiguousarray(picture)))
+        case str() | os.PathLike():
+            try:
+                return Path(picture).read_bytes()
+            except OSError as error:
+                raise InputError(f"{picture} cannot be read: {error.strerror or error}") from None
+    raise InputError(f"a picture is a path, bytes, a Pillow image or an array, got {type(picture).__name__}")
+
+
+def _png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    # the fastest compression: the file lives for one request
+    image.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()

@@ -1,0 +1,201 @@
+"""The client for programs without an event loop."""
+
+import ssl
+import threading
+from collections.abc import Generator, Iterable
+from types import TracebackType
+from typing import Self, TypeVar, Unpack, cast
+
+import httpx
+
+from service.client import calls
+from service.client.connection import CONNECTIONS, TIMEOUT, Body, checked_timeout, new_request_id, options
+from service.client.errors import AnswerError, ClientError, ConnectionFailedError, InputError
+from service.client.exchange import Call, Reply, Retry, Send, Wait, exchange
+from service.client.parallel import in_order
+from service.client.requests import Classes, Picture, SegmentOptions, picture_bytes
+from service.client.results import (
+    Health,
+    ModelChange,
+    ModelDetails,
+    Segmentation,
+    Segmented,
+    Vocabulary,
+    VocabularySummary,
+)
+
+T = TypeVar("T")
+
+
+class EBSegClient:
+    """Talks to a running service; one client may be used by many threads.
+
+    Connections are kept open between calls; close the client, or use it as a context.
+
+    Args:
+        url: of the service, `http://HOST:PORT`; a path before `/v1` is kept.
+        api_key: sent with every request, if given.
+        timeout: seconds for a call, retries and waits included, unless the call says otherwise.
+        retry: when to send a request again.
+        connections: open at a time.
+        verify: whether, or with which certificates, https is verified.
+        transport: instead of sockets, as httpx takes it; for tests and unusual networks.
+
+    Raises:
+        InputError: the address or the key cannot be used.
+    """
+
+    def __init__(
+        self,
+        url: str = "http://127.0.0.1:8000",
+        *,
+        api_key: str | None = None,
+        timeout: float = TIMEOUT,
+        retry: Retry | None = None,
+        connections: int = CONNECTIONS,
+        verify: bool | ssl.SSLContext = True,
+        transport: httpx.BaseTransport | None = None,
+    ):
+        self._timeout = checked_timeout(timeout)
+        self._retry = retry or Retry()
+        self._http = httpx.Client(**options(url, api_key, connections, verify), transport=transport)
+        self._closed = threading.Event()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connections; calls that wait before another attempt fail at once."""
+        self._closed.set()
+        self._http.close()
+
+    def segment(
+        self, picture: Picture, classes: Classes | None = None, **options: Unpack[SegmentOptions]
+    ) -> Segmentation:
+        """Finds classes in a picture.
+
+        Args:
+            picture: a path, a file's bytes, a Pillow image, or pixels uint8 [H, W(, 3 or 4)].
+            classes: names, or `ClassSpec`s; or give `vocabulary`.
+            options: see `SegmentOptions`.
+
+        Raises:
+            InputError: the picture cannot be read, or an argument is wrong.
+            ClientError: see `service.client.errors`.
+        """
+        call = calls.segment(picture_bytes(picture), classes, options)
+        return self._run(call, options.get("timeout"))
+
+    def segment_many(
+        self,
+        pictures: Iterable[Picture],
+        classes: Classes | None = None,
+        *,
+        parallel: int = 4,
+        **options: Unpack[SegmentOptions],
+    ) -> Generator[Segmented, None, None]:
+        """Finds classes in many pictures, some at a time; the results come in the order of the pictures.
+
+        A picture that fails is a result with an `error`, and the others go on. Pictures are taken as places
+        become free, so there may be any number of them.
+
+        Args:
+            pictures: as for `segment`.
+            classes: of all of them.
+            parallel: requests at a time; no more than the client has connections.
+            options: of all of them; `timeout` is of each.
+
+        Raises:
+            InputError: an argument is wrong.
+        """
+        if parallel < 1:
+            raise InputError(f"at least one request at a time is needed, got {parallel}")
+        calls.segment(b"", classes, options)  # what is wrong for all is told before the first is sent
+
+        def one(picture: Picture) -> Segmented:
+            try:
+                return Segmented(picture, self.segment(picture, classes, **options), None)
+            except ClientError as error:
+                return Segmented(picture, None, error)
+
+        return in_order(one, pictures, parallel)
+
+    def vocabularies(self) -> list[VocabularySummary]:
+        """All stored class lists."""
+        return self._run(calls.vocabularies())
+
+    def vocabulary(self, name: str) -> Vocabulary:
+        """A stored class list."""
+        return self._run(calls.vocabulary(name))
+
+    def put_vocabulary(self, name: str, classes: Classes) -> Vocabulary:
+        """Stores a class list, in place of one of the same name."""
+        return self._run(calls.put_vocabulary(name, classes))
+
+    def delete_vocabulary(self, name: str) -> None:
+        """Removes a stored class list."""
+        self._run(calls.delete_vocabulary(name))
+
+    def models(self) -> list[ModelDetails]:
+        """The loaded models, the default one first."""
+        return self._run(calls.models())
+
+    def model(self, name: str) -> ModelDetails:
+        """A loaded model."""
+        return self._run(calls.model(name))
+
+    def pin(self, name: str, version: int) -> ModelChange:
+        """Stays at a version; needs an admin key, as the next three do."""
+        return self._run(calls.pin(name, version))
+
+    def unpin(self, name: str) -> ModelChange:
+        """Follows the registry again."""
+        return self._run(calls.change(name, "unpin"))
+
+    def rollback(self, name: str) -> ModelChange:
+        """Goes back to the version before."""
+        return self._run(calls.change(name, "rollback"))
+
+    def reload(self, name: str) -> ModelChange:
+        """Looks at the registry now."""
+        return self._run(calls.change(name, "reload"))
+
+    def health(self) -> Health:
+        """Whether the service takes requests; asked once, whatever it answers."""
+        return self._run(calls.health())
+
+    def _run(self, call: Call[T], timeout: float | None = None) -> T:
+        seconds = self._timeout if timeout is None else checked_timeout(timeout)
+        steps = exchange(call, seconds=seconds, retry=self._retry, request_id=new_request_id())
+        reply: Reply = None
+        while True:
+            try:
+                step = steps.send(reply)
+            except StopIteration as stop:
+                return cast(T, stop.value)
+            if isinstance(step, Send):
+                reply = self._send(step)
+            else:
+                self._wait(step)
+                reply = None
+
+    def _send(self, send: Send) -> httpx.Response | Exception:
+        body = Body(send.until)
+        try:
+            with self._http.stream(
+                send.method, send.path, headers=send.headers, timeout=send.timeout, **send.body
+            ) as streamed:
+                for part in streamed.iter_bytes():
+                    body.add(part)
+                return body.response(streamed)
+        except (httpx.RequestError, AnswerError) as error:
+            return error
+
+    def _wait(self, wait: Wait) -> None:
+        if self._closed.wait(wait.seconds):
+            raise ConnectionFailedError("the client was closed")

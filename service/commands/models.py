@@ -1,0 +1,187 @@
+"""`ebseg models`: what a running service has loaded, and which version of it serves."""
+
+import argparse
+import json
+from typing import TYPE_CHECKING
+
+from model.command import add_command
+from service.commands.flags import add_service
+from service.commands.remote import values, with_client
+
+if TYPE_CHECKING:
+    from service.client import EBSegClient, ModelChange, ModelDetails
+
+CHANGES = {
+    "unpin": ("follow the registry again", "unpin ebseg-base"),
+    "rollback": ("go back to the version before, and stay there", "rollback ebseg-base"),
+    "reload": (
+        "look at the registry now, and give refused versions another chance",
+        "reload ebseg-base --timeout 120",
+    ),
+}
+
+
+def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the command and its own commands."""
+    parser = add_command(
+        commands,
+        "models",
+        None,
+        "look at the models of a running service, and change which version serves",
+        """
+  ebseg models list
+  ebseg models show ebseg-base --json
+  EBSEG_API_KEY=the-admin-key ebseg models pin ebseg-base 3
+""",
+    )
+    actions = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    one = add_command(
+        actions,
+        "list",
+        list_models,
+        "list the loaded models",
+        "\n  ebseg models list\n  ebseg models list --url https://masks.example --json\n",
+    )
+    add_service(one)
+    one = add_command(
+        actions,
+        "show",
+        show,
+        "show a model: its versions in memory, and those that were refused, with the reason",
+        "\n  ebseg models show ebseg-base\n",
+    )
+    _add_name(one)
+    one = add_command(
+        actions,
+        "pin",
+        pin,
+        "stay at a version until unpinned; needs an admin key",
+        "\n  EBSEG_API_KEY=the-admin-key ebseg models pin ebseg-base 3\n",
+    )
+    _add_name(one, version=True)
+    for verb, (summary, example) in CHANGES.items():
+        one = add_command(
+            actions,
+            verb,
+            change,
+            f"{summary}; needs an admin key",
+            f"\n  EBSEG_API_KEY=the-admin-key ebseg models {example}\n",
+        )
+        one.set_defaults(verb=verb)
+        _add_name(one)
+
+
+def _add_name(parser: argparse.ArgumentParser, *, version: bool = False) -> None:
+    parser.add_argument("name", metavar="NAME", help="of the model")
+    if version:
+        parser.add_argument(
+            "version", type=int, metavar="VERSION", help="number of a version of its registry"
+        )
+    add_service(parser)
+
+
+def list_models(args: argparse.Namespace) -> int:
+    """`ebseg models list`."""
+
+    def use(client: "EBSegClient") -> None:
+        models = client.models()
+        if args.json:
+            print(json.dumps({"models": [values(model) for model in models]}))
+            return
+        from service.commands.tables import print_table
+
+        headings = ("model", "version", "policy", "variant", "device", "numbers", "refused", "registry")
+        print_table(headings, (_row(model) for model in models))
+
+    return with_client(args, use)
+
+
+def show(args: argparse.Namespace) -> int:
+    """`ebseg models show`."""
+
+    def use(client: "EBSegClient") -> None:
+        model = client.model(args.name)
+        if args.json:
+            print(json.dumps(values(model)))
+        else:
+            _print(model)
+
+    return with_client(args, use)
+
+
+def pin(args: argparse.Namespace) -> int:
+    """`ebseg models pin`."""
+    return with_client(args, lambda client: _report(args, client.pin(args.name, args.version)))
+
+
+def change(args: argparse.Namespace) -> int:
+    """`ebseg models unpin`, `rollback` and `reload`."""
+
+    def use(client: "EBSegClient") -> None:
+        calls = {"unpin": client.unpin, "rollback": client.rollback, "reload": client.reload}
+        _report(args, calls[args.verb](args.name))
+
+    return with_client(args, use)
+
+
+def _report(args: argparse.Namespace, done: "ModelChange") -> None:
+    if args.json:
+        print(json.dumps(values(done)))
+    else:
+        print(f"{done.model.name}: {done.done}")
+
+
+def _policy(model: "ModelDetails") -> str:
+    return model.policy if model.pinned is None else f"pinned to {model.pinned}"
+
+
+def _row(model: "ModelDetails") -> tuple[object, ...]:
+    name = f"{model.name} (default)" if model.default else model.name
+    state = "ok" if model.last_error is None else f"failing: {model.last_error}"
+    return (
+        name,
+        f"{model.version}, UNTRAINED" if model.untrained else model.version,
+        _policy(model),
+        model.variant,
+        model.device,
+        model.dtype,
+        len(model.quarantined) or "",
+        "none" if model.policy == "fixed" else state,
+    )
+
+
+def _print(model: "ModelDetails") -> None:
+    from service.commands.tables import print_pairs, print_table
+
+    print_pairs(
+        [
+            ("name", model.name + (" (answers requests that name none)" if model.default else "")),
+            ("version", f"{model.version}{', UNTRAINED: its masks mean nothing' if model.untrained else ''}"),
+            ("digest", model.digest),
+            ("policy", _policy(model)),
+            ("variant", model.variant),
+            ("device", f"{model.device}, {model.dtype}"),
+            ("registry", model.last_error or "no error"),
+            ("looked at", model.last_checked_at or "never"),
+        ]
+    )
+    print_table(
+        ("version", "role", "in flight", "loaded at", "took"),
+        (
+            (
+                one.version,
+                one.role,
+                one.in_flight,
+                f"{one.loaded_at:%Y-%m-%d %H:%M:%S %Z}",
+                f"{one.load_seconds:.1f} s",
+            )
+            for one in model.versions
+        ),
+        title="in memory",
+    )
+    if model.quarantined:
+        print_table(
+            ("version", "since", "reason"),
+            ((one.version, f"{one.since:%Y-%m-%d %H:%M:%S %Z}", one.reason) for one in model.quarantined),
+            title="refused",
+        )

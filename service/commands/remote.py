@@ -1,0 +1,56 @@
+"""A running service, as commands talk to it."""
+
+import argparse
+import dataclasses
+from collections.abc import Callable
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from service.commands.complaint import FAILED, UNUSABLE, complain
+
+if TYPE_CHECKING:
+    from service.client import ClientError, EBSegClient
+
+
+def with_client(args: argparse.Namespace, use: "Callable[[EBSegClient], None]") -> int:
+    """Does something with a client of the service that the flags name; the exit code."""
+    from service.client import ClientError
+
+    try:
+        with connected(args.url, args.api_key, args.timeout) as client:
+            use(client)
+    except ClientError as error:
+        return complain(f"{args.url}: {error}", code_of(error))
+    return 0
+
+
+def connected(url: str, api_key: str | None, timeout: float, connections: int = 1) -> "EBSegClient":
+    """A client; the key comes from the environment if there is none.
+
+    Raises:
+        InputError: the address or the key cannot be used.
+    """
+    from service.client import EBSegClient
+    from service.settings import ClientSettings
+
+    if api_key is None and (stored := ClientSettings().api_key) is not None:
+        api_key = stored.get_secret_value()
+    return EBSegClient(url, api_key=api_key, timeout=timeout, connections=connections)
+
+
+def code_of(error: "ClientError") -> int:
+    """2 where the request was at fault, 1 where it may succeed another time."""
+    from service.client import BusyError, InputError, ProblemError
+
+    if isinstance(error, ProblemError):
+        return UNUSABLE if error.status < 500 and not isinstance(error, BusyError) else FAILED
+    return UNUSABLE if isinstance(error, InputError) else FAILED
+
+
+def values(result: Any) -> dict[str, Any]:
+    """A result of the client as JSON values."""
+
+    def plain(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        return {name: v.isoformat() if isinstance(v, datetime) else v for name, v in pairs}
+
+    return dataclasses.asdict(result, dict_factory=plain)

@@ -1,0 +1,204 @@
+"""`ebseg segment`."""
+
+import argparse
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from model.bench_cli import positive
+from model.command import add_command
+from service.commands.complaint import FAILED, UNUSABLE, complain
+from service.commands.flags import KEY_HELP, add_config, add_setting, class_names, given_settings, seconds
+from service.commands.remote import code_of, connected
+
+if TYPE_CHECKING:
+    from service.found import Source
+    from service.schemas import SegmentRequest
+    from service.segment_files import Job
+
+TIMEOUT = 60.0  # seconds, of each picture
+EXAMPLES = """
+  ebseg segment samples/village.jpg --classes "house, umbrella, clouds" --overlay overlay.png
+  ebseg segment photo.jpg --classes "sky, tree, road" --checkpoint registry/ebseg-base/1
+  ebseg segment photo.jpg --vocabulary ade20k-150 --checkpoint registry/ebseg-base/1 --out mask.png
+  ebseg segment samples/room.jpg --classes "clock, lamp" --threshold 0.3 --json
+  ebseg segment samples --classes "house, boat, car, lamp" --out masks --overlay overlays --sheet sheet.png
+  ebseg segment photos --classes "sky, tree" --out masks --url http://127.0.0.1:8000 --parallel 8
+
+A folder stands for the pictures in it. With a folder or several pictures, --out and --overlay are folders,
+whose files are called like the pictures, and --json prints one object a line.
+
+Exit code: 0; 1 if some of several pictures failed, or the service did; 2 if the only picture, a flag or the
+classes cannot be used.
+"""
+
+
+def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the command."""
+    parser = add_command(
+        commands, "segment", run, "segment pictures, without a server or with a running one", EXAMPLES
+    )
+    parser.add_argument(
+        "pictures",
+        type=Path,
+        nargs="+",
+        metavar="PICTURE",
+        help="JPEG, PNG, WebP, TIFF, BMP or GIF, or a folder of them",
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--classes", action="append", metavar="NAMES", help='such as "sky, tree, road"')
+    what.add_argument(
+        "--vocabulary",
+        metavar="NAME",
+        help="a built-in class list, such as ade20k-150; with --url also one that the service stores",
+    )
+    parser.add_argument(
+        "--threshold", metavar="T", help='pixels of a lower confidence become "other", 0 to 1'
+    )
+    parser.add_argument(
+        "--templates",
+        action="append",
+        metavar="TEXT",
+        help='vild (default), imagenet, plain, or a sentence with "{}"; sentences may be repeated',
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="PATH", help="write the indexed label map as PNG; a folder for several"
+    )
+    parser.add_argument(
+        "--overlay",
+        type=Path,
+        metavar="PATH",
+        help="write the picture under its mask: .png, .jpg or .webp; a folder for several, which get WebP",
+    )
+    parser.add_argument(
+        "--sheet",
+        type=Path,
+        metavar="FILE",
+        help="write a contact sheet, pictures beside their overlays: .png, .jpg or .webp",
+    )
+    parser.add_argument(
+        "--parallel", type=positive, default=4, metavar="N", help="pictures at a time (default: 4)"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object a picture instead of the table"
+    )
+    here = parser.add_argument_group("without a server")
+    for name in ("checkpoint", "device", "dtype", "max_pixels"):
+        add_setting(here, name)
+    add_config(here)
+    there = parser.add_argument_group("with a running one")
+    there.add_argument("--url", metavar="URL", help="the service, such as http://127.0.0.1:8000")
+    there.add_argument("--api-key", metavar="KEY", help=KEY_HELP)
+    there.add_argument(
+        "--model", metavar="NAME", help="one of the service's models (default: its own choice)"
+    )
+    there.add_argument("--version", type=positive, metavar="N", help="one of the model's versions that serve")
+    there.add_argument(
+        "--timeout", type=seconds, metavar="S", help=f"for each picture, seconds (default: {TIMEOUT:g})"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """`ebseg segment`."""
+    from pydantic import ValidationError
+
+    from service.client import ClientError
+    from service.decode import settle_warnings
+    from service.errors import InvalidRequestError, ServiceError, field_problems
+    from service.found import UsageError
+    from service.logging import configure
+    from service.schemas import SegmentRequest
+    from service.segment_files import plan
+    from service.settings import SettingsError
+
+    configure("error", "text")
+    settle_warnings()
+    try:
+        _refuse_mixture(args)
+        # whatever can be wrong is looked at before the model is loaded, which takes seconds
+        job = plan(
+            args.pictures,
+            out=args.out,
+            overlay=args.overlay,
+            sheet=args.sheet,
+            as_json=args.json,
+            parallel=args.parallel,
+        )
+        try:
+            spec = SegmentRequest.model_validate(_request(args))
+        except ValidationError as error:
+            raise InvalidRequestError(field_problems(error.errors())) from None
+        failed = _run(args, job, spec)
+    except InvalidRequestError as error:
+        problems = "; ".join(f"{problem.field}: {problem.message}" for problem in error.fields)
+        return complain(problems, UNUSABLE)
+    except ClientError as error:
+        return complain(f"{args.url}: {error}", code_of(error))
+    except (UsageError, SettingsError, ServiceError) as error:
+        return complain(error, UNUSABLE)
+    if failed:
+        return complain(f"{failed} of {len(job.files)} pictures failed", FAILED)
+    return 0
+
+
+def _run(args: argparse.Namespace, job: "Job", spec: "SegmentRequest") -> int:
+    from service.segment_files import run as run_job
+    from service.settings import load_settings
+
+    settings = load_settings(given_settings(args), args.config)
+    if args.url is None:
+        from service.local import LocalSource
+
+        return run_job(job, LocalSource(settings, spec, nullcontext if job.many else _status))
+
+    from service.client import SegmentOptions
+    from service.remote import RemoteSource
+
+    options = SegmentOptions(
+        vocabulary=args.vocabulary,
+        templates=_request(args).get("templates"),
+        threshold=None if spec.background is None else spec.background.threshold,
+        model=args.model,
+        version=args.version,
+    )
+    classes = None if args.classes is None else class_names(args.classes)
+    timeout = TIMEOUT if args.timeout is None else args.timeout
+    with connected(args.url, args.api_key, timeout, connections=args.parallel) as client:
+        source: Source = RemoteSource(client, classes, options, settings.max_pixels)
+        return run_job(job, source)
+
+
+def _refuse_mixture(args: argparse.Namespace) -> None:
+    """No flag is accepted and ignored."""
+    from service.found import UsageError
+
+    here = {f"--{name.replace('_', '-')}": value for name, value in given_settings(args).items()}
+    here["--config"] = args.config
+    there = {
+        f"--{name.replace('_', '-')}": getattr(args, name)
+        for name in ("api_key", "model", "version", "timeout")
+    }
+    for flag, value in (there if args.url is None else here).items():
+        if value is not None:
+            how = "needs --url" if args.url is None else "does not go with --url: the service has its own"
+            raise UsageError(f"{flag} {how}")
+
+
+def _request(args: argparse.Namespace) -> dict[str, Any]:
+    """The request document that the flags stand for."""
+    request: dict[str, Any] = {"vocabulary": args.vocabulary}
+    if args.classes is not None:
+        request["classes"] = class_names(args.classes)
+    if args.templates is not None:
+        request["templates"] = args.templates[0] if len(args.templates) == 1 else args.templates
+    if args.threshold is not None:
+        request["background"] = {"threshold": args.threshold}
+    return request
+
+
+def _status(text: str) -> Any:
+    """A spinner on standard error while it is a terminal."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    return console.status(text) if console.is_terminal else nullcontext()

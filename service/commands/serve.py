@@ -1,0 +1,64 @@
+"""`ebseg serve`."""
+
+import argparse
+
+from model.command import add_command
+from service.commands.complaint import UNUSABLE, complain
+from service.commands.flags import add_config, add_setting, given_settings
+from service.options import OPTIONS
+
+EXAMPLES = """
+  ebseg serve
+  ebseg serve --checkpoint registry/ebseg-base/1
+  ebseg serve --registry s3://bucket/registry --model ebseg-base,ebseg-tiny@3 --redis-url redis://cache:6379/0
+  ebseg serve --checkpoint registry/ebseg-base/1 --host 0.0.0.0 --port 9000 --max-pending 16
+  EBSEG_CHECKPOINT=registry/ebseg-base/1 ebseg serve --config ebseg.toml
+  ebseg serve --print-config > ebseg.toml
+
+Then:
+  curl -F image=@samples/village.jpg -F classes=house,umbrella,clouds http://127.0.0.1:8000/v1/segment
+  ebseg segment samples/village.jpg --classes "house, umbrella, clouds" --url http://127.0.0.1:8000
+"""
+
+
+def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the command."""
+    parser = add_command(commands, "serve", run, "serve a checkpoint over HTTP", EXAMPLES)
+    parser.description = (
+        "Serve a checkpoint over HTTP. Each setting is a flag (--max-bytes), a variable of the environment\n"
+        "(EBSEG_MAX_BYTES) and a key of the TOML file (max_bytes); the first of these that is given counts."
+    )
+    for name in OPTIONS:
+        add_setting(parser, name)
+    add_config(parser)
+    parser.add_argument(
+        "--print-config", action="store_true", help="print the settings as a TOML file, and stop"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """`ebseg serve`."""
+    from service.settings import SettingsError, load_settings, to_toml
+
+    try:
+        settings = load_settings(given_settings(args), args.config)
+        if args.print_config:
+            print(to_toml(settings), end="")
+            return 0
+        directory = settings.checkpoint_folder() if settings.registry is None else None
+    except SettingsError as error:
+        return complain(error, UNUSABLE)
+
+    from model.checkpoint import verify
+    from service.app import create_app
+    from service.logging import configure
+    from service.server import run_server
+
+    configure(settings.log_level, settings.log_format)
+    try:
+        if directory is not None:
+            verify(directory)  # before anything listens: a broken checkpoint should fail at once
+        run_server(create_app(settings), settings)
+    except SettingsError as error:
+        return complain(error, UNUSABLE)
+    return 0

@@ -1,0 +1,172 @@
+"""`ebseg vocabularies`: class lists that a running service keeps for its requests."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from model.command import add_command
+from service.commands.complaint import UNUSABLE, complain
+from service.commands.flags import add_service, class_names
+from service.commands.remote import values, with_client
+
+if TYPE_CHECKING:
+    from service.client import ClassSpec, EBSegClient
+
+FILE_HELP = (
+    'file of classes: JSON as the service takes it, {"classes": [...]} or the list alone, if it ends in '
+    ".json; else text with one name a line"
+)
+
+
+class _FileError(Exception):
+    """A file of classes that cannot be used."""
+
+
+def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the command and its own commands."""
+    parser = add_command(
+        commands,
+        "vocabularies",
+        None,
+        "look at the class lists of a running service, and store lists of your own",
+        """
+  ebseg vocabularies list
+  ebseg vocabularies show ade20k-150 --json
+  ebseg vocabularies put harbour --classes "boat, water, quay"
+""",
+    )
+    actions = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    one = add_command(
+        actions,
+        "list",
+        list_vocabularies,
+        "list the class lists, built-in ones and stored ones",
+        "\n  ebseg vocabularies list\n  ebseg vocabularies list --url https://masks.example --json\n",
+    )
+    add_service(one)
+    one = add_command(
+        actions,
+        "show",
+        show,
+        "show the classes of a list, in order, with synonyms",
+        "\n  ebseg vocabularies show ade20k-150\n",
+    )
+    one.add_argument("name", metavar="NAME", help="of the list")
+    add_service(one)
+    one = add_command(
+        actions,
+        "put",
+        put,
+        "store a class list, in place of one of the same name",
+        """
+  ebseg vocabularies put harbour --classes "boat, water, quay"
+  ebseg vocabularies put harbour --file harbour.json
+  ebseg segment photo.jpg --vocabulary harbour --url http://127.0.0.1:8000
+""",
+    )
+    one.add_argument("name", metavar="NAME", help="lower case letters, digits, dots, dashes, underscores")
+    what = one.add_mutually_exclusive_group(required=True)
+    what.add_argument("--classes", action="append", metavar="NAMES", help='such as "boat, water, quay"')
+    what.add_argument("--file", type=Path, metavar="FILE", help=FILE_HELP)
+    add_service(one)
+    one = add_command(
+        actions, "delete", delete, "remove a stored class list", "\n  ebseg vocabularies delete harbour\n"
+    )
+    one.add_argument("name", metavar="NAME", help="of the list")
+    add_service(one)
+
+
+def list_vocabularies(args: argparse.Namespace) -> int:
+    """`ebseg vocabularies list`."""
+
+    def use(client: "EBSegClient") -> None:
+        found = client.vocabularies()
+        if args.json:
+            print(json.dumps({"vocabularies": [values(entry) for entry in found]}))
+            return
+        from service.commands.tables import print_table
+
+        rows = ((entry.name, entry.size, "built in" if entry.builtin else "stored") for entry in found)
+        print_table(("name", "classes", "kind"), rows)
+
+    return with_client(args, use)
+
+
+def show(args: argparse.Namespace) -> int:
+    """`ebseg vocabularies show`."""
+
+    def use(client: "EBSegClient") -> None:
+        found = client.vocabulary(args.name)
+        if args.json:
+            print(json.dumps(values(found)))
+            return
+        from service.commands.tables import print_table
+
+        known = {True: "trained", False: "new", None: "by its words"}
+        rows = (
+            (label, one.name, ", ".join(one.synonyms), known[one.trained], one.color or "")
+            for label, one in enumerate(found.classes, 1)
+        )
+        print_table(("label", "class", "synonyms", "known as", "colour"), rows, title=found.name)
+
+    return with_client(args, use)
+
+
+def put(args: argparse.Namespace) -> int:
+    """`ebseg vocabularies put`."""
+    try:
+        classes = class_names(args.classes) if args.file is None else _read(args.file)
+    except _FileError as error:
+        return complain(error, UNUSABLE)
+
+    def use(client: "EBSegClient") -> None:
+        stored = client.put_vocabulary(args.name, classes)
+        print(json.dumps(values(stored)) if args.json else f"stored {stored.name}, {stored.size} classes")
+
+    return with_client(args, use)
+
+
+def delete(args: argparse.Namespace) -> int:
+    """`ebseg vocabularies delete`."""
+
+    def use(client: "EBSegClient") -> None:
+        client.delete_vocabulary(args.name)
+        print(json.dumps({"deleted": args.name}) if args.json else f"removed {args.name}")
+
+    return with_client(args, use)
+
+
+def _read(path: Path) -> "list[str | ClassSpec]":
+    """The classes of a file.
+
+    Raises:
+        _FileError: it cannot be read, or holds something else.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise _FileError(f"{path} cannot be read: {error}") from None
+    if path.suffix.lower() != ".json":
+        return [line.strip() for line in text.splitlines() if line.strip()]
+    try:
+        document = json.loads(text)
+    except ValueError as error:
+        raise _FileError(f"{path} is no JSON: {error}") from None
+    entries = document.get("classes") if isinstance(document, dict) else document
+    if not isinstance(entries, list):
+        raise _FileError(f'{path} must hold {{"classes": [...]}} or a list')
+    return [_class(path, at, entry) for at, entry in enumerate(entries)]
+
+
+def _class(path: Path, at: int, entry: Any) -> "str | ClassSpec":
+    from service.client import ClassSpec
+
+    if isinstance(entry, str):
+        return entry
+    try:
+        return ClassSpec(**entry)
+    except TypeError:
+        raise _FileError(
+            f"{path}: class {at} must be a name, or an object of name, synonyms, trained and color"
+        ) from None

@@ -1,0 +1,289 @@
+"""The pictures of `ebseg segment`: which, where their results go, and what is printed."""
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from service import encode
+from service.client.parallel import in_order
+from service.commands.tables import print_table, stdout
+from service.found import Segmented, Source, UsageError
+from service.schemas import SegmentAnswer
+from service.sheet import Entry, contact_sheet
+
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")
+OVERLAY_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+MOST_ON_SHEET = 60  # pictures; more would make a sheet that no viewer opens
+SHOWN = 4  # classes named in a row of the table of many pictures
+WRITERS = 2  # threads that write results
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """What to do.
+
+    Attributes:
+        files: pictures.
+        many: whether a folder or several pictures were named; then results go to folders.
+        masks, overlays: where each file's go; None if they are not wanted.
+        sheet: where the contact sheet goes.
+        as_json: print JSON, one object a line, instead of a table.
+        parallel: pictures at a time.
+    """
+
+    files: list[Path]
+    many: bool
+    masks: dict[Path, Path] | None
+    overlays: dict[Path, Path] | None
+    sheet: Path | None
+    as_json: bool
+    parallel: int
+
+
+def plan(
+    pictures: Sequence[Path],
+    *,
+    out: Path | None,
+    overlay: Path | None,
+    sheet: Path | None,
+    as_json: bool,
+    parallel: int,
+) -> Job:
+    """Looks at all that can be wrong with files before anything is segmented.
+
+    Raises:
+        UsageError: a picture or target that cannot be, or results that would be written over pictures or
+            each other.
+    """
+    many = len(pictures) > 1 or pictures[0].is_dir()
+    files = [file for named in pictures for file in (_listed(named) if named.is_dir() else [named])]
+    if many:
+        masks = None if out is None else _in_folder(files, out, ".png")
+        overlays = None if overlay is None else _in_folder(files, overlay, ".webp")
+    else:
+        masks = None if out is None else {files[0]: _checked(out, (".png",))}
+        overlays = None if overlay is None else {files[0]: _checked(overlay, OVERLAY_SUFFIXES)}
+    targets = [target for group in (masks, overlays) if group is not None for target in group.values()]
+    targets += [] if sheet is None else [_checked(sheet, OVERLAY_SUFFIXES)]
+    sources = Counter(file.resolve() for file in files)
+    for source, times in sources.items():
+        if times > 1:
+            raise UsageError(f"{source} is named more than once")
+    for target, times in Counter(target.resolve() for target in targets).items():
+        if target in sources:
+            raise UsageError(
+                f"{target} is one of the pictures and would be overwritten; choose another place"
+            )
+        if times > 1:
+            raise UsageError(f"{target} would be written more than once; choose different places")
+    return Job(
+        files=files,
+        many=many,
+        masks=masks,
+        overlays=overlays,
+        sheet=sheet,
+        as_json=as_json,
+        parallel=parallel,
+    )
+
+
+def run(job: Job, source: Source) -> int:
+    """Segments the files of a job, writes and prints what was found; the number of those that failed.
+
+    Raises:
+        Exception: whatever keeps all files, or the only one, from being segmented.
+        UsageError, OSError: a result cannot be written.
+    """
+    pictures = job.overlays is not None or job.sheet is not None
+    for targets in (job.masks, job.overlays):
+        for target in (targets or {}).values():
+            target.parent.mkdir(parents=True, exist_ok=True)  # exists already, unless it is a folder of many
+    entries: list[Entry] = []
+    rows: list[_Row] = []
+    with ExitStack() as stack:
+        results = stack.enter_context(
+            closing(source.segmented(job.files, pictures=pictures, parallel=job.parallel))
+        )
+        written = stack.enter_context(closing(in_order(lambda one: _written(job, one), results, WRITERS)))
+        bar = stack.enter_context(_bar(job))
+        for one in written:
+            bar()
+            if not job.many:
+                one.get()
+            rows.append(_Row.of(one))
+            if job.as_json:
+                print(json.dumps(_json_line(job, one)), flush=job.many)
+            elif one.found is not None and not job.many:
+                _print_table(one.found.answer)
+            if job.sheet is not None and one.found is not None and len(entries) < MOST_ON_SHEET:
+                entries.append(one.found.entry(one.file.name))
+    if job.sheet is not None and entries:
+        contact_sheet(entries).save(job.sheet)
+    if job.many and not job.as_json:
+        _print_many(rows)
+    _remarks(job, rows, len(entries))
+    return sum(row.error is not None for row in rows)
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """What is remembered of a file until the end."""
+
+    file: Path
+    size: str
+    classes: str
+    warnings: tuple[str, ...]
+    error: str | None
+
+    @classmethod
+    def of(cls, one: Segmented) -> "_Row":
+        if one.found is None:
+            return cls(one.file, "", "", (), _one_line(one.error))
+        answer = one.found.answer
+        largest = sorted((item for item in answer.classes if item.area), key=lambda item: -item.area)
+        named = [f"{item.name} {item.fraction:.0%}" for item in largest[:SHOWN]]
+        more = [f"{len(largest) - SHOWN} more"] if len(largest) > SHOWN else []
+        size = f"{answer.size.width} x {answer.size.height}"
+        return cls(one.file, size, ", ".join(named + more), tuple(answer.warnings or ()), None)
+
+
+def _listed(folder: Path) -> list[Path]:
+    """The pictures of a folder, by name; not those of folders within.
+
+    Raises:
+        UsageError: there are none, or it cannot be read.
+    """
+    try:
+        inside = sorted(folder.iterdir())
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be read: {error.strerror or error}") from None
+    files = [
+        path
+        for path in inside
+        if path.suffix.lower() in PICTURES and not path.name.startswith(".") and path.is_file()
+    ]
+    if not files:
+        raise UsageError(f"{folder} holds no pictures; they end in {', '.join(PICTURES)}")
+    return files
+
+
+def _in_folder(files: Sequence[Path], folder: Path, suffix: str) -> dict[Path, Path]:
+    """Where each file's result goes: NAME.png of NAME.jpg, or NAME.jpg.png if there are several NAMEs."""
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} must be a folder, for there are several pictures; it is a file")
+    stems = Counter(file.stem for file in files)
+    return {file: folder / f"{file.stem if stems[file.stem] == 1 else file.name}{suffix}" for file in files}
+
+
+def _checked(path: Path, suffixes: tuple[str, ...]) -> Path:
+    if path.suffix.lower() not in suffixes:
+        raise UsageError(f"{path} must end in {' or '.join(suffixes)}")
+    if not path.parent.is_dir() or path.is_dir():
+        raise UsageError(f"{path} cannot be written: {path.parent} is no folder, or it is one itself")
+    return path
+
+
+def _written(job: Job, one: Segmented) -> Segmented:
+    """Writes a file's results; a thread does it."""
+    if one.found is None:
+        return one
+    try:
+        if job.masks is not None:
+            job.masks[one.file].write_bytes(one.found.mask())
+        if job.overlays is not None:
+            _write_overlay(job.overlays[one.file], one.found.overlay())
+    except UsageError as error:
+        return Segmented(one.file, None, error)
+    return one
+
+
+def _write_overlay(path: Path, picture: NDArray[np.uint8]) -> None:
+    if path.suffix.lower() == ".webp" and max(picture.shape[:2]) > encode.WEBP_LONGEST:
+        raise UsageError(f"{path}: WebP takes at most {encode.WEBP_LONGEST} pixels a side; take .png")
+    Image.fromarray(picture).save(path)
+
+
+@contextmanager
+def _bar(job: Job) -> Iterator[Any]:
+    """A bar on standard error for many pictures, while it is a terminal; call it once a picture."""
+    console = Console(stderr=True)
+    # lines of JSON would run through the bar
+    shown = job.many and console.is_terminal and not (job.as_json and sys.stdout.isatty())
+    columns = (TextColumn("segmenting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not shown) as progress:
+        task = progress.add_task("segmenting", total=len(job.files))
+        yield lambda: progress.advance(task)
+
+
+def _json_line(job: Job, one: Segmented) -> dict[str, Any]:
+    if one.found is None:
+        return {"picture": str(one.file), "error": _one_line(one.error)}
+    return {"picture": str(one.file), **one.found.document} if job.many else one.found.document
+
+
+def _one_line(error: object) -> str:
+    return " ".join(str(error).split())
+
+
+def _print_table(answer: SegmentAnswer) -> None:
+    model = answer.model
+    state = " (UNTRAINED)" if model.untrained else ""
+    table = Table(
+        title=Text(f"{answer.size.width} x {answer.size.height}, {model.name}/{model.version}{state}")
+    )
+    table.add_column("")
+    table.add_column("class")
+    for heading in ("area", "confidence"):
+        table.add_column(heading, justify="right")
+    table.add_column("known as")
+    found = sorted((item for item in answer.classes if item.area), key=lambda item: -item.area)
+    for item in found:
+        table.add_row(
+            Text("██", style=item.color),
+            Text(item.name),
+            f"{item.fraction:.1%}",
+            f"{item.mean_confidence:.2f}",
+            "trained" if item.trained else "new",
+        )
+    if answer.other is not None:
+        table.add_row("", Text("other", style="italic"), f"{answer.other.fraction:.1%}", "", "")
+    console = stdout()
+    console.print(table)
+    missing = [item.name for item in answer.classes if not item.area]
+    if missing:
+        more = f" and {len(missing) - 10} more" if len(missing) > 10 else ""
+        console.print(Text(f"not found: {', '.join(missing[:10])}{more}"))
+
+
+def _print_many(rows: Sequence[_Row]) -> None:
+    failed = sum(row.error is not None for row in rows)
+    print_table(
+        ("picture", "size", "found"),
+        ((row.file, row.size, row.classes if row.error is None else Text("failed", "red")) for row in rows),
+        title=f"{len(rows)} pictures" + (f", {failed} failed" if failed else ""),
+    )
+
+
+def _remarks(job: Job, rows: Sequence[_Row], on_sheet: int) -> None:
+    console = Console(stderr=True, highlight=False)
+    for row in rows if job.many and not job.as_json else ():
+        if row.error is not None:
+            print(f"ebseg: failed: {row.file}: {row.error}", file=sys.stderr)
+    for warning in dict.fromkeys(warning for row in rows for warning in row.warnings):
+        console.print(Text(warning, "bold red"))
+    done = sum(row.error is None for row in rows)
+    if job.sheet is not None and on_sheet < done:
+        console.print(f"{job.sheet} shows the first {on_sheet} of {done} pictures", markup=False)

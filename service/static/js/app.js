@@ -1,0 +1,230 @@
+// The page: what it knows, and who hears of changes.
+
+import { Chips } from "./chips.js";
+import { Code } from "./code.js";
+import { showDetails } from "./details.js";
+import { byId, el, milliseconds, say, wholePercent } from "./dom.js";
+import { installDownloads } from "./downloads.js";
+import { installKey } from "./key.js";
+import { Legend, summaryOf } from "./legend.js";
+import { Lists, installSaving } from "./lists.js";
+import { labelMap } from "./mask.js";
+import { chosenModel, loadModels } from "./models.js";
+import { clearNotice, showError, showWaiting } from "./notices.js";
+import { installIntake, markScene, openPicture, showScenes } from "./picture.js";
+import { Colors, requestDocument } from "./request.js";
+import { Runner } from "./runner.js";
+import { fetchConfidence } from "./scores.js";
+import { Stage } from "./stage.js";
+import { installSuggestions } from "./suggestions.js";
+import { installTheme } from "./theme.js";
+
+const TYPING_MS = 500; // another class may follow
+const SLIDING_MS = 200;
+
+const state = {
+  picture: null,
+  vocabulary: null, // name of the stored list that the chips are, until they are changed
+  threshold: 0,
+  shown: null, // {sent, answer, text} of the mask that is on the page
+  first: null, // ms of the picture's first answer, for which the network ran
+  looking: null, // AbortController of the confidences that are on their way
+};
+
+let turns = 0; // pictures that were offered
+
+const colors = new Colors();
+const stage = new Stage(fetchConfidences, (label) => legend.highlight(label));
+const legend = new Legend((hidden) => stage.look({ hidden }), (focus) => stage.look({ focus }));
+const code = new Code();
+const chips = new Chips(() => {
+  state.vocabulary = null;
+  byId("list").value = "";
+  classesChanged(TYPING_MS);
+});
+const runner = new Runner({ onStart, onWait: showWaiting, onAnswer, onError, onEnd });
+
+function compose() {
+  const { picture, vocabulary, threshold } = state;
+  const document = requestDocument(
+    { picture, classes: chips.classes, vocabulary, threshold, ...chosenModel() }, colors,
+  );
+  return { picture, document };
+}
+
+/** Something that the answer depends on has changed. */
+function refresh(ms = 0) {
+  const able = state.picture !== null && chips.classes.length > 0;
+  byId("run").disabled = !able && !runner.running;
+  if (able) runner.schedule(compose, ms);
+  else runner.cancel();
+}
+
+function classesChanged(ms) {
+  byId("save-open").disabled = chips.classes.length === 0;
+  if (chips.classes.length === 0) colors.forget();
+  refresh(ms);
+}
+
+function onStart() {
+  state.looking?.abort();
+  clearNotice();
+  byId("progress").hidden = false;
+  byId("run").textContent = "Cancel";
+  byId("run").disabled = false;
+  byId("stage").setAttribute("aria-busy", "true");
+  say("segmenting");
+}
+
+function onEnd() {
+  byId("progress").hidden = true;
+  byId("run").textContent = "Segment";
+  byId("run").disabled = state.picture === null || chips.classes.length === 0;
+  byId("stage").setAttribute("aria-busy", "false");
+}
+
+function onAnswer(sent, answer, text, roundTrip) {
+  clearNotice();
+  if (answer.caches?.prediction === "miss") state.first = answer.timings_ms.total;
+  const previous = state.shown?.answer;
+  state.shown = { sent, answer, text };
+  colors.learn(sent.document, answer);
+  const summary = summaryOf(answer);
+  stage.showResult(
+    sent.picture, { labels: labelMap(answer), ...answer.size, classes: answer.classes, confidence: null }, summary,
+  );
+  legend.show(answer, previous);
+  chips.paint(new Map(answer.classes.map(({ name, color }) => [name, color])));
+  showDetails(answer, { roundTrip, first: state.first });
+  code.show(sent);
+  if (sent.picture.bitmap === null) say(`the browser cannot show this picture; the mask is shown alone: ${summary}`);
+  else say(`found in ${milliseconds(answer.timings_ms.total)}: ${summary}`);
+}
+
+function onError(error) {
+  const fatal = error.status === 400 || error.status === 413 || error.status === 415 || error.status === 422;
+  showError(error, fatal ? null : () => refresh());
+}
+
+/** Somebody looks for a class: its confidence at that place is worth a call, once an answer. */
+async function fetchConfidences() {
+  const shown = state.shown;
+  if (shown === null || shown.looked || runner.running) return;
+  shown.looked = true;
+  state.looking = new AbortController();
+  try {
+    const confidence = await fetchConfidence(shown.sent, shown.answer, state.looking.signal);
+    if (state.shown === shown) stage.setConfidence(confidence);
+  } catch {
+    // the mean confidence is read instead, and says that it is a mean
+  }
+}
+
+async function takePicture(blob, name, scene = null) {
+  runner.cancel();
+  clearNotice();
+  const turn = ++turns;
+  const picture = await openPicture(blob, name, scene?.url ?? null);
+  if (turn !== turns) return; // another one came while this one was decoded
+  state.picture?.bitmap?.close();
+  Object.assign(state, { picture, first: null, shown: null });
+  markScene(scene?.name ?? "");
+  stage.show(picture);
+  for (const id of ["result", "timing", "code"]) byId(id).hidden = true;
+  byId("choose-other").hidden = false;
+  if (scene) {
+    colors.forget();
+    chips.set(scene.classes.map((each) => ({ name: each })));
+    state.vocabulary = null;
+    byId("list").value = "";
+    classesChanged(0);
+  } else if (chips.classes.length) {
+    refresh();
+  } else {
+    byId("class-input").focus();
+    say("picture taken; now type what to look for");
+  }
+}
+
+async function takeScene(scene) {
+  try {
+    const answer = await fetch(scene.url, { signal: AbortSignal.timeout(20_000) });
+    await takePicture(await answer.blob(), `${scene.name}.jpg`, scene);
+  } catch {
+    showError({ title: "The scene could not be fetched", message: "The service cannot be reached" }, () => takeScene(scene));
+  }
+}
+
+async function takeList(name, lists) {
+  if (!name) {
+    state.vocabulary = null;
+    return;
+  }
+  try {
+    const classes = await lists.classes(name);
+    if (byId("list").value !== name) return; // another one was chosen meanwhile
+    colors.forget();
+    chips.set(classes);
+    state.vocabulary = name;
+    classesChanged(0);
+    say(`list ${name}, ${classes.length} classes`);
+  } catch (error) {
+    byId("list").value = state.vocabulary ?? "";
+    showError(error, null);
+  }
+}
+
+function installSliders() {
+  const opacity = byId("opacity");
+  opacity.addEventListener("input", () => {
+    byId("opacity-value").textContent = `${opacity.value} %`;
+    stage.look({ opacity: opacity.value / 100 });
+  });
+  const threshold = byId("threshold");
+  threshold.addEventListener("input", () => {
+    state.threshold = Number(threshold.value);
+    const words = state.threshold ? wholePercent(state.threshold) : "off";
+    byId("threshold-value").textContent = words;
+    threshold.setAttribute("aria-valuetext", words);
+    refresh(SLIDING_MS);
+  });
+}
+
+async function connect(lists) {
+  try {
+    await loadModels(() => {
+      byId("model").replaceChildren(el("option", { value: "", textContent: "loading the model" }));
+    });
+    await lists.refresh(state.vocabulary ?? "");
+    clearNotice();
+  } catch (error) {
+    showError(error, () => connect(lists));
+  }
+}
+
+async function start() {
+  installTheme();
+  installSliders();
+  const { scenes, words } = await (await fetch("static/scenes.json")).json();
+  const lists = new Lists(words, () => renewSuggestions());
+  showScenes(scenes, takeScene);
+  installIntake((file) => takePicture(file, file.name), (message) => showError({ title: "No picture", message }, null));
+  const renewSuggestions = installSuggestions(chips, () => lists.words, () => lists.readWords());
+  installSaving(lists, chips, (name) => {
+    state.vocabulary = name;
+    say(`saved as ${name}`);
+    refresh();
+  });
+  installDownloads(() => state.shown, () => stage.overlay(), onError);
+  installKey(() => connect(lists).then(() => refresh()));
+  byId("list").addEventListener("change", () => takeList(byId("list").value, lists));
+  byId("model").addEventListener("change", () => refresh());
+  byId("run").addEventListener("click", () => {
+    if (runner.running) runner.cancel();
+    else refresh();
+  });
+  document.body.dataset.ready = "true";
+  await connect(lists);
+}
+
+start().catch((error) => showError(error, () => location.reload()));

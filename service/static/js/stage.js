@@ -1,0 +1,152 @@
+// The picture under its mask, and what is read under the pointer or the keyboard's cross.
+
+import { byId, say, wholePercent } from "./dom.js";
+import { paint } from "./mask.js";
+
+const STEP = 1 / 40; // of the picture, for arrow keys
+const LARGE_STEP = 1 / 8;
+const KEYS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+
+/** Shows pictures, masks and readings. */
+export class Stage {
+  #photo = byId("photo");
+  #mask = byId("mask");
+  #result = null; // {labels, width, height, classes, confidence}
+  #look = { opacity: 0.5, hidden: new Set(), focus: 0 };
+  #cross = null;
+  #onLook;
+  #onRead;
+
+  /** `onLook` is called when somebody looks for a class; `onRead` with the label that is read, 0 for none. */
+  constructor(onLook, onRead) {
+    this.#onLook = onLook;
+    this.#onRead = onRead;
+    const mask = this.#mask;
+    mask.addEventListener("pointermove", (event) => {
+      const box = mask.getBoundingClientRect();
+      this.#cross = null;
+      this.#read((event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height, false);
+    });
+    mask.addEventListener("pointerleave", () => this.#stopReading());
+    mask.addEventListener("blur", () => this.#stopReading());
+    mask.addEventListener("keydown", (event) => this.#onKey(event));
+  }
+
+  /** Shows a picture without a mask. */
+  show(picture) {
+    this.#result = null;
+    this.#stopReading();
+    byId("invitation").hidden = true;
+    byId("view").hidden = false;
+    byId("stage").dataset.empty = "false";
+    this.#photo.classList.toggle("unknown", picture.bitmap === null);
+    this.#resize(picture.width || 4, picture.height || 3, picture.bitmap);
+    this.#mask.setAttribute("aria-label", `Picture ${picture.name}, no mask yet`);
+  }
+
+  /** Shows a result {labels, width, height, classes} over the picture. */
+  showResult(picture, result, summary) {
+    this.#result = result;
+    if (this.#photo.width !== result.width || this.#photo.height !== result.height) {
+      this.#resize(result.width, result.height, picture.bitmap);
+    }
+    this.#mask.setAttribute("aria-label", `Picture ${picture.name} and mask: ${summary}`);
+    this.#look.focus = 0;
+    this.draw();
+  }
+
+  /** Changes {opacity, hidden, focus}. */
+  look(change) {
+    Object.assign(this.#look, change);
+    this.draw();
+  }
+
+  /** Confidences have come for the result that is shown. */
+  setConfidence(confidence) {
+    if (this.#result) this.#result.confidence = confidence;
+  }
+
+  /** Paints the mask. */
+  draw() {
+    const context = this.#mask.getContext("2d");
+    context.clearRect(0, 0, this.#mask.width, this.#mask.height);
+    if (this.#result === null) return;
+    const { labels, width, height, classes } = this.#result;
+    context.putImageData(paint(labels, width, height, classes, this.#look), 0, 0);
+  }
+
+  /** Picture and mask in one, as a PNG. */
+  async overlay() {
+    const both = document.createElement("canvas");
+    [both.width, both.height] = [this.#photo.width, this.#photo.height];
+    const context = both.getContext("2d");
+    context.drawImage(this.#photo, 0, 0);
+    context.drawImage(this.#mask, 0, 0);
+    return new Promise((resolve) => { both.toBlob(resolve, "image/png"); });
+  }
+
+  #resize(width, height, bitmap) {
+    for (const canvas of [this.#photo, this.#mask]) [canvas.width, canvas.height] = [width, height];
+    byId("view").style.setProperty("--ratio", String(width / height));
+    if (bitmap) {
+      const context = this.#photo.getContext("2d");
+      context.imageSmoothingQuality = "high";
+      context.drawImage(bitmap, 0, 0, width, height);
+    }
+  }
+
+  #onKey(event) {
+    if (event.key === "Escape") {
+      this.#cross = null;
+      this.#stopReading();
+      return;
+    }
+    const way = KEYS[event.key];
+    if (way === undefined || this.#result === null) return;
+    event.preventDefault();
+    const step = event.shiftKey ? LARGE_STEP : STEP;
+    const move = (from, by) => Math.min(0.999, Math.max(0, from + by * step));
+    this.#cross = this.#cross ? [move(this.#cross[0], way[0]), move(this.#cross[1], way[1])] : [0.5, 0.5];
+    this.#read(...this.#cross, true);
+  }
+
+  #read(x, y, aloud) {
+    if (this.#result === null || x < 0 || y < 0 || x >= 1 || y >= 1) return this.#stopReading();
+    const { labels, width, height, classes, confidence } = this.#result;
+    const label = labels[Math.floor(y * height) * width + Math.floor(x * width)];
+    const text = this.#words(label, classes, confidence?.(x, y));
+    const reading = byId("reading");
+    reading.textContent = text;
+    reading.hidden = false;
+    reading.style.left = `${100 * x}%`;
+    reading.style.top = `${100 * y}%`;
+    reading.classList.toggle("leftwards", x > 0.6);
+    reading.classList.toggle("upwards", y > 0.8);
+    const found = classes.find((one) => one.label === label);
+    reading.style.setProperty("--color", found?.color ?? "transparent");
+    const cross = byId("cross");
+    cross.hidden = !aloud;
+    cross.style.left = reading.style.left;
+    cross.style.top = reading.style.top;
+    if (aloud) say(text);
+    this.#onRead(label);
+    this.#onLook();
+  }
+
+  #words(label, classes, here) {
+    if (label === 0) {
+      if (!here) return "other";
+      const best = here.indexOf(Math.max(...here));
+      return `other; nearest is ${classes[best].name}, ${wholePercent(here[best])}`;
+    }
+    const index = classes.findIndex((one) => one.label === label);
+    const { name, mean_confidence: mean } = classes[index];
+    return here ? `${name}, ${wholePercent(here[index])} sure` : `${name}, ${wholePercent(mean)} sure on average`;
+  }
+
+  #stopReading() {
+    byId("reading").hidden = true;
+    byId("cross").hidden = true;
+    this.#onRead(0);
+  }
+}

@@ -1,0 +1,258 @@
+"""From a scene to a mask, and what can be done with it."""
+
+import re
+
+import numpy as np
+import pytest
+from playwright.sync_api import Page, Request, expect
+
+from tests.browser.conftest import OpenPage
+from tests.browser.reading import (
+    CLASSES,
+    ask,
+    canvas,
+    chips,
+    choose_scene,
+    expected_legend,
+    found,
+    label_map,
+    legend,
+    painted,
+    scene,
+    slide,
+    type_classes,
+)
+
+VILLAGE = CLASSES["village"]
+PHONE = {"width": 390, "height": 844}
+
+
+@pytest.fixture
+def village(visit: OpenPage) -> Page:
+    """The page with the village's mask on it."""
+    page = visit()
+    choose_scene(page)
+    return page
+
+
+def test_scene_gives_the_service_own_mask_and_figures(village: Page, url: str) -> None:
+    answer = ask(url, scene(), {"classes": VILLAGE, "outputs": ["rle"]})
+    assert chips(village) == VILLAGE
+    assert legend(village) == expected_legend(answer)
+    absent = [entry["name"] for entry in answer["classes"] if not entry["area"]]
+    expect(village.locator("#missing summary")).to_have_text(f"Not found: {len(absent)}")
+    assert village.locator("#missing li > span:first-child").all_text_contents() == absent
+    slide(village, "opacity", 100)
+    assert np.array_equal(canvas(village, "mask"), painted(answer))
+    assert canvas(village, "photo").shape == (384, 512, 4)
+    assert village.evaluate("document.activeElement.id") != "mask"
+
+
+def test_opacity_fades_areas_but_not_their_borders(village: Page, url: str) -> None:
+    labels = label_map(ask(url, scene(), {"classes": VILLAGE}))
+    border = np.zeros(labels.shape, bool)
+    border[:, 1:] |= labels[:, 1:] != labels[:, :-1]
+    border[1:] |= labels[1:] != labels[:-1]
+    slide(village, "opacity", 20)
+    alpha = canvas(village, "mask")[:, :, 3]
+    assert set(alpha[border]) == {255}
+    assert set(alpha[~border]) == {51}
+    expect(village.locator("#opacity-value")).to_have_text("20 %")
+    slide(village, "opacity", 0)
+    assert not canvas(village, "mask").any()
+
+
+def test_click_in_the_legend_hides_and_shows(village: Page, url: str) -> None:
+    answer = ask(url, scene(), {"classes": VILLAGE})
+    slide(village, "opacity", 100)
+    row = village.get_by_role("button", name=re.compile("^house, trained"))
+    expect(row).to_have_attribute("aria-pressed", "true")
+    row.click()
+    expect(row).to_have_attribute("aria-pressed", "false")
+    village.mouse.move(2, 2)
+    village.evaluate("document.activeElement.blur()")
+    assert np.array_equal(canvas(village, "mask"), painted(answer, frozenset({"house"})))
+    type_classes(village, "tree")  # house stays hidden in the next answer
+    found(village, len(VILLAGE) + 1)
+    expect(row).to_have_attribute("aria-pressed", "false")
+    village.click("text=Show all")
+    expect(row).to_have_attribute("aria-pressed", "true")
+    village.click("text=Hide all")
+    village.mouse.move(2, 2)
+    assert not canvas(village, "mask").any()
+
+
+def test_pointing_at_the_legend_dims_the_others(village: Page, url: str) -> None:
+    labels = label_map(ask(url, scene(), {"classes": VILLAGE}))
+    village.hover("#legend button[data-label='1']")
+    alpha = canvas(village, "mask")[:, :, 3].astype(int)
+    assert np.median(alpha[labels == 1]) == 128
+    assert np.median(alpha[labels == 4]) == 19
+    village.mouse.move(2, 2)
+    assert np.median(canvas(village, "mask")[:, :, 3][labels == 4]) == 128
+
+
+def test_threshold_gives_other(village: Page, url: str) -> None:
+    slide(village, "threshold", 0.6)
+    expect(village.locator("#legend .other-row")).to_be_visible()
+    found(village, len(VILLAGE))
+    answer = ask(url, scene(), {"classes": VILLAGE, "background": {"threshold": 0.6}})
+    assert answer["other"]["area"] > 0
+    assert legend(village) == expected_legend(answer)
+    share = village.locator("#legend .other-row .figure").text_content() or ""
+    assert float(share.rstrip("%")) == pytest.approx(100 * answer["other"]["fraction"], abs=0.051)
+    slide(village, "opacity", 100)
+    assert np.array_equal(canvas(village, "mask"), painted(answer))
+    expect(village.locator("#threshold-value")).to_have_text("60%")
+    slide(village, "threshold", 0)
+    expect(village.locator("#legend .other-row")).to_have_count(0)
+
+
+def test_new_classes_on_a_known_picture_use_the_prediction_cache(visit: OpenPage) -> None:
+    page = visit()
+    choose_scene(page, "street")
+    type_classes(page, "umbrella", "pumpkin")  # the first is chosen already
+    found(page, len(CLASSES["street"]) + 1)
+    assert chips(page) == [*CLASSES["street"], "pumpkin"]
+    expect(page.locator("#caches li.hit").first).to_have_text("Picture: known, so the network did not run")
+    expect(page.locator("#saved")).to_contain_text("Known picture")
+    expect(page.locator("#stages div", has_text="predict").locator("dd")).to_have_text("–")
+    page.click("[aria-label='Remove pumpkin']")
+    found(page, len(CLASSES["street"]))
+    expect(page.locator("#caches li")).to_have_text(
+        ["Picture: known, so the network did not run", "Names: known to this process"]
+    )
+
+
+def test_classes_keep_their_colours_when_others_go(village: Page) -> None:
+    def colors() -> dict[str, str]:
+        read: dict[str, str] = village.evaluate(
+            "Object.fromEntries([...document.querySelectorAll('.chip')].map((chip) => "
+            "[chip.children[1].textContent, chip.children[0].style.backgroundColor]))"
+        )
+        return read
+
+    before = colors()
+    village.click("[aria-label='Remove house']")
+    found(village, len(VILLAGE) - 1)
+    after = colors()
+    assert after == {name: color for name, color in before.items() if name != "house"}
+    type_classes(village, "kite")
+    found(village, len(VILLAGE))
+    assert len(set(colors().values())) == len(VILLAGE)
+
+
+def test_hover_reads_the_class_and_its_confidence_there(village: Page, url: str) -> None:
+    answer = ask(url, scene(), {"classes": VILLAGE, "outputs": ["rle", "scores"], "output_size": "image"})
+    labels = label_map(answer)
+    box = village.locator("#mask").bounding_box()
+    assert box is not None
+    for x, y in ((0.5, 0.9), (0.1, 0.1), (0.45, 0.55)):
+        name = VILLAGE[labels[int(y * 384), int(x * 512)] - 1]
+        village.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"])
+        expect(village.locator("#reading")).to_have_text(re.compile(rf"^{name}, \d+% sure( on average)?$"))
+        expect(village.locator("#legend .read .name")).to_have_text(name)
+    for nudge in range(40):  # the map of confidences comes after the first look
+        village.mouse.move(box["x"] + 0.5 * box["width"] + nudge % 2, box["y"] + 0.9 * box["height"])
+        text = village.locator("#reading").text_content() or ""
+        if not text.endswith("average"):
+            break
+        village.wait_for_timeout(50)
+    assert re.fullmatch(r"sand, \d+% sure", text)
+    village.mouse.move(2, 2)
+    expect(village.locator("#reading")).to_be_hidden()
+
+
+def test_newer_call_ends_the_one_before(visit: OpenPage) -> None:
+    page = visit()
+    ended: list[Request] = []
+    page.on("requestfailed", lambda request: ended.append(request))
+    page.route("**/v1/segment", lambda route: None, times=1)
+    page.click("[data-scene=harbour]")
+    expect(page.locator("#run")).to_have_text("Cancel")
+    page.click("[data-scene=room]")
+    found(page, len(CLASSES["room"]))
+    assert [request.failure for request in ended] == ["net::ERR_ABORTED"]
+    assert "clock" in [row[0] for row in legend(page)]
+
+
+def test_cancel_stops_the_call_and_keeps_the_page_usable(visit: OpenPage) -> None:
+    page = visit()
+    page.route("**/v1/segment", lambda route: None, times=1)
+    page.click("[data-scene=harbour]")
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.locator("#run")).to_have_text("Segment")
+    expect(page.locator("#alert")).to_be_hidden()
+    expect(page.locator("#result")).to_be_hidden()
+    page.click("#run")
+    found(page, len(CLASSES["harbour"]))
+
+
+def test_model_and_version_are_sent_and_shown(village: Page) -> None:
+    options = village.locator("#model option").all_text_contents()
+    assert options == ["ebseg-tiny", "ebseg-tiny, version 1"]
+    expect(village.locator("#code-text")).not_to_contain_text('"model"')
+    with village.expect_response("**/v1/segment") as answered:
+        village.select_option("#model", label="ebseg-tiny, version 1")
+    assert answered.value.headers["x-ebseg-model"] == "ebseg-tiny/1"
+    expect(village.locator("#code-text")).to_contain_text('"model":"ebseg-tiny","version":1')
+    expect(village.locator("#answered-by")).to_contain_text("ebseg-tiny, version 1, weights ")
+
+
+def test_stored_list_is_chosen_by_name_and_own_list_is_saved(visit: OpenPage, url: str) -> None:
+    page = visit()
+    choose_scene(page)
+    page.select_option("#list", "voc-20")
+    found(page, 20)
+    expect(page.locator("#code-text")).to_contain_text('request={"vocabulary":"voc-20","outputs":["rle"]}')
+    assert chips(page)[:3] == ["aeroplane", "bicycle", "bird"]
+    page.click("[aria-label='Remove aeroplane']")
+    found(page, 19)
+    assert page.input_value("#list") == ""
+    page.click("#clear")
+    type_classes(page, "house", "hay", "clouds")
+    found(page, 3)
+    page.click("#save-open")
+    page.fill("#save-name", "voc-20")
+    expect(page.locator("#save")).to_be_disabled()
+    expect(page.locator("#save-note")).to_have_text("A list of this name is built in; choose another name.")
+    page.fill("#save-name", "farm")
+    page.click("#save")
+    expect(page.locator("#list")).to_have_value("farm")
+    expect(page.locator("#code-text")).to_contain_text('"vocabulary":"farm"')
+    found(page, 3)
+    again = visit()
+    again.select_option("#list", "farm")
+    expect(again.locator(".chip-name")).to_have_text(["house", "hay", "clouds"])
+    again.click("#save-open")
+    again.fill("#save-name", "farm")
+    expect(again.locator("#save")).to_have_text("Replace")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_phone_width_has_no_sideways_scroll(visit: OpenPage, scheme: str) -> None:
+    page = visit(size=PHONE, color_scheme=scheme, has_touch=True, is_mobile=True)
+    widths = "[document.documentElement.scrollWidth, innerWidth]"
+    assert page.evaluate(widths) == [390, 390]
+    choose_scene(page)
+    page.select_option("#list", "voc-20")
+    found(page, 20)
+    page.click("#save-open")
+    assert page.evaluate(widths) == [390, 390]
+    small = page.evaluate(
+        "[...document.querySelectorAll('button, select')].filter((each) => each.offsetParent && "
+        "each.offsetHeight < 24).map((each) => each.id || each.textContent)"
+    )
+    assert small == []
+    ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert ground == ("rgb(245, 246, 248)" if scheme == "light" else "rgb(14, 17, 22)")
+
+
+def test_theme_button_wins_over_the_system_and_is_remembered(visit: OpenPage) -> None:
+    page = visit(color_scheme="light")
+    page.get_by_role("button", name="Dark mode").click()
+    for _ in range(2):
+        expect(page.locator("body")).to_have_css("background-color", "rgb(14, 17, 22)")
+        expect(page.locator("#theme")).to_have_attribute("aria-pressed", "true")
+        page.reload()
+        page.wait_for_selector("#model:enabled")

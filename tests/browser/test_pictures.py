@@ -1,0 +1,137 @@
+"""Ways for a picture to come in."""
+
+import base64
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import OpenPage
+from tests.browser.reading import (
+    ask,
+    canvas,
+    expected_legend,
+    found,
+    legend,
+    painted,
+    scene,
+    slide,
+    type_classes,
+)
+from tests.service.fakes import encoded, picture
+
+TRANSFER = """([data, name, type]) => {
+  const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
+  const transfer = new DataTransfer();
+  transfer.items.add(new File([bytes], name, { type }));
+  return transfer;
+}"""
+
+
+def transfer(page: Page, data: bytes, name: str, kind: str = "image/png") -> object:
+    """A DataTransfer with a file."""
+    return page.evaluate_handle(TRANSFER, [base64.b64encode(data).decode(), name, kind])
+
+
+def test_own_picture_by_file_dialog(visit: OpenPage, url: str, tmp_path: Path) -> None:
+    own = encoded(picture(90, 160))
+    (tmp_path / "my holiday.png").write_bytes(own)
+    page = visit()
+    with page.expect_file_chooser() as dialog:
+        page.get_by_role("button", name="Choose a picture").click()
+    dialog.value.set_files(tmp_path / "my holiday.png")
+    expect(page.locator("#class-input")).to_be_focused()
+    type_classes(page, "sky", "hay")
+    found(page, 2)
+    answer = ask(url, own, {"classes": ["sky", "hay"]})
+    assert legend(page) == expected_legend(answer)
+    slide(page, "opacity", 100)
+    assert np.array_equal(canvas(page, "mask"), painted(answer))
+    assert np.abs(canvas(page, "photo")[:, :, :3].astype(int) - picture(90, 160)).max() <= 1
+    with page.expect_file_chooser() as dialog:
+        page.get_by_role("button", name="Other picture").click()
+    dialog.value.set_files({"name": "b.png", "mimeType": "image/png", "buffer": encoded(picture(40, 60))})
+    expect(page.locator("#code-note")).to_contain_text("b.png")
+    found(page, 2)
+    assert canvas(page, "mask").shape == (40, 60, 4)
+
+
+def test_pasted_and_dropped_pictures(visit: OpenPage) -> None:
+    page = visit()
+    type_classes(page, "water")
+    page.evaluate(
+        "(data) => dispatchEvent(new ClipboardEvent('paste', { clipboardData: data }))",
+        transfer(page, scene("harbour"), "image.png", "image/jpeg"),
+    )
+    found(page, 1)
+    expect(page.locator("#code-note")).to_contain_text("image.png")
+    dropped = transfer(page, scene("room"), "room.jpg", "image/jpeg")
+    page.dispatch_event("#stage", "dragenter", {"dataTransfer": dropped})
+    expect(page.locator("#drop-hint")).to_be_visible()
+    page.dispatch_event("#stage", "drop", {"dataTransfer": dropped})
+    expect(page.locator("#drop-hint")).to_be_hidden()
+    expect(page.locator("#code-note")).to_contain_text("room.jpg")
+    found(page, 1)
+
+
+def test_dropped_document_is_refused_in_words(visit: OpenPage) -> None:
+    page = visit()
+    page.dispatch_event(
+        "#stage", "drop", {"dataTransfer": transfer(page, b"%PDF", "a.pdf", "application/pdf")}
+    )
+    expect(page.get_by_role("alert")).to_contain_text("“a.pdf” is no picture.")
+
+
+def test_text_is_pasted_as_classes(visit: OpenPage) -> None:
+    page = visit()
+    page.evaluate("navigator.clipboard.writeText('sky, corn  field,\\nhay,sky')")
+    page.focus("#class-input")
+    page.keyboard.press("Control+V")
+    expect(page.locator(".chip-name")).to_have_text(["sky", "corn field", "hay"])
+    page.keyboard.type("tree,road,ki")
+    expect(page.locator(".chip-name")).to_have_text(["sky", "corn field", "hay", "tree", "road"])
+    expect(page.locator("#class-input")).to_have_value("ki")
+    page.keyboard.press("Escape")
+    page.keyboard.press("Control+A")
+    page.keyboard.press("Delete")
+    page.keyboard.press("Backspace")
+    expect(page.locator(".chip-name")).to_have_text(["sky", "corn field", "hay", "tree"])
+
+
+def test_upright_by_exif(visit: OpenPage, url: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by a quarter
+    own = encoded(picture(40, 80), "JPEG", exif=exif, quality=95)
+    page = visit()
+    type_classes(page, "sky", "hay")
+    page.set_input_files("#file", {"name": "phone.jpg", "mimeType": "image/jpeg", "buffer": own})
+    found(page, 2)
+    assert canvas(page, "mask").shape == canvas(page, "photo").shape == (80, 40, 4)
+    slide(page, "opacity", 100)
+    assert np.array_equal(canvas(page, "mask"), painted(ask(url, own, {"classes": ["sky", "hay"]})))
+
+
+def test_picture_that_only_the_service_reads(visit: OpenPage) -> None:
+    page = visit()
+    type_classes(page, "sky", "hay")
+    tiff = encoded(picture(60, 90), "TIFF")
+    page.set_input_files("#file", {"name": "scan.tif", "mimeType": "image/tiff", "buffer": tiff})
+    found(page, 2)
+    assert canvas(page, "mask").shape == (60, 90, 4)
+    assert not canvas(page, "photo").any()
+    expect(page.get_by_role("status").first).to_contain_text("the browser cannot show this picture")
+
+
+def test_large_picture_is_masked_at_screen_size_and_downloaded_whole(visit: OpenPage, tmp_path: Path) -> None:
+    page = visit()
+    type_classes(page, "sky", "hay")
+    large = encoded(picture(150, 2400), "JPEG")
+    page.set_input_files("#file", {"name": "wide.jpg", "mimeType": "image/jpeg", "buffer": large})
+    found(page, 2)
+    assert canvas(page, "mask").shape == (128, 2048, 4)
+    with page.expect_download() as coming:
+        page.click("#get-png")
+    with Image.open(io.BytesIO(Path(coming.value.path()).read_bytes())) as mask:
+        assert mask.size == (2400, 150)

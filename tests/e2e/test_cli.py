@@ -1,0 +1,323 @@
+"""The whole command line: one style in every help, examples that parse, completion, real processes."""
+
+import argparse
+import json
+import os
+import pty
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import ebseg
+from service.commands.completion import SHELLS
+from tests.e2e.documents import ROOT, blocks, table_rows
+from tests.service.scripted_server import Answer, scripted
+
+SECONDS = 60.0
+DEFAULT_URL = "http://127.0.0.1:8000"
+PYTHON = ("docs/client.md", "python")
+SAMPLES = ["harbour", "room", "street", "village"]
+CLASSES = ("--classes", "house, boat, lamp, car, water")
+# Commands without --json, and why.
+NO_JSON = {
+    "serve": "prints nothing but its log, which is JSON",
+    "completion": "prints a script",
+    "bench engine": "prints JSON always",
+    "bench text": "prints JSON always",
+    "bench memory": "prints JSON always",
+    "bench train": "prints JSON always",
+}
+TOP = ["serve", "segment", "bench", "models", "vocabularies", "import", "inspect", "train", "evaluate"]
+TOP += ["ablate", "publish", "prepare", "completion"]
+
+
+def walk(parser: argparse.ArgumentParser, name: str = "") -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    """All commands with their parsers."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for word, below in action.choices.items():
+                yield f"{name} {word}".strip(), below
+                yield from walk(below, f"{name} {word}".strip())
+
+
+COMMANDS = dict(walk(ebseg.build_parser()))
+LEAVES = {name: one for name, one in COMMANDS.items() if one.get_default("run") is not None}
+
+
+def options(parser: argparse.ArgumentParser) -> list[argparse.Action]:
+    return [action for action in parser._actions if not isinstance(action, argparse._SubParsersAction)]
+
+
+def examples(parser: argparse.ArgumentParser) -> list[str]:
+    """Command lines of a help, each on one line."""
+    text = (parser.epilog or "").partition("Examples:")[2].replace("\\\n", " ")
+    return [line.strip() for line in text.splitlines() if re.match(r"  \S", line)]
+
+
+def test_every_command_of_the_product_is_there() -> None:
+    assert set(TOP) <= set(COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_has_one_style(name: str) -> None:
+    parser = COMMANDS[name]
+    description = parser.description or ""
+    assert re.match(r"[A-Z]", description)
+    assert description.endswith(".")
+    assert parser.formatter_class is argparse.RawDescriptionHelpFormatter
+    for action in options(parser):
+        assert action.help, action.dest
+        assert not action.help.endswith("."), action.help
+        assert action.default in (None, False, argparse.SUPPRESS, []) or "default" in action.help, action.help
+    lines = parser.format_help().splitlines()
+    assert max(map(len, lines)) <= 110
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_examples_are_of_the_command_and_parse(name: str) -> None:
+    """Lines that begin with `ebseg`, perhaps after variables, in front of a redirection."""
+    lines = examples(COMMANDS[name])
+    own = [line for line in lines if re.search(rf"(^|\s|\()ebseg {name}\b", line)]
+    assert own, lines
+    for line in lines:
+        command = re.search(r"(?:^|[\s(])ebseg (.*?)(?:\s*>.*|\))?$", line)
+        if command is not None:
+            args = ebseg.build_parser().parse_args(shlex.split(command[1]))
+            assert callable(args.run)
+
+
+def test_json_everywhere() -> None:
+    without = {
+        name for name, one in LEAVES.items() if not any("--json" in o.option_strings for o in options(one))
+    }
+    assert without == set(NO_JSON)
+
+
+def test_commands_are_in_the_document() -> None:
+    told = {row[0].strip("`").removeprefix("ebseg ") for row in table_rows("docs/commands.md", "## Commands")}
+    assert told == set(LEAVES)
+
+
+def test_exit_codes_are_in_the_document() -> None:
+    told = {int(row[0]) for row in table_rows("docs/commands.md", "## Exit codes")}
+    own = {ebseg.DONE, ebseg.FAILED, ebseg.UNUSABLE, ebseg.INTERRUPTED, ebseg.BROKEN_PIPE}
+    assert told == own
+    assert all(re.search(rf"\b{code}\s[a-z]", ebseg.build_parser().format_help()) for code in own)
+
+
+def completed(line: str, environment: dict[str, str]) -> list[str]:
+    """What a real bash offers at the end of a line."""
+    script = (
+        "set -eu\nsource <(ebseg completion bash)\n"
+        "COMP_LINE=$1 COMP_POINT=${#1} COMP_TYPE=9 COMP_WORDS=($1) COMP_CWORD=0\n"
+        "_python_argcomplete ebseg\nprintf '%s\\n' \"${COMPREPLY[@]}\""
+    )
+    done = subprocess.run(
+        ["bash", "-c", script, "bash", line],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return [text.strip() for text in done.stdout.splitlines() if text.strip()]
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("ebseg se", ["segment", "serve"]),
+        ("ebseg models ro", ["rollback"]),
+        ("ebseg segment --ov", ["--overlay"]),
+        ("ebseg import --variant base-", ["base-swin-b", "base-swin-t"]),
+        ("ebseg segment samples/vil", ["samples/village.jpg"]),
+    ],
+)
+def test_bash_completes(line: str, offered: list[str], environment: dict[str, str]) -> None:
+    assert sorted(completed(line, environment)) == offered
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_completion_prints_a_script(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ebseg.main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    assert {"bash": "complete", "zsh": "#compdef ebseg", "fish": "complete --command ebseg"}[shell] in script
+
+
+def command(*words: object) -> list[str]:
+    return ["ebseg", *map(str, words)]
+
+
+def done(
+    words: list[str], environment: dict[str, str], folder: Path, code: int = 0
+) -> "subprocess.CompletedProcess[str]":
+    found = subprocess.run(
+        words, cwd=folder, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False
+    )
+    assert found.returncode == code, found.stderr
+    return found
+
+
+@pytest.fixture(scope="module")
+def url(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real service with the packaged model."""
+    log = tmp_path_factory.mktemp("server") / "log"
+    with log.open("wb") as sink:
+        server = subprocess.Popen(command("serve", "--port", 0), env=environment, stderr=sink)
+    try:
+        end = time.monotonic() + SECONDS
+        while not (address := re.search(r'"address": ?"(.*?)"', log.read_text(encoding="utf-8"))):
+            assert server.poll() is None, log.read_text(encoding="utf-8")
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        yield address[1]
+        server.terminate()
+        assert server.wait(SECONDS) == 0, log.read_text(encoding="utf-8")
+    finally:
+        server.kill()
+        server.wait()
+
+
+def test_folder_here_and_on_a_service_gives_the_same(
+    url: str, workspace: Path, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """The client waits for the model: its requests are refused, and sent again, while that is loading."""
+    words = command("segment", workspace / "samples", *CLASSES, "--json")
+    there = done([*words, "--out", "there", "--sheet", "sheet.png", "--url", url], environment, tmp_path)
+    here = done([*words, "--out", "here"], environment, tmp_path)
+    documents = [[json.loads(line) for line in run.stdout.splitlines()] for run in (here, there)]
+    for one in documents:
+        assert [Path(entry["picture"]).stem for entry in one] == SAMPLES
+    for mine, theirs in zip(*documents, strict=True):
+        assert mine["model"] == theirs["model"]
+        assert [item["area"] for item in mine["classes"]] == [item["area"] for item in theirs["classes"]]
+    for name in SAMPLES:
+        with (
+            Image.open(tmp_path / "here" / f"{name}.png") as first,
+            Image.open(tmp_path / "there" / f"{name}.png") as second,
+        ):
+            assert (np.asarray(first) == np.asarray(second)).all()
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.width > 1600
+
+
+def test_service_is_looked_after_by_commands(url: str, environment: dict[str, str], tmp_path: Path) -> None:
+    listed = json.loads(done(command("models", "list", "--url", url, "--json"), environment, tmp_path).stdout)
+    assert [model["name"] for model in listed["models"]] == ["ebseg-tiny"]
+    put = command("vocabularies", "put", "mine", "--classes", "house,hay", "--url", url)
+    assert done(put, environment, tmp_path).stdout == "stored mine, 2 classes\n"
+    refused = done(command("models", "rollback", "ebseg-tiny", "--url", url), environment, tmp_path, 2)
+    assert "administration is off" in refused.stderr
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_examples_of_the_client(number: int, url: str, workspace: Path, environment: dict[str, str]) -> None:
+    examples = [block.text for block in blocks() if (block.document, block.language) == PYTHON]
+    assert len(examples) == 4
+    code = examples[number]
+    assert DEFAULT_URL in code
+    ran = done([sys.executable, "-c", code.replace(DEFAULT_URL, url)], environment, workspace)
+    lines = ran.stdout.splitlines()
+    match number:
+        case 0:
+            assert {line.split()[0] for line in lines[:-1]} <= {"house", "butterfly", "hay"}
+            assert lines[-1].startswith("(384, 512) uint16 ")
+        case 1:
+            assert [Path(line.split()[0]).stem for line in lines] == SAMPLES
+            assert "failed" not in ran.stdout
+        case 2:
+            assert all(int(area) > 0 for area in lines[0].split())
+            assert 0 < float(lines[1]) <= 1
+        case 3:
+            assert lines == [
+                """[('classes.1', "class 1 ('lamp') is doubled: class 0 ('lamp') is the same")]"""
+            ]
+
+
+def test_commands_of_the_document(url: str, workspace: Path, environment: dict[str, str]) -> None:
+    """In their order: what one stores the next one shows."""
+    text = "".join(
+        block.text for block in blocks() if (block.document, block.language) == ("docs/commands.md", "sh")
+    )
+    lines = [line for line in text.splitlines() if line.startswith("ebseg ")]
+    assert len(lines) == 8
+    for line in lines:
+        done(["bash", "-c", line.replace(DEFAULT_URL, url)], environment, workspace)
+    assert sorted(path.stem for path in (workspace / "masks").iterdir()) == SAMPLES
+    assert sorted(path.stem for path in (workspace / "overlays").iterdir()) == SAMPLES
+    assert (workspace / "sheet.png").stat().st_size > 0
+
+
+def test_example_of_a_file_of_classes(url: str, environment: dict[str, str], tmp_path: Path) -> None:
+    (example,) = [
+        block.text for block in blocks() if (block.document, block.language) == ("docs/commands.md", "json")
+    ]
+    (tmp_path / "harbour.json").write_text(example, encoding="utf-8")
+    put = command("vocabularies", "put", "example", "--file", "harbour.json", "--url", url, "--json")
+    stored = json.loads(done(put, environment, tmp_path).stdout)
+    assert [one["name"] for one in stored["classes"]] == ["boat", "water", "quay"]
+    assert stored["classes"][1]["color"] == "#3366cc"
+
+
+def test_progress_is_a_bar_on_a_terminal_only(
+    environment: dict[str, str], workspace: Path, tmp_path: Path
+) -> None:
+    with scripted(Answer(seconds=0.2)) as server:
+        words = command("segment", workspace / "samples", "--classes", "sky", "--url", server.url)
+        assert done(words, environment, tmp_path).stderr == ""
+        primary, secondary = pty.openpty()
+        try:
+            process = subprocess.Popen(
+                words,
+                cwd=tmp_path,
+                env=environment | {"TERM": "xterm"},
+                stdout=subprocess.DEVNULL,
+                stderr=secondary,
+            )
+            os.close(secondary)
+            shown = b""
+            while True:
+                try:
+                    part = os.read(primary, 65536)
+                except OSError:  # Linux's way to say that the other side is closed
+                    break
+                if not part:
+                    break
+                shown += part
+            assert process.wait(SECONDS) == 0
+        finally:
+            os.close(primary)
+    assert b"segmenting" in shown
+    assert b"4/4" in shown
+
+
+def test_interrupted_folder_ends_with_130(
+    environment: dict[str, str], workspace: Path, tmp_path: Path
+) -> None:
+    files = [workspace / "samples" / f"{name}.jpg" for name in SAMPLES]
+    with scripted(Answer(seconds=0.5)) as server:
+        words = command("segment", *files, "--classes", "sky", "--url", server.url, "--parallel", 1, "--json")
+        with subprocess.Popen(
+            words, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process:
+            giving_up = threading.Timer(SECONDS, process.kill)
+            giving_up.start()
+            while not server.heard:
+                time.sleep(0.01)
+            process.send_signal(signal.SIGINT)
+            _, told = process.communicate()
+            giving_up.cancel()
+        assert (process.returncode, told) == (130, "ebseg: error: interrupted\n")
+        assert len(server.heard) <= 2

@@ -1,0 +1,48 @@
+"""`--json` of the commands that draw and pretrain."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ebseg
+import training.encoders
+import training.pretrain.clip
+import training.pretrain.pictures
+import training.pretrain.sam
+
+
+def test_storybook(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "few"
+    words = ["storybook", str(folder), "--train", "1", "--val", "1", "--seed", "3", "--jobs", "1"]
+    assert ebseg.main([*words, "--json"]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out) == {"folder": str(folder), "train": 1, "val": 1, "seed": 3}
+    words[1] = str(tmp_path / "more")
+    assert ebseg.main(words) == 0
+    assert capsys.readouterr().out == f"{words[1]}: 1 training scenes, 1 held-out scenes\n"
+
+
+def test_pretraining(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What takes long is left out; tests/training/test_pretrain_*.py do that."""
+
+    def nothing(*_: Any, **__: Any) -> float:
+        return 0.25
+
+    monkeypatch.setattr(training.pretrain.pictures, "pool", nothing)
+    monkeypatch.setattr(training.pretrain.clip, "pretrain_clip", nothing)
+    monkeypatch.setattr(training.pretrain.sam, "pretrain_sam", nothing)
+    monkeypatch.setattr(training.encoders, "save_sam", nothing)
+    out, data = tmp_path / "out.safetensors", tmp_path / "data"
+    assert ebseg.main(["storybook", str(data), "--train", "1", "--val", "1", "--jobs", "1"]) == 0
+    capsys.readouterr()
+    assert ebseg.main(["pretrain", "clip", str(out), "--steps", "3", "--scenes", "4", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"out": str(out), "steps": 3, "scenes": 4}
+    sam = ["pretrain", "sam", str(out), "--data", str(data), "--steps", "2"]
+    assert ebseg.main([*sam, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"out": str(out), "steps": 2, "mean_iou": 0.25}
+    assert ebseg.main(sam) == 0
+    assert capsys.readouterr().out == f"{out}: regions around given points, mean IoU 0.250\n"

@@ -28,6 +28,7 @@ SERVICE_PACKAGES = frozenset(
     {
         "cv2",
         "fastapi",
+        "httptools",
         "httpx",
         "prometheus_client",
         "pycocotools",
@@ -36,6 +37,7 @@ SERVICE_PACKAGES = frozenset(
         "python_multipart",
         "redis",
         "uvicorn",
+        "uvloop",
     }
 )
 

@@ -119,7 +119,7 @@ def test_deadline_bounds_all_attempts() -> None:
     patient = Retry(attempts=1000, first_wait=0.02, longest_wait=0.02)
     with scripted(BUSY) as server, EBSegClient(server.url, timeout=0.3, retry=patient) as client:
         began = time.monotonic()
-        with pytest.raises(BusyError):
+        with pytest.raises((BusyError, DeadlineError)):  # the end may come between two attempts or amid one
             client.models()
         assert 0.2 < time.monotonic() - began < 0.5
         assert 5 < len(server.heard) < 40

@@ -22,7 +22,7 @@ INSTALLED := $(VENV)/.installed
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup demo serve test tools check bench train-tiny
+.PHONY: help setup demo serve test image-check tools check bench train-tiny
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
@@ -44,7 +44,10 @@ serve: setup ## run the service on PORT with CHECKPOINT
 test: setup tools ## run all tests
 	$(BIN)/pytest
 
-tools: ## install what tests need beside Python, where it is missing: Redis, Chromium and so on
+image-check: setup ## build the Dockerfile without an engine and ask it for a mask; root, buildah, debootstrap, 8 minutes
+	$(BIN)/python -m tests.deploy.build_image --target cuda
+
+tools: ## install what tests need beside Python, where it is missing: Redis, Chromium, Prometheus
 	tests/install_tools.sh
 
 check: setup ## lint, formatting, types, directions of imports

@@ -21,3 +21,4 @@ install() { # program, Debian's package, Homebrew's package
 
 install redis-server redis-server redis
 install chromium chromium
+install promtool prometheus prometheus # promtool comes with the server

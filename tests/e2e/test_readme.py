@@ -67,6 +67,13 @@ NOT_RUN = {
         "needs two versions; tests/service/test_models_api.py rolls back over HTTP"
     ),
     "source <(ebseg completion bash)": "tests/e2e/test_cli.py runs it",
+    "docker compose up --build --detach": "needs a container engine; tests/deploy/test_compose.py",
+    "docker compose -f docker-compose.yml -f docker/compose.gpu.yml up --build --detach": "as above; a GPU",
+    ".venv/bin/python -m tests.deploy.build_image --target cuda": "needs root and takes eight minutes",
+    "kubectl kustomize k8s/overlays/gpu": "tests/deploy/test_manifests.py renders every overlay",
+    "promtool check rules docker/prometheus/alerts.yml": "tests/deploy/test_alerts.py runs it",
+    "promtool test rules docker/prometheus/alerts_test.yml": "as above",
+    ".venv/bin/pytest tests/deploy": "would run tests in a test",
     "ebseg storybook data/storybook": "takes minutes; a smaller one is made before these tests",
     "ebseg storybook data/held-out --train 0 --val 200 --seed 101": "as above",
     "ebseg storybook data/short --train 2000 --val 100 --seed 5": "as above",
@@ -82,6 +89,11 @@ TOO_LONG = {
     "ebseg train ": "takes hours; tests/training/test_train_cli.py trains on a few scenes",
     "ebseg evaluate ": "needs a run; tests/training/test_evaluate_cli.py makes a model",
     "ebseg ablate ": "needs many runs; tests/training/test_ablate_cli.py makes small ones",
+    "docker build ": "needs a container engine; tests/deploy/build_image.py builds without one",
+    "kubectl create ": "needs a cluster",
+    "kubectl --namespace ": "needs a cluster",
+    "kubectl apply ": "needs a cluster; tests/deploy/test_manifests.py validates what is applied",
+    "kubectl delete ": "needs a cluster",
     "ebseg publish ": "needs a run; tests/training/test_publish_command.py makes one",
 }
 

@@ -37,7 +37,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def versions() -> Versions:
-    return Versions(f"memory://{uuid.uuid4().hex}/ebseg-tiny")
+    return Versions(f"memory://registry-{uuid.uuid4().hex}/ebseg-tiny")  # never itself a path that holds "/1"
 
 
 def left_over(parent: Path, name: str, seconds: float, host: str | None = None) -> Path:

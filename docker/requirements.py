@@ -1,0 +1,34 @@
+"""Prints what pyproject.toml asks for, without the package itself: new sources then need no new layer of it.
+
+Takes the extras as its one argument, with commas between. Reads the pyproject.toml of the working directory.
+"""
+
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+
+def requirements(project: dict[str, dict[str, list[str]]], extras: list[str]) -> list[str]:
+    """The requirements of the package and of some of its extras, each once.
+
+    Raises:
+        SystemExit: there is no such extra.
+    """
+    optional = project["optional-dependencies"]
+    if unknown := sorted(set(extras) - set(optional)):
+        raise SystemExit(f"no extra {', '.join(unknown)}; there are {', '.join(sorted(optional))}")
+    found = list(project["dependencies"])
+    for extra in extras:
+        for requirement in optional[extra]:
+            own = re.fullmatch(r"ebseg\[(.+)\]", requirement)
+            if own:
+                found += requirements({**project, "dependencies": []}, own[1].split(","))
+            else:
+                found.append(requirement)
+    return list(dict.fromkeys(found))
+
+
+if __name__ == "__main__":
+    document = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))
+    print(*requirements(document["project"], [extra for extra in sys.argv[1].split(",") if extra]), sep="\n")

@@ -1,0 +1,104 @@
+"""A real Prometheus, as quick as a test: it scrapes four times a second, and its rules are hastened."""
+
+import contextlib
+import json
+import re
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tests.deploy.files import ROOT, tool
+from tests.service.redis_server import free_port
+
+SCRAPE_S = 0.25
+FASTER = 240.0  # how much shorter every duration of the rules becomes: five minutes are 1.25 s
+SHORTEST_S = 1.0  # but a rate needs several scrapes
+START_S = 20.0
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def hastened(rules: str) -> str:
+    """Alert rules with every window and every `for` shortened, and nothing else changed."""
+
+    def shorter(match: re.Match[str]) -> str:
+        seconds = float(match[2]) * _UNITS[match[3]] / FASTER
+        return f"{match[1]}{max(seconds, SHORTEST_S) * 1000:.0f}ms{match[4]}"
+
+    windows = re.sub(r"(\[)(\d+)([smh])(\])", shorter, rules)
+    return re.sub(r"(\bfor: )(\d+)([smh])()$", shorter, windows, flags=re.MULTILINE)
+
+
+class Prometheus:
+    """What a test asks of it."""
+
+    def __init__(self, url: str):
+        self.url = url
+
+    def query(self, expression: str) -> list[dict[str, Any]]:
+        """The samples that an expression has now."""
+        answer = self._get("/api/v1/query", query=expression)
+        found: list[dict[str, Any]] = answer["result"]
+        return found
+
+    def firing(self) -> dict[str, dict[str, str]]:
+        """Labels of alerts that fire, by name; of several of a name, the last."""
+        alerts = self._get("/api/v1/alerts")["alerts"]
+        return {
+            alert["labels"]["alertname"]: alert["labels"] for alert in alerts if alert["state"] == "firing"
+        }
+
+    def rules(self) -> list[dict[str, Any]]:
+        """Every rule, with what went wrong when it was evaluated."""
+        return [rule for group in self._get("/api/v1/rules")["groups"] for rule in group["rules"]]
+
+    def _get(self, path: str, **parameters: str) -> dict[str, Any]:
+        answer = httpx.get(self.url + path, params=parameters, timeout=10)
+        assert answer.status_code == 200, answer.text
+        data: dict[str, Any] = answer.json()["data"]
+        return data
+
+
+@contextlib.contextmanager
+def prometheus(*targets: str) -> Iterator[Prometheus]:
+    """Runs one that scrapes `host:port` addresses as the job ebseg, with the shipped alerts, hastened."""
+    rules = (ROOT / "docker" / "prometheus" / "alerts.yml").read_text(encoding="utf-8")
+    quick = f"{SCRAPE_S * 1000:.0f}ms"
+    config = {  # JSON is YAML
+        "global": {"scrape_interval": quick, "scrape_timeout": quick, "evaluation_interval": quick},
+        "rule_files": ["alerts.yml"],
+        "scrape_configs": [{"job_name": "ebseg", "static_configs": [{"targets": list(targets)}]}],
+    }
+    with tempfile.TemporaryDirectory(prefix="ebseg-prometheus-") as name:
+        folder = Path(name)
+        (folder / "alerts.yml").write_text(hastened(rules), encoding="utf-8")
+        (folder / "prometheus.yml").write_text(json.dumps(config), encoding="utf-8")
+        address = f"127.0.0.1:{free_port()}"
+        command = [tool("prometheus"), "--config.file=prometheus.yml", f"--web.listen-address={address}"]
+        command += ["--storage.tsdb.path=data", "--log.level=warn"]
+        with (folder / "log").open("wb") as log:
+            process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
+        try:
+            _wait(process, f"http://{address}", folder / "log")
+            yield Prometheus(f"http://{address}")
+        finally:
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _wait(process: "subprocess.Popen[bytes]", url: str, log: Path) -> None:
+    end = time.monotonic() + START_S
+    while time.monotonic() < end and process.poll() is None:
+        with contextlib.suppress(httpx.TransportError):
+            if httpx.get(f"{url}/-/ready", timeout=1).is_success:
+                return
+        time.sleep(0.05)
+    raise AssertionError(f"Prometheus did not start: {log.read_text(encoding='utf-8')}")

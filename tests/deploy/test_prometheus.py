@@ -1,0 +1,198 @@
+"""A real Prometheus scrapes a running service: the dashboard has data, and faults make the alerts fire."""
+
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from service.app import create_app
+from service.runtime import Service
+from service.server import build_server, listen
+from tests.deploy.dashboard import as_asked, queries
+from tests.deploy.files import ROOT
+from tests.deploy.prometheus_server import Prometheus, hastened, prometheus
+from tests.service.fakes import PNG, settings
+from tests.service.model_fakes import Loader, publish
+from tests.service.redis_server import RedisServer, redis_server
+
+WAIT_S = 30.0
+WINDOW = "5s"  # of the dashboard's rates
+MOST_BYTES = 10_000
+CLIENTS = 12
+
+
+@dataclass
+class Running:
+    """Everything that a test touches."""
+
+    url: str
+    service: Service
+    load: Loader
+    registry: Path
+    redis: RedisServer
+    prometheus: Prometheus
+    dead: str  # a second target, at which nobody listens
+
+    def segment(self, picture: bytes = PNG, classes: str = "sky,tree") -> int:
+        answer = httpx.post(
+            f"{self.url}/v1/segment", files={"image": picture}, data={"classes": classes}, timeout=WAIT_S
+        )
+        return answer.status_code
+
+    def segment_new_names(self) -> int:
+        """Class names that only Redis could know."""
+        return self.segment(classes=f"tree {time.monotonic_ns()}")
+
+    def work(self) -> None:
+        """A bit of everything that the dashboard shows."""
+        assert self.segment() == 200  # the same picture again and again: hits of the prediction cache
+        assert self.segment(PNG + str(time.monotonic_ns()).encode()) == 200  # another one: a batch
+        assert self.segment(b"x" * MOST_BYTES) == 413
+        assert self.segment_new_names() == 200
+        stored = httpx.put(f"{self.url}/v1/vocabularies/mine", json={"classes": ["a"]}, timeout=WAIT_S)
+        assert stored.is_success
+        assert httpx.get(f"{self.url}/v1/vocabularies/mine", timeout=WAIT_S).is_success
+
+
+@contextmanager
+def served(load: Loader, registry: Path, redis_url: str) -> Iterator[tuple[str, Service]]:
+    """A real server of a registry of small fake versions."""
+    own = settings(
+        registry=str(registry),
+        model="a",
+        registry_poll_s=0.05,
+        redis_url=redis_url,
+        prediction_cache_bytes=1 << 20,
+        max_bytes=MOST_BYTES,
+        max_pending=CLIENTS // 2,
+        timeout_ms=20_000,
+    )
+    app = create_app(own, load=load)
+    service: Service = app.state.service
+    server = build_server(app, own)
+    with listen("127.0.0.1", 0) as listener:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            wait_for(lambda: server.started and service.state == "ready")
+            yield f"127.0.0.1:{listener.getsockname()[1]}", service
+        finally:
+            server.should_exit = True
+            thread.join(WAIT_S)
+            assert not thread.is_alive()
+
+
+def wait_for(condition: Callable[[], object], what: Callable[[], object] = lambda: "") -> None:
+    end = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < end, what()
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    registry, load = tmp_path_factory.mktemp("registry"), Loader()
+    publish(registry, "a", 1)
+    with listen(
+        "127.0.0.1", 0
+    ) as nobody:  # bound, so that no one takes the port; closed before it is scraped
+        dead = f"127.0.0.1:{nobody.getsockname()[1]}"
+    with (
+        redis_server() as redis,
+        served(load, registry, redis.url) as (address, service),
+        prometheus(address, dead) as scraper,
+    ):
+        yield Running(f"http://{address}", service, load, registry, redis, scraper, dead)
+
+
+def note(fired: set[str], scraper: Prometheus) -> set[str]:
+    """Adds what fires now to what has fired."""
+    fired |= set(scraper.firing())
+    return fired
+
+
+def finite(found: list[dict[str, object]]) -> bool:
+    """Whether there are samples, and at least one is a number."""
+    values = [float(sample["value"][1]) for sample in found]  # type: ignore[index]
+    return any(math.isfinite(value) for value in values)
+
+
+def test_every_query_of_the_dashboard_returns_data(running: Running) -> None:
+    missing = [title for title, _ in queries()]
+    end = time.monotonic() + WAIT_S
+    while missing:
+        running.work()
+        missing = [
+            title
+            for title, query in queries()
+            if not finite(running.prometheus.query(as_asked(query, WINDOW)))
+        ]
+        assert time.monotonic() < end, missing
+    assert {rule["health"] for rule in running.prometheus.rules()} <= {"ok", "unknown"}
+
+
+def test_faults_make_the_alerts_fire(running: Running) -> None:
+    """Each part of the deployment breaks in turn; what is well stays quiet."""
+    running.work()
+    wait_for(lambda: "EBSegDown" in running.prometheus.firing(), running.prometheus.firing)
+    assert running.prometheus.firing()["EBSegDown"]["instance"] == running.dead
+    quiet = {
+        "EBSegAllDown",
+        "EBSegStuck",
+        "EBSegOverloaded",
+        "EBSegRedisAway",
+        "EBSegVersionRefused",
+        "EBSegFailing",
+    }
+    assert quiet.isdisjoint(running.prometheus.firing())
+
+    publish(running.registry, "a", 2, weights="these weights are broken")
+    wait_for(lambda: "EBSegVersionRefused" in running.prometheus.firing(), running.prometheus.firing)
+
+    running.redis.kill()
+    wait_for(
+        lambda: running.segment_new_names() == 200 and "EBSegRedisAway" in running.prometheus.firing(),
+        running.prometheus.firing,
+    )
+
+    gate = threading.Event()
+    (engine,) = [engine for engine in running.load.engines if not engine.closed]
+    engine.gate = gate
+    fired: set[str] = set()
+    stop = threading.Event()
+
+    def knock(number: int) -> None:
+        while not stop.is_set():  # a picture of its own each time, else the prediction cache answers
+            running.segment(PNG + bytes([number]))
+            time.sleep(0.02)
+
+    with ThreadPoolExecutor(CLIENTS) as clients:
+        for number in range(CLIENTS):
+            clients.submit(knock, number)
+        try:
+            wait_for(
+                lambda: {"EBSegStuck", "EBSegOverloaded"} <= note(fired, running.prometheus), lambda: fired
+            )
+        finally:
+            stop.set()
+            gate.set()
+    assert "EBSegAllDown" not in fired
+    assert running.service.state == "ready"
+    wait_for(lambda: "EBSegStuck" not in running.prometheus.firing(), running.prometheus.firing)
+
+
+def test_rules_are_hastened_and_nothing_else() -> None:
+    rules = (ROOT / "docker" / "prometheus" / "alerts.yml").read_text(encoding="utf-8")
+    quick = hastened(rules)
+    assert "[1250ms]" in quick
+    assert "for: 1250ms" in quick
+    assert quick.count("ms]") == rules.count("m]") + rules.count("h]")
+    assert quick.count("for: ") == rules.count("for: ")
+    assert hastened("expr: a > 5\nfor: 2h\n") == "expr: a > 5\nfor: 30000ms\n"

@@ -3,12 +3,14 @@
 #   PYTHON      the Python that the environment is made with, 3.11 or newer
 #   CHECKPOINT  checkpoint folder for `demo` and `serve`; the default comes with the repository
 #   PORT        port for `serve`
+#   WORKERS     processes that `test` shares the test files out to; each computes on one thread
 #   TINY        folder that `train-tiny` works in, and goes on in when it was cut off
 #   SHARE       of the steps and pictures of `train-tiny`, 0..1
 #   SEED        of everything in `train-tiny`
 
 PYTHON ?= python3
 PORT ?= 8000
+WORKERS ?= 2
 
 CHECKPOINT ?= model/pretrained/ebseg-tiny/1
 TINY ?= out/tiny
@@ -41,8 +43,8 @@ demo: setup ## start the service, segment sample scenes over HTTP, stop the serv
 serve: setup ## run the service on PORT with CHECKPOINT
 	exec $(BIN)/ebseg serve --checkpoint "$(CHECKPOINT)" --port $(PORT)
 
-test: setup tools ## run all tests
-	$(BIN)/pytest
+test: setup tools ## run all tests in WORKERS processes
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadfile
 
 image-check: setup ## build the Dockerfile without an engine and ask it for a mask; root, buildah, debootstrap, 8 minutes
 	$(BIN)/python -m tests.deploy.build_image --target cuda

@@ -92,13 +92,11 @@ def test_deadline_that_cannot_be_met_is_refused_at_the_door() -> None:
     with live(engine, max_batch_size=1) as (url, service), ThreadPoolExecutor(8) as clients:
         assert ask(url).status_code == 200
         working = fill(url, service, clients, 8)
-        depth = service.devices[0].depth
         began = time.monotonic()
         refused = ask(url, timeout_ms="1000")
         took = time.monotonic() - began
         assert problem(refused, 429)["type"] == "urn:ebseg:problem:deadline-unmeetable"
         assert took < 1.0, "it was not refused at the door"
-        assert service.devices[0].depth <= depth
         assert ask(url, timeout_ms="20000").status_code == 200  # patience is let in
         needed = time.monotonic() - began - 1.0
         told = int(refused.headers["retry-after"])

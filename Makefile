@@ -44,7 +44,7 @@ serve: setup ## run the service on PORT with CHECKPOINT
 	exec $(BIN)/ebseg serve --checkpoint "$(CHECKPOINT)" --port $(PORT)
 
 test: setup tools ## run all tests in WORKERS processes
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 image-check: setup ## build the Dockerfile without an engine and ask it for a mask; root, buildah, debootstrap, 8 minutes
 	$(BIN)/python -m tests.deploy.build_image --target cuda

@@ -22,7 +22,6 @@ from model.checkpoint import save
 from model.config import VARIANTS
 from model.ebseg import EBSeg
 from model.files import sync
-from model.sam_encoder import SamEncoder
 from model.vocabulary import TrainingClasses
 from training import encoders
 from training.config import TrainConfig
@@ -31,10 +30,10 @@ from training.datasets.storybook.classes import TRAINED
 from training.datasets.storybook.generate import HELD_OUT, TRAIN, generate
 from training.errors import TrainingError
 from training.loop import train
+from training.pretrain.backbone import BackbonePretraining, pretrain_backbone
 from training.pretrain.ceiling import Ceiling, ceiling
 from training.pretrain.clip import ClipPretraining, pretrain_clip
 from training.pretrain.pictures import pool
-from training.pretrain.sam import SamPretraining, pretrain_sam
 
 VARIANT = "tiny"
 CLIP_SIDE = 128  # pixels of the pictures that CLIP sees
@@ -59,7 +58,7 @@ class Recipe:
     seed: int = 0
     clip_scenes: int = 28_000
     clip: ClipPretraining = field(default_factory=ClipPretraining)
-    sam: SamPretraining = field(default_factory=SamPretraining)
+    sam: BackbonePretraining = field(default_factory=BackbonePretraining)
     train_scenes: int = 6000
     held_out_scenes: int = 300
     steps: int = 5000
@@ -149,10 +148,8 @@ def train_tiny(out: Path, recipe: Recipe, say: Callable[[str], None]) -> Path:
         pretrain_clip(VARIANTS[VARIANT], scenes, replace(recipe.clip, seed=recipe.seed), clip)
     if not sam.exists():
         say("3/5 pretraining SAM on masks without classes")
-        assert isinstance(ebseg.backbone, SamEncoder)  # the variant says so
-        iou = pretrain_sam(
-            ebseg.backbone, SegmentationFolder(data, TRAIN), replace(recipe.sam, seed=recipe.seed)
-        )
+        settings = replace(recipe.sam, seed=recipe.seed)
+        iou = pretrain_backbone(ebseg, SegmentationFolder(data, TRAIN), settings)
         encoders.save_sam(ebseg, sam)
         say(f"regions around given points: mean IoU {iou:.2f}")
     if not init.exists():

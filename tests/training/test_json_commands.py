@@ -8,9 +8,9 @@ import pytest
 
 import ebseg
 import training.encoders
+import training.pretrain.backbone
 import training.pretrain.clip
 import training.pretrain.pictures
-import training.pretrain.sam
 
 
 def test_storybook(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -34,15 +34,15 @@ def test_pretraining(
 
     monkeypatch.setattr(training.pretrain.pictures, "pool", nothing)
     monkeypatch.setattr(training.pretrain.clip, "pretrain_clip", nothing)
-    monkeypatch.setattr(training.pretrain.sam, "pretrain_sam", nothing)
+    monkeypatch.setattr(training.pretrain.backbone, "pretrain_backbone", nothing)
     monkeypatch.setattr(training.encoders, "save_sam", nothing)
     out, data = tmp_path / "out.safetensors", tmp_path / "data"
     assert ebseg.main(["storybook", str(data), "--train", "1", "--val", "1", "--jobs", "1"]) == 0
     capsys.readouterr()
     assert ebseg.main(["pretrain", "clip", str(out), "--steps", "3", "--scenes", "4", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"out": str(out), "steps": 3, "scenes": 4}
-    sam = ["pretrain", "sam", str(out), "--data", str(data), "--steps", "2"]
-    assert ebseg.main([*sam, "--json"]) == 0
+    backbone = ["pretrain", "backbone", str(out), "--data", str(data), "--steps", "2"]
+    assert ebseg.main([*backbone, "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"out": str(out), "steps": 2, "mean_iou": 0.25}
-    assert ebseg.main(sam) == 0
+    assert ebseg.main(backbone) == 0
     assert capsys.readouterr().out == f"{out}: regions around given points, mean IoU 0.250\n"

@@ -40,13 +40,13 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "--sam",
         type=Path,
         metavar="FILE",
-        help="segment_anything's .pth, or what `ebseg pretrain sam` wrote; needed where the variant has SAM",
+        help="segment_anything's .pth or what `ebseg pretrain backbone` wrote; where the variant has SAM",
     )
     parser.add_argument(
         "--swin",
         type=Path,
         metavar="FILE",
-        help="timm's .safetensors or Microsoft's .pth; needed where the variant has a Swin",
+        help="timm's .safetensors, Microsoft's .pth or what `ebseg pretrain backbone` wrote; where it has a Swin",
     )
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="seed of all other weights (default: 0)"

@@ -1,24 +1,26 @@
-"""`ebseg pretrain clip|sam|ceiling`: the tiny encoders, from nothing, on Storybook."""
+"""`ebseg pretrain clip|backbone|ceiling`: the tiny encoders, from nothing, on Storybook."""
 
 import argparse
 import json
 from pathlib import Path
 
-from model.cli import JSON_HELP
+from model.cli import JSON_HELP, VARIANTS
 from model.command import add_command
+
+TINY = [variant for variant in VARIANTS if variant.startswith("tiny")]
 
 EXAMPLES = """
   ebseg pretrain clip out/clip.safetensors
-  ebseg pretrain sam out/sam.safetensors --data data/storybook
+  ebseg pretrain backbone out/sam.safetensors --data data/storybook
   ebseg pretrain ceiling registry/encoders-tiny/1
 """
 CLIP_EXAMPLES = """
   ebseg pretrain clip out/clip.safetensors
   ebseg pretrain clip out/clip.safetensors --steps 3000 --scenes 60000 --seed 1 --json
 """
-SAM_EXAMPLES = """
-  ebseg pretrain sam out/sam.safetensors --data data/storybook
-  ebseg pretrain sam out/sam.safetensors --data data/storybook --steps 100 --json
+BACKBONE_EXAMPLES = """
+  ebseg pretrain backbone out/sam.safetensors --data data/storybook
+  ebseg pretrain backbone out/swin-t.safetensors --data data/storybook --variant tiny-swin-t --json
 """
 CEILING_EXAMPLES = """
   ebseg pretrain ceiling registry/encoders-tiny/1
@@ -29,7 +31,11 @@ CEILING_EXAMPLES = """
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Adds `ebseg pretrain` with its commands."""
     parser = add_command(
-        commands, "pretrain", None, "pretrain the tiny CLIP and the tiny SAM on Storybook", EXAMPLES
+        commands,
+        "pretrain",
+        None,
+        "pretrain a tiny CLIP or image backbone on Storybook",
+        EXAMPLES,
     )
     parts = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
@@ -40,17 +46,24 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     clip.add_argument("--seed", type=int, default=0, help="of scenes and weights (default: 0)")
     clip.add_argument("--json", action="store_true", help=JSON_HELP)
 
-    sam = add_command(
-        parts, "sam", run_sam, "train a tiny SAM encoder on masks without classes", SAM_EXAMPLES
+    backbone = add_command(
+        parts,
+        "backbone",
+        run_backbone,
+        "train a tiny SAM encoder or Swin on masks without classes",
+        BACKBONE_EXAMPLES,
     )
-    sam.add_argument("out", type=Path, metavar="FILE", help="safetensors file to write")
-    sam.add_argument(
+    backbone.add_argument("out", type=Path, metavar="FILE", help="safetensors file to write")
+    backbone.add_argument(
+        "--variant", choices=TINY, default=TINY[0], help="whose image backbone to train (default: tiny, SAM)"
+    )
+    backbone.add_argument(
         "--data", type=Path, required=True, metavar="DIR", help="a data set, as `ebseg storybook` makes"
     )
-    sam.add_argument("--split", default="train", help="split of it (default: train)")
-    sam.add_argument("--steps", type=int, default=900, metavar="N", help="of 8 pictures (default: 900)")
-    sam.add_argument("--seed", type=int, default=0, help="of weights and order (default: 0)")
-    sam.add_argument("--json", action="store_true", help=JSON_HELP)
+    backbone.add_argument("--split", default="train", help="split of it (default: train)")
+    backbone.add_argument("--steps", type=int, default=900, metavar="N", help="of 8 pictures (default: 900)")
+    backbone.add_argument("--seed", type=int, default=0, help="of weights and order (default: 0)")
+    backbone.add_argument("--json", action="store_true", help=JSON_HELP)
 
     top = add_command(
         parts,
@@ -82,22 +95,21 @@ def run_clip(args: argparse.Namespace) -> int:
     return 0
 
 
-def run_sam(args: argparse.Namespace) -> int:
-    """`ebseg pretrain sam`."""
+def run_backbone(args: argparse.Namespace) -> int:
+    """`ebseg pretrain backbone`."""
     from model.build import build
-    from model.config import VARIANTS
-    from model.sam_encoder import SamEncoder
+    from model.config import VARIANTS as CONFIGS
     from model.vocabulary import TrainingClasses
     from training import encoders
     from training.datasets.layout import SegmentationFolder
-    from training.pretrain.sam import SamPretraining, pretrain_sam
-    from training.tiny import VARIANT
+    from training.pretrain.backbone import BackbonePretraining, pretrain_backbone
 
     data = SegmentationFolder(args.data, args.split)
-    ebseg = build(VARIANTS[VARIANT], TrainingClasses.of([item.name for item in data.classes]), seed=args.seed)
-    assert isinstance(ebseg.backbone, SamEncoder)  # the variant says so
-    iou = pretrain_sam(ebseg.backbone, data, SamPretraining(steps=args.steps, seed=args.seed))
-    encoders.save_sam(ebseg, args.out)
+    classes = TrainingClasses.of([item.name for item in data.classes])
+    ebseg = build(CONFIGS[args.variant], classes, seed=args.seed)
+    iou = pretrain_backbone(ebseg, data, BackbonePretraining(steps=args.steps, seed=args.seed))
+    save = encoders.save_swin if ebseg.config.sam is None else encoders.save_sam
+    save(ebseg, args.out)
     if args.json:
         print(json.dumps({"out": str(args.out), "steps": args.steps, "mean_iou": float(iou)}))
     else:

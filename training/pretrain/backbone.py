@@ -1,18 +1,19 @@
-"""Pretrains the tiny SAM's image encoder on masks without classes.
+"""Pretrains a tiny image backbone, SAM's encoder or a Swin, on masks without classes.
 
 A point is given, and the mask of the region around it is wanted. A light head, thrown away afterwards,
-brings the encoder's four maps to stride 4; a pixel belongs to the point's region as far as its embedding
+brings the backbone's four maps to stride 4; a pixel belongs to the point's region as far as its embedding
 agrees with the one at the point.
 """
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.sam_encoder import SamEncoder
+from model.ebseg import EBSeg
 from training.config import TrainConfig
 from training.datasets.layout import SegmentationFolder
 from training.pretrain.clip import cosine
@@ -24,7 +25,7 @@ POINTS = 12  # a picture
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SamPretraining:
+class BackbonePretraining:
     """Settings: how many steps of how many pictures, AdamW with a cosine schedule, warm-up in steps."""
 
     steps: int = 900
@@ -37,12 +38,16 @@ class SamPretraining:
 
 
 class PointHead(nn.Module):
-    """Four maps to pixel embeddings at stride 4, [B, channels, H / 4, W / 4]."""
+    """Maps of any strides to pixel embeddings at stride 4, [B, channels, H / 4, W / 4].
 
-    def __init__(self, width: int, patch: int, channels: int = 48):
+    Args:
+        widths: channels of the maps.
+        channels: of the embeddings.
+    """
+
+    def __init__(self, widths: Sequence[int], channels: int = 48):
         super().__init__()
-        self.patch = patch
-        self.lateral = nn.ModuleList(nn.Conv2d(width, channels, 1) for _ in range(4))
+        self.lateral = nn.ModuleList(nn.Conv2d(width, channels, 1) for width in widths)
         self.mix = nn.Sequential(
             nn.GroupNorm(8, channels),
             nn.Conv2d(channels, channels, 3, padding=1),
@@ -52,15 +57,14 @@ class PointHead(nn.Module):
         self.scale = nn.Parameter(torch.tensor(10.0))
         self.bias = nn.Parameter(torch.tensor(-5.0))
 
-    def forward(self, maps: list[Tensor], points: Tensor) -> Tensor:
+    def forward(self, maps: Sequence[Tensor], points: Tensor, size: tuple[int, int]) -> Tensor:
         """Mask logits of the points' regions, [B, P, H / 4, W / 4].
 
         Args:
-            maps: the encoder's, [B, C, h, w].
+            maps: the backbone's, [B, C, h, w] each.
             points: pixels at stride 4 as rows of the flattened map, int64 [B, P].
+            size: rows and columns at stride 4.
         """
-        height, width = maps[0].shape[-2:]
-        size = (height * self.patch // STRIDE, width * self.patch // STRIDE)
         total = sum(
             F.interpolate(layer(x), size=size, mode="bilinear")
             for layer, x in zip(self.lateral, maps, strict=True)
@@ -71,11 +75,11 @@ class PointHead(nn.Module):
         return logits
 
 
-def pretrain_sam(encoder: SamEncoder, data: SegmentationFolder, settings: SamPretraining) -> float:
-    """Trains the encoder in place; it comes back frozen.
+def pretrain_backbone(ebseg: EBSeg, data: SegmentationFolder, settings: BackbonePretraining) -> float:
+    """Trains the model's image backbone in place; it comes back frozen.
 
     Args:
-        encoder: SAM's; its patches decide the head's step to stride 4.
+        ebseg: the model; nothing else of it is touched.
         data: a split; only which pixels share a label is used, never which label.
         settings: of the training.
 
@@ -83,16 +87,16 @@ def pretrain_sam(encoder: SamEncoder, data: SegmentationFolder, settings: SamPre
         Mean IoU of the predicted regions over the last tenth of the steps, 0..1.
     """
     torch.manual_seed(settings.seed)
-    projection = encoder.patch_embed.proj
-    assert isinstance(projection, nn.Conv2d)
-    head = PointHead(projection.out_channels, projection.kernel_size[0])
-    encoder.requires_grad_(True).train()
-    parameters = [*encoder.parameters(), *head.parameters()]
+    backbone = ebseg.backbone
+    head = PointHead(ebseg.config.backbone_widths)
+    backbone.requires_grad_(True).train()
+    parameters = [*backbone.parameters(), *head.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    mean, std = (torch.tensor(values)[:, None, None] for values in (encoder.pixel_mean, encoder.pixel_std))
+    mean, std = (torch.tensor(values)[:, None, None] for values in (backbone.pixel_mean, backbone.pixel_std))
+    size = (settings.side // STRIDE, settings.side // STRIDE)
     last: deque[float] = deque(maxlen=max(1, settings.steps // 10))
     samples = Samples(data, _loading(data, settings)).batches(0, slice(None))
-    with samples as batches, progress("pretraining SAM", settings.steps) as bar:
+    with samples as batches, progress("pretraining the image backbone", settings.steps) as bar:
         for step in range(settings.steps):
             batch = next(batches)
             images = (torch.stack([sample.picture for sample in batch]) - mean) / std
@@ -100,8 +104,8 @@ def pretrain_sam(encoder: SamEncoder, data: SegmentationFolder, settings: SamPre
             points = torch.randint(regions.shape[1], (settings.batch, POINTS))
             wanted = regions.gather(1, points)[:, :, None] == regions[:, None]
             with torch.autocast("cpu", dtype=torch.bfloat16):
-                maps = encoder(images)
-            logits = head([x.float() for x in maps], points).flatten(2)
+                maps = backbone(images)
+            logits = head([x.float() for x in maps], points, size).flatten(2)
             truth = wanted.float()
             loss = F.binary_cross_entropy_with_logits(logits, truth) + dice_loss(logits, truth)
             for group in optimiser.param_groups:
@@ -113,11 +117,11 @@ def pretrain_sam(encoder: SamEncoder, data: SegmentationFolder, settings: SamPre
             inside = logits > 0
             last.append(((inside & wanted).sum(2) / (inside | wanted).sum(2)).mean().item())
             bar.advance(1, loss=loss.item(), iou=last[-1])
-    encoder.requires_grad_(False).eval()
+    backbone.requires_grad_(False).eval()
     return sum(last) / len(last)
 
 
-def _loading(data: SegmentationFolder, settings: SamPretraining) -> TrainConfig:
+def _loading(data: SegmentationFolder, settings: BackbonePretraining) -> TrainConfig:
     """What reads and augments the pictures, as a run's configuration."""
     return TrainConfig(
         data=str(data.root),

@@ -18,17 +18,18 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
     Raises:
         ClientGoneError: it did.
     """
-    working = asyncio.create_task(work)
-    gone = asyncio.create_task(_gone(request))
+    here = asyncio.current_task()
+    assert here is not None
+    cancelled = here.cancelling()  # asyncio's way to tell one cancellation from another
+    gone = asyncio.create_task(_cancel_if_gone(request, here))
     try:
-        await asyncio.wait((working, gone), return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            return working.result()
-        raise ClientGoneError("the client hung up before its answer was ready")
+        return await work
+    except asyncio.CancelledError:
+        if gone.done() and here.uncancel() <= cancelled:
+            raise ClientGoneError("the client hung up before its answer was ready") from None
+        raise
     finally:
-        for task in (working, gone):
-            task.cancel()
-        await asyncio.gather(working, gone, return_exceptions=True)
+        gone.cancel()
 
 
 def note(request: Request, info: ModelInfo, seconds: dict[str, float]) -> dict[str, str]:
@@ -41,6 +42,7 @@ def note(request: Request, info: ModelInfo, seconds: dict[str, float]) -> dict[s
     return headers
 
 
-async def _gone(request: Request) -> None:
+async def _cancel_if_gone(request: Request, task: asyncio.Task[Any]) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
+    task.cancel()

@@ -56,8 +56,9 @@ def create_app(settings: Settings, *engines: Engine, load: LoadEngine = load_eng
     )
     app.state.service = service
     routers = [routes.router for routes in (segment, vocabularies, models, inference_protocol, health, page)]
-    # a route of FastAPI's looks for dependencies, bodies and models at every request; this one has none
-    app.router.routes.append(DirectRoute("/v1/segment", segment.segment, methods=["POST"]))
+    # A route of FastAPI's looks for dependencies, bodies and models at every request; this one has none, and
+    # stands before all that would be tried first.
+    app.router.routes.insert(0, DirectRoute("/v1/segment", segment.segment, methods=["POST"]))
     for router in routers:
         app.include_router(router)
     openapi.install(app, keys_required=bool(settings.api_keys))

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 OTHER = (0, 0, 0)  # of pixels that belong to no class
+_LISTS_KEPT = 256
 _STEPS = 16  # candidates per channel: 4,096 in all
 _LIGHTNESS = (25.0, 92.0)  # CIELAB's L; darker and lighter ones hardly differ from black and white
 
@@ -20,14 +21,21 @@ def class_colors(given: Sequence[str | None]) -> NDArray[np.uint8]:
             fixed order in which each is as far from those before it as can be.
 
     Returns:
-        uint8 [K, 3], RGB.
+        uint8 [K, 3], RGB; to be read only.
     """
+    return _class_colors(tuple(given))
+
+
+@functools.lru_cache(maxsize=_LISTS_KEPT)  # callers send the same classes with every picture
+def _class_colors(given: tuple[str | None, ...]) -> NDArray[np.uint8]:
     chosen = {color.lower() for color in given if color is not None}
     wanted = len(given) + len(chosen)
     free = [color for color in _separated(64 << (wanted // 64).bit_length()) if to_hex(color) not in chosen]
     own = (free[i % len(free)] for i in range(len(given)))
     colors = [next(own) if color is None else _from_hex(color) for color in given]
-    return np.array(colors, dtype=np.uint8).reshape(-1, 3)
+    array = np.array(colors, dtype=np.uint8).reshape(-1, 3)
+    array.flags.writeable = False
+    return array
 
 
 def to_hex(color: Sequence[int] | NDArray[np.uint8]) -> str:

@@ -14,6 +14,7 @@ request_id_var: ContextVar[str | None] = ContextVar("ebseg_request_id", default=
 MOST_CHARACTERS = 8192  # of a message, and of a traceback's end; collectors split or drop longer lines
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 _IDS = frozenset({"request_id", "trace_id", "span_id"})
+_ENCODER = json.JSONEncoder(default=str)
 
 
 class _Ids(logging.Filter):
@@ -41,7 +42,7 @@ class JsonFormatter(logging.Formatter):
         line.update(_extras(record))
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)[-MOST_CHARACTERS:]
-        return json.dumps(line, default=str)
+        return _ENCODER.encode(line)
 
 
 class TextFormatter(logging.Formatter):

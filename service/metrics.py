@@ -1,6 +1,7 @@
 """Prometheus metrics of one app, on a registry of their own. No label holds a user's text."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -20,6 +21,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._labelled: dict[tuple[Any, ...], Any] = {}
         self.requests = self._counter("requests", "Requests answered", "route", "code")
         self.request_seconds = self._seconds(
             "request_duration_seconds", "Time from a request's headers to the end of its answer", "route"
@@ -78,14 +80,29 @@ class Metrics:
         self.queue_depth.set_function(queue_depth)
         self.queue_oldest_age.set_function(oldest_age)
 
+    def count(self, counter: Counter, *labels: str, by: float = 1) -> None:
+        """Counts under labels; they are remembered, since to find them takes longer than to count."""
+        self._with(counter, labels).inc(by)
+
+    def observe(self, histogram: Histogram, seconds: float, *labels: str) -> None:
+        """Observes a time under labels, as `count` does."""
+        self._with(histogram, labels).observe(seconds)
+
     def stages(self, seconds: Mapping[str, float]) -> None:
         """Observes the time of stages."""
         for stage, value in seconds.items():
-            self.stage_seconds.labels(stage).observe(value)
+            self.observe(self.stage_seconds, value, stage)
 
     def exposition(self) -> bytes:
         """The text that Prometheus reads."""
         return generate_latest(self.registry)
+
+    def _with(self, metric: Counter | Histogram, labels: tuple[str, ...]) -> Any:
+        key = (metric, *labels)
+        found = self._labelled.get(key)
+        if found is None:
+            found = self._labelled[key] = metric.labels(*labels)
+        return found
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"ebseg_{name}", text, labels, registry=self.registry)

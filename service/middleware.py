@@ -162,12 +162,12 @@ class Requests:
         seconds = time.perf_counter() - exchange.began
         path = getattr(scope.get("route"), "path", None)
         known = path in self.routes
-        route = path if known else "other"
+        route = str(path) if known else "other"
         status = exchange.status or UNANSWERED
         method = scope["method"] if scope["method"] in METHODS else "_OTHER"
         model = exchange.state.get("model")
-        self.metrics.requests.labels(route, str(status)).inc()
-        self.metrics.request_seconds.labels(route).observe(seconds)
+        self.metrics.count(self.metrics.requests, route, str(status))
+        self.metrics.observe(self.metrics.request_seconds, seconds, route)
         if ACCESS.isEnabledFor(logging.INFO):
             ACCESS.info(
                 "request",

@@ -1,12 +1,9 @@
 """The running service: models, devices, caches, threads, metrics, and what state it is in."""
 
 import asyncio
-import contextvars
 import gc
 import logging
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Literal, ParamSpec, TypeVar
 
 from service.batching.admission import Admission
@@ -20,6 +17,7 @@ from service.errors import NotReadyError
 from service.hot_loading.loader import LoadEngine
 from service.hot_loading.models import Models
 from service.metrics import Metrics
+from service.picture_threads import PictureThreads
 from service.settings import Settings, SettingsError
 from service.tracing import Tracing
 from service.watch import Watch
@@ -77,7 +75,7 @@ class Service:
         self.failure: Exception | None = None
         self.on_failure: Callable[[], None] = lambda: None
         self._watch = Watch(self)
-        self._pool = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="ebseg-picture")
+        self._pictures = PictureThreads(settings.decode_threads)
         self._loading: asyncio.Task[None] | None = None
         self.metrics.watch(
             inflight=lambda: self.admission.pending,
@@ -106,7 +104,7 @@ class Service:
             await device.stop()
         await self._watch.stop()
         await self.tracing.stop()
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._pictures.stop()
 
     def begin_drain(self) -> None:
         """From now on the service is not ready; requests under way go on."""
@@ -129,9 +127,7 @@ class Service:
 
     async def in_pool(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Runs a function on a picture thread. Cancelling this coroutine takes it off the queue."""
-        context = contextvars.copy_context()  # log lines of the thread carry the request's id, too
-        call = partial(work, *args, **kwargs)
-        return await asyncio.wrap_future(self._pool.submit(context.run, call))
+        return await self._pictures.run(work, *args, **kwargs)
 
     def _batcher(self, name: str) -> Batcher:
         settings = self.settings

@@ -68,7 +68,7 @@ class BatchRunner:
         if batch.trigger == "cached":
             [request] = batch.requests
             if self._wanted(request):
-                self._metrics.batches.labels(batch.trigger).inc()
+                self._metrics.count(self._metrics.batches, batch.trigger)
                 self._classify(request, request.job.prediction, 0.0)
             return
         pieces: deque[Piece] = deque([(batch.requests, batch.trigger)])
@@ -87,7 +87,7 @@ class BatchRunner:
         if not requests:
             return []
         bucket, count = requests[0].bucket, len(requests)
-        self._metrics.batches.labels(trigger).inc()
+        self._metrics.count(self._metrics.batches, trigger)
         self._metrics.batch_size.observe(count)
         began = self.progress = time.monotonic()
         predictions = attempt(_predict, requests)

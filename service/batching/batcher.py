@@ -4,7 +4,6 @@ The event loop's side puts requests into a queue that is always in order; the th
 batch the moment the device is free.
 """
 
-import asyncio
 import logging
 import threading
 import time
@@ -143,9 +142,7 @@ class Batcher:
     # the event loop's side
 
     def _outbox_here(self) -> Outbox:
-        loop = asyncio.get_running_loop()
-        if self._outbox is None or self._outbox.loop is not loop:
-            self._outbox = Outbox(loop)
+        self._outbox = Outbox.here(self._outbox)
         return self._outbox
 
     async def _answer(self, waiting: Request | Call[Any]) -> Any:

@@ -104,6 +104,12 @@ class Outbox:
         self._lock = threading.Lock()
         self._answers: list[tuple[asyncio.Future[Any], Any, Exception | None]] = []
 
+    @classmethod
+    def here(cls, known: "Outbox | None") -> "Outbox":
+        """The known one if it is of the running event loop, else a new one."""
+        loop = asyncio.get_running_loop()
+        return known if known is not None and known.loop is loop else cls(loop)
+
     def send(self, future: "asyncio.Future[Any]", value: Any, error: Exception | None) -> None:
         """Resolves the future on its loop, from any thread. With the loop closed, nobody waits for it."""
         with self._lock:

@@ -73,7 +73,7 @@ class PredictionCache:
             entry = self._entries.get(key)
             if entry is not None:
                 self._entries.move_to_end(key)
-        self._metrics.cache_seconds.labels("prediction", "l1").observe(time.perf_counter() - began)
+        self._metrics.observe(self._metrics.cache_seconds, time.perf_counter() - began, "prediction", "l1")
         self._count("miss" if entry is None else "hit")
         return None if entry is None else entry[0]
 
@@ -107,7 +107,7 @@ class PredictionCache:
 
     def _count(self, result: str, number: int = 1) -> None:
         if number:
-            self._metrics.cache_ops.labels("prediction", "l1", result).inc(number)
+            self._metrics.count(self._metrics.cache_ops, "prediction", "l1", result, by=number)
 
 
 def _of_digest(digest: str) -> bytes:

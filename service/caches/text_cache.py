@@ -305,12 +305,12 @@ class TextCache:
 
     def _looked_up(self, began: float) -> float:
         seconds = time.perf_counter() - began
-        self._metrics.cache_seconds.labels(CACHE, "l1").observe(seconds)
+        self._metrics.observe(self._metrics.cache_seconds, seconds, CACHE, "l1")
         return seconds
 
     def _count(self, tier: str, result: str, classes: int) -> None:
         if classes:
-            self._metrics.cache_ops.labels(CACHE, tier, result).inc(classes)
+            self._metrics.count(self._metrics.cache_ops, CACHE, tier, result, by=classes)
 
 
 @functools.lru_cache(maxsize=KEYS_KEPT)

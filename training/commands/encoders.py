@@ -46,7 +46,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "--swin",
         type=Path,
         metavar="FILE",
-        help="timm's .safetensors, Microsoft's .pth or what `ebseg pretrain backbone` wrote; where it has a Swin",
+        help="timm's .safetensors, Microsoft's .pth or what `ebseg pretrain backbone` wrote; with a Swin",
     )
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="seed of all other weights (default: 0)"

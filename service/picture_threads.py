@@ -1,0 +1,94 @@
+"""The threads that decode pictures and encode masks.
+
+A pool of `concurrent.futures` would do, but for its price: two futures and a wake-up of the event loop for
+every piece of work. Here answers that are ready close together share one wake-up.
+"""
+
+import contextvars
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from queue import Empty, SimpleQueue
+from typing import Any, ParamSpec, TypeVar
+
+from service.batching.delivery import Failed, Outbox, Waiting, attempt
+from service.errors import NotReadyError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class PictureThreads:
+    """Some threads that take work in the order it came. They start with the first of it; `stop` ends them.
+
+    It bounds nothing: `Admission` does, at the door.
+
+    Args:
+        count: of the threads.
+    """
+
+    def __init__(self, count: int):
+        self._count = count
+        self._queue: SimpleQueue[_Work | None] = SimpleQueue()
+        self._outbox: Outbox | None = None
+        self._threads: list[threading.Thread] = []
+        self._stopped = False
+
+    async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Runs a function on one of the threads, from the event loop.
+
+        Cancelling the caller takes it out if it has not begun.
+
+        Raises:
+            NotReadyError: the threads were stopped.
+            Exception: whatever the work raises; what is no Exception comes as a RuntimeError.
+        """
+        if self._stopped:
+            raise NotReadyError("the service is shutting down")
+        if not self._threads:
+            # Daemons: work that hangs must not keep the process from ending.
+            self._threads = [
+                threading.Thread(target=self._serve, name=f"ebseg-picture_{index}", daemon=True)
+                for index in range(self._count)
+            ]
+            for thread in self._threads:
+                thread.start()
+        self._outbox = Outbox.here(self._outbox)
+        waiting = _Work(self._outbox, partial(work, *args, **kwargs))
+        self._queue.put(waiting)
+        result: T = await waiting.answered()
+        return result
+
+    def stop(self) -> None:
+        """Takes nothing new and fails what has not begun; each thread ends after what it is at."""
+        self._stopped = True
+        with suppress(Empty):
+            while (waiting := self._queue.get_nowait()) is not None:
+                waiting.fail(NotReadyError("the service is shutting down"))
+        for _ in self._threads:
+            self._queue.put(None)
+
+    def _serve(self) -> None:
+        while (waiting := self._queue.get()) is not None:
+            waiting.do()
+            del waiting  # or it would keep a picture until the next one comes
+
+
+class _Work(Waiting[Any]):
+    """One piece of work, in its caller's context: log lines of the thread carry the request's id, too."""
+
+    def __init__(self, outbox: Outbox, work: Callable[[], object]):
+        super().__init__(outbox)
+        self._work: Callable[[], object] | None = work
+        self._context = contextvars.copy_context()
+
+    def do(self) -> None:
+        work, self._work = self._work, None
+        if work is None or self.gone:
+            return
+        result = attempt(self._context.run, work)
+        if isinstance(result, Failed):
+            self.fail(result.take())
+        else:
+            self.answer(result)

@@ -261,6 +261,8 @@ def _checked_name(index: int, item: ClassName) -> str:
         isinstance(word, str) for word in item.synonyms
     ):
         raise VocabularyError(f"class {index}: synonyms must be a list of strings", index)
+    if not all(word.strip() for word in item.synonyms):
+        raise VocabularyError(f"class {index} has an empty synonym", index)
     if item.trained is not None and not isinstance(item.trained, bool):
         raise VocabularyError(
             f"class {index}: trained must be true, false or null, got {item.trained!r}", index

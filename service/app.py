@@ -63,14 +63,20 @@ def create_app(settings: Settings, *engines: Engine, load: LoadEngine = load_eng
         app.include_router(router)
     openapi.install(app, keys_required=bool(settings.api_keys))
 
+    routes = [route for router in routers for route in router.routes if isinstance(route, Route)]
+
     async def on_error(request: Request, error: Exception) -> Response:
+        if isinstance(error, HTTPException) and error.status_code == 405:
+            # Starlette names the methods of the first route of this path only
+            found = [route for route in routes if route.path_regex.match(request.url.path)]
+            allowed = sorted({method for route in found for method in route.methods or ()})
+            error.headers = {"Allow": ", ".join(allowed)}
         return answer_error(error, request.scope, service.metrics)
 
     # FastAPI has answers of its own to these two; everything else reaches the middleware
     app.add_exception_handler(HTTPException, on_error)
     app.add_exception_handler(RequestValidationError, on_error)
-    paths = [route.path for router in routers for route in router.routes if isinstance(route, Route)]
-    paths += ["/docs", "/redoc", "/openapi.json"]
+    paths = [*(route.path for route in routes), "/docs", "/redoc", "/openapi.json"]
     app.add_middleware(
         Requests,
         metrics=service.metrics,

@@ -273,6 +273,8 @@ def field_problems(errors: Sequence[Mapping[str, Any]]) -> list[FieldProblem]:
         message = str(error["msg"]).removeprefix("Value error, ")
         if error["type"] == "extra_forbidden":
             message = "unknown field"
+        elif error["type"] == "too_short":  # every list that has a least length may have one entry
+            message = "must not be empty"
         problems.append(FieldProblem(path, message))
     return problems
 
@@ -296,13 +298,20 @@ def _fields(error: Exception) -> list[FieldProblem]:
     return []
 
 
+_UNROUTED = {  # in the stead of Starlette's bare "Not Found"
+    404: "there is nothing at this path; /openapi.json lists all paths",
+    405: "this path does not take this method; the header Allow names those that it takes",
+}
+
+
 def _detail(error: Exception, kind: Kind) -> str:
     if kind.internal:
         return "something went wrong inside the service; its log has more under this request_id"
     if isinstance(error, ServiceError):
         return error.detail
     if isinstance(error, HTTPException):
-        return str(error.detail)
+        bare = error.detail == HTTPStatus(error.status_code).phrase
+        return _UNROUTED.get(error.status_code, error.detail) if bare else error.detail
     if isinstance(error, RequestValidationError):
         return InvalidRequestError(_fields(error)).detail
     if isinstance(error, ClientDisconnect):

@@ -59,6 +59,7 @@ async def read_request(request: Request, service: Service) -> AsyncIterator[Inta
         InvalidRequestError: fields are wrong.
     """
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    refuse_encoded(request)
     if media == "application/json":
         # not request.body(), which would keep the bytes for as long as the request lasts
         chunks = [chunk async for chunk in request.stream()]
@@ -76,6 +77,12 @@ async def read_request(request: Request, service: Service) -> AsyncIterator[Inta
             yield await service.in_pool(_from_form, form)
     else:
         raise UnsupportedMediaError("a request is multipart/form-data or application/json")
+
+
+def refuse_encoded(request: Request) -> None:
+    """Raises UnsupportedMediaError for a compressed body: only its own bytes would be bounded."""
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise UnsupportedMediaError("a body is taken as it is, without a Content-Encoding")
 
 
 async def _small_body(request: Request) -> bytes:

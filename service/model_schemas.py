@@ -15,12 +15,12 @@ LARGEST_VERSION = 999_999_999
 class LoadedVersionDetails(BaseModel):
     """A version in memory."""
 
-    version: int = Field(examples=[4])
-    digest: str = Field(description="identity of the weights")
+    version: int = Field(description="its number in the registry", examples=[4])
+    digest: str = Field(description="identity of the weights, hexadecimal")
     untrained: bool = Field(description="the weights are random; the masks mean nothing")
-    variant: str = Field(examples=["base"])
+    variant: str = Field(description="size of the model", examples=["base"])
     device: str = Field(description="all devices it is on, with commas between", examples=["cuda:0,cuda:1"])
-    dtype: str = Field(examples=["float32"])
+    dtype: str = Field(description="of the numbers that it computes with", examples=["float32"])
     role: Role = Field(description="a draining version only finishes the requests that it began")
     in_flight: int = Field(description="requests that it answers at the moment")
     loaded_at: datetime = Field(description="when it was ready")
@@ -30,17 +30,20 @@ class LoadedVersionDetails(BaseModel):
 class QuarantinedVersion(BaseModel):
     """A version that was refused, and is left alone until its manifest changes or models are reloaded."""
 
-    version: int = Field(examples=[5])
-    reason: str = Field(examples=["model.safetensors does not match its sha256, it was changed or damaged"])
-    since: datetime
+    version: int = Field(description="its number in the registry", examples=[5])
+    reason: str = Field(
+        description="why it was refused",
+        examples=["model.safetensors does not match its sha256, it was changed or damaged"],
+    )
+    since: datetime = Field(description="when it was refused")
 
 
 class ModelDetails(ModelAnswer):
     """A model that is loaded: its current version, how that runs, and what goes on around it."""
 
-    variant: str = Field(examples=["base"])
-    device: str = Field(examples=["cpu"])
-    dtype: str = Field(examples=["float32"])
+    variant: str = Field(description="size of the model", examples=["base"])
+    device: str = Field(description="all devices it is on, with commas between", examples=["cpu"])
+    dtype: str = Field(description="of the numbers that it computes with", examples=["float32"])
     default: bool = Field(description="it answers requests that name no model")
     policy: str = Field(
         description='"latest", "canary:PERCENT", "pinned", or "fixed" for a checkpoint outside of a registry',
@@ -63,17 +66,19 @@ class ModelDetails(ModelAnswer):
 class ModelList(BaseModel):
     """The models that are loaded, the default one first."""
 
-    models: list[ModelDetails]
+    models: list[ModelDetails] = Field(description="empty while the first is loading")
 
 
 class PinRequest(Strict):
     """Which version to stay at."""
 
-    version: int = Field(ge=1, le=LARGEST_VERSION, examples=[3])
+    version: int = Field(ge=1, le=LARGEST_VERSION, description="its number in the registry", examples=[3])
 
 
 class ModelChange(BaseModel):
     """What a change did, and the model after it."""
 
-    done: str = Field(examples=["version 3 serves, and stays until unpinned"])
-    model: ModelDetails
+    done: str = Field(
+        description="in words, for people", examples=["version 3 serves, and stays until unpinned"]
+    )
+    model: ModelDetails = Field(description="as it is now")

@@ -12,32 +12,119 @@ from service.protocol_v2.schemas import InferenceRequest
 from service.schemas import JsonSegmentRequest, Problem, SegmentAnswer, SegmentRequest
 
 _REF = "#/components/schemas/"
-_BINARY = {"schema": {"type": "string", "format": "binary"}}
+_HEADERS = "#/components/headers/"
 _TEXT = {"type": "string"}
-_LIST = {"type": "array", "items": _TEXT}
+
+CONVENTIONS = """
+Every answer carries `X-Request-ID`: the request's own if it is made of up to 64 letters, digits, dots, dashes
+and underscores, else a new one. The service's log has it, too.
+
+Errors are `application/problem+json` (RFC 9457), below `/v2` the protocol's `{"error": ...}`. Of `type`, the
+word after `urn:ebseg:problem:` is for programs; it stands in brackets with each error below. Statuses 429 and
+503 are worth another try, after `Retry-After` seconds where the answer has that header. A path that is not
+here is answered with 404, and a method that a path does not have with 405.
+
+Where the service was started with keys, send one as `Authorization: Bearer KEY` or `X-API-Key: KEY`.
+"""
+TAGS = [
+    {"name": "segmentation", "description": "A picture and class names in, a mask out."},
+    {"name": "vocabularies", "description": "Class lists that requests can name."},
+    {"name": "models", "description": "What is loaded, and which version of it serves."},
+    {"name": "inference protocol", "description": "The Open Inference Protocol, for clients that speak it."},
+    {"name": "operation", "description": "Probes and metrics."},
+]
+HEADERS: dict[str, dict[str, Any]] = {
+    "X-Request-ID": {"description": "names this request in logs and errors", "schema": _TEXT},
+    "Server-Timing": {
+        "description": "ms by stage, `total` last",
+        "schema": _TEXT,
+        "example": "decode;dur=4.2, predict;dur=310.0, total;dur=331.9",
+    },
+    "X-EBSeg-Model": {
+        "description": "model and version that answered",
+        "schema": _TEXT,
+        "example": "ebseg-tiny/1",
+    },
+    "X-EBSeg-Untrained": {
+        "description": "there if the weights are random, so that the mask means nothing",
+        "schema": {"enum": ["true"], "type": "string"},
+    },
+    "Retry-After": {
+        "description": "seconds after which to come again",
+        "schema": {"type": "integer", "minimum": 0},
+    },
+    "WWW-Authenticate": {"description": "how to send a key", "schema": _TEXT, "example": "Bearer"},
+}
+# of all answers, and of those of some status or path
+_ALWAYS = ("X-Request-ID", "Server-Timing")
+_BY_STATUS = {"401": ("WWW-Authenticate",), "429": ("Retry-After",), "503": ("Retry-After",)}
+_OF_MASKS = ("X-EBSeg-Model", "X-EBSeg-Untrained")
+# said where a picture is sent only
+_OF_PICTURES = frozenset({"bad-picture", "too-many-pixels", "out-of-memory"})
+
+
+def _file(description: str) -> dict[str, Any]:
+    return {"schema": {"type": "string", "format": "binary", "description": description}}
+
+
+def _field(name: str, schema: dict[str, Any], more: str = "") -> dict[str, Any]:
+    """A form field that stands for the document's field of this name."""
+    return {**schema, "description": f"{SegmentRequest.model_fields[name].description}{more}"}
+
 
 SEGMENT_ANSWERS: dict[str, Any] = {
     "description": "The mask, in the form that `Accept` asks for",
     "content": {
         "application/json": {"schema": {"$ref": f"{_REF}SegmentAnswer"}},
-        "image/png": _BINARY,
-        "image/webp": _BINARY,
-        "application/x-npy": _BINARY,
+        "image/png": _file("the label map; its pixels are labels"),
+        "image/webp": _file("the picture under its mask"),
+        "application/x-npy": _file("the label map for numpy.load, uint16 [H, W]"),
     },
 }
+_NAMES = {"type": "array", "items": _TEXT}
+_COMMAS = "; repeated, or with commas between"
 _FORM_FIELDS: dict[str, Any] = {
-    "image": {"type": "string", "format": "binary", "description": "JPEG, PNG, WebP, TIFF, BMP or GIF"},
-    "request": {"$ref": f"{_REF}SegmentRequest"},
-    "classes": _LIST | {"description": "repeated, or names with commas between; without `request`"},
-    "vocabulary": _TEXT,
-    "templates": _LIST,
-    "threshold": {"type": "number", "minimum": 0, "maximum": 1},
-    "mean": {"enum": ["geometric", "arithmetic"]},
-    "outputs": _LIST,
-    "output_size": _TEXT | {"description": '"image" or the long side in pixels'},
-    "model": _TEXT,
-    "version": {"type": "integer"},
-    "timeout_ms": {"type": "integer"},
+    "image": {
+        "type": "string",
+        "format": "binary",
+        "description": "a file: JPEG, PNG, WebP, TIFF, BMP or GIF, told by its content",
+    },
+    "request": {
+        "$ref": f"{_REF}SegmentRequest",
+        "description": "what the fields below say, and more, as one JSON document in their place",
+    },
+    "classes": _field(
+        "classes",
+        {**_NAMES, "minItems": 1, "examples": [["sky", "tree", "road"], ["sky, tree, road"]]},
+        _COMMAS,
+    ),
+    "vocabulary": _field("vocabulary", {**_TEXT, "examples": ["voc-20"]}),
+    "templates": _field(
+        "templates",
+        {**_NAMES, "minItems": 1, "examples": [["plain"], ["a photo of a {}.", "a drawing of a {}."]]},
+        "; repeated, because commas belong to a sentence",
+    ),
+    "threshold": {
+        "type": "number",
+        "minimum": 0,
+        "maximum": 1,
+        "description": 'pixels of a lower confidence become "other", label 0; left out, all get a class',
+        "examples": [0.3],
+    },
+    "mean": {
+        "type": "string",
+        "enum": ["geometric", "arithmetic"],
+        "description": "how trained and new classes are balanced, with the weights of that mean",
+    },
+    "outputs": _field(
+        "outputs", {**_NAMES, "minItems": 1, "examples": [["rle", "npy"], ["rle,npy"]]}, _COMMAS
+    ),
+    "output_size": _field(
+        "output_size", {**_TEXT, "examples": ["image", "320"]}, ': "image", or the long side in pixels'
+    ),
+    "model": _field("model", {**_TEXT, "maxLength": 100}),
+    "version": _field("version", {"type": "integer", "minimum": 1}),
+    "timeout_ms": _field("timeout_ms", {"type": "integer", "minimum": 1, "examples": [30_000]}),
 }
 SEGMENT_BODY: dict[str, Any] = {
     "required": True,
@@ -51,14 +138,20 @@ SEGMENT_BODY: dict[str, Any] = {
 }
 
 
-def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI's entry for error answers of these statuses."""
-    titles: dict[int, list[str]] = {}
+def problems(*statuses: int, pictures: bool = False) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI's entry for error answers of these statuses.
+
+    Args:
+        statuses: those that a route can answer with.
+        pictures: whether it takes pictures, so that problems with these are told of, too.
+    """
+    titles: dict[int, dict[str, str]] = {}
     for kind in KINDS.values():
-        titles.setdefault(kind.status, []).append(kind.title)
+        if pictures or kind.slug not in _OF_PICTURES:
+            titles.setdefault(kind.status, {}).setdefault(kind.slug, kind.title)
     return {
         status: {
-            "description": "; ".join(dict.fromkeys(titles[status])),
+            "description": "; ".join(f"{title} (`{slug}`)" for slug, title in titles[status].items()),
             "content": {MEDIA_TYPE: {"schema": {"$ref": f"{_REF}Problem"}}},
         }
         for status in statuses
@@ -66,12 +159,17 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def install(app: FastAPI, *, keys_required: bool) -> None:
-    """Makes the app's schema hold the models that its routes refer to by name, and the keys."""
+    """Makes the app's schema hold the models that its routes refer to by name, headers, and the keys."""
 
     def schema() -> dict[str, Any]:
         if app.openapi_schema is None:
             made = get_openapi(
-                title=app.title, version=app.version, description=app.description, routes=app.routes
+                title=app.title,
+                version=app.version,
+                description=f"{app.description}\n{CONVENTIONS}",
+                routes=app.routes,
+                tags=TAGS,
+                license_info={"name": "MIT", "identifier": "MIT"},
             )
             _, definitions = models_json_schema(
                 [
@@ -86,7 +184,20 @@ def install(app: FastAPI, *, keys_required: bool) -> None:
             schemas = made.setdefault("components", {}).setdefault("schemas", {})
             schemas.update(definitions["$defs"])
             install_security(made, required=keys_required)
+            _install_headers(made)
             app.openapi_schema = made
         return app.openapi_schema
 
     app.openapi = schema  # type: ignore[method-assign]
+
+
+def _install_headers(made: dict[str, Any]) -> None:
+    """Writes into a document, in place, which headers answers have."""
+    made["components"]["headers"] = HEADERS
+    for path, operations in made["paths"].items():
+        for operation in operations.values():
+            for status, answer in operation["responses"].items():
+                masks = status == "200" and path.endswith(("/v1/segment", "/infer"))
+                names = (*_ALWAYS, *_BY_STATUS.get(status, ()), *(_OF_MASKS if masks else ()))
+                references = {name: {"$ref": f"{_HEADERS}{name}"} for name in names}
+                answer["headers"] = {**answer.get("headers", {}), **references}

@@ -32,8 +32,8 @@ OPTIONS: dict[str, str] = {
     "text_cache_ttl_s": "time that text embeddings stay in Redis, seconds (default: 2592000.0)",
     "prediction_cache_bytes": "predictions kept for new classes on the same picture, bytes; 0 for none "
     "(default: 268435456)",
-    "api_keys": "keys that may call /v1 and /v2, with commas between, each plain or as sha256:HEX; left out, "
-    "anyone may",
+    "api_keys": "keys that may call /v1 and /v2, with commas between, each of 16 characters or more or as "
+    "sha256:HEX; left out, anyone may",
     "admin_keys": "keys that may pin, roll back and reload models, written as api_keys; left out, nobody may",
     "otlp_endpoint": "URL that traces go to by OTLP over HTTP, http://HOST:4318/v1/traces; needs ebseg[otlp]",
     "device": "where the model runs: auto, cpu, cuda, cuda:N, or several with commas between, one inference "

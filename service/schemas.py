@@ -14,6 +14,11 @@ from model.templates import SETS, resolve
 from model.vocabulary import MAX_CLASSES, ClassName, Vocabulary
 
 Output = Literal["rle", "png", "overlay", "polygons", "npy", "scores"]
+# blue over green, 8 x 8, as PNG in base64: short enough for an example that works as it stands
+TINY_PICTURE = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAHElEQVR42mNsP/eaARtgYsABSJdg2bovkNZ2"
+    "AABydgQWtP+IGQAAAABJRU5ErkJggg=="
+)
 LONGEST_SIDE = 16_384  # pixels; the number of pixels has its own limit among the settings
 
 
@@ -54,9 +59,13 @@ class ClassEntry(Strict):
 class WeightShares(Strict):
     """Shares of the three embeddings; they add up to 1."""
 
-    supervised: float = Field(ge=0, le=1)
-    mask_attention: float = Field(ge=0, le=1)
-    frozen: float = Field(ge=0, le=1)
+    supervised: float = Field(
+        ge=0, le=1, description="of the fully supervised embedding, A in the paper", examples=[0.2]
+    )
+    mask_attention: float = Field(
+        ge=0, le=1, description="of the mask attention embedding, B in the paper", examples=[0.7]
+    )
+    frozen: float = Field(ge=0, le=1, description="of the frozen embedding, D in the paper", examples=[0.1])
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -72,9 +81,11 @@ class WeightShares(Strict):
 class BalanceSpec(Strict):
     """How trained and new classes are balanced: a mean, and either both weights or that mean's own."""
 
-    mean: Literal["geometric", "arithmetic"]
-    trained: WeightShares | None = None
-    new: WeightShares | None = None
+    mean: Literal["geometric", "arithmetic"] = Field(
+        description="geometric: of the class probabilities; arithmetic: of the embeddings"
+    )
+    trained: WeightShares | None = Field(default=None, description="for classes that count as trained")
+    new: WeightShares | None = Field(default=None, description="for all other classes")
 
     @model_validator(mode="after")
     def _both_or_none(self) -> Self:
@@ -145,7 +156,8 @@ class SegmentRequest(Strict):
     classes: list[NamedClass] | None = Field(
         default=None,
         max_length=MAX_CLASSES,
-        description="names, or objects with a name; or give `vocabulary`",
+        description="names, or objects with a name; no two differ by case only; or give `vocabulary`",
+        json_schema_extra={"minItems": 1},
     )
     vocabulary: str | None = Field(
         default=None, description="name of a stored class list, instead of `classes`"
@@ -172,7 +184,9 @@ class SegmentRequest(Strict):
         default=None, ge=1, description="one that serves; by the model's policy if left out"
     )
     timeout_ms: int | None = Field(
-        default=None, ge=1, description="time for the answer, waiting included, ms"
+        default=None,
+        ge=1,
+        description="time for the answer, waiting included, ms; the service has a limit of its own",
     )
 
     @model_validator(mode="after")
@@ -196,58 +210,83 @@ class SegmentRequest(Strict):
 class JsonSegmentRequest(SegmentRequest):
     """A request whose picture travels as base64."""
 
-    image: str = Field(description="the picture's bytes in base64", json_schema_extra={"format": "byte"})
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"image": TINY_PICTURE, "classes": ["sky", "grass"], "outputs": ["rle", "npy"]},
+                {"image": TINY_PICTURE, "vocabulary": "voc-20", "background": {"threshold": 0.3}},
+            ]
+        }
+    )
+
+    image: str = Field(
+        description="bytes of a JPEG, PNG, WebP, TIFF, BMP or GIF in base64, without a `data:` in front",
+        json_schema_extra={"format": "byte"},
+    )
 
 
 class Size(BaseModel):
     """Pixels."""
 
-    width: int
-    height: int
+    width: int = Field(description="pixels in a row", examples=[640])
+    height: int = Field(description="rows", examples=[480])
 
 
 class ModelAnswer(BaseModel):
     """A model that is loaded."""
 
-    name: str = Field(examples=["ebseg-base"])
-    version: int = Field(examples=[1])
-    digest: str = Field(description="identity of the weights")
+    name: str = Field(description="as requests name it", examples=["ebseg-base"])
+    version: int = Field(description="the one that answered, or that answers now", examples=[1])
+    digest: str = Field(description="identity of the weights, hexadecimal")
     untrained: bool = Field(description="the weights are random; the masks mean nothing")
 
 
 class Rle(BaseModel):
-    """COCO's compressed run-length encoding; pycocotools reads it."""
+    """A mask as COCO's compressed run lengths; pycocotools reads them.
+
+    The runs go down the columns, from the left one to the right one; they are outside and inside of the
+    mask by turns, and the first, which may be 0, is outside. Each is written as a number: the first three
+    as they are, every later one minus the run two before it. A number is cut into groups of five bits, in
+    two's complement and the lowest first, until the rest is only sign; a group is the character of code
+    48 + bits, and 32 more if another group of the number follows.
+    """
 
     size: list[int] = Field(description="[height, width]", examples=[[2, 3]])
-    counts: str
+    counts: str = Field(description="the run lengths", examples=["2111"])
 
 
 class Polygon(BaseModel):
     """One region: rings of [x, y] corners along the pixels' edges, filled by the even-odd rule."""
 
-    exterior: list[list[int]]
-    holes: list[list[list[int]]]
+    exterior: list[list[int]] = Field(
+        description="the outer ring; [0, 0] is the picture's upper left corner, and the last corner is "
+        "joined to the first",
+        examples=[[[1, 0], [1, 1], [2, 1], [2, 2], [3, 2], [3, 0]]],
+    )
+    holes: list[list[list[int]]] = Field(description="rings around what is left out")
 
 
 class ClassAnswer(BaseModel):
     """One class of the answer, in the order of the request."""
 
-    name: str = Field(examples=["tree"])
+    name: str = Field(description="as it was asked for", examples=["tree"])
     label: int = Field(description="its value in label maps", examples=[2])
-    color: str = Field(examples=["#2e8b57"])
+    color: str = Field(description="in palettes and overlays, #rrggbb", examples=["#2e8b57"])
     trained: bool = Field(description="whether it counted as trained")
     area: int = Field(description="pixels")
     fraction: float = Field(description="of all pixels, 0..1")
     mean_confidence: float | None = Field(description="over its pixels, 0..1; null if it has none")
-    rle: Rle | None = None
-    polygons: list[Polygon] | None = None
+    rle: Rle | None = Field(default=None, description='its mask, if outputs has "rle"')
+    polygons: list[Polygon] | None = Field(
+        default=None, description='its regions, if outputs has "polygons"; none if it has no pixels'
+    )
 
 
 class Other(BaseModel):
     """Pixels that belong to no class."""
 
-    area: int
-    fraction: float
+    area: int = Field(description="pixels")
+    fraction: float = Field(description="of all pixels, 0..1")
 
 
 class CacheAnswer(BaseModel):
@@ -263,35 +302,48 @@ class CacheAnswer(BaseModel):
 class SegmentAnswer(BaseModel):
     """The mask, by class. Parts that were not asked for are left out."""
 
-    request_id: str
+    request_id: str = Field(description="the same as in the header X-Request-ID")
     size: Size = Field(description="of the maps below")
-    model: ModelAnswer
+    model: ModelAnswer = Field(description="what answered")
     warnings: list[str] | None = Field(default=None, description="what to know before trusting this answer")
     caches: CacheAnswer | None = Field(default=None, description="what the caches did")
-    classes: list[ClassAnswer]
+    classes: list[ClassAnswer] = Field(description="all that were asked for, found or not, in their order")
     other: Other | None = Field(default=None, description="with a background threshold only")
-    png: str | None = Field(default=None, description="indexed label map, PNG in base64")
+    png: str | None = Field(
+        default=None,
+        description="label map as PNG in base64: a palette picture in the classes' colours; 16-bit grey for "
+        "more than 255 classes",
+    )
     overlay: str | None = Field(default=None, description="picture under its mask, WebP in base64")
     npy: str | None = Field(default=None, description="label map, uint16 [H, W], .npy in base64")
-    scores: str | None = Field(default=None, description="class scores, float16 [K, H, W], .npy in base64")
+    scores: str | None = Field(
+        default=None,
+        description="class scores, float16 [K, H, W], .npy in base64. The largest of a pixel decides its "
+        "class; divided by the sum of all K, if that is above 1, it is the confidence",
+    )
     timings_ms: dict[str, float] = Field(
-        description="by stage", examples=[{"decode": 21.5, "queue": 0.1, "predict": 812.0, "encode": 9.3}]
+        description="by stage: decode, queue, predict, text, classify, encode; and total",
+        examples=[{"decode": 21.5, "queue": 0.1, "predict": 812.0, "encode": 9.3}],
     )
 
 
 class FieldError(BaseModel):
     """One wrong field."""
 
-    field: str = Field(examples=["classes.3"])
-    message: str
+    field: str = Field(description="its path in the request; lists count from 0", examples=["classes.3"])
+    message: str = Field(description="what is wrong with it", examples=["class 3 has an empty name"])
 
 
 class Problem(BaseModel):
     """An error, as RFC 9457 has it."""
 
-    type: str = Field(examples=["urn:ebseg:problem:too-many-pixels"])
-    title: str
-    status: int = Field(examples=[413])
-    detail: str
-    request_id: str
+    type: str = Field(
+        description="urn:ebseg:problem: and a word by which programs tell errors apart; each operation "
+        "lists the words of its errors",
+        examples=["urn:ebseg:problem:too-many-pixels"],
+    )
+    title: str = Field(description="the type in words", examples=["The picture is too large"])
+    status: int = Field(description="the answer's HTTP status", examples=[413])
+    detail: str = Field(description="what is wrong this time, and what to do about it")
+    request_id: str = Field(description="the same as in X-Request-ID; the service's log has it, too")
     errors: list[FieldError] | None = Field(default=None, description="field by field, for invalid requests")

@@ -14,14 +14,16 @@ class VocabularyRequest(Strict):
     )
 
     classes: list[NamedClass] = Field(
-        min_length=1, max_length=MAX_CLASSES, description="names, or objects with a name"
+        min_length=1,
+        max_length=MAX_CLASSES,
+        description="names, or objects with a name; no two differ by case only",
     )
 
 
 class VocabularySummary(BaseModel):
     """A stored class list."""
 
-    name: str = Field(examples=["ade20k-150"])
+    name: str = Field(description="what requests say in `vocabulary`", examples=["ade20k-150"])
     size: int = Field(description="number of classes", examples=[150])
     builtin: bool = Field(description="comes with the service and cannot be changed")
 
@@ -29,14 +31,16 @@ class VocabularySummary(BaseModel):
 class VocabularyList(BaseModel):
     """All stored class lists."""
 
-    vocabularies: list[VocabularySummary]
+    vocabularies: list[VocabularySummary] = Field(description="without their classes")
 
 
 class StoredClass(BaseModel):
     """A class of a stored list."""
 
-    name: str
-    synonyms: list[str]
+    name: str = Field(description="what the model looks for", examples=["tree"])
+    synonyms: list[str] = Field(
+        description="further words for it; with the name they decide trained or new", examples=[["bush"]]
+    )
     trained: bool | None = Field(default=None, description="left out if the words decide")
     color: str | None = Field(default=None, description="left out if the service chooses one")
 
@@ -44,4 +48,4 @@ class StoredClass(BaseModel):
 class VocabularyDetails(VocabularySummary):
     """A stored class list with its classes, in order."""
 
-    classes: list[StoredClass]
+    classes: list[StoredClass] = Field(description="in their order, which is that of the labels")

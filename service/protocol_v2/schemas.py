@@ -83,9 +83,11 @@ class RequestInput(_Given):
     """An input tensor, with `data` or with `binary_data_size`."""
 
     name: str = Field(max_length=100, description=f"one of {', '.join(INPUTS)}", examples=["classes"])
-    shape: list[Annotated[int, Field(ge=0, le=LARGEST)]] = Field(max_length=8, examples=[[2]])
-    datatype: str = Field(max_length=20, examples=["BYTES"])
-    parameters: InputParameters | None = None
+    shape: list[Annotated[int, Field(ge=0, le=LARGEST)]] = Field(
+        max_length=8, description="length of every dimension", examples=[[2]]
+    )
+    datatype: str = Field(max_length=20, description="as GET /v2/models/{model} has it", examples=["BYTES"])
+    parameters: InputParameters | None = Field(default=None, description="where and how its elements come")
     data: list[Annotated[Any, WithJsonSchema({"type": ["string", "number"]})]] | None = Field(
         default=None, description="the elements, in a flat list", examples=[["sky", "tree"]]
     )
@@ -106,7 +108,7 @@ class RequestedOutput(_Given):
     """An output that is asked for."""
 
     name: str = Field(max_length=100, description=f"one of {', '.join(OUTPUTS)}", examples=["label_map"])
-    parameters: OutputParameters | None = None
+    parameters: OutputParameters | None = Field(default=None, description="how its elements come")
 
 
 class InferenceRequest(_Given):
@@ -135,7 +137,7 @@ class InferenceRequest(_Given):
 
     id: str | None = Field(default=None, description="comes back in the answer")
     model_name: str | None = Field(default=None, description="if given, the one of the path")
-    parameters: RequestParameters | None = None
+    parameters: RequestParameters | None = Field(default=None, description="of the whole request")
     inputs: list[RequestInput] = Field(
         min_length=1, max_length=MOST_TENSORS, description="image and classes, and what else is wanted"
     )
@@ -147,10 +149,14 @@ class InferenceRequest(_Given):
 class OutputTensor(BaseModel):
     """An output; its elements are in `data`, or behind the document."""
 
-    name: str = Field(examples=["label_map"])
-    shape: list[int] = Field(examples=[[2, 3]])
-    datatype: str = Field(examples=["UINT16"])
-    parameters: dict[str, int] | None = Field(default=None, examples=[{"binary_data_size": 12}])
+    name: str = Field(description=f"one of {', '.join(OUTPUTS)}", examples=["label_map"])
+    shape: list[int] = Field(description="length of every dimension", examples=[[2, 3]])
+    datatype: str = Field(description="of its elements", examples=["UINT16"])
+    parameters: dict[str, int] | None = Field(
+        default=None,
+        description="binary_data_size: its bytes behind the document, if it is there",
+        examples=[{"binary_data_size": 12}],
+    )
     data: list[Annotated[Any, WithJsonSchema({"type": ["string", "number", "boolean"]})]] | None = Field(
         default=None, description="flat, row by row", examples=[[1, 1, 2, 1, 2, 2]]
     )
@@ -161,64 +167,64 @@ class InferenceAnswer(BaseModel):
 
     model_config = ConfigDict(protected_namespaces=())
 
-    model_name: str = Field(examples=["ebseg-base"])
-    model_version: str = Field(examples=["1"])
+    model_name: str = Field(description="the model that answered", examples=["ebseg-base"])
+    model_version: str = Field(description="its version that answered", examples=["1"])
     id: str | None = Field(default=None, description="the request's, if it had one")
     parameters: dict[str, bool] | None = Field(
         default=None, description="untrained: the weights are random, and the masks mean nothing"
     )
-    outputs: list[OutputTensor]
+    outputs: list[OutputTensor] = Field(description="in the order in which they were asked for")
 
 
 class ServerMetadata(BaseModel):
     """What the server is."""
 
-    name: str = Field(examples=["ebseg"])
-    version: str = Field(examples=["0.1.0"])
-    extensions: list[str] = Field(examples=[EXTENSIONS])
+    name: str = Field(description="of the server", examples=["ebseg"])
+    version: str = Field(description="of the server", examples=["0.1.0"])
+    extensions: list[str] = Field(description="of the protocol, that it knows", examples=[EXTENSIONS])
 
 
 class TensorMetadata(BaseModel):
     """What a tensor of a model looks like."""
 
-    name: str = Field(examples=["classes"])
-    datatype: str = Field(examples=["BYTES"])
+    name: str = Field(description="of the tensor", examples=["classes"])
+    datatype: str = Field(description="of its elements", examples=["BYTES"])
     shape: list[int] = Field(description="-1 is any length", examples=[[-1]])
 
 
 class ModelMetadata(BaseModel):
     """What a model takes and gives."""
 
-    name: str = Field(examples=["ebseg-base"])
+    name: str = Field(description="of the model", examples=["ebseg-base"])
     versions: list[str] = Field(description="those that serve, the usual one first", examples=[["3"]])
-    platform: str = Field(examples=[PLATFORM])
-    inputs: list[TensorMetadata]
-    outputs: list[TensorMetadata]
+    platform: str = Field(description="what computes, and from which files", examples=[PLATFORM])
+    inputs: list[TensorMetadata] = Field(description="what it takes; image and classes are needed")
+    outputs: list[TensorMetadata] = Field(description="what it gives")
 
 
 class Live(BaseModel):
     """The server runs."""
 
-    live: Literal[True]
+    live: Literal[True] = Field(description="it does")
 
 
 class Ready(BaseModel):
     """The server takes requests."""
 
-    ready: Literal[True]
+    ready: Literal[True] = Field(description="it does")
 
 
 class ModelReady(BaseModel):
     """A model takes requests."""
 
-    name: str = Field(examples=["ebseg-base"])
-    ready: Literal[True]
+    name: str = Field(description="of the model", examples=["ebseg-base"])
+    ready: Literal[True] = Field(description="it does")
 
 
 class ErrorAnswer(BaseModel):
     """What went wrong, in words."""
 
-    error: str = Field(examples=["inputs.1: there is no input 'labels'"])
+    error: str = Field(description="in a sentence", examples=["inputs.1: there is no input 'labels'"])
 
 
 def metadata_of(tensors: dict[str, Tensor]) -> list[TensorMetadata]:

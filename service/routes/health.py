@@ -1,6 +1,6 @@
 """Is the process alive, has it started, is it ready; and the metrics."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -13,14 +13,17 @@ from service.openapi import problems
 from service.runtime import Service
 from service.watch import stalled
 
-router = APIRouter()
+router = APIRouter(tags=["operation"])
+_UNHEALTHY: dict[int | str, dict[str, Any]] = {
+    503: {**problems(503)[503], "description": "No; `detail` says why (`not-ready`)"}
+}
 _OPENMETRICS = "application/openmetrics-text"
 
 
 class HealthAnswer(BaseModel):
     """What is well, and what the service leans on; a 503 has the reason instead."""
 
-    status: Literal["alive", "started", "ready"]
+    status: Literal["alive", "started", "ready"] = Field(description="what was asked for, and holds")
     models: dict[str, int] = Field(description="version that serves, by model", examples=[{"ebseg-base": 3}])
     checks: dict[str, str] = Field(
         description="parts and their state. devices: ok. redis: circuit breaker, or none. registry: ok, "
@@ -29,7 +32,13 @@ class HealthAnswer(BaseModel):
     )
 
 
-@router.get("/livez", summary="Is the process alive?", responses=problems(503))
+@router.get(
+    "/livez",
+    operation_id="livez",
+    summary="Is the process alive?",
+    response_description="Yes",
+    responses=_UNHEALTHY,
+)
 async def livez(request: Request) -> HealthAnswer:
     """200 while a restart would not help; 503 when the model could not be loaded or a device is stuck."""
     service: Service = request.app.state.service
@@ -39,7 +48,13 @@ async def livez(request: Request) -> HealthAnswer:
     return _answer(service, "alive")
 
 
-@router.get("/startupz", summary="Has it started?", responses=problems(503))
+@router.get(
+    "/startupz",
+    operation_id="startupz",
+    summary="Has it started?",
+    response_description="Yes",
+    responses=_UNHEALTHY,
+)
 async def startupz(request: Request) -> HealthAnswer:
     """200 from the moment that the first model was loaded."""
     service: Service = request.app.state.service
@@ -48,7 +63,13 @@ async def startupz(request: Request) -> HealthAnswer:
     return _answer(service, "started")
 
 
-@router.get("/readyz", summary="Does it take requests?", responses=problems(503))
+@router.get(
+    "/readyz",
+    operation_id="readyz",
+    summary="Does it take requests?",
+    response_description="Yes",
+    responses=_UNHEALTHY,
+)
 async def readyz(request: Request) -> HealthAnswer:
     """200 while requests are taken; otherwise 503 with the reason: loading, draining, failed or stuck."""
     service: Service = request.app.state.service
@@ -60,14 +81,16 @@ async def readyz(request: Request) -> HealthAnswer:
 
 @router.get(
     "/metrics",
+    operation_id="metrics",
     summary="Prometheus metrics",
     response_class=Response,
     responses={
         200: {
+            "description": "Prometheus' text format, or OpenMetrics if `Accept` names it",
             "content": {
                 "text/plain": {"schema": {"type": "string"}},
                 _OPENMETRICS: {"schema": {"type": "string"}},
-            }
+            },
         }
     },
 )

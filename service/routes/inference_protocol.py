@@ -2,12 +2,13 @@
 
 import re
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Path, Request, Response
 
 from service.answering import note, unless_gone
-from service.errors import MalformedRequestError, NotFoundError, UnhealthyError, UnsupportedMediaError
+from service.errors import MalformedRequestError, NotFoundError, UnhealthyError
+from service.intake import refuse_encoded
 from service.pipeline import Wish, fulfil
 from service.protocol_v2.answer import BINARY, JSON, InferenceReply, check_size, encode_inference
 from service.protocol_v2.protocol import Inference, read_inference
@@ -29,7 +30,10 @@ from service.protocol_v2.schemas import (
 from service.routes import health
 from service.runtime import Service
 
-router = APIRouter()
+Model = Annotated[str, Path(description="one of GET /v1/models", examples=["ebseg-tiny"])]
+Version = Annotated[str, Path(description="one that serves, from GET /v2/models/{model}", examples=["1"])]
+
+router = APIRouter(tags=["inference protocol"])
 _VERSION = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 _LENGTH: dict[str, Any] = {
     "name": HEADER,
@@ -60,75 +64,117 @@ _INFER: dict[str, Any] = {
 }
 
 
-@router.get("/v2", summary="Describe the server", responses=errors(401, 500))
+@router.get(
+    "/v2",
+    operation_id="v2_server",
+    summary="Describe the server",
+    response_description="What it is, and which extensions it has",
+    responses=errors(401, 500),
+)
 async def server(request: Request) -> ServerMetadata:
     """Name, version, and the extensions of the protocol that are understood."""
     return ServerMetadata(name="ebseg", version=request.app.version, extensions=EXTENSIONS)
 
 
-@router.get("/v2/health/live", summary="Is the server alive?", responses=errors(500, 503))
+@router.get(
+    "/v2/health/live",
+    operation_id="v2_live",
+    summary="Is the server alive?",
+    response_description="Yes",
+    responses=errors(500, 503),
+)
 async def live(request: Request) -> Live:
     """200 whenever /livez has it."""
     await health.livez(request)
     return Live(live=True)
 
 
-@router.get("/v2/health/ready", summary="Does the server take requests?", responses=errors(500, 503))
+@router.get(
+    "/v2/health/ready",
+    operation_id="v2_ready",
+    summary="Does the server take requests?",
+    response_description="Yes",
+    responses=errors(500, 503),
+)
 async def ready(request: Request) -> Ready:
     """200 whenever /readyz has it."""
     await health.readyz(request)
     return Ready(ready=True)
 
 
-@router.get("/v2/models/{model}", summary="Describe a model's tensors", responses=errors(401, 404, 500, 503))
-async def model_metadata(model: str, request: Request) -> ModelMetadata:
+@router.get(
+    "/v2/models/{model}",
+    operation_id="v2_model",
+    summary="Describe a model's tensors",
+    response_description="Its tensors and versions",
+    responses=errors(401, 404, 500, 503),
+)
+async def model_metadata(model: Model, request: Request) -> ModelMetadata:
     """What a model takes and gives, and which of its versions can be asked for."""
     return _metadata(request, model, None)
 
 
 @router.get(
     "/v2/models/{model}/versions/{version}",
+    operation_id="v2_version",
     summary="Describe a version's tensors",
+    response_description="Its model's tensors and versions",
     responses=errors(401, 404, 500, 503),
 )
-async def version_metadata(model: str, version: str, request: Request) -> ModelMetadata:
+async def version_metadata(model: Model, version: Version, request: Request) -> ModelMetadata:
     """The same, if this version can be asked for."""
     return _metadata(request, model, version)
 
 
 @router.get(
     "/v2/models/{model}/ready",
+    operation_id="v2_model_ready",
     summary="Does a model take requests?",
+    response_description="Yes",
     responses=errors(401, 404, 500, 503),
 )
-async def model_ready(model: str, request: Request) -> ModelReady:
+async def model_ready(model: Model, request: Request) -> ModelReady:
     """200 if it does; 404 if there is no such model."""
     return await _ready(request, model, None)
 
 
 @router.get(
     "/v2/models/{model}/versions/{version}/ready",
+    operation_id="v2_version_ready",
     summary="Does a version take requests?",
+    response_description="Yes",
     responses=errors(401, 404, 500, 503),
 )
-async def version_ready(model: str, version: str, request: Request) -> ModelReady:
+async def version_ready(model: Model, version: Version, request: Request) -> ModelReady:
     """The same for one version."""
     return await _ready(request, model, version)
 
 
-@router.post("/v2/models/{model}/infer", summary="Segment a picture, by protocol", **_INFER)
-async def infer(model: str, request: Request) -> Response:
-    """Finds the classes in a picture; the version is chosen by the model's policy."""
+@router.post(
+    "/v2/models/{model}/infer",
+    operation_id="v2_infer",
+    summary="Segment a picture, by protocol",
+    **_INFER,
+)
+async def infer(model: Model, request: Request) -> Response:
+    """Finds the classes in a picture; the version is chosen by the model's policy.
+
+    `GET /v2/models/{model}` lists the tensors. Binary data stands behind the JSON document, tensor after
+    tensor in the document's order, little-endian and row by row; every element of BYTES is its length in
+    four bytes and then itself. The header `Inference-Header-Content-Length` tells where the document ends, in
+    requests and in answers.
+    """
     return await _infer(request, model, None)
 
 
 @router.post(
     "/v2/models/{model}/versions/{version}/infer",
+    operation_id="v2_infer_version",
     summary="Segment a picture with a version, by protocol",
     **_INFER,
 )
-async def infer_version(model: str, version: str, request: Request) -> Response:
-    """Finds the classes in a picture."""
+async def infer_version(model: Model, version: Version, request: Request) -> Response:
+    """The same by one version."""
     return await _infer(request, model, version)
 
 
@@ -150,8 +196,7 @@ async def _infer(request: Request, model: str, version: str | None) -> Response:
 
 
 async def _read(request: Request, service: Service, model: str, version: str | None) -> Inference:
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise UnsupportedMediaError("a body is taken as it is, without a Content-Encoding")
+    refuse_encoded(request)
     lengths = request.headers.getlist(HEADER)
     if len(lengths) > 1:
         raise MalformedRequestError(f"{HEADER} is there twice")

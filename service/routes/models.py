@@ -1,6 +1,8 @@
 """`/v1/models`: what is loaded, and which version of it serves."""
 
-from fastapi import APIRouter, Depends, Request
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path, Request
 
 from service.auth import require_admin
 from service.hot_loading.models import Models
@@ -8,58 +10,86 @@ from service.model_schemas import ModelChange, ModelDetails, ModelList, PinReque
 from service.openapi import problems
 from service.runtime import Service
 
-router = APIRouter()
+Name = Annotated[str, Path(description="one of GET /v1/models", examples=["ebseg-tiny"])]
+
+router = APIRouter(tags=["models"])
 ADMIN = [Depends(require_admin)]
+DONE = "What was done, and the model after it"
 REFUSALS = problems(401, 403, 404, 408, 409, 413, 422, 500, 503, 504)
 
 
-@router.get("/v1/models", summary="List the loaded models", responses=problems(500))
+@router.get(
+    "/v1/models",
+    operation_id="list_models",
+    summary="List the loaded models",
+    response_description="The models, the default one first",
+    responses=problems(500),
+)
 async def models(request: Request) -> ModelList:
     """The models that requests are answered by; none while the first is loading."""
     return ModelList(models=[ModelDetails.of(status) for status in _models(request).statuses()])
 
 
-@router.get("/v1/models/{name}", summary="Describe a loaded model", responses=problems(404, 422, 500))
-async def model(name: str, request: Request) -> ModelDetails:
+@router.get(
+    "/v1/models/{name}",
+    operation_id="get_model",
+    summary="Describe a loaded model",
+    response_description="The model",
+    responses=problems(404, 422, 500),
+)
+async def model(name: Name, request: Request) -> ModelDetails:
     """One loaded model: its versions in memory, and those that were refused, with the reason."""
     return ModelDetails.of(_models(request).status(name))
 
 
 @router.post(
     "/v1/models/{name}:pin",
+    operation_id="pin_model",
     summary="Stay at a version",
+    response_description=DONE,
     dependencies=ADMIN,
     responses=REFUSALS | problems(400),
 )
-async def pin(name: str, body: PinRequest, request: Request) -> ModelChange:
+async def pin(name: Name, body: PinRequest, request: Request) -> ModelChange:
     """Serves a version of the registry, loaded and checked as any other, until the model is unpinned."""
     return _changed(request, name, await _models(request).pin(name, body.version))
 
 
-@router.post("/v1/models/{name}:unpin", summary="Follow the registry", dependencies=ADMIN, responses=REFUSALS)
-async def unpin(name: str, request: Request) -> ModelChange:
+@router.post(
+    "/v1/models/{name}:unpin",
+    operation_id="unpin_model",
+    summary="Follow the registry",
+    response_description=DONE,
+    dependencies=ADMIN,
+    responses=REFUSALS,
+)
+async def unpin(name: Name, request: Request) -> ModelChange:
     """Goes back to the policy of the settings, or to the newest version if that is a pin, too."""
     return _changed(request, name, await _models(request).unpin(name))
 
 
 @router.post(
     "/v1/models/{name}:rollback",
+    operation_id="rollback_model",
     summary="Go back to the version before",
+    response_description=DONE,
     dependencies=ADMIN,
     responses=REFUSALS,
 )
-async def rollback(name: str, request: Request) -> ModelChange:
+async def rollback(name: Name, request: Request) -> ModelChange:
     """Serves the version that served before, until unpinned; a canary is withdrawn instead."""
     return _changed(request, name, await _models(request).rollback(name))
 
 
 @router.post(
     "/v1/models/{name}:reload",
+    operation_id="reload_model",
     summary="Look at the registry now",
+    response_description=DONE,
     dependencies=ADMIN,
     responses=REFUSALS,
 )
-async def reload(name: str, request: Request) -> ModelChange:
+async def reload(name: Name, request: Request) -> ModelChange:
     """Gives refused versions another chance, loads what is newer, and tells what came of it."""
     return _changed(request, name, await _models(request).reload(name))
 

@@ -9,14 +9,18 @@ from service.openapi import SEGMENT_ANSWERS, SEGMENT_BODY, problems
 from service.pipeline import segment as run
 from service.runtime import Service
 
-router = APIRouter()
+router = APIRouter(tags=["segmentation"])
 
 
 @router.post(
     "/v1/segment",
+    operation_id="segment",
     summary="Segment a picture",
     response_class=Response,
-    responses={200: SEGMENT_ANSWERS, **problems(400, 401, 404, 406, 408, 413, 415, 422, 429, 500, 503, 504)},
+    responses={
+        200: SEGMENT_ANSWERS,
+        **problems(400, 401, 404, 406, 408, 413, 415, 422, 429, 500, 503, 504, pictures=True),
+    },
     openapi_extra={"requestBody": SEGMENT_BODY},
 )
 async def segment(request: Request) -> Response:
@@ -24,8 +28,16 @@ async def segment(request: Request) -> Response:
 
     Send the picture as the part `image` of a multipart form, with a JSON document in the part `request`
     or with plain form fields; or one JSON document with the picture in base64. The `Accept` header
-    chooses the form of the answer: `application/json`, `image/png` (indexed label map), `image/webp` (the
-    picture under its mask) or `application/x-npy` (label map, uint16).
+    chooses the form of the answer, JSON if there is none:
+
+    - `application/json`: a document with the parts that `outputs` lists;
+    - `image/png`: the label map. Pixel values are labels: 0 is "other", k the k-th class. Up to 255 classes
+      it is a palette picture in the classes' colours, beyond that 16-bit grey. The text chunk `classes` holds
+      a JSON list of names by label;
+    - `image/webp`: the picture under its mask;
+    - `application/x-npy`: the label map for `numpy.load`, uint16 [H, W].
+
+    Pictures are turned upright by their EXIF data, and sizes and places are those of the upright picture.
     """
     service: Service = request.app.state.service
     service.refuse_unless_ready()

@@ -7,13 +7,21 @@ from fastapi import APIRouter, Path, Request, Response
 from service.class_lists.stored_vocabulary import StoredVocabulary
 from service.class_lists.vocabularies import MOST_BYTES_EACH, NAME
 from service.errors import TooManyBytesError, UnsupportedMediaError
-from service.intake import validated
+from service.intake import refuse_encoded, validated
 from service.openapi import problems
 from service.runtime import Service
 from service.vocabulary_schemas import StoredClass, VocabularyDetails, VocabularyList, VocabularyRequest
 
 MOST_BODY_BYTES = 2 * MOST_BYTES_EACH  # JSON can say the same in more bytes than are stored
-Name = Annotated[str, Path(pattern=NAME, description="lower case letters, digits, dots, dashes, underscores")]
+Name = Annotated[
+    str,
+    Path(
+        pattern=NAME,
+        description="at most 100 lower case letters, digits, dots, dashes and underscores; the first is "
+        "a letter or a digit",
+        examples=["my-street"],
+    ),
+]
 _BODY: dict[str, Any] = {
     name: value
     for name, value in VocabularyRequest.model_json_schema(
@@ -22,10 +30,16 @@ _BODY: dict[str, Any] = {
     if name != "$defs"  # the schema of a class is among the components already
 }
 
-router = APIRouter()
+router = APIRouter(tags=["vocabularies"])
 
 
-@router.get("/v1/vocabularies", summary="List the class lists", responses=problems(401, 500, 503))
+@router.get(
+    "/v1/vocabularies",
+    operation_id="list_vocabularies",
+    summary="List the class lists",
+    response_description="Names and sizes",
+    responses=problems(401, 500, 503),
+)
 async def vocabularies(request: Request) -> VocabularyList:
     """The benchmarks' class lists, and those that were stored."""
     service: Service = request.app.state.service
@@ -34,7 +48,9 @@ async def vocabularies(request: Request) -> VocabularyList:
 
 @router.get(
     "/v1/vocabularies/{name}",
+    operation_id="get_vocabulary",
     summary="Show a class list",
+    response_description="The list",
     response_model_exclude_none=True,
     responses=problems(401, 404, 422, 500, 503),
 )
@@ -46,6 +62,7 @@ async def vocabulary(name: Name, request: Request) -> VocabularyDetails:
 
 @router.put(
     "/v1/vocabularies/{name}",
+    operation_id="store_vocabulary",
     summary="Store a class list",
     response_model_exclude_none=True,
     responses={
@@ -64,6 +81,7 @@ async def store_vocabulary(name: Name, request: Request, response: Response) -> 
     service: Service = request.app.state.service
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise UnsupportedMediaError("a class list is application/json")
+    refuse_encoded(request)
     chunks: list[bytes] = []
     size = 0
     async for chunk in request.stream():
@@ -80,12 +98,14 @@ async def store_vocabulary(name: Name, request: Request, response: Response) -> 
 
 @router.delete(
     "/v1/vocabularies/{name}",
+    operation_id="remove_vocabulary",
     summary="Remove a class list",
     status_code=204,
+    response_description="It is gone",
     responses=problems(401, 404, 409, 422, 500, 503),
 )
 async def remove_vocabulary(name: Name, request: Request) -> None:
-    """Removes a stored class list."""
+    """Removes a stored class list; those that come with the service stay."""
     service: Service = request.app.state.service
     await service.vocabularies.delete(name)
 

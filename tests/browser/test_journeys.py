@@ -57,7 +57,7 @@ def test_opacity_fades_areas_but_not_their_borders(village: Page, url: str) -> N
     alpha = canvas(village, "mask")[:, :, 3]
     assert set(alpha[border]) == {255}
     assert set(alpha[~border]) == {51}
-    expect(village.locator("#opacity-value")).to_have_text("20 %")
+    expect(village.locator("#opacity-value")).to_have_text("20%")
     slide(village, "opacity", 0)
     assert not canvas(village, "mask").any()
 
@@ -161,6 +161,41 @@ def test_hover_reads_the_class_and_its_confidence_there(village: Page, url: str)
     assert re.fullmatch(r"sand, \d+% sure", text)
     village.mouse.move(2, 2)
     expect(village.locator("#reading")).to_be_hidden()
+
+
+def test_click_in_the_picture_hides_and_shows(village: Page, url: str) -> None:
+    answer = ask(url, scene(), {"classes": VILLAGE})
+    slide(village, "opacity", 100)
+    box = village.locator("#mask").bounding_box()
+    assert box is not None
+    sand = (box["x"] + 0.5 * box["width"], box["y"] + 0.9 * box["height"])
+    row = village.get_by_role("button", name=re.compile("^sand, "))
+    village.mouse.click(*sand)
+    expect(row).to_have_attribute("aria-pressed", "false")
+    expect(village.locator("#reading")).to_have_text(re.compile(r"^sand, \d+% sure.*, hidden$"))
+    expect(village.get_by_role("status").first).to_have_text("sand hidden")
+    assert np.array_equal(canvas(village, "mask"), painted(answer, frozenset({"sand"})))
+    village.mouse.click(*sand)
+    expect(row).to_have_attribute("aria-pressed", "true")
+    assert np.array_equal(canvas(village, "mask"), painted(answer))
+
+
+def test_first_tap_reads_and_the_second_hides(visit: OpenPage) -> None:
+    page = visit(size=PHONE, has_touch=True, is_mobile=True)
+    choose_scene(page)
+    box = page.locator("#mask").bounding_box()
+    assert box is not None
+    sand = (box["x"] + 0.5 * box["width"], box["y"] + 0.9 * box["height"])
+    row = page.locator("#legend button", has_text="sand")
+    reading = page.locator("#reading")
+    page.touchscreen.tap(*sand)
+    expect(reading).to_have_text(re.compile(r"^sand, \d+% sure( on average)?$"))
+    expect(row).to_have_attribute("aria-pressed", "true")
+    page.touchscreen.tap(*sand)
+    expect(reading).to_have_text(re.compile(r"^sand, \d+% sure.*, hidden$"))
+    expect(row).to_have_attribute("aria-pressed", "false")
+    page.locator("#class-input").tap()
+    expect(reading).to_be_hidden()
 
 
 def test_newer_call_ends_the_one_before(visit: OpenPage) -> None:

@@ -196,6 +196,7 @@ def test_the_largest_vocabulary_is_taken() -> None:
         ({"sky": 1}, None, "must be a list of names, got dict"),
         (["sky", ""], 1, "class 1 has an empty name"),
         (["sky", "tree", " \n "], 2, "class 2 has an empty name"),
+        (["sky", ClassName(name="tree", synonyms=("bush", " "))], 1, "class 1 has an empty synonym"),
         (["x" * 201], 0, "201 characters, at most 200"),
         (["sky", "a\x00b"], 1, "control character"),
         (["sky", "a\nb"], 1, "control character"),

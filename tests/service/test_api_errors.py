@@ -229,16 +229,30 @@ async def test_media_types_and_forms_that_are_not_taken() -> None:
     assert same.status_code == 200
 
 
+async def test_compressed_bodies_are_refused_in_words() -> None:
+    async with running() as (client, _):
+        zipped = {"Content-Encoding": "gzip", "Content-Type": "application/json"}
+        for sent in (
+            await client.post("/v1/segment", content=b"x", headers=zipped),
+            await client.put("/v1/vocabularies/mine", content=b"x", headers=zipped),
+        ):
+            assert "without a Content-Encoding" in problem(sent, 415)["detail"]
+        assert (await post(client, headers={"Content-Encoding": "identity"})).status_code == 200
+
+
 async def test_not_found() -> None:
     async with running() as (client, _):
-        problem(await client.get("/nothing/here"), 404)
+        assert "at this path" in problem(await client.get("/nothing/here"), 404)["detail"]
         problem(await client.post("/v1/segment/"), 404)
         method = await client.get("/v1/segment")
+        other = await client.patch("/v1/vocabularies/mine")
         problem(await post(client, {"vocabulary": "mine"}), 404)
         problem(await post(client, {"classes": ["a"], "model": "other"}), 404)
         wrong = problem(await post(client, {"classes": ["a"], "version": 4}), 404)
     problem(method, 405)
     assert method.headers["allow"] == "POST"
+    assert "does not take this method" in problem(other, 405)["detail"]
+    assert other.headers["allow"] == "DELETE, GET, PUT"
     assert "there is 3" in wrong["detail"]
 
 

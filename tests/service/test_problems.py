@@ -85,12 +85,14 @@ def test_pydantic_errors_in_our_words() -> None:
         [
             {"loc": ("classes", 3, "name"), "msg": "Value error, must not be empty", "type": "value_error"},
             {"loc": ("x",), "msg": "Extra inputs are not permitted", "type": "extra_forbidden"},
+            {"loc": ("outputs",), "msg": "List should have at least 1 item", "type": "too_short"},
             {"loc": (), "msg": "no", "type": "value_error"},
         ]
     )
     assert told == [
         FieldProblem("classes.3.name", "must not be empty"),
         FieldProblem("x", "unknown field"),
+        FieldProblem("outputs", "must not be empty"),
         FieldProblem("request", "no"),
     ]
 

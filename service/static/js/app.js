@@ -34,7 +34,7 @@ const state = {
 let turns = 0; // pictures that were offered
 
 const colors = new Colors();
-const stage = new Stage(fetchConfidences, (label) => legend.highlight(label));
+const stage = new Stage(fetchConfidences, (label) => legend.highlight(label), (label) => legend.toggle(label));
 const legend = new Legend((hidden) => stage.look({ hidden }), (focus) => stage.look({ focus }));
 const code = new Code();
 const chips = new Chips(() => {
@@ -177,7 +177,8 @@ async function takeList(name, lists) {
 function installSliders() {
   const opacity = byId("opacity");
   opacity.addEventListener("input", () => {
-    byId("opacity-value").textContent = `${opacity.value} %`;
+    byId("opacity-value").textContent = `${opacity.value}%`;
+    opacity.setAttribute("aria-valuetext", `${opacity.value}%`);
     stage.look({ opacity: opacity.value / 100 });
   });
   const threshold = byId("threshold");

@@ -45,6 +45,13 @@ export class Legend {
     this.#onChange(this.#hidden);
   }
 
+  /** Hides or shows a class. */
+  toggle(label) {
+    if (!this.#hidden.delete(label)) this.#hidden.add(label);
+    this.#mark();
+    this.#onChange(this.#hidden);
+  }
+
   /** Marks the class that is read in the picture. */
   highlight(label) {
     for (const button of byId("legend").querySelectorAll("button")) {
@@ -53,11 +60,6 @@ export class Legend {
   }
 
   #row({ label, name, color, trained, area, fraction, mean_confidence: mean }) {
-    const toggle = () => {
-      if (!this.#hidden.delete(label)) this.#hidden.add(label);
-      this.#mark();
-      this.#onChange(this.#hidden);
-    };
     const focus = (to) => () => this.#onFocus(to);
     const share = el("span", { className: "share" });
     share.style.setProperty("--share", String(fraction));
@@ -68,8 +70,8 @@ export class Legend {
         type: "button", className: "row", "data-label": String(label), "aria-pressed": "true",
         "aria-label": `${name}, ${trained ? "trained" : "new"}, ${percent(fraction)} of the picture, `
           + `${wholePercent(mean)} sure`,
-        title: `${area.toLocaleString("en")} pixels; click to hide or show`,
-        onclick: toggle, onpointerenter: focus(label), onpointerleave: focus(0), onfocus: focus(label), onblur: focus(0),
+        title: `${name}: ${area.toLocaleString("en")} pixels; click to hide or show`, // a long name is cut
+        onclick: () => this.toggle(label), onpointerenter: focus(label), onpointerleave: focus(0), onfocus: focus(label), onblur: focus(0),
       },
       swatch(color),
       el("span", { className: "name", textContent: name }),

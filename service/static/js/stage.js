@@ -14,20 +14,36 @@ export class Stage {
   #result = null; // {labels, width, height, classes, confidence}
   #look = { opacity: 0.5, hidden: new Set(), focus: 0 };
   #cross = null;
+  #place = null; // [x, y] that is read, as shares of the picture
+  #toggles = false; // whether the click that comes hides or shows what is read
   #onLook;
   #onRead;
+  #onToggle;
 
-  /** `onLook` is called when somebody looks for a class; `onRead` with the label that is read, 0 for none. */
-  constructor(onLook, onRead) {
+  /**
+   * `onLook` is called when somebody looks for a class; `onRead` with the label that is read, 0 for none;
+   * `onToggle` with a label to hide or show.
+   */
+  constructor(onLook, onRead, onToggle) {
     this.#onLook = onLook;
     this.#onRead = onRead;
+    this.#onToggle = onToggle;
     const mask = this.#mask;
-    mask.addEventListener("pointermove", (event) => {
+    const follow = (event) => {
       const box = mask.getBoundingClientRect();
       this.#cross = null;
       this.#read((event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height, false);
+    };
+    mask.addEventListener("pointermove", follow);
+    mask.addEventListener("pointerdown", (event) => {
+      const before = this.#labelRead();
+      follow(event);
+      // a finger cannot point: its first tap reads, one more on the same class hides or shows
+      this.#toggles = event.pointerType !== "touch" || before === this.#labelRead();
     });
-    mask.addEventListener("pointerleave", () => this.#stopReading());
+    mask.addEventListener("click", () => { if (this.#toggles) this.#toggle(); });
+    mask.addEventListener("pointerleave", (event) => { if (event.pointerType !== "touch") this.#stopReading(); });
+    mask.addEventListener("pointercancel", () => this.#stopReading());
     mask.addEventListener("blur", () => this.#stopReading());
     mask.addEventListener("keydown", (event) => this.#onKey(event));
   }
@@ -101,6 +117,11 @@ export class Stage {
       this.#stopReading();
       return;
     }
+    if (this.#cross !== null && (event.key === "Enter" || event.key === " ")) {
+      event.preventDefault();
+      this.#toggle();
+      return;
+    }
     const way = KEYS[event.key];
     if (way === undefined || this.#result === null) return;
     event.preventDefault();
@@ -112,8 +133,9 @@ export class Stage {
 
   #read(x, y, aloud) {
     if (this.#result === null || x < 0 || y < 0 || x >= 1 || y >= 1) return this.#stopReading();
-    const { labels, width, height, classes, confidence } = this.#result;
-    const label = labels[Math.floor(y * height) * width + Math.floor(x * width)];
+    const { classes, confidence } = this.#result;
+    this.#place = [x, y];
+    const label = this.#labelRead();
     const text = this.#words(label, classes, confidence?.(x, y));
     const reading = byId("reading");
     reading.textContent = text;
@@ -133,6 +155,23 @@ export class Stage {
     this.#onLook();
   }
 
+  /** The label of the place that is read; null if none is. */
+  #labelRead() {
+    if (this.#place === null || this.#result === null) return null;
+    const { labels, width, height } = this.#result;
+    const [x, y] = this.#place;
+    return labels[Math.floor(y * height) * width + Math.floor(x * width)];
+  }
+
+  #toggle() {
+    const label = this.#labelRead();
+    if (!label) return; // nothing, or "other"
+    this.#onToggle(label);
+    this.#read(...this.#place, this.#cross !== null);
+    const { name } = this.#result.classes.find((one) => one.label === label);
+    say(`${name} ${this.#look.hidden.has(label) ? "hidden" : "shown"}`);
+  }
+
   #words(label, classes, here) {
     if (label === 0) {
       if (!here) return "other";
@@ -141,10 +180,14 @@ export class Stage {
     }
     const index = classes.findIndex((one) => one.label === label);
     const { name, mean_confidence: mean } = classes[index];
-    return here ? `${name}, ${wholePercent(here[index])} sure` : `${name}, ${wholePercent(mean)} sure on average`;
+    const hidden = this.#look.hidden.has(label) ? ", hidden" : "";
+    return here
+      ? `${name}, ${wholePercent(here[index])} sure${hidden}`
+      : `${name}, ${wholePercent(mean)} sure on average${hidden}`;
   }
 
   #stopReading() {
+    this.#place = null;
     byId("reading").hidden = true;
     byId("cross").hidden = true;
     this.#onRead(0);

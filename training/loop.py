@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -69,25 +69,40 @@ def train(
     folder = Path(out)
     with stop_signals() as wish, processes() as team:
         slots = team.slots(config.batch, config.accumulate)
+        splits = _Splits.of(config)  # before the folder is taken: wrong data may be put right
         if team.first:
             _claim(folder, config, resume)
         team.wait()
-        run = _Run(config, folder, team, model)
+        run = _Run(config, folder, team, model, splits)
         run.go(slots, wish, config.steps if max_steps is None else run.step + max_steps)
     if wish.signal:
         raise SystemExit(128 + wish.signal)
     return folder
 
 
+class _Splits(NamedTuple):
+    """What a run learns from and what it is scored on."""
+
+    train: SegmentationFolder
+    validation: SegmentationFolder | None
+
+    @classmethod
+    def of(cls, config: TrainConfig) -> "_Splits":
+        validation = config.val_split
+        return cls(
+            SegmentationFolder(config.data, config.train_split),
+            None if validation is None else SegmentationFolder(config.data, validation),
+        )
+
+
 class _Run:
     """A run in progress: everything that a step changes."""
 
-    def __init__(self, config: TrainConfig, folder: Path, team: Processes, model: EBSeg | None):
+    def __init__(
+        self, config: TrainConfig, folder: Path, team: Processes, model: EBSeg | None, splits: _Splits
+    ):
         self.config, self.folder, self.team = config, folder, team
-        self.data = SegmentationFolder(config.data, config.train_split)
-        self.validation = (
-            None if config.val_split is None else SegmentationFolder(config.data, config.val_split)
-        )
+        self.data, self.validation = splits
         run_state.seed_everything(config.seed)
         state = run_state.read_state(folder)
         classes = self.data.training_classes()

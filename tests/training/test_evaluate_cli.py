@@ -82,12 +82,12 @@ def test_what_a_user_gets_wrong(
         command(tmp_path / "none", data)
     with pytest.raises(TrainingError, match="the device 'gpu' cannot be used, take cpu"):
         command(checkpoint, data, "--device", "gpu")
-    with pytest.raises(TrainingError, match="limit must be at least one"):
-        command(checkpoint, data, "--limit", "0")
+    with pytest.raises(TrainingError, match="--picture-count needs --pictures"):
+        command(checkpoint, data, "--picture-count", "3")
     for wrong in (("--short-side", "-1"), ("--short-side", "large"), ("--balance", "harmonic")):
         with pytest.raises(SystemExit):
             command(checkpoint, data, *wrong)
-    assert "short_side" in capsys.readouterr().err
+    assert "argument --short-side: must be a whole number from 0" in capsys.readouterr().err
 
 
 def test_short_sides() -> None:

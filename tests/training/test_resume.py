@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tests.training.runs import command, log_of, micro_run, start
 from training.config import TrainConfig
-from training.errors import TrainingError
+from training.errors import DatasetError, TrainingError
 from training.loop import train
 from training.run_state import STATE, RunState, read_state
 
@@ -125,6 +125,17 @@ def test_another_configuration_is_refused(folder: Path, config: TrainConfig, uni
     other = dataclasses.replace(config, learning_rate=0.5, seed=3, log_every=7)
     with pytest.raises(TrainingError, match=r"learning_rate was 0\.001, now 0\.5, seed was 0, now 3; take"):
         train(other, folder / "whole")
+
+
+def test_wrong_data_takes_no_folder(tmp_path: Path, config: TrainConfig) -> None:
+    run = tmp_path / "run"
+    for wrong in (
+        dataclasses.replace(config, data=str(tmp_path / "nowhere")),
+        dataclasses.replace(config, val_split="test"),
+    ):
+        with pytest.raises(DatasetError):
+            train(wrong, run)
+        assert not run.exists()
 
 
 def test_a_foreign_folder_is_refused(tmp_path: Path, config: TrainConfig) -> None:

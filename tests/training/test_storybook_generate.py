@@ -183,6 +183,6 @@ def test_the_commands_defaults_and_errors(tmp_path: Path) -> None:
         0,
         None,
     )
-    args = parsed(str(tmp_path / "book"), "--train", "-4")
+    args = parsed(str(tmp_path / "book"), "--train", "0", "--val", "0")
     with pytest.raises(DatasetError, match="not negative"):
         args.run(args)

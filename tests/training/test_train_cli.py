@@ -68,7 +68,7 @@ def test_file_then_options_then_set(tmp_path: Path) -> None:
         ((*LEAST, "--set", "steps"), "--set needs FIELD=VALUE, got 'steps'"),
         ((*LEAST, "--set", "stepz=3"), "field 'stepz' is unknown"),
         ((*LEAST, "--set", "steps=many"), "steps must be of type int, got 'many'"),
-        ((*LEAST, "--config", "nowhere.json"), "cannot be read as JSON"),
+        ((*LEAST, "--config", "nowhere.json"), "nowhere.json cannot be read: No such file"),
     ],
 )
 def test_mistakes_are_told(argv: tuple[str, ...], message: str) -> None:

@@ -6,9 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from model.command import add_command
+from model.command import JSON_HELP, add_command, count
 from training.commands.evaluate import (
-    JSON_HELP,
     add_process_options,
     add_set_options,
     opened,
@@ -102,7 +101,7 @@ def _add_grid_options(parser: argparse.ArgumentParser) -> None:
         help="JSON file of a training's configuration, val_split set",
     )
     parser.add_argument(
-        "--seeds", type=int, default=3, metavar="N", help="trainings of each variant (default: 3)"
+        "--seeds", type=count, default=3, metavar="N", help="trainings of each variant (default: 3)"
     )
     parser.add_argument(
         "--out",

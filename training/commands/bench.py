@@ -1,11 +1,10 @@
 """`ebseg bench train`: the seconds and memory of a training step, beside what the machine can do."""
 
 import argparse
-import json
 
-from model.bench_cli import positive, told
+from model.bench_cli import add_json, report, told
 from model.cli import VARIANTS
-from model.command import add_command
+from model.command import add_command, count
 
 EXAMPLES = """
   ebseg bench train --variant base --size 320 --batch 2 --dtype float32
@@ -26,14 +25,18 @@ def add_benchmark(benches: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--variant", choices=VARIANTS, default="base", help="untrained weights of it (default: base)"
     )
     parser.add_argument(
-        "--size", type=positive, default=320, help="side of the square pictures, pixels (default: 320)"
+        "--size",
+        type=count,
+        default=320,
+        metavar="N",
+        help="side of the square pictures, pixels (default: 320)",
     )
-    parser.add_argument("--batch", type=positive, default=2, metavar="B", help="pictures (default: 2)")
+    parser.add_argument("--batch", type=count, default=2, metavar="B", help="pictures (default: 2)")
     parser.add_argument(
-        "--masks", type=positive, default=12, metavar="K", help="masks of each picture (default: 12)"
+        "--masks", type=count, default=12, metavar="K", help="masks of each picture (default: 12)"
     )
     parser.add_argument(
-        "--points", type=positive, default=12_544, metavar="P", help="of the mask losses (default: 12544)"
+        "--points", type=count, default=12_544, metavar="P", help="of the mask losses (default: 12544)"
     )
     parser.add_argument(
         "--dtype",
@@ -42,8 +45,9 @@ def add_benchmark(benches: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="of the model; bfloat16 by autocast (default: float32)",
     )
     parser.add_argument(
-        "--steps", type=positive, default=5, metavar="N", help="timed steps after the warm-up (default: 5)"
+        "--steps", type=count, default=5, metavar="N", help="timed steps after the warm-up (default: 5)"
     )
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -60,5 +64,5 @@ def run(args: argparse.Namespace) -> int:
         steps=args.steps,
         progress=told,
     )
-    print(json.dumps(found))
+    report(args, found)
     return 0

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from model.command import add_command
+from model.command import JSON_HELP, add_command, count, count_from_zero
 
 if TYPE_CHECKING:
     from model.balance import Balance
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from training.counting import Options
     from training.datasets.layout import SegmentationFolder
 
-JSON_HELP = "print one JSON object and nothing else on standard output"
+PICTURES = 20  # shown, of --pictures
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -41,7 +41,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "--pictures", type=Path, metavar="DIR", help="folder for pictures, truths and predictions to look at"
     )
     parser.add_argument(
-        "--picture-count", type=int, default=20, metavar="N", help="how many of those (default: 20)"
+        "--picture-count", type=count, metavar="N", help=f"how many of those (default: {PICTURES})"
     )
     parser.add_argument("--json", action="store_true", help=JSON_HELP)
 
@@ -60,7 +60,7 @@ def add_set_options(parser: argparse.ArgumentParser) -> None:
         "(default: as the checkpoint is configured)",
     )
     parser.add_argument(
-        "--limit", type=int, metavar="N", help="only the first N pictures (default: all of them)"
+        "--limit", type=count, metavar="N", help="only the first N pictures (default: all of them)"
     )
     add_process_options(parser)
 
@@ -69,7 +69,7 @@ def add_process_options(parser: argparse.ArgumentParser) -> None:
     """Where scoring runs."""
     parser.add_argument(
         "--processes",
-        type=int,
+        type=count,
         default=1,
         metavar="N",
         help="processes that share the pictures, each with a model of its own (default: 1)",
@@ -86,10 +86,7 @@ def short_side(text: str) -> int | Literal["configured"] | None:
     """Pixels, None for 0, or the word that is the default."""
     if text == "configured":
         return "configured"
-    pixels = int(text)
-    if pixels < 0:
-        raise argparse.ArgumentTypeError("a short side is a whole number of pixels, or 0")
-    return pixels or None
+    return count_from_zero(text) or None
 
 
 def opened(args: argparse.Namespace) -> "tuple[LoadedCheckpoint, SegmentationFolder]":
@@ -132,9 +129,12 @@ def options(args: argparse.Namespace, pictures: Path | None = None, picture_coun
 
 def run(args: argparse.Namespace) -> int:
     """`ebseg evaluate`."""
+    from training.errors import TrainingError
     from training.evaluate import evaluate_checkpoint
 
-    how = options(args, args.pictures, args.picture_count)
+    if args.picture_count is not None and args.pictures is None:
+        raise TrainingError("--picture-count needs --pictures, the folder for them")
+    how = options(args, args.pictures, args.picture_count or PICTURES)
     loaded, folder = opened(args)
     balance = _balance(args.balance, loaded.ebseg.config.balance)
     found = evaluate_checkpoint(loaded, folder, balance=balance, processes=args.processes, options=how)

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from model.command import add_command
+from model.command import JSON_HELP, add_command, count
 
 if TYPE_CHECKING:
     from training.datasets.prepare.convert import Prepared
@@ -34,11 +34,9 @@ A second run goes on where the first ended.""",
     parser.add_argument(
         "--splits", metavar="LIST", help="names with commas between them (default: train,val)"
     )
-    parser.add_argument("--jobs", type=_count, metavar="N", help="processes (default: one a CPU)")
+    parser.add_argument("--jobs", type=count, metavar="N", help="processes (default: one a CPU)")
     parser.add_argument("--force", action="store_true", help="make pairs anew that an earlier run has made")
-    parser.add_argument(
-        "--json", action="store_true", help="print one JSON object and nothing else on standard output"
-    )
+    parser.add_argument("--json", action="store_true", help=JSON_HELP)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -69,13 +67,7 @@ def _table(made: "Prepared") -> str:
     ]
     if made.source:
         lines.append(f"  labels   {made.source}")
-    for split, count in made.splits.items():
-        skipped = f", {count.skipped} of them from an earlier run" if count.skipped else ""
-        lines.append(f"  {split:<8} {count.pairs} pairs{skipped}")
+    for split, done in made.splits.items():
+        skipped = f", {done.skipped} of them from an earlier run" if done.skipped else ""
+        lines.append(f"  {split:<8} {done.pairs} pairs{skipped}")
     return "\n".join(lines)
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1, got {text!r}")
-    return int(text)

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from model.command import add_command
+from model.command import JSON_HELP, add_command
 from training.gate import MARGIN, METRICS
 
 if TYPE_CHECKING:
@@ -71,9 +71,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     parser.add_argument(
         "--dry-run", action="store_true", help="compare, write and check all of it, but publish nothing"
     )
-    parser.add_argument(
-        "--json", action="store_true", help="print one JSON object and nothing else on standard output"
-    )
+    parser.add_argument("--json", action="store_true", help=JSON_HELP)
 
 
 def run(args: argparse.Namespace) -> int:

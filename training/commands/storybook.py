@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from model.command import add_command
+from model.command import JSON_HELP, add_command, count, count_from_zero, seed
 
 EXAMPLES = """
   ebseg storybook data/storybook
@@ -20,14 +20,22 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     )
     parser.add_argument("folder", type=Path, metavar="DST", help="folder to make")
     parser.add_argument(
-        "--train", type=int, default=6000, metavar="N", help="scenes to train on (default: 6000)"
+        "--train",
+        type=count_from_zero,
+        default=6000,
+        metavar="N",
+        help="scenes to train on (default: 6000)",
     )
-    parser.add_argument("--val", type=int, default=300, metavar="N", help="held-out scenes (default: 300)")
-    parser.add_argument("--seed", type=int, default=0, help="same seed, same files (default: 0)")
-    parser.add_argument("--jobs", type=int, metavar="N", help="drawing processes (default: one a processor)")
     parser.add_argument(
-        "--json", action="store_true", help="print one JSON object and nothing else on standard output"
+        "--val", type=count_from_zero, default=300, metavar="N", help="held-out scenes (default: 300)"
     )
+    parser.add_argument(
+        "--seed", type=seed, default=0, metavar="N", help="same seed, same files (default: 0)"
+    )
+    parser.add_argument(
+        "--jobs", type=count, metavar="N", help="drawing processes (default: one a processor)"
+    )
+    parser.add_argument("--json", action="store_true", help=JSON_HELP)
 
 
 def run(args: argparse.Namespace) -> int:

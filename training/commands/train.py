@@ -7,7 +7,7 @@ import types
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from model.command import add_command
+from model.command import JSON_HELP, add_command
 from training.config import TrainConfig
 from training.errors import TrainingError
 
@@ -43,7 +43,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     again.add_argument(
         "--fresh", action="store_true", help="remove what an earlier run left in the folder, and start anew"
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object on standard output")
+    parser.add_argument("--json", action="store_true", help=JSON_HELP)
     fields = parser.add_argument_group("the run's configuration (fields of the FILE above)")
     kinds = get_type_hints(TrainConfig)
     for item in dataclasses.fields(TrainConfig):
@@ -84,7 +84,9 @@ def config_of(args: argparse.Namespace) -> TrainConfig:
     if args.config is not None:
         try:
             values = json.loads(args.config.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            raise TrainingError(f"{args.config} cannot be read: {error.strerror or error}") from error
+        except ValueError as error:
             raise TrainingError(f"{args.config} cannot be read as JSON: {error}") from error
         if not isinstance(values, dict):
             raise TrainingError(f"{args.config} must hold one JSON object")

@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from model.command import add_command
+from model.command import JSON_HELP, add_command, seed
 
 EXAMPLES = """
   ebseg train-tiny out/tiny
@@ -24,11 +24,13 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     parser.add_argument(
         "out", type=Path, metavar="OUT", help="folder for everything; goes on where it stopped"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of data, weights and order (default: 0)")
+    parser.add_argument(
+        "--seed", type=seed, default=0, metavar="N", help="of data, weights and order (default: 0)"
+    )
     parser.add_argument(
         "--share", type=float, default=1.0, metavar="X", help="of the steps and pictures, 0..1 (default: 1)"
     )
-    parser.add_argument("--json", action="store_true", help="print the scores as one JSON object")
+    parser.add_argument("--json", action="store_true", help=JSON_HELP)
 
 
 def run(args: argparse.Namespace) -> int:

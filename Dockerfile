@@ -26,17 +26,18 @@ RUN apt-get update \
 ENV PATH=/opt/ebseg/bin:$PATH \
     PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /build
-COPY docker/constraints.txt /build/
 
-# PyTorch alone, by far the largest: a layer that only new pins change
+# PyTorch alone, by far the largest: a layer that only its own pins change
 FROM build AS torch-cuda
-RUN pip install --no-cache-dir --constraint constraints.txt torch torchvision
+COPY docker/constraints-torch.txt /build/
+RUN pip install --no-cache-dir --constraint constraints-torch.txt torch torchvision
 
 FROM build AS torch-cpu
 ARG TORCH_CPU=https://download.pytorch.org/whl/cpu
+COPY docker/constraints-torch.txt /build/
 # --no-deps, since that index has not all the versions of other packages that are pinned; they come below
-RUN pip install --no-cache-dir --no-deps ${TORCH_CPU:+--index-url "${TORCH_CPU}"} --constraint constraints.txt \
-    torch torchvision
+RUN pip install --no-cache-dir --no-deps ${TORCH_CPU:+--index-url "${TORCH_CPU}"} \
+    --constraint constraints-torch.txt torch torchvision
 
 # hadolint ignore=DL3006
 FROM torch-${TARGET} AS torch
@@ -45,7 +46,7 @@ FROM torch-${TARGET} AS torch
 # 300 MB, the second of 10 MB and the only one that a new source changes
 FROM torch AS dependencies
 ARG EXTRAS=service,otlp,s3
-COPY pyproject.toml docker/requirements.py /build/
+COPY pyproject.toml docker/requirements.py docker/constraints.txt docker/constraints-torch.txt /build/
 RUN python3 requirements.py "${EXTRAS}" > requirements.txt \
     && pip install --no-cache-dir --root /dependencies --constraint constraints.txt --requirement requirements.txt
 

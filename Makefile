@@ -46,7 +46,7 @@ serve: setup ## run the service on PORT with CHECKPOINT
 test: setup tools ## run all tests in WORKERS processes
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-image-check: setup ## build the Dockerfile without an engine and ask it for a mask; root, buildah, debootstrap, 8 minutes
+image-check: setup ## build the Dockerfile without an engine and ask it for a mask; root, buildah, debootstrap, 10 minutes
 	$(BIN)/python -m tests.deploy.build_image --target cuda
 
 tools: ## install what tests need beside Python, where it is missing: Redis, Chromium, Prometheus

@@ -67,6 +67,7 @@ class Metrics:
             self.batches.labels(trigger)
         for result in LOAD_RESULTS:
             self.model_loads.labels(result)
+        self.rejected.labels("out-of-memory")  # an alert compares with what was before the first one
 
     def watch(
         self,

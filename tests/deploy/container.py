@@ -16,6 +16,9 @@ import httpx
 from tests.service.redis_server import free_port
 
 START_S, ANSWER_S, STOP_S = 180.0, 120.0, 60.0
+_FREE = re.compile(
+    r"^(nvidia|cuda)-|^(triton|pip|ebseg)$"
+)  # packages without a pin: PyTorch pins most of them itself
 # $1 is the root; the rest is what runs in it. All mounts end with the process.
 _ENTER = """
 set -eu
@@ -29,6 +32,18 @@ cd "$root"
 exec chroot "$root" /usr/bin/setpriv --reuid="${user%:*}" --regid="${user#*:}" --clear-groups \\
     --bounding-set=-all --inh-caps=-all --no-new-privs -- "$@"
 """
+
+
+def pins(constraints: Path) -> dict[str, str]:
+    """Versions by package of a file of constraints, and of those that it names by `-c`."""
+    found: dict[str, str] = {}
+    for line in constraints.read_text(encoding="utf-8").splitlines():
+        if line.startswith("-c "):
+            found |= pins(constraints.parent / line.removeprefix("-c "))
+        elif not line.startswith("#"):
+            name, version = line.split("==")
+            found[name] = version
+    return found
 
 
 class Running:
@@ -112,16 +127,14 @@ class Container:
 
     def require_pinned(self, constraints: Path) -> None:
         """All packages have the versions that the constraints name, but for what PyTorch pins itself."""
-        names = constraints.read_text(encoding="utf-8").splitlines()
-        pins = dict(line.split("==") for line in names if not line.startswith("#"))
+        pinned = pins(constraints)
         (packages,) = self.root.glob("opt/ebseg/lib/python3*/site-packages")
         found = dict(re.findall(r"(?m)^(\S+)-([^-\s]+)\.dist-info$", "\n".join(os.listdir(packages))))
         own = {re.sub(r"[-_.]+", "-", name).lower(): version.split("+")[0] for name, version in found.items()}
-        free = re.compile(r"^(nvidia|cuda)-|^(triton|pip|ebseg)$")
         wrong = {
             name: version
             for name, version in own.items()
-            if not free.search(name) and pins.get(name) != version
+            if not _FREE.search(name) and pinned.get(name) != version
         }
         assert wrong == {}, f"not as in docker/constraints.txt: {json.dumps(wrong)}"
 

@@ -83,7 +83,13 @@ SCALED_OBJECT = _resource(
                 type={"const": "prometheus"},
                 metricType={"enum": ["AverageValue", "Value"]},
                 metadata=_object(
-                    "serverAddress", "query", "threshold", serverAddress=TEXT, query=TEXT, threshold=TEXT
+                    "serverAddress",
+                    "query",
+                    "threshold",
+                    serverAddress=TEXT,
+                    query=TEXT,
+                    threshold=TEXT,
+                    ignoreNullValues={"enum": ["true", "false"]},
                 ),
             )
         ),

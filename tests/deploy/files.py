@@ -4,15 +4,33 @@ import functools
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from service import tracing
+from service.caches import redis_link, text_cache, write_behind
+from service.hot_loading import models
+
 ROOT = Path(__file__).parents[2]
 K8S = ROOT / "k8s"
+VERSION: str = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
 OVERLAYS = ("cpu", "gpu", "gpu-keda", "gpu-bucket", "canary")
 SERVING = ("cpu", "gpu", "gpu-keda", "gpu-bucket")  # overlays that bring everything; canary adds to one
+FOLDERS = [*(f"overlays/{name}" for name in OVERLAYS), "publisher", "training"]
+# Of Kubernetes; matchLabelKeys and sleep in preStop are on by default since the oldest.
+OLDEST, NEWEST = "1.31", "1.37"
+# What the service may still take once it is drained: a load under way ends, caches are written back and
+# closed, traces are sent.
+AFTER_DRAIN_S = (
+    models.STOP_SECONDS
+    + text_cache.STOP_S
+    + 2 * write_behind.DRAIN_S
+    + 2 * redis_link.CLOSE_S
+    + 2 * tracing.STOP_S
+)
 Manifest = dict[str, Any]
 
 
@@ -74,3 +92,28 @@ def settings_variables(overlay: str) -> dict[str, str]:
         ]
         values |= found["data"]
     return values | {entry["name"]: entry["value"] for entry in container["env"] if "value" in entry}
+
+
+def pod_templates(folder: str) -> list[tuple[str, dict[str, Any]]]:
+    """Every pod that a kustomization starts, with a name for it."""
+    found = []
+    for manifest in rendered(folder):
+        if manifest["kind"] in ("Deployment", "StatefulSet"):
+            found.append((manifest["metadata"]["name"], manifest["spec"]["template"]))
+        if manifest["kind"] == "Pod":
+            found.append((manifest["metadata"]["name"], manifest))
+        if manifest["kind"] == "PyTorchJob":
+            replicas = manifest["spec"]["pytorchReplicaSpecs"]
+            found += [(name, replica["template"]) for name, replica in replicas.items()]
+    return found
+
+
+def selects(selector: dict[str, str], labels: dict[str, str]) -> bool:
+    """Whether labels are those that a selector asks for."""
+    return selector.items() <= labels.items()
+
+
+def pod_labels(folder: str, deployment: str) -> dict[str, str]:
+    """Labels of the pods of a Deployment."""
+    labels: dict[str, str] = one(folder, "Deployment", deployment)["spec"]["template"]["metadata"]["labels"]
+    return labels

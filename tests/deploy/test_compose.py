@@ -8,17 +8,16 @@ from typing import Any
 
 import jsonschema  # type: ignore[import-untyped]
 import pytest
-import yaml
 from check_jsonschema.builtin_schemas import get_builtin_schema  # type: ignore[import-untyped]
 
 from model.packaged import PRETRAINED
 from service.settings import load_settings
-from tests.deploy.files import ROOT, read_yaml
+from tests.deploy.files import AFTER_DRAIN_S, ROOT, VERSION, read_yaml
 
 COMPOSE = ROOT / "docker-compose.yml"
 GPU = ROOT / "docker" / "compose.gpu.yml"
-EXPORT_S = 6  # what is left after draining: writing caches back 3 s, sending traces 3 s
 SERVICES: dict[str, dict[str, Any]] = read_yaml(COMPOSE)["services"]
+GPU_SERVICES: dict[str, dict[str, Any]] = read_yaml(GPU)["services"]
 
 
 @pytest.mark.parametrize("path", [COMPOSE, GPU], ids=lambda path: path.name)
@@ -49,16 +48,45 @@ def test_settings_of_the_service() -> None:
     assert service["ports"] == ["127.0.0.1:8000:8000"]
     assert "registry:/registry:ro" in service["volumes"]
     grace = int(service["stop_grace_period"].removesuffix("s"))
-    assert grace > settings.drain_timeout_s + EXPORT_S
+    assert grace > settings.drain_timeout_s + AFTER_DRAIN_S
     assert settings.redis_url.get_secret_value() == "redis://redis:6379/0"
-    on_gpu = {**service, **read_yaml(GPU)["services"]["ebseg"]}
-    assert settings_of(on_gpu).device == "cuda"
+    on_gpu = {**service["environment"], **GPU_SERVICES["ebseg"]["environment"]}
+    assert settings_of({"environment": on_gpu}).device == "cuda"
 
 
 def test_every_port_stays_on_the_machine() -> None:
     ports = [port for service in SERVICES.values() for port in service.get("ports", [])]
     assert len(ports) == 3
     assert all(port.startswith("127.0.0.1:") for port in ports)
+
+
+def test_nobody_can_log_in_to_grafana() -> None:
+    """Its first user is admin with the password admin."""
+    variables = SERVICES["grafana"]["environment"]
+    assert variables["GF_AUTH_DISABLE_LOGIN_FORM"] == "true"
+    assert variables["GF_AUTH_BASIC_ENABLED"] == "false"
+    assert variables["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "Viewer"
+
+
+def test_health_is_checked() -> None:
+    """By the image's own check (ebseg), or by one on the port that is published."""
+    checked = {name for name, service in SERVICES.items() if "test" in service.get("healthcheck", {})}
+    assert checked == {"redis", "prometheus", "grafana"}
+    for name in ("prometheus", "grafana"):
+        (port,) = SERVICES[name]["ports"]
+        assert f"http://127.0.0.1:{port.split(':')[-1]}/" in SERVICES[name]["healthcheck"]["test"][-1]
+    for waited, condition in SERVICES["ebseg"]["depends_on"].items():
+        if condition["condition"] == "service_healthy":
+            assert waited in checked
+
+
+@pytest.mark.parametrize("services", [SERVICES, GPU_SERVICES], ids=["cpu", "gpu"])
+def test_seed_is_of_the_services_own_image(services: dict[str, dict[str, Any]]) -> None:
+    service, seed = services["ebseg"], services["seed"]
+    assert (seed["image"], seed["build"]) == (service["image"], service["build"])
+    target = service["build"]["args"]["TARGET"]
+    assert service["image"] == f"ebseg:{VERSION}-{target}"
+    assert f"FROM runtime AS target-{target}\n" in (ROOT / "Dockerfile").read_text(encoding="utf-8")
 
 
 def test_prometheus_scrapes_the_service() -> None:
@@ -91,13 +119,12 @@ def test_redis_is_set_up_as_on_kubernetes() -> None:
     }
     text = (ROOT / "k8s" / "base" / "redis.conf").read_text(encoding="utf-8")
     shared = dict(line.split(" ", 1) for line in text.splitlines() if line and line[0] != "#")
-    assert {name: value for name, value in options.items() if name != "save"} == {
-        name: shared[name] for name in options if name != "save"
-    }
-    image = yaml.safe_load((ROOT / "k8s/overlays/gpu/kustomization.yaml").read_text(encoding="utf-8"))[
-        "images"
-    ]
-    assert SERVICES["redis"]["image"] in [f"{entry['name']}:{entry['newTag']}" for entry in image]
+    assert (options.pop("save"), shared["save"]) == ("", '""')
+    assert options == {name: shared[name] for name in options}
+    assert SERVICES["redis"]["mem_limit"] == f"{2 * int(options['maxmemory'].removesuffix('mb'))}m"
+    for overlay in ("cpu", "gpu"):
+        images = read_yaml(ROOT / "k8s" / "overlays" / overlay / "kustomization.yaml")["images"]
+        assert SERVICES["redis"]["image"] in [f"{entry['name']}:{entry['newTag']}" for entry in images]
 
 
 def test_seed_fills_an_empty_registry_and_leaves_any_other(tmp_path: Path) -> None:

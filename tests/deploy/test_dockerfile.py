@@ -15,12 +15,14 @@ from packaging.requirements import Requirement
 
 import ebseg
 from service.settings import load_settings
-from tests.deploy.files import OVERLAYS, ROOT, read_yaml, service_pod, tool
+from tests.deploy.container import pins
+from tests.deploy.files import OVERLAYS, ROOT, VERSION, service_pod, tool
 from tests.service.fakes import FakeEngine, live
 from tests.service.redis_server import free_port
 
 DOCKERFILE = ROOT / "Dockerfile"
 CONSTRAINTS = ROOT / "docker" / "constraints.txt"
+TORCH = ROOT / "docker" / "constraints-torch.txt"
 
 
 def instructions() -> list[tuple[str, str]]:
@@ -86,8 +88,7 @@ def test_is_run_as_the_manifests_say() -> None:
         rest.split(" AS ")[1].removeprefix("target-") for rest in arguments("FROM") if " AS target-" in rest
     }
     assert targets == {"cpu", "cuda"}
-    compose = read_yaml(ROOT / "docker-compose.yml")["services"]["ebseg"]
-    assert compose["build"]["args"]["TARGET"] in targets
+    assert f"VERSION={VERSION}" in arguments("ARG")
 
 
 def healthcheck() -> list[str]:
@@ -150,19 +151,35 @@ def test_an_unknown_extra_is_refused() -> None:
 
 @pytest.mark.parametrize("extras", ["service,otlp,s3", "training,s3"])
 def test_every_requirement_is_pinned_within_its_bounds(extras: str) -> None:
-    lines = CONSTRAINTS.read_text(encoding="utf-8").splitlines()
-    pins = {
-        Requirement(line).name.replace("_", "-").lower(): Requirement(line)
-        for line in lines
-        if line[0] != "#"
-    }
+    pinned = pins(CONSTRAINTS)
     for requirement in asked(extras):
-        (pin,) = pins[requirement.name.replace("_", "-").lower()].specifier
-        assert pin.operator == "=="
-        assert requirement.specifier.contains(pin.version), f"{requirement} is pinned to {pin.version}"
+        version = pinned[requirement.name.replace("_", "-").lower()]
+        assert requirement.specifier.contains(version), f"{requirement} is pinned to {version}"
+
+
+def test_no_source_and_no_other_pin_makes_pytorch_anew() -> None:
+    text = DOCKERFILE.read_text(encoding="utf-8")
+    stages = {
+        match[1]: match[0]
+        for match in re.finditer(r"^FROM \S+ AS (\S+)\n(?:(?!FROM ).*\n)*", text, re.MULTILINE)
+    }
+    for stage, copied in {
+        "build": [],
+        "torch-cpu": ["docker/constraints-torch.txt"],
+        "torch-cuda": ["docker/constraints-torch.txt"],
+        "torch": [],
+    }.items():
+        lines = re.findall(r"^(?:COPY|ADD) (.+) \S+$", stages[stage], re.MULTILINE)
+        assert lines == copied, stage
 
 
 def test_nothing_of_a_machine_is_in_the_files() -> None:
-    for path in [DOCKERFILE, CONSTRAINTS, ROOT / "docker-compose.yml", *Path(ROOT / "k8s").rglob("*.yaml")]:
+    for path in [
+        DOCKERFILE,
+        CONSTRAINTS,
+        TORCH,
+        ROOT / "docker-compose.yml",
+        *Path(ROOT / "k8s").rglob("*.yaml"),
+    ]:
         text = path.read_text(encoding="utf-8")
         assert not re.search(r"/(root|home|work)/|file://", text), path

@@ -12,6 +12,7 @@ from service.app import create_app
 from service.metrics import Metrics
 from service.settings import Settings, load_settings
 from tests.deploy.files import (
+    AFTER_DRAIN_S,
     K8S,
     OVERLAYS,
     SERVING,
@@ -26,13 +27,13 @@ from tests.deploy.names import metric_names, unknown_metrics
 from tests.service.fakes import FakeEngine, until
 from training.commands.train import config_of
 
-EXPORT_S = 6  # what is left after draining: writing caches back 3 s, sending traces 3 s
+PASSWORD = "ab12"
 ADAPTER = K8S / "prometheus-adapter" / "values.yaml"
 
 
 def settings_of(overlay: str) -> Settings:
-    """The service's settings in a pod of the overlay, with the example Secret's values."""
-    secret = read_yaml(K8S / "secret.example.yaml")["stringData"]
+    """The service's settings in a pod of the overlay, with the example Secret's values and a password."""
+    secret = {**read_yaml(K8S / "secret.example.yaml")["stringData"], "redis-password": PASSWORD}
     variables = settings_variables(overlay)
     (container,) = service_pod(overlay)["containers"]
     for entry in container["env"]:
@@ -59,7 +60,7 @@ def test_settings(overlay: str) -> None:
     redis = one(f"overlays/{'gpu' if overlay == 'canary' else overlay}", "Service", "ebseg-redis")
     url = urlsplit(settings.redis_url.get_secret_value())
     assert (url.hostname, url.port) == (redis["metadata"]["name"], redis["spec"]["ports"][0]["port"])
-    assert url.password == read_yaml(K8S / "secret.example.yaml")["stringData"]["redis-password"]
+    assert url.password == PASSWORD
     mounts = {mount["mountPath"]: mount.get("readOnly", False) for mount in container["volumeMounts"]}
     if overlay == "gpu-bucket":
         assert str(settings.registry).startswith("s3://")
@@ -112,7 +113,7 @@ def test_grace_period_is_longer_than_the_drain(overlay: str) -> None:
     (container,) = spec["containers"]
     pause = container["lifecycle"]["preStop"]["sleep"]["seconds"]
     readiness = container["readinessProbe"]
-    assert spec["terminationGracePeriodSeconds"] > pause + settings.drain_timeout_s + EXPORT_S
+    assert spec["terminationGracePeriodSeconds"] > pause + settings.drain_timeout_s + AFTER_DRAIN_S
     assert pause >= readiness["periodSeconds"] * readiness["failureThreshold"]
     # a request that names no time of its own, and is taken in the last moment, can still be answered
     assert settings.drain_timeout_s * 1000 >= settings.timeout_ms

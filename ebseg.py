@@ -48,6 +48,13 @@ TRAINING_PACKAGES = frozenset({"cv2", "fsspec", "scipy", "tensorboard"})
 class _Parser(argparse.ArgumentParser):
     """A parser whose complaints are one line."""
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Refuses what is left over here already, where the help to look at is known."""
+        found, rest = super().parse_known_args(args, namespace)
+        if rest:
+            self.error(f"unrecognized arguments: {' '.join(rest)}")
+        return found, rest
+
     def error(self, message: str) -> NoReturn:
         _complain(f"{message} (see {self.prog} --help)")
         raise SystemExit(UNUSABLE)
@@ -86,7 +93,8 @@ def main(argv: list[str] | None = None) -> int:
     """Runs one command, and returns its exit code."""
     try:
         code = _run(argv)
-        sys.stdout.flush()  # here, where a broken pipe can still be handled
+        if sys.stdout is not None:  # there is none where the shell has closed it, with >&-
+            sys.stdout.flush()  # here, where a broken pipe can still be handled
     except BrokenPipeError:
         # the interpreter flushes once more at its end, and must find somewhere to write to
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -129,6 +137,8 @@ def _outcome(error: BaseException) -> tuple[int, str]:
         case ModuleNotFoundError() if error.name in SERVICE_PACKAGES | TRAINING_PACKAGES:
             extra = "service" if error.name in SERVICE_PACKAGES else "training"
             return FAILED, f"this needs the package {error.name}: pip install 'ebseg[{extra}]'"
+        case OSError(filename=str(name), strerror=str(reason)):
+            return FAILED, f"{name}: {reason}"
         case OSError():
             return FAILED, str(error)
     return FAILED, f"{type(error).__name__}: {error} (this is a fault of ebseg; --debug tells where)"

@@ -1,13 +1,17 @@
-"""`ebseg bench`: the commands around model/bench.py. Each prints one JSON object, its last line."""
+"""`ebseg bench`: the commands around model/bench.py. Each prints one JSON object, its last line.
+
+For people the same figures come before it, a line each; `--json` leaves them out.
+"""
 
 import argparse
 import inspect
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from model.cli import VARIANTS
-from model.command import add_command
+from model.command import JSON_HELP, add_command, count
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -37,9 +41,10 @@ def add_commands(
     )
     _add_model(parser)
     _add_size(parser)
-    parser.add_argument("--classes", type=positive, default=150, metavar="K", help="classes (default: 150)")
+    parser.add_argument("--classes", type=count, default=150, metavar="K", help="classes (default: 150)")
     parser.add_argument("--dtype", choices=DTYPES, default="float32", help="compute type (default: float32)")
     _add_runs(parser)
+    add_json(parser)
 
     parser = add_command(
         commands,
@@ -50,8 +55,9 @@ def add_commands(
     )
     _add_model(parser)
     _add_size(parser)
-    parser.add_argument("--classes", type=positive, default=150, metavar="K", help="classes (default: 150)")
+    parser.add_argument("--classes", type=count, default=150, metavar="K", help="classes (default: 150)")
     _add_runs(parser)
+    add_json(parser)
 
     parser = add_command(
         commands,
@@ -61,10 +67,11 @@ def add_commands(
         "\n  ebseg bench memory --classes 847 --width 4000 --height 3000\n",
     )
     _add_model(parser)
-    parser.add_argument("--width", type=positive, default=4000, help="pixels (default: 4000)")
-    parser.add_argument("--height", type=positive, default=3000, help="pixels (default: 3000)")
-    parser.add_argument("--classes", type=positive, default=847, metavar="K", help="classes (default: 847)")
+    parser.add_argument("--width", type=count, default=4000, metavar="N", help="pixels (default: 4000)")
+    parser.add_argument("--height", type=count, default=3000, metavar="N", help="pixels (default: 3000)")
+    parser.add_argument("--classes", type=count, default=847, metavar="K", help="classes (default: 847)")
     parser.add_argument("--dtype", choices=DTYPES, default="float32", help="compute type (default: float32)")
+    add_json(parser)
     return commands
 
 
@@ -74,8 +81,16 @@ def _run(args: argparse.Namespace) -> int:
     function = getattr(bench, f"bench_{args.benchmark}")
     names = inspect.signature(function).parameters.keys() - {"progress"}
     options = {name: getattr(args, name) for name in names}
-    print(json.dumps(function(**options, progress=told)))
+    report(args, function(**options, progress=told))
     return 0
+
+
+def report(args: argparse.Namespace, found: dict[str, Any]) -> None:
+    """Prints what a benchmark found."""
+    if not args.json:
+        for name, value in found.items():
+            print(f"{name:<26} {value}")
+    print(json.dumps(found))
 
 
 def told(step: str) -> None:
@@ -83,30 +98,31 @@ def told(step: str) -> None:
     print(step, file=sys.stderr, flush=True)
 
 
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Adds `--json`."""
+    parser.add_argument("--json", action="store_true", help=JSON_HELP)
+
+
 def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--variant", choices=VARIANTS, default="base", help="untrained weights of it (default: base)"
     )
     parser.add_argument(
-        "--checkpoint", type=Path, metavar="DIR", help="a checkpoint folder's weights instead"
+        "--checkpoint", type=Path, metavar="DIR", help="a checkpoint folder's weights instead (default: none)"
     )
 
 
 def _add_size(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--size", type=positive, default=640, help="side of the square picture, pixels (default: 640)"
+        "--size",
+        type=count,
+        default=640,
+        metavar="N",
+        help="side of the square picture, pixels (default: 640)",
     )
 
 
 def _add_runs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--runs", type=positive, default=5, metavar="N", help="timed runs after the warm-up (default: 5)"
+        "--runs", type=count, default=5, metavar="N", help="timed runs after the warm-up (default: 5)"
     )
-
-
-def positive(text: str) -> int:
-    """A whole number of at least 1."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be a whole number of at least 1")
-    return number

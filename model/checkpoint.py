@@ -206,7 +206,7 @@ def load(
         )
         metrics = json_object((folder / METRICS).read_bytes(), METRICS)
         tensors = read_tensors(folder / WEIGHTS)
-        _refuse_non_finite(tensors)
+        _refuse_non_finite(tensors, of=f"{WEIGHTS}: tensor")
         ebseg = _assembled(config, classes, tensors)
     if manifest.untrained:
         _LOG.warning("%s version %d is untrained: its masks mean nothing", manifest.name, manifest.version)

@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from model.command import add_command
+from model.command import JSON_HELP as JSON_HELP
+from model.command import add_command, seed
 from model.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 # the keys of model.config.VARIANTS, which needs torch
 VARIANTS = ("tiny", "base", "large", "tiny-swin-t", "tiny-swin-b", "base-swin-t", "base-swin-b")
 OUT_HELP = "folder to make, ending in NAME/VERSION as in registry/ebseg-base/1"
-JSON_HELP = "print one JSON object and nothing else on standard output"
 
 _LOG = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
 """,
     )
     parser.add_argument("--variant", choices=VARIANTS, required=True, help="configuration to build")
-    parser.add_argument("--seed", type=_seed, default=0, metavar="N", help="seed of the weights (default: 0)")
+    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="seed of the weights (default: 0)")
     parser.add_argument("--out", type=Path, metavar="DIR", required=True, help=OUT_HELP)
     parser.add_argument("--json", action="store_true", help=JSON_HELP)
 
@@ -116,7 +116,9 @@ def import_released(args: argparse.Namespace) -> int:
         try:
             text = args.training_classes.read_bytes()
         except OSError as error:
-            raise CheckpointError(f"the training classes cannot be read: {error}") from None
+            raise CheckpointError(
+                f"{args.training_classes} cannot be read: {error.strerror or error}"
+            ) from None
         classes = TrainingClasses.from_json(json_object(text, str(args.training_classes)))
     state_dict = read_state_dict(args.file)
     try:
@@ -198,13 +200,6 @@ def name_and_version(directory: Path) -> tuple[str, int]:
         )
     check_name(path.parent.name, int(path.name))
     return path.parent.name, int(path.name)
-
-
-def _seed(text: str) -> int:
-    seed = int(text)
-    if not 0 <= seed < 2**63:
-        raise argparse.ArgumentTypeError("a seed is a whole number from 0 to 2**63 - 1")
-    return seed
 
 
 def _report(args: argparse.Namespace, manifest: "Manifest", line: str) -> None:

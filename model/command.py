@@ -3,6 +3,9 @@
 import argparse
 from collections.abc import Callable
 
+JSON_HELP = "print one JSON object and nothing else on standard output"
+MOST_SEED = (1 << 63) - 1  # what torch takes
+
 
 def add_command(
     subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]",
@@ -30,3 +33,27 @@ def add_command(
     if run is not None:
         parser.set_defaults(run=run)
     return parser
+
+
+def count(text: str) -> int:
+    """A whole number from 1, as an argument's type."""
+    return _whole(text, 1)
+
+
+def count_from_zero(text: str) -> int:
+    """A whole number from 0."""
+    return _whole(text, 0)
+
+
+def seed(text: str) -> int:
+    """A seed: a whole number from 0 to `MOST_SEED`."""
+    number = _whole(text, 0)
+    if number > MOST_SEED:
+        raise argparse.ArgumentTypeError(f"must be at most {MOST_SEED}, got {text!r}")
+    return number
+
+
+def _whole(text: str, least: int) -> int:
+    if not (text.isascii() and text.isdecimal() and int(text) >= least):
+        raise argparse.ArgumentTypeError(f"must be a whole number from {least}, got {text!r}")
+    return int(text)

@@ -47,7 +47,7 @@ class LocalSource:
         status: tells of steps that take a while.
 
     Raises:
-        UsageError, ServiceError, ModelError: the classes, or there is no checkpoint.
+        UsageError, ServiceError, ModelError: the classes, several devices, or there is no checkpoint.
     """
 
     def __init__(self, settings: Settings, spec: SegmentRequest, status: Status):
@@ -55,6 +55,8 @@ class LocalSource:
         self._spec = spec
         self._status = status
         self._directory = settings.checkpoint_folder()
+        if "," in settings.device:
+            raise UsageError(f"pictures are segmented on one device without a service, got {settings.device}")
         self._vocabulary = _vocabulary(spec, settings.max_classes)
         self._text: torch.Tensor | None = None
 

@@ -221,7 +221,7 @@ def _bar(job: Job) -> Iterator[Any]:
     """A bar on standard error for many pictures, while it is a terminal; call it once a picture."""
     console = Console(stderr=True)
     # lines of JSON would run through the bar
-    shown = job.many and console.is_terminal and not (job.as_json and sys.stdout.isatty())
+    shown = job.many and console.is_terminal and not (job.as_json and stdout().is_terminal)
     columns = (TextColumn("segmenting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not shown) as progress:
         task = progress.add_task("segmenting", total=len(job.files))

@@ -1,4 +1,4 @@
-"""`ebseg bench service`: the service under load, as a table and, if asked for, one JSON object after it.
+"""`ebseg bench service`: the service under load, as a table, or as one JSON object beside it.
 
 Only light modules are imported here; the command imports the rest.
 """
@@ -7,10 +7,10 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-from model.bench_cli import positive, told
-from model.command import add_command
+from model.bench_cli import add_json, told
+from model.command import add_command, count
 
 FAILED, UNUSABLE = 1, 2
 SECONDS, ROUNDS = 10.0, 5
@@ -35,7 +35,7 @@ def add_benchmark(benches: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "that returns at once, against decoding and encoding alone, and against LitServe."
     )
     parser.add_argument(
-        "--connections", type=positive, default=16, metavar="N", help="open at a time (default: 16)"
+        "--connections", type=count, default=16, metavar="N", help="open at a time (default: 16)"
     )
     parser.add_argument(
         "--seconds",
@@ -46,7 +46,7 @@ def add_benchmark(benches: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     parser.add_argument(
         "--rounds",
-        type=positive,
+        type=count,
         default=ROUNDS,
         metavar="N",
         help=f"medians are of them (default: {ROUNDS})",
@@ -61,8 +61,8 @@ def add_benchmark(benches: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument(
         "--size", type=_size, default=(640, 480), metavar="WxH", help="of the pictures (default: 640x480)"
     )
-    parser.add_argument("--classes", type=positive, default=20, metavar="K", help="classes (default: 20)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    parser.add_argument("--classes", type=count, default=20, metavar="K", help="classes (default: 20)")
+    add_json(parser)
     what = parser.add_mutually_exclusive_group()
     what.add_argument(
         "--url", metavar="URL", help="a running service, http://HOST:PORT, instead of a new one"
@@ -101,18 +101,19 @@ def run(args: argparse.Namespace) -> int:
         return _complain(error, UNUSABLE)
     except (BenchError, ServerFailedError) as error:
         return _complain(error, FAILED)
-    _print_table(found)
+    # a program reads standard output, people may still look on
+    _print_table(found, sys.stderr if args.json else sys.stdout)
     if args.json:
         print(json.dumps(found))
     return 0
 
 
-def _print_table(found: dict[str, Any]) -> None:
+def _print_table(found: dict[str, Any], file: TextIO) -> None:
     from rich.console import Console
     from rich.table import Table
 
     instant = found["bench"] == "service-instant"
-    console = Console(file=sys.stdout, highlight=False)
+    console = Console(file=file, highlight=False)
     if not console.is_terminal:
         console.width = 120  # a file or pipe has no edge
     title = "an engine that returns at once" if instant else f"{found['model']} on {found['device']}"
@@ -153,15 +154,18 @@ def _complain(error: object, code: int) -> int:
 
 
 def _more_than_none(text: str) -> float:
-    number = float(text)
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
     if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError("must be a number above 0")
+        raise argparse.ArgumentTypeError(f"must be a number above 0, got {text!r}")
     return number
 
 
 def _size(text: str) -> tuple[int, int]:
     width, _, height = text.partition("x")
     try:
-        return positive(width), positive(height)
-    except ValueError:
+        return count(width), count(height)
+    except argparse.ArgumentTypeError:
         raise argparse.ArgumentTypeError("must be WIDTHxHEIGHT, such as 640x480") from None

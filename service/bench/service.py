@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,17 +37,28 @@ PNG = b"\x89PNG"
 Progress = Callable[[str], None]
 
 
+class Terms(TypedDict):
+    """What both measurements are made under.
+
+    Attributes:
+        connections: open at the same time.
+        seconds: of a round, for each of those that are compared.
+        rate: requests a second that arrive by themselves; None keeps all connections busy.
+        rounds: in which all are measured.
+        size: width and height of the pictures.
+        classes: of the vocabulary.
+    """
+
+    connections: int
+    seconds: float
+    rate: float | None
+    rounds: int
+    size: tuple[int, int]
+    classes: int
+
+
 def bench_service(
-    *,
-    url: str | None,
-    checkpoint: Path | None,
-    connections: int,
-    seconds: float,
-    rate: float | None,
-    rounds: int,
-    size: tuple[int, int],
-    classes: int,
-    progress: Progress,
+    *, url: str | None, checkpoint: Path | None, progress: Progress, **terms: Unpack[Terms]
 ) -> dict[str, Any]:
     """Pictures a second over HTTP, over those of the bare engine in this process.
 
@@ -58,13 +69,8 @@ def bench_service(
     Args:
         url: of a running service; None starts one.
         checkpoint: a version folder; None takes the one that comes with ebseg.
-        connections: open at the same time.
-        seconds: of a round, for each of the two.
-        rate: requests a second that arrive by themselves; None keeps all connections busy.
-        rounds: in which both are measured.
-        size: width and height of the pictures.
-        classes: of the vocabulary.
         progress: told what is being done.
+        terms: as `Terms` says.
 
     Raises:
         BenchError: the service cannot be reached, serves another checkpoint, or did not answer all requests.
@@ -72,7 +78,8 @@ def bench_service(
         CheckpointError: the checkpoint cannot be loaded.
     """
     folder = (packaged_checkpoint() if checkpoint is None else checkpoint).resolve()
-    names, sent = class_names(classes), pictures(*size)
+    names, sent = class_names(terms["classes"]), pictures(*terms["size"])
+    seconds, rounds, connections = terms["seconds"], terms["rounds"], terms["connections"]
     settings = load_settings({"checkpoint": str(folder)})
     with ExitStack() as stack:
         server = None
@@ -95,7 +102,7 @@ def bench_service(
             requests=requests,
             expect=b"{",
             connections=connections,
-            rate=rate,
+            rate=terms["rate"],
         )
         served = json.loads(target.answer())["model"]
         if served["digest"] != engine.info.digest:
@@ -127,7 +134,7 @@ def bench_service(
         "model": f"{engine.info.name}/{engine.info.version}",
         "device": engine.info.device,
         "dtype": engine.info.dtype,
-        **_common(connections, seconds, rate, rounds, size, classes, requests),
+        **_common(terms, requests),
         "service_batch_size_mean": (after[1] - before[1]) / max(1.0, after[0] - before[0]),
         "bare_batch_size": batch,
         **target.report(),
@@ -139,31 +146,24 @@ def bench_service(
     }
 
 
-def bench_instant(
-    *,
-    connections: int,
-    seconds: float,
-    rate: float | None,
-    rounds: int,
-    size: tuple[int, int],
-    classes: int,
-    progress: Progress,
-) -> dict[str, Any]:
+def bench_instant(*, progress: Progress, **terms: Unpack[Terms]) -> dict[str, Any]:
     """The service around an engine that returns at once, over what decoding and encoding alone allow, and
     over the same engine under LitServe.
 
     The limit is the best that all cores do with nothing but `decode` and `label_png`, as processes or as
-    threads, whichever is faster. Answers are indexed PNGs. The arguments are those of `bench_service`.
+    threads, whichever is faster. Answers are indexed PNGs.
+
+    Args:
+        progress: told what is being done.
+        terms: as `Terms` says.
 
     Raises:
         BenchError: a server did not answer all requests.
         ServerFailedError: one did not start.
     """
-    sent, names, cores = (
-        [jpeg(one) for one in pictures(*size)],
-        class_names(classes),
-        len(os.sched_getaffinity(0)),
-    )
+    seconds, rounds, connections = terms["seconds"], terms["rounds"], terms["connections"]
+    size, classes, cores = terms["size"], terms["classes"], len(os.sched_getaffinity(0))
+    sent, names = [jpeg(one) for one in pictures(*size)], class_names(classes)
     with ExitStack() as stack:
         progress("starting the service, LitServe and the pools of the limit")
         service = stack.enter_context(ServerProcess("service.bench.instant", ready="/readyz"))
@@ -181,7 +181,7 @@ def bench_instant(
                 requests=[segment_request(server.host, path, one, names, "image/png") for one in sent],
                 expect=PNG,
                 connections=connections,
-                rate=rate,
+                rate=terms["rate"],
             )
             server.wait()
             answer = target.answer()
@@ -207,7 +207,7 @@ def bench_instant(
     pool_name = max(by_pool, key=lambda name: by_pool[name])
     return {
         "bench": "service-instant",
-        **_common(connections, seconds, rate, rounds, size, classes, own.requests),
+        **_common(terms, own.requests),
         "answer_bytes": len(answer),
         "cores": cores,
         **own.report(),
@@ -289,24 +289,17 @@ def _metrics(host: str, port: int) -> str:
         connection.close()
 
 
-def _common(
-    connections: int,
-    seconds: float,
-    rate: float | None,
-    rounds: int,
-    size: tuple[int, int],
-    classes: int,
-    requests: Sequence[bytes],
-) -> dict[str, Any]:
+def _common(terms: Terms, requests: Sequence[bytes]) -> dict[str, Any]:
+    width, height = terms["size"]
     return {
-        "load": "closed" if rate is None else "open",
-        "connections": connections,
-        "rate": rate,
-        "seconds": seconds,
-        "rounds": rounds,
-        "width": size[0],
-        "height": size[1],
-        "classes": classes,
+        "load": "closed" if terms["rate"] is None else "open",
+        "connections": terms["connections"],
+        "rate": terms["rate"],
+        "seconds": terms["seconds"],
+        "rounds": terms["rounds"],
+        "width": width,
+        "height": height,
+        "classes": terms["classes"],
         "request_bytes": round(statistics.mean(map(len, requests))),
         **machine(),
     }

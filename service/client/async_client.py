@@ -10,8 +10,16 @@ from typing import Self, TypeVar, Unpack, cast
 import httpx
 
 from service.client import calls
-from service.client.connection import CONNECTIONS, TIMEOUT, Body, checked_timeout, new_request_id, options
-from service.client.errors import AnswerError, ClientError, InputError
+from service.client.connection import (
+    CLOSED,
+    CONNECTIONS,
+    TIMEOUT,
+    Body,
+    checked_timeout,
+    new_request_id,
+    options,
+)
+from service.client.errors import AnswerError, ClientError, ConnectionFailedError, InputError
 from service.client.exchange import Call, Reply, Retry, Send, exchange
 from service.client.parallel import AHEAD
 from service.client.requests import Classes, Picture, SegmentOptions, picture_bytes
@@ -55,7 +63,7 @@ class AsyncEBSegClient:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Closes the connections."""
+        """Closes the connections; later calls fail."""
         await self._http.aclose()
 
     async def segment(
@@ -164,6 +172,8 @@ class AsyncEBSegClient:
                 reply = None
 
     async def _send(self, send: Send) -> httpx.Response | Exception:
+        if self._http.is_closed:
+            raise ConnectionFailedError(CLOSED)
         body = Body(send.until)
         try:
             async with self._http.stream(

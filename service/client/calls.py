@@ -108,6 +108,6 @@ def _parser(parse: Callable[[Any], T]) -> Callable[[httpx.Response], T]:
 
 
 def _path(kind: str, name: str, what: str) -> str:
-    if not name:
-        raise InputError(f"the name of a {what} is missing")
+    if not name or not isinstance(name, str):
+        raise InputError(f"the name of a {what} is missing, got {name!r}")
     return f"/v1/{kind}/{quote(name, safe='')}"

@@ -1,5 +1,6 @@
 """What both clients are made with, and how they name things."""
 
+import re
 import ssl
 import time
 import uuid
@@ -12,6 +13,7 @@ from service.client.errors import AnswerError, InputError
 
 TIMEOUT = 60.0  # seconds for a call
 CONNECTIONS = 16  # open at a time, and kept for the next calls
+CLOSED = "the client was closed"
 MOST_BYTES = 1 << 30  # of an answer; scores of many classes are the largest
 
 
@@ -21,12 +23,11 @@ def options(url: str, api_key: str | None, connections: int, verify: bool | ssl.
     Raises:
         InputError: the address or the key cannot be used.
     """
-    parts = httpx.URL(url) if isinstance(url, str) and "://" in url else None
-    if parts is None or parts.scheme not in ("http", "https") or not parts.host:
+    if not _is_address(url):
         raise InputError(f"the address of a service is http://HOST:PORT or https://HOST, got {url!r}")
     headers = {"User-Agent": "ebseg-client", "Accept": "application/json"}
     if api_key is not None:
-        if not api_key or not api_key.isascii() or not api_key.isprintable() or api_key != api_key.strip():
+        if not isinstance(api_key, str) or not re.fullmatch(r"[!-~]([ -~]*[!-~])?", api_key):
             raise InputError("the API key is empty or holds characters that no header can")
         headers["Authorization"] = f"Bearer {api_key}"
     if connections < 1:
@@ -39,13 +40,24 @@ def options(url: str, api_key: str | None, connections: int, verify: bool | ssl.
     }
 
 
+def _is_address(url: object) -> bool:
+    if not isinstance(url, str) or re.search(r"\s", url):
+        return False
+    try:
+        parts = httpx.URL(url)
+    except httpx.InvalidURL:
+        return False
+    named = parts.scheme in ("http", "https") and parts.host != ""
+    return named and (parts.port is None or 0 < parts.port < 1 << 16)
+
+
 def checked_timeout(seconds: float) -> float:
     """The time of a call.
 
     Raises:
         InputError: it is none.
     """
-    if not 0 < seconds < float("inf"):
+    if not isinstance(seconds, int | float) or not 0 < seconds < float("inf"):
         raise InputError(f"a timeout is a number of seconds above 0, got {seconds!r}")
     return float(seconds)
 

@@ -2,11 +2,11 @@
 
 ClientError
 ├── InputError               what was passed cannot be sent; nothing was sent
-├── ConnectionFailedError    no answer: nobody listens, or the connection broke
+├── ConnectionFailedError    no answer: nobody listens, the connection broke, or the client was closed
 ├── DeadlineError            the call's time is over
 ├── AnswerError              an answer that no EBSeg service gives
 └── ProblemError             the service said no: status, type, detail, fields, request id
-    ├── RequestRefusedError      it cannot use the request (400, 405, 406, 411, ...)
+    ├── RequestRefusedError      it cannot use the request (400, 405, 406, 411, ...), or has moved (3xx)
     │   ├── PictureRefusedError      or its picture (bad, too large, of no format that is taken)
     │   └── FieldsRefusedError       or some fields, each with its reason (422)
     ├── KeyRefusedError          no key, an unknown one, or one that is not enough (401, 403)

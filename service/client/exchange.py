@@ -188,7 +188,10 @@ def _problem(response: httpx.Response) -> ProblemError:
         document = None
     seconds = retry_after(response.headers.get("retry-after"))
     known = document if isinstance(document, dict) else None
-    return problem_error(response.status_code, known, response.text, seconds)
+    text = response.text
+    if response.has_redirect_location:  # followed, the key would go to whoever is named there
+        text = f"the service is said to be at {response.headers['location']}; give its own address"
+    return problem_error(response.status_code, known, text, seconds)
 
 
 def _may_help(problem: ProblemError, call: Call[Any]) -> bool:

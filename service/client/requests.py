@@ -101,6 +101,8 @@ def request_document(classes: Classes | None, options: SegmentOptions) -> dict[s
     if classes is not None:
         document["classes"] = class_documents(classes)
     if (balance := options.get("balance")) is not None:
+        if not isinstance(balance, Balance):
+            raise InputError(f"a balance is a Balance, got {type(balance).__name__}")
         kinds = {"trained": balance.trained, "new": balance.new}
         document["balance"] = {"mean": balance.mean} | {
             kind: {

@@ -9,7 +9,15 @@ from typing import Self, TypeVar, Unpack, cast
 import httpx
 
 from service.client import calls
-from service.client.connection import CONNECTIONS, TIMEOUT, Body, checked_timeout, new_request_id, options
+from service.client.connection import (
+    CLOSED,
+    CONNECTIONS,
+    TIMEOUT,
+    Body,
+    checked_timeout,
+    new_request_id,
+    options,
+)
 from service.client.errors import AnswerError, ClientError, ConnectionFailedError, InputError
 from service.client.exchange import Call, Reply, Retry, Send, Wait, exchange
 from service.client.parallel import in_order
@@ -70,7 +78,7 @@ class EBSegClient:
         self.close()
 
     def close(self) -> None:
-        """Closes the connections; calls that wait before another attempt fail at once."""
+        """Closes the connections; calls that wait before another attempt fail at once, as later ones do."""
         self._closed.set()
         self._http.close()
 
@@ -185,6 +193,8 @@ class EBSegClient:
                 reply = None
 
     def _send(self, send: Send) -> httpx.Response | Exception:
+        if self._http.is_closed:
+            raise ConnectionFailedError(CLOSED)
         body = Body(send.until)
         try:
             with self._http.stream(
@@ -198,4 +208,4 @@ class EBSegClient:
 
     def _wait(self, wait: Wait) -> None:
         if self._closed.wait(wait.seconds):
-            raise ConnectionFailedError("the client was closed")
+            raise ConnectionFailedError(CLOSED)

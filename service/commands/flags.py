@@ -4,9 +4,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from model.command import JSON_HELP
 from service.options import OPTIONS
 
-JSON_HELP = "print one JSON object and nothing else on standard output"
 DEFAULT_URL = "http://127.0.0.1:8000"
 KEY_HELP = "API key of the service (default: the variable EBSEG_API_KEY, which other users cannot see)"
 
@@ -43,10 +43,25 @@ def add_service(parser: argparse.ArgumentParser) -> None:
 
 def seconds(text: str) -> float:
     """A number of seconds above 0."""
-    number = float(text)
+    number = _number(text)
     if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError("must be a number of seconds above 0")
+        raise argparse.ArgumentTypeError(f"must be a number of seconds above 0, got {text!r}")
     return number
+
+
+def share(text: str) -> float:
+    """A number from 0 to 1."""
+    number = _number(text)
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"must be a number from 0 to 1, got {text!r}")
+    return number
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")  # within no bounds
 
 
 def class_names(texts: list[str]) -> list[str]:

@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 from collections.abc import Callable
 from datetime import datetime
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from service.commands.complaint import FAILED, UNUSABLE, complain
@@ -20,7 +21,7 @@ def with_client(args: argparse.Namespace, use: "Callable[[EBSegClient], None]") 
         with connected(args.url, args.api_key, args.timeout) as client:
             use(client)
     except ClientError as error:
-        return complain(f"{args.url}: {error}", code_of(error))
+        return complain_of(error, args.url)
     return 0
 
 
@@ -38,13 +39,19 @@ def connected(url: str, api_key: str | None, timeout: float, connections: int = 
     return EBSegClient(url, api_key=api_key, timeout=timeout, connections=connections)
 
 
-def code_of(error: "ClientError") -> int:
-    """2 where the request was at fault, 1 where it may succeed another time."""
-    from service.client import BusyError, InputError, ProblemError
+def complain_of(error: "ClientError", url: str) -> int:
+    """Says what a client met; exit code 2 where the request was at fault, 1 where it may succeed later."""
+    from service.client import BusyError, ConnectionFailedError, InputError, KeyRefusedError, ProblemError
 
-    if isinstance(error, ProblemError):
-        return UNUSABLE if error.status < 500 and not isinstance(error, BusyError) else FAILED
-    return UNUSABLE if isinstance(error, InputError) else FAILED
+    if isinstance(error, InputError):
+        return complain(error, UNUSABLE)
+    how = ""
+    if isinstance(error, KeyRefusedError) and error.status == HTTPStatus.UNAUTHORIZED:
+        how = ". Give a key with --api-key, or in EBSEG_API_KEY"
+    elif isinstance(error, ConnectionFailedError):
+        how = ". Does `ebseg serve` run there?"
+    refused = isinstance(error, ProblemError) and error.status < 500 and not isinstance(error, BusyError)
+    return complain(f"{url}: {error}{how}", UNUSABLE if refused else FAILED)
 
 
 def values(result: Any) -> dict[str, Any]:

@@ -5,11 +5,18 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from model.bench_cli import positive
-from model.command import add_command
+from model.command import add_command, count
 from service.commands.complaint import FAILED, UNUSABLE, complain
-from service.commands.flags import KEY_HELP, add_config, add_setting, class_names, given_settings, seconds
-from service.commands.remote import code_of, connected
+from service.commands.flags import (
+    KEY_HELP,
+    add_config,
+    add_setting,
+    class_names,
+    given_settings,
+    seconds,
+    share,
+)
+from service.commands.remote import complain_of, connected
 
 if TYPE_CHECKING:
     from service.found import Source
@@ -53,7 +60,10 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help="a built-in class list, such as ade20k-150; with --url also one that the service stores",
     )
     parser.add_argument(
-        "--threshold", metavar="T", help='pixels of a lower confidence become "other", 0 to 1'
+        "--threshold",
+        type=share,
+        metavar="T",
+        help='pixels of a lower confidence become "other", 0 to 1 (default: every pixel gets a class)',
     )
     parser.add_argument(
         "--templates",
@@ -77,7 +87,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help="write a contact sheet, pictures beside their overlays: .png, .jpg or .webp",
     )
     parser.add_argument(
-        "--parallel", type=positive, default=4, metavar="N", help="pictures at a time (default: 4)"
+        "--parallel", type=count, default=4, metavar="N", help="pictures at a time (default: 4)"
     )
     parser.add_argument(
         "--json", action="store_true", help="print one JSON object a picture instead of the table"
@@ -92,7 +102,12 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     there.add_argument(
         "--model", metavar="NAME", help="one of the service's models (default: its own choice)"
     )
-    there.add_argument("--version", type=positive, metavar="N", help="one of the model's versions that serve")
+    there.add_argument(
+        "--version",
+        type=count,
+        metavar="N",
+        help="one of the model's versions that serve (default: the service's choice)",
+    )
     there.add_argument(
         "--timeout", type=seconds, metavar="S", help=f"for each picture, seconds (default: {TIMEOUT:g})"
     )
@@ -133,7 +148,7 @@ def run(args: argparse.Namespace) -> int:
         problems = "; ".join(f"{problem.field}: {problem.message}" for problem in error.fields)
         return complain(problems, UNUSABLE)
     except ClientError as error:
-        return complain(f"{args.url}: {error}", code_of(error))
+        return complain_of(error, args.url)
     except (UsageError, SettingsError, ServiceError) as error:
         return complain(error, UNUSABLE)
     if failed:

@@ -145,8 +145,10 @@ def _read(path: Path) -> "list[str | ClassSpec]":
     """
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise _FileError(f"{path} cannot be read: {error}") from None
+    except OSError as error:
+        raise _FileError(f"{path} cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise _FileError(f"{path} is no text in UTF-8") from None
     if path.suffix.lower() != ".json":
         return [line.strip() for line in text.splitlines() if line.strip()]
     try:

@@ -254,9 +254,11 @@ class Follower:
             if not is_versions_fault(error):
                 self._failed(error)
                 raise
-            self._quarantine(found.number, found.fingerprint, in_words(error))
+            in_full = in_words(error)
+            reason = self._source.without_place(in_full)
+            self._quarantine(found.number, found.fingerprint, reason, logged=in_full)
             self._loading.thread.post(self.tidy)
-            raise VersionRefusedError(in_words(error)) from error
+            raise VersionRefusedError(reason) from error
         finally:
             self._coming = None
         self.last_error = None
@@ -273,17 +275,17 @@ class Follower:
             extra={"model": self.served.name, "reason": self.last_error},
         )
 
-    def _quarantine(self, number: int, fingerprint: str, reason: str) -> None:
+    def _quarantine(self, number: int, fingerprint: str, reason: str, *, logged: str) -> None:
         self.quarantined[number] = Quarantined(
             version=number, reason=reason, since=datetime.now(UTC), fingerprint=fingerprint
         )
         while len(self.quarantined) > MOST_QUARANTINED:
             del self.quarantined[min(self.quarantined)]
         self._metrics.model_loads.labels("quarantined").inc()
-        LOG.error("version refused", extra={"model": self.served.name, "version": number, "reason": reason})
+        LOG.error("version refused", extra={"model": self.served.name, "version": number, "reason": logged})
 
     def _fallen_back(self, canary: LoadedVersion, reason: str) -> None:
-        self._quarantine(canary.number, canary.fingerprint, reason)
+        self._quarantine(canary.number, canary.fingerprint, reason, logged=reason)
         self._metrics.model_loads.labels("rolled_back").inc()
 
     def _refuse_to_start(self) -> NoReturn:

@@ -18,6 +18,7 @@ from service.settings import Settings, SettingsError
 
 Kind = Literal["latest", "pinned", "canary"]
 _POLICY = re.compile(r"latest|canary:(?P<percent>[0-9]{1,3})|(?P<version>[0-9]{1,9})")
+_VERSION_FOLDER = r"(?:[0-9]+|\.[0-9]+\.[0-9a-f]+\.partial)"  # whole, or half fetched: see `renamed_into`
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -144,6 +145,17 @@ class Source:
                 pass  # of an earlier run, and of no use
             shutil.rmtree(target)
         return target, self._versions.fetch(number, target, progress), True
+
+    def without_place(self, text: str) -> str:
+        """A message about a version for users of the API, who are told which file, but not in which folder.
+
+        What lies at REGISTRY/NAME/3, or was fetched from there, becomes the name of the file alone.
+        """
+        places = [str(self._versions), self._versions.root]
+        if self._cache.is_open:
+            places.append(str(self._cache.folder / self.name))
+        either = "|".join(map(re.escape, places))
+        return re.sub(rf"(?:{either})(?:/{_VERSION_FOLDER})?(?:: |/| )", "", text)
 
     def keep(self, numbers: Collection[int]) -> None:
         """Deletes all fetched versions but these; those in the registry stay as they are."""

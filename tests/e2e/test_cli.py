@@ -32,10 +32,6 @@ CLASSES = ("--classes", "house, boat, lamp, car, water")
 NO_JSON = {
     "serve": "prints nothing but its log, which is JSON",
     "completion": "prints a script",
-    "bench engine": "prints JSON always",
-    "bench text": "prints JSON always",
-    "bench memory": "prints JSON always",
-    "bench train": "prints JSON always",
 }
 TOP = ["serve", "segment", "bench", "models", "vocabularies", "import", "inspect", "train", "evaluate"]
 TOP += ["ablate", "publish", "prepare", "completion"]
@@ -94,6 +90,30 @@ def test_examples_are_of_the_command_and_parse(name: str) -> None:
         if command is not None:
             args = ebseg.build_parser().parse_args(shlex.split(command[1]))
             assert callable(args.run)
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("segment p.jpg --classes a --parallel 1.5", "--parallel: must be a whole number from 1, got '1.5'"),
+        ("segment p.jpg --classes a --threshold 1.1", "--threshold: must be a number from 0 to 1, got '1.1'"),
+        ("segment p.jpg --classes a --threshold nan", "--threshold: must be a number from 0 to 1, got 'nan'"),
+        ("models list --timeout soon", "--timeout: must be a number of seconds above 0, got 'soon'"),
+        ("init --variant tiny --out a/1 --seed -1", "--seed: must be a whole number from 0, got '-1'"),
+        (f"init --variant tiny --out a/1 --seed {1 << 63}", f"--seed: must be at most {(1 << 63) - 1}"),
+        ("storybook new --train -1", "--train: must be a whole number from 0, got '-1'"),
+        ("storybook new --jobs ٣", "--jobs: must be a whole number from 1, got '٣'"),
+        ("evaluate a b --limit 0", "--limit: must be a whole number from 1, got '0'"),
+        ("evaluate a b --processes two", "--processes: must be a whole number from 1, got 'two'"),
+        ("evaluate a b --short-side -3", "--short-side: must be a whole number from 0, got '-3'"),
+        ("ablate ssc a.json --out b --seeds 0", "--seeds: must be a whole number from 1, got '0'"),
+    ],
+)
+def test_wrong_values_are_told_at_once(line: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ebseg.main(line.split()) == 2
+    printed = capsys.readouterr()
+    assert printed.err.startswith(f"ebseg: error: argument {told}")
+    assert (printed.err.count("\n"), printed.out) == (1, "")
 
 
 def test_json_everywhere() -> None:

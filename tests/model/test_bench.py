@@ -45,6 +45,15 @@ def test_engine_in_half_precision(capsys: pytest.CaptureFixture[str]) -> None:
     assert 0 < result["fraction_of_limit"] < 1
 
 
+def test_figures_for_people_come_before_the_json(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["bench", "engine", "--variant", "tiny", "--size", "64", "--classes", "3", "--runs", "1"]
+    assert ebseg.main(words) == 0
+    *figures, last = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in figures] == list(json.loads(last))
+    assert ebseg.main([*words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["bench"] == "engine"
+
+
 def test_text(capsys: pytest.CaptureFixture[str]) -> None:
     result = bench(capsys, "text", "--variant", "tiny", "--size", "64", "--classes", "400", "--runs", "3")
     assert result["ratio"] == pytest.approx(result["seconds_median"] / result["predict_seconds_median"])

@@ -9,6 +9,9 @@ from model.build import build
 from model.checkpoint import save
 from model.config import VARIANTS
 from model.vocabulary import TrainingClasses
+from tests.service.fakes import live
+from tests.service.model_fakes import memory_url, publish
+from tests.service.redis_server import RedisServer, redis_server
 
 
 @pytest.fixture
@@ -24,6 +27,35 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def registry(tmp_path: Path) -> Path:
+    """A folder registry that holds version 1 of the model "a"; nothing in it is a real model."""
+    publish(tmp_path, "a", 1)
+    return tmp_path
+
+
+@pytest.fixture
+def remote_registry() -> str:
+    """As `registry`, at a URL."""
+    url = memory_url()
+    publish(url, "a", 1)
+    return url
+
+
+@pytest.fixture(scope="module")
+def shared_redis() -> Iterator[RedisServer]:
+    """A Redis server for all tests of a module."""
+    with redis_server() as server:
+        yield server
+
+
+@pytest.fixture
+def empty_redis(shared_redis: RedisServer) -> RedisServer:
+    """The module's server, with nothing in it."""
+    shared_redis.client().flushall()
+    return shared_redis
+
+
+@pytest.fixture
 def own_logging() -> Iterator[None]:
     """Puts the root logger back after a test that configures it."""
     root = logging.getLogger()
@@ -32,6 +64,13 @@ def own_logging() -> Iterator[None]:
     logging.captureWarnings(False)
     logging.getLogger("PIL").setLevel(logging.NOTSET)
     root.handlers[:], root.level = handlers, level
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    """A service with an engine that is none, on a socket."""
+    with live() as (address, _):
+        yield address
 
 
 @pytest.fixture(scope="session")

@@ -7,14 +7,14 @@ import json
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import httpx
 import numpy as np
 import torch
-from fastapi import FastAPI
+import uvicorn
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -195,28 +195,45 @@ def problem(answer: httpx.Response, status: int) -> dict[str, Any]:
     return document
 
 
-async def until(condition: Any) -> None:
+def fields(document: dict[str, Any]) -> dict[str, str]:
+    """Which fields a problem document complains of, and why."""
+    return {error["field"]: error["message"] for error in document["errors"]}
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Waits for something that other tasks and threads do."""
     async with asyncio.timeout(WAIT):
         while not condition():
             await asyncio.sleep(0.002)
+
+
+def wait_until(condition: Callable[[], object], *, seconds: float = WAIT) -> None:
+    """As `until`, where there is no event loop."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.002)
 
 
 @contextmanager
 def live(engine: FakeEngine | None = None, **values: Any) -> Iterator[tuple[str, Service]]:
     """A real server in a thread: its address, and the service."""
     own = settings(**values)
-    app: FastAPI = create_app(own, engine or FakeEngine())
+    app = create_app(own, engine or FakeEngine())
     service: Service = app.state.service
-    server = build_server(app, own)
+    with in_thread(build_server(app, own), ready=lambda: service.state == "ready") as url:
+        yield url, service
+
+
+@contextmanager
+def in_thread(server: uvicorn.Server, *, ready: Callable[[], bool] = lambda: True) -> Iterator[str]:
+    """Runs a server in a thread on a free port: its address, once it listens and is ready."""
     with listen("127.0.0.1", 0) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
-            end = time.monotonic() + WAIT
-            while not (server.started and service.state == "ready"):
-                assert time.monotonic() < end
-                time.sleep(0.002)
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}", service
+            wait_until(lambda: server.started and ready())
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         finally:
             server.should_exit = True
             thread.join(WAIT)

@@ -13,7 +13,7 @@ from typing import Any
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from tests.service.fakes import WAIT
+from tests.service.fakes import WAIT, in_thread
 
 ANSWER: dict[str, Any] = {
     "request_id": "r",
@@ -122,21 +122,8 @@ def scripted(*answers: Answer) -> Iterator[Script]:
         ws="none",
         timeout_graceful_shutdown=1,
     )
-    server = uvicorn.Server(config)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        script.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        try:
-            end = time.monotonic() + WAIT
-            while not server.started:
-                assert time.monotonic() < end
-                time.sleep(0.002)
-            yield script
-        finally:
-            server.should_exit = True
-            thread.join(WAIT)
-            assert not thread.is_alive()
+    with in_thread(uvicorn.Server(config)) as script.url:
+        yield script
 
 
 @contextmanager

@@ -31,10 +31,10 @@ def bench(*words: str) -> int:
     return code
 
 
-def last_line(capsys: pytest.CaptureFixture[str]) -> tuple[str, dict[str, Any]]:
-    out = capsys.readouterr().out
-    found: dict[str, Any] = json.loads(out.splitlines()[-1])
-    return out, found
+def printed(capsys: pytest.CaptureFixture[str]) -> tuple[str, dict[str, Any]]:
+    both = capsys.readouterr()
+    found: dict[str, Any] = json.loads(both.out)
+    return both.err, found
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_running_service_against_the_bare_engine(
     words = ["--seconds", "0.2", "--rounds", "2", "--connections", "2", "--size", "96x64", "--classes", "3"]
     checkpoint = ["--checkpoint", str(tiny_checkpoint)]
     assert bench(*words, *checkpoint, "--json") == 0
-    out, found = last_line(capsys)
+    table, found = printed(capsys)
     assert found["bench"] == "service"
     assert found["errors"] == {}
     assert found["requests"] > 0
@@ -69,14 +69,14 @@ def test_running_service_against_the_bare_engine(
     assert found["cpu"]
     latency = found["latency_seconds"]
     assert 0 < latency["p50"] <= latency["p95"] <= latency["p99"]
-    assert "bare engine, batches of" in out
-    assert f"service / bare engine: {found['ratio']:.3f}" in out
+    assert "bare engine, batches of" in table
+    assert f"service / bare engine: {found['ratio']:.3f}" in table
 
 
 def test_engine_that_returns_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--instant", "--seconds", "0.2", "--rounds", "1", "--connections", "2", "--rate", "50"]
     assert bench(*words, "--json") == 0
-    out, found = last_line(capsys)
+    table, found = printed(capsys)
     assert found["bench"] == "service-instant"
     assert found["errors"] == {}
     limit, other = found["limit_pictures_per_second"], found["litserve_pictures_per_second"]
@@ -88,7 +88,7 @@ def test_engine_that_returns_at_once(capsys: pytest.CaptureFixture[str]) -> None
     assert 70_000 < found["request_bytes"] < 120_000
     assert 8_000 < found["answer_bytes"] < 16_000
     for row in ("service", "LitServe", "decoding and encoding alone"):
-        assert row in out
+        assert row in table
 
 
 def test_another_checkpoint_than_the_one_that_runs(

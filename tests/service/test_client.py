@@ -40,12 +40,6 @@ CLASSES = ["sky", "tree", "road"]
 
 
 @pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with live() as (address, _):
-        yield address
-
-
-@pytest.fixture(scope="module")
 def client(url: str) -> Iterator[EBSegClient]:
     with EBSegClient(url, timeout=10, retry=ONCE) as made:
         yield made
@@ -217,12 +211,27 @@ def test_wrong_arguments_are_told_before_anything_is_sent(client: EBSegClient) -
         client.segment(PNG, CLASSES, timeout=-1)
     with pytest.raises(InputError, match="at least one request"):
         client.segment_many([PNG], CLASSES, parallel=0)
-    for wrong in ("localhost:8000", "ftp://host", "http://", 3):
+    for timeout in ("5", None):
+        with pytest.raises(InputError, match="seconds above 0, got"):
+            EBSegClient(timeout=timeout)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="a balance is a Balance, got str"):
+        client.segment(PNG, CLASSES, balance="geometric")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="name of a model is missing, got 5"):
+        client.model(5)  # type: ignore[arg-type]
+    for wrong in (
+        "localhost:8000",
+        "ftp://host",
+        "http://",
+        3,
+        "http://[::1",
+        "http://h:66000",
+        "http://a b",
+    ):
         with pytest.raises(InputError, match="http://HOST:PORT"):
             EBSegClient(wrong)  # type: ignore[arg-type]
-    for key in ("", "two\nlines", " space", "schlüssel"):
+    for key in ("", "two\nlines", " space", "schlüssel", b"bytes"):
         with pytest.raises(InputError, match="API key"):
-            EBSegClient(api_key=key)
+            EBSegClient(api_key=key)  # type: ignore[arg-type]
 
 
 def test_errors_of_the_service(client: EBSegClient) -> None:
@@ -270,7 +279,7 @@ def test_vocabularies(client: EBSegClient) -> None:
         client.delete_vocabulary("voc-20")
     with pytest.raises(FieldsRefusedError):
         client.vocabulary("Mine?")  # quoted, so that it stays a name
-    with pytest.raises(InputError, match="name of a vocabulary is missing"):
+    with pytest.raises(InputError, match="name of a vocabulary is missing, got ''"):
         client.vocabulary("")
 
 

@@ -14,25 +14,11 @@ from service.client import (
     InputError,
     KeyRefusedError,
     PictureRefusedError,
-    Retry,
 )
 from service.client.requests import Picture
 from tests.service.fakes import PNG, FakeEngine, encoded, live, picture
 
-ONCE = Retry(attempts=1)
 CLASSES = ["sky", "tree", "road"]
-
-
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with live() as (address, _):
-        yield address
-
-
-@pytest.fixture(scope="module")
-def client(url: str) -> Iterator[EBSegClient]:
-    with EBSegClient(url, timeout=10, retry=ONCE) as made:
-        yield made
 
 
 def test_many_pictures_some_at_a_time_in_order() -> None:
@@ -66,11 +52,12 @@ def test_stopping_early_begins_nothing_more() -> None:
 
 
 @pytest.mark.anyio
-async def test_async_client_gives_the_same(url: str, client: EBSegClient, tmp_path: Path) -> None:
+async def test_async_client_gives_the_same(url: str, tmp_path: Path) -> None:
     (tmp_path / "p.png").write_bytes(PNG)
-    async with AsyncEBSegClient(url, timeout=10, retry=ONCE) as other:
-        answer = await other.segment(tmp_path / "p.png", CLASSES, threshold=0.5)
+    with EBSegClient(url, timeout=10) as client:
         reference = client.segment(PNG, CLASSES, threshold=0.5)
+    async with AsyncEBSegClient(url, timeout=10) as other:
+        answer = await other.segment(tmp_path / "p.png", CLASSES, threshold=0.5)
         assert (answer.labels == reference.labels).all()
         assert answer.classes == reference.classes
         with pytest.raises(FieldsRefusedError):

@@ -262,6 +262,28 @@ def test_closing_ends_a_wait() -> None:
         closer.join()
 
 
+@pytest.mark.anyio
+async def test_closed_clients_send_nothing() -> None:
+    with scripted() as server:
+        client, other = EBSegClient(server.url), AsyncEBSegClient(server.url)
+        client.close()
+        await other.aclose()
+        with pytest.raises(ConnectionFailedError, match=r"^the client was closed$"):
+            client.models()
+        with pytest.raises(ConnectionFailedError, match=r"^the client was closed$") as caught:
+            await other.models()
+        assert (caught.value.attempts, server.heard) == (0, [])
+
+
+def test_redirection_is_told_and_not_followed() -> None:
+    """The key of one service is not for another."""
+    moved = Answer(301, b"", [("Location", "https://elsewhere.example/v1/models")])
+    with scripted(moved) as server, EBSegClient(server.url, api_key="key " * 5 + "k") as client:
+        with pytest.raises(RequestRefusedError, match=r"said to be at https://elsewhere\.example/v1/models"):
+            client.models()
+        assert len(server.heard) == 1
+
+
 def test_key_and_path_before_v1_go_along() -> None:
     with scripted(OK) as server, EBSegClient(f"{server.url}/prefix/", api_key="k" * 16) as client:
         client.segment(b"p", ["sky"])

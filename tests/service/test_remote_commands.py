@@ -1,13 +1,12 @@
 """`ebseg models` and `ebseg vocabularies` against a running service."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.service.commands import run
-from tests.service.fakes import INFO, live
+from tests.service.fakes import INFO
 from tests.service.scripted_server import Answer, scripted
 
 DETAILS = {
@@ -40,12 +39,6 @@ DETAILS = {
     "last_checked_at": "2026-01-02T03:04:07Z",
 }
 DONE = "version 4 serves, and stays until unpinned"
-
-
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with live() as (address, _):
-        yield address
 
 
 def test_models_of_a_service(url: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -132,7 +125,9 @@ def test_service_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     with scripted() as server:
         pass
     assert run("models", "list", "--url", server.url, "--timeout", "0.2") == 1
-    assert "Connection refused" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "Connection refused" in told
+    assert told.endswith(". Does `ebseg serve` run there?\n")
     assert run("models", "list", "--url", "localhost:8000") == 2
     assert "http://HOST:PORT" in capsys.readouterr().err
 
@@ -180,8 +175,8 @@ def test_vocabularies_of_a_service(url: str, tmp_path: Path, capsys: pytest.Capt
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "cannot be read"),
-        (b"\xff\xfe", "cannot be read"),
+        (None, "classes.json cannot be read: No such file or directory\n"),
+        (b"\xff\xfe", "is no text in UTF-8"),
         (b"{", "is no JSON"),
         (b"3", 'must hold {"classes": [...]} or a list'),
         (b'{"names": []}', 'must hold {"classes": [...]} or a list'),

@@ -2,7 +2,6 @@
 
 import json
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +36,6 @@ def folder(tmp_path: Path) -> Path:
     (made / "b.png").write_bytes(encoded(picture(40, 30)))
     (made / "c.png").write_bytes(encoded(picture(300, 300))[:-500])
     return made
-
-
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with live() as (address, _):
-        yield address
 
 
 def documents(text: str) -> list[dict[str, Any]]:
@@ -162,7 +155,6 @@ def test_sheet_holds_only_so_many(
         (("A", "--vocabulary", "nothing"), 2, "no vocabulary of this name"),
         (("FOLDER", "--vocabulary", "nothing"), 2, "no vocabulary of this name"),
         (("A", *CLASSES, "--version", "9"), 2, "[404]"),
-        (("A", *CLASSES, "--api-key", "schlüssel"), 2, "API key"),
     ],
 )
 def test_what_the_service_refuses(
@@ -202,7 +194,9 @@ def test_key_comes_from_the_environment_or_the_flag(
         monkeypatch.setenv("EBSEG_API_KEY", ("key " * 5).strip())
         assert run(*words) == 0
         assert run(*words, "--api-key", "another key 123456") == 2
-        assert "this key is unknown" in capsys.readouterr().err
+        told = capsys.readouterr().err
+        assert "this key is unknown" in told
+        assert told.endswith(". Give a key with --api-key, or in EBSEG_API_KEY\n")
 
 
 def test_time_of_each_picture(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -233,7 +227,10 @@ def test_time_of_each_picture(folder: Path, capsys: pytest.CaptureFixture[str]) 
         (("A", *CLASSES, "--api-key", "k"), "--api-key needs --url"),
         (("A", *CLASSES, "--url", "URL", "--max-pixels", "9"), "--max-pixels does not go with --url"),
         (("A", *CLASSES, "--url", "URL", "--config", "f"), "--config does not go with --url"),
-        (("A", *CLASSES, "--url", "URL"), "http://HOST:PORT"),
+        (("A", *CLASSES, "--url", "URL"), "error: the address of a service is http://HOST:PORT"),
+        (("A", *CLASSES, "--url", "http://[::1"), "error: the address of a service is http://HOST:PORT"),
+        (("A", *CLASSES, "--url", "http://h", "--api-key", "schlüssel"), "error: the API key"),
+        (("A", *CLASSES, "--device", "cpu,cpu"), "on one device without a service, got cpu,cpu"),
     ],
 )
 def test_wrong_usage(

@@ -75,7 +75,6 @@ def test_segment_prints_json(
     [
         (("nothing.png", "--classes", "sky"), "nothing.png cannot be read: No such file"),
         (("TEXT", "--classes", "sky"), "no picture of a format that is taken"),
-        (("PHOTO", "--classes", "sky", "--threshold", "2"), "background.threshold: "),
         (("PHOTO", "--classes", "sky", "--templates", "vild2"), "templates: unknown template set"),
         (("PHOTO", "--vocabulary", "voc"), "there is no built-in vocabulary 'voc'"),
         (("PHOTO", "--classes", "sky", "--out", "mask.jpg"), "mask.jpg must end in .png"),

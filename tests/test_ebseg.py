@@ -34,6 +34,7 @@ def raising(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
         (CheckpointError("no manifest"), 2, "no manifest"),
         (VocabularyError("two\nlines", 0), 2, "two lines"),
         (OSError(28, "No space left on device"), 1, "[Errno 28] No space left on device"),
+        (PermissionError(13, "Permission denied", "out"), 1, "error: out: Permission denied"),
         (KeyboardInterrupt(), 130, "interrupted"),
         (ModuleNotFoundError("No module", name="fastapi"), 1, "fastapi: pip install 'ebseg[service]'"),
         (ModuleNotFoundError("No module", name="lost"), 1, "ModuleNotFoundError: No module"),
@@ -67,6 +68,12 @@ def test_debug_adds_the_traceback(
     assert err.endswith("\nebseg: error: no manifest\n")
 
 
+def test_unknown_options_name_the_help_of_their_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert ebseg.main(["models", "list", "--nothing"]) == 2
+    told = capsys.readouterr().err
+    assert told == "ebseg: error: unrecognized arguments: --nothing (see ebseg models list --help)\n"
+
+
 @pytest.mark.parametrize("line", ["", "unknown", "inspect a b", "init --variant huge", "--debug"])
 def test_wrong_usage(capsys: pytest.CaptureFixture[str], line: str) -> None:
     assert ebseg.main(line.split()) == 2
@@ -96,6 +103,12 @@ def test_broken_pipe_is_quiet() -> None:
     finally:
         os.close(writer)
     assert (found.returncode, found.stderr) == (141, b"")
+
+
+def test_closed_output_is_quiet() -> None:
+    line = ["sh", "-c", 'exec "$0" "$@" >&-', *HELP[:-1], "completion", "bash"]
+    found = subprocess.run(line, cwd=ROOT, stderr=subprocess.PIPE, timeout=60)
+    assert (found.returncode, found.stderr) == (0, b"")
 
 
 def test_extra_service_is_known() -> None:

@@ -4,21 +4,20 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model.balance import Balance
 from model.vocabulary import Vocabulary
 from service.batching.batcher import Batcher
 from service.deadline import Deadline
-from service.engine import Job, ModelInfo, Prepared, Segmentation
+from service.engine import Job, Prepared, Segmentation
 from service.metrics import Metrics
+from tests.service.fakes import INFO, WAIT
 
-WAIT = 10.0  # seconds until a test gives up
 VOCABULARIES = tuple(Vocabulary.of([f"thing {index}"]) for index in range(3))
 TEXT = torch.zeros(1, 4)
 
@@ -52,16 +51,7 @@ class NumberEngine:
         capacity: int = 1000,
         shortage: BaseException | None = None,
     ):
-        self.info = ModelInfo(
-            name=name,
-            version=1,
-            digest="d" * 64,
-            untrained=True,
-            variant="tiny",
-            device="cpu",
-            dtype="float32",
-            balance=Balance.arithmetic(),
-        )
+        self.info = replace(INFO, name=name)
         self.text_digest = "t" * 64
         self.at = at
         self.predict_faults = predict_faults or {}
@@ -153,6 +143,11 @@ def batcher(**options: Any) -> Batcher:
     )
 
 
+def batches(metrics: Metrics, trigger: str) -> float:
+    """How many batches ran for this reason."""
+    return metrics.registry.get_sample_value("ebseg_batches_total", {"trigger": trigger}) or 0.0
+
+
 def thread_of(device: Batcher) -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == f"ebseg-{device.name}"]
 
@@ -205,9 +200,3 @@ async def settled(tasks: "Sequence[asyncio.Task[Any]]") -> list[Any]:
     """Results or exceptions of all tasks."""
     result: list[Any] = await soon(asyncio.gather(*tasks, return_exceptions=True))
     return result
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(WAIT):
-        while not condition():
-            await asyncio.sleep(0.001)

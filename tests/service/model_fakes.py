@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import shutil
 import threading
+import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -18,7 +19,7 @@ from service.engine import Engine
 from service.hot_loading.models import Models
 from service.metrics import Metrics
 from service.settings import Settings
-from tests.service.fakes import INFO, WAIT, FakeEngine
+from tests.service.fakes import INFO, WAIT, FakeEngine, until
 
 T = TypeVar("T")
 SELDOM = 1000.0  # seconds between two looks: nothing moves but what the test moves
@@ -51,6 +52,16 @@ def publish(registry: str | Path, model: str, number: int, weights: str = "good"
     for file, data in content.items():
         place.fs.pipe_file(f"{place.path(number)}/{file}", data)
     return manifest
+
+
+def memory_url() -> str:
+    """A registry of its own that is no folder."""
+    return f"memory://{uuid.uuid4().hex}"
+
+
+def connection_lost(*_: object, **__: object) -> None:
+    """What to put in the place of a file system's function."""
+    raise ConnectionError("connection lost")
 
 
 class VersionEngine(FakeEngine):
@@ -184,6 +195,28 @@ async def serving(
         assert [thread for thread in threading.enumerate() if thread.name == "ebseg-loader"] == []
 
 
+def models_of_folder(folder: Path, metrics: Metrics | None = None, load: Loader | None = None) -> Models:
+    """Models of one checkpoint folder, not started."""
+    settings = Settings(checkpoint=folder, device="cpu")
+    return Models(settings, metrics or Metrics(), [FakeDevice()], load or Loader())
+
+
+async def publish_and_reload(models: Models, registry: str | Path, number: int, weights: str = "good") -> str:
+    """Puts a version of "a" into the registry, has the models look, and gives what they say they did."""
+    publish(registry, "a", number, weights)
+    return await models.reload("a")
+
+
+async def reload_held_up(
+    models: Models, load: Loader, registry: Path, number: int
+) -> tuple[Gate, "asyncio.Task[str]"]:
+    """The same, stopped while the version loads: the gate before it, and the reload."""
+    gate = load.at = Gate()
+    reload = asyncio.create_task(publish_and_reload(models, registry, number))
+    await until(gate.begun.is_set)
+    return gate, reload
+
+
 def current(models: Models, name: str = "a") -> int:
     """The version that answers."""
     return models.status(name).versions[0].version
@@ -229,13 +262,6 @@ def ask(models: Models, count: int, *, model: str | None = None, failing: Sequen
 def remove(registry: Path, name: str, number: int) -> None:
     """Takes a version out of a folder registry."""
     shutil.rmtree(registry / name / str(number))
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Waits for something that other threads do."""
-    async with asyncio.timeout(WAIT):
-        while not condition():
-            await asyncio.sleep(0.002)
 
 
 async def until_current(models: Models, number: int) -> None:

@@ -12,6 +12,9 @@ from pathlib import Path
 
 import redis
 
+from service.bench.process import free_port
+
+__all__ = ["RedisServer", "free_port", "redis_server"]
 WAIT_S = 5.0
 
 
@@ -118,11 +121,3 @@ def _started(program: str, folder: Path, password: str | None, options: tuple[st
     server = RedisServer(program, folder, password, options)
     server.start()
     return server
-
-
-def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable
+from dataclasses import dataclass
 
 from service.caches.breaker import Breaker
 from service.caches.redis_store import RedisStore
@@ -12,6 +13,16 @@ from service.metrics import Metrics
 TIMEOUT_S = 0.05
 SLACK_S = 0.1  # a busy machine wakes a task late
 CLOSED, OPEN = 0, 2
+
+
+@dataclass(slots=True)
+class Clock:
+    """A clock that a test puts forward."""
+
+    now: float = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
 def count(metrics: Metrics, result: str, *, tier: str = "l2", cache: str = "text") -> float:
@@ -46,13 +57,6 @@ async def started(
         await asyncio.sleep(0)
         left = asyncio.all_tasks() - before
         assert [task for task in left if not task.get_name().startswith("liar")] == []
-
-
-async def eventually(condition: Callable[[], object], within_s: float = 3.0) -> None:
-    end = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < end
-        await asyncio.sleep(0.005)
 
 
 async def timed(work: Awaitable[object]) -> tuple[object, float]:

@@ -6,10 +6,8 @@ import contextlib
 import json
 import logging
 import math
-import struct
 import threading
 import time
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +15,14 @@ import httpx
 import pytest
 
 from service.errors import MOST_FIELDS
+from tests.service.bad_pictures import announcing
 from tests.service.fakes import (
     BASE64,
     PNG,
     WAIT,
     FakeEngine,
     encoded,
+    fields,
     picture,
     post,
     problem,
@@ -31,25 +31,6 @@ from tests.service.fakes import (
 )
 
 pytestmark = pytest.mark.anyio
-
-
-def chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
-def announcing(width: int, height: int) -> bytes:
-    """A PNG whose header says how large it is, and that holds nothing else."""
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(b""))
-        + chunk(b"IEND", b"")
-    )
-
-
-def fields(document: dict[str, Any]) -> dict[str, str]:
-    return {item["field"]: item["message"] for item in document["errors"]}
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,10 @@ from service.engine import Job, Segmentation
 from service.errors import DeadlineExceededError, NotReadyError
 from service.metrics import Metrics
 from tests.service.batcher_fakes import (
-    WAIT,
     NumberEngine,
     answer,
     batcher,
+    batches,
     held,
     job,
     running,
@@ -22,14 +22,10 @@ from tests.service.batcher_fakes import (
     soon,
     submitted,
     thread_of,
-    until,
 )
+from tests.service.fakes import WAIT, until
 
 pytestmark = pytest.mark.anyio
-
-
-def batches(metrics: Metrics, trigger: str) -> float:
-    return metrics.registry.get_sample_value("ebseg_batches_total", {"trigger": trigger}) or 0.0
 
 
 async def test_a_batch_is_predicted_at_once_and_classified_one_by_one() -> None:

@@ -14,7 +14,17 @@ from service.batching.out_of_memory import is_out_of_memory, release_memory
 from service.engine import Prepared, Segmentation
 from service.errors import OutOfMemoryError
 from service.metrics import Metrics
-from tests.service.batcher_fakes import NumberEngine, answer, held, job, running, settled, soon, submitted
+from tests.service.batcher_fakes import (
+    NumberEngine,
+    answer,
+    batches,
+    held,
+    job,
+    running,
+    settled,
+    soon,
+    submitted,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -63,8 +73,7 @@ async def test_only_the_culprit_of_a_failing_predict_fails(fault: BaseException)
             (n, n % 3, 4) for n in range(8) if n != 5
         ]
     assert engine.batches == [[*range(8)], [0, 1, 2, 3], [4, 5, 6, 7], [4, 5], [4], [5], [6, 7]]
-    count = metrics.registry.get_sample_value("ebseg_batches_total", {"trigger": "bisect"})
-    assert count == 6
+    assert batches(metrics, "bisect") == 6
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=by_kind)
@@ -100,8 +109,7 @@ async def test_a_batch_that_does_not_fit_is_halved(shortage: BaseException) -> N
         results = await together(device, engine, 8)
         assert [answer(result)[0] for result in results] == list(range(8))
         assert engine.batches == [[*range(8)], [0, 1, 2, 3], [0, 1], [2, 3], [4, 5], [6, 7]]
-        count = metrics.registry.get_sample_value("ebseg_batches_total", {"trigger": "memory"})
-        assert count == 5
+        assert batches(metrics, "memory") == 5
         engine.batches.clear()
         await together(device, engine, 4)  # the smaller size is remembered ...
         assert engine.batches == [[0, 1], [2, 3]]

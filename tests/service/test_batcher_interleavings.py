@@ -18,7 +18,8 @@ from service.batching.batcher import Batcher
 from service.engine import Job, Segmentation
 from service.errors import DeadlineExceededError, OutOfMemoryError
 from service.metrics import Metrics
-from tests.service.batcher_fakes import WAIT, NumberEngine, answer, held, job, running, soon
+from tests.service.batcher_fakes import NumberEngine, answer, held, job, running, soon
+from tests.service.fakes import WAIT
 
 pytestmark = pytest.mark.anyio
 

@@ -3,14 +3,7 @@
 import pytest
 
 from service.caches.breaker import Breaker, State
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.service.stores import Clock
 
 
 def made(jitter: float = 0.5) -> tuple[Breaker, Clock, list[State]]:

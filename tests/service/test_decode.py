@@ -17,8 +17,8 @@ from PIL import Image
 
 from service.decode import decode, settle_warnings
 from service.errors import BadPictureError, ServiceError, TooManyPixelsError, UnsupportedMediaError
+from tests.service.bad_pictures import announcing
 from tests.service.fakes import encoded
-from tests.service.test_api_errors import announcing
 
 MOST = 10_000
 GREY = (np.arange(120, dtype=np.uint8) * 2).reshape(10, 12)

@@ -3,15 +3,11 @@
 import asyncio
 import contextlib
 import json
-import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -22,60 +18,13 @@ from service.engine import Engine
 from service.logging import configure
 from service.server import run_server
 from tests.e2e.soak.client import Connection, segment_request
+from tests.e2e.soak.server import Server, started
 from tests.service.fakes import PNG, FakeEngine, settings
 
-ROOT = Path(__file__).parents[2]
 WAIT = 40.0
 GRACE = 30.0  # seconds that the service gives its requests by default
 SECONDS = 0.4  # of a batch
 CLIENTS = 32
-
-
-@dataclass(slots=True)
-class Process:
-    """A server process and its log."""
-
-    process: subprocess.Popen[str]
-    log: Path
-    port: int = 0
-
-    def lines(self) -> list[dict[str, Any]]:
-        """What it has logged, whole lines only."""
-        text = self.log.read_text()
-        return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
-
-    def terminate(self) -> None:
-        """SIGTERM."""
-        self.process.send_signal(signal.SIGTERM)
-
-    def get(self, path: str) -> httpx.Response:
-        """A GET on a connection of its own."""
-        return httpx.get(f"http://127.0.0.1:{self.port}{path}", timeout=WAIT)
-
-
-@contextmanager
-def process(tmp_path: Path, *args: str) -> Iterator[Process]:
-    """`python -m ...` of a server, as soon as it listens."""
-    log = tmp_path / "log"
-    with log.open("w") as out:
-        running = subprocess.Popen([sys.executable, "-m", *args], cwd=ROOT, stderr=out, text=True)
-    served = Process(running, log)
-    try:
-        wait_for(lambda: any("address" in line for line in served.lines()))
-        address = next(line["address"] for line in served.lines() if "address" in line)
-        served.port = int(address.rpartition(":")[2])
-        yield served
-    finally:
-        if running.poll() is None:
-            running.kill()
-        running.wait(WAIT)
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + WAIT
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 @dataclass(slots=True)
@@ -108,7 +57,7 @@ async def client(number: int, port: int, seen: Seen) -> None:
         seen.answered[name] = answer.status
 
 
-async def drained(served: Process, signals: int) -> tuple[Seen, float]:
+async def drained(served: Server, signals: int) -> tuple[Seen, float]:
     """Ends a server under load; returns what the clients saw, and the seconds until it was gone."""
     seen = Seen()
     clients = [asyncio.create_task(client(number, served.port, seen)) for number in range(CLIENTS)]
@@ -127,13 +76,14 @@ async def drained(served: Process, signals: int) -> tuple[Seen, float]:
 
 
 @pytest.mark.parametrize("signals", [1, 2])
-def test_sigterm_under_load_answers_all_that_was_accepted(tmp_path: Path, signals: int) -> None:
-    with process(tmp_path, "tests.service.fakes", str(SECONDS)) as served:
-        wait_for(lambda: served.get("/readyz").status_code == 200)
+def test_sigterm_under_load_answers_all_that_was_accepted(signals: int) -> None:
+    with started("tests.service.fakes", str(SECONDS)) as served:
+        served.wait_until_ready()
         seen, seconds = asyncio.run(drained(served, signals))
         assert served.process.returncode == 0
         assert seconds < GRACE
-        lines = served.lines()
+        lines = served.log()
+        assert len(lines) == len(served.log_text().splitlines())  # nothing else is printed
     access = {line["request_id"]: line["status"] for line in lines if line["logger"] == "service.access"}
     accepted = {name: status for name, status in access.items() if name.startswith("client-")}
     # whatever the service took in, its client has got whole; what it did not, it never began
@@ -145,21 +95,23 @@ def test_sigterm_under_load_answers_all_that_was_accepted(tmp_path: Path, signal
     assert not [line for line in lines if line["level"] in ("warning", "error", "critical")]
 
 
-def test_sigterm_while_the_model_loads(tmp_path: Path) -> None:
-    with process(tmp_path, "tests.service.test_drain", "1.5") as served:
-        ready = served.get("/readyz")
+def test_sigterm_while_the_model_loads() -> None:
+    with started("tests.service.test_drain", "1.5") as served:
+        served.wait_for_address()
+        ready = httpx.get(f"{served.url}/readyz")
         assert ready.status_code == 503
         assert "loading" in ready.json()["detail"]
         began = time.monotonic()
         served.terminate()
         with contextlib.suppress(httpx.TransportError):  # until it hangs up it says that it goes
             while True:
-                refused = served.get("/readyz")
+                refused = httpx.get(f"{served.url}/readyz")
                 assert refused.status_code == 503
                 time.sleep(0.02)
-        assert served.process.wait(WAIT) == 0
+        assert served.wait() == 0
         assert time.monotonic() - began < GRACE
-        lines = served.lines()
+        lines = served.log()
+        assert len(lines) == len(served.log_text().splitlines())  # nothing else is printed
     assert not [line for line in lines if line["level"] in ("warning", "error", "critical")]
     assert not [line for line in lines if line.get("message") == "model loaded"]
 

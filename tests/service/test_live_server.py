@@ -3,68 +3,18 @@
 import contextlib
 import json
 import os
-import socket
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import httpx
 import pytest
 
 from service import middleware
-from tests.service.fakes import PNG, FakeEngine, encoded, live, picture, problem
-from tests.service.test_api_errors import announcing
-
-HEADERS = {"Content-Type": "multipart/form-data; boundary=b"}
-WAIT = 5.0
-# without keep-alive: each test has its server, and making a client takes longer than a request
-CLIENT = httpx.Client(timeout=WAIT, limits=httpx.Limits(max_connections=100, max_keepalive_connections=0))
-
-
-def body(image: bytes = PNG) -> bytes:
-    """A multipart request for two classes."""
-    return (
-        b'--b\r\nContent-Disposition: form-data; name="classes"\r\n\r\nsky,tree\r\n'
-        b'--b\r\nContent-Disposition: form-data; name="image"; filename="p"\r\n\r\n'
-        + image
-        + b"\r\n--b--\r\n"
-    )
-
-
-def send(url: str, image: bytes = PNG) -> httpx.Response:
-    return CLIENT.post(f"{url}/v1/segment", content=body(image), headers=HEADERS)
-
-
-@contextlib.contextmanager
-def connected(url: str) -> Iterator[socket.socket]:
-    host, port = url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=WAIT) as connection:
-        yield connection
-
-
-def head(length: int | str, *more: str) -> bytes:
-    lines = ["POST /v1/segment HTTP/1.1", "Host: t", f"Content-Type: {HEADERS['Content-Type']}"]
-    return "\r\n".join([*lines, f"Content-Length: {length}", *more, "", ""]).encode()
-
-
-def read_answer(connection: socket.socket) -> bytes:
-    """Status, headers and the JSON document after them; the server may send it in pieces."""
-    answer = b""
-    while not answer.endswith(b"}"):
-        part = connection.recv(65536)
-        assert part
-        answer += part
-    return answer
-
-
-def wait_for(condition: object) -> None:
-    assert callable(condition)
-    end = time.monotonic() + WAIT
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.002)
+from tests.service.bad_pictures import announcing
+from tests.service.fakes import PNG, WAIT, FakeEngine, encoded, live, picture, problem, wait_until
+from tests.service.wire import CLIENT, HEADERS, body, connected, head, read_answer, segment
 
 
 def resident() -> int:
@@ -75,7 +25,7 @@ def resident() -> int:
 def test_many_clients_at_once_get_their_own_answers() -> None:
     images = [encoded(picture(4, width)) for width in range(2, 42)]
     with live(max_pending=40) as (url, service), ThreadPoolExecutor(40) as clients:
-        answers = list(clients.map(lambda image: send(url, image), images))
+        answers = list(clients.map(lambda image: segment(url, image), images))
         assert [answer.status_code for answer in answers] == [200] * 40
         assert [answer.json()["size"]["width"] for answer in answers] == list(range(2, 42))
         assert len({answer.headers["x-request-id"] for answer in answers}) == 40
@@ -86,15 +36,15 @@ def test_client_that_hangs_up_frees_its_place_before_its_turn() -> None:
     gate = threading.Event()
     engine = FakeEngine(gate=gate)
     with live(engine) as (url, service), ThreadPoolExecutor(1) as clients:
-        first = clients.submit(send, url)
+        first = clients.submit(segment, url)
         assert engine.running.wait(WAIT)
         with connected(url) as connection:
             connection.sendall(head(len(body())) + body())
-            wait_for(lambda: service.devices[0].depth == 1)
-        wait_for(lambda: service.admission.pending == 1)
+            wait_until(lambda: service.devices[0].depth == 1)
+        wait_until(lambda: service.admission.pending == 1)
         gate.set()
         assert first.result().status_code == 200
-        assert send(url).status_code == 200
+        assert segment(url).status_code == 200
         text = CLIENT.get(f"{url}/metrics").text
     assert engine.batches == [1, 1]  # the abandoned one never ran
     assert 'ebseg_requests_total{code="499",route="/v1/segment"} 1.0' in text
@@ -105,9 +55,9 @@ def test_client_that_hangs_up_while_it_sends() -> None:
     with live() as (url, service):
         with connected(url) as connection:
             connection.sendall(head(10_000) + body()[:50])
-            wait_for(lambda: service.admission.pending == 1)
-        wait_for(lambda: service.admission.pending == 0)
-        assert send(url).status_code == 200
+            wait_until(lambda: service.admission.pending == 1)
+        wait_until(lambda: service.admission.pending == 0)
+        assert segment(url).status_code == 200
 
 
 def test_slow_body_is_given_up() -> None:
@@ -121,7 +71,7 @@ def test_slow_body_is_given_up() -> None:
         assert b"urn:ebseg:problem:body-too-slow" in answer
         assert b"connection: close" in answer.lower()
         assert service.admission.pending == 0
-        assert send(url).status_code == 200
+        assert segment(url).status_code == 200
 
 
 def test_dripping_body_is_given_up_too() -> None:
@@ -146,7 +96,7 @@ def test_too_many_bytes_by_their_announcement() -> None:
         assert answer.startswith(b"HTTP/1.1 413 ")
         large = CLIENT.post(f"{url}/v1/segment", content=b"x" * 5_000_000, headers=HEADERS)
         assert problem(large, 413)["type"] == "urn:ebseg:problem:too-many-bytes"
-        assert send(url).status_code == 200
+        assert segment(url).status_code == 200
 
 
 def test_too_many_bytes_as_they_arrive() -> None:
@@ -162,7 +112,7 @@ def test_too_many_bytes_as_they_arrive() -> None:
         answer = CLIENT.post(f"{url}/v1/segment", content=parts(), headers=HEADERS)
         assert problem(answer, 413)["type"] == "urn:ebseg:problem:too-many-bytes"
         assert answer.headers["connection"] == "close"
-        assert send(url).status_code == 200
+        assert segment(url).status_code == 200
     assert sent
 
 
@@ -186,14 +136,14 @@ def test_three_broken_pictures_and_a_good_one_in_between() -> None:
     ]
     with live() as (url, _):
         for image in (PNG, *(image for image, _ in broken)):  # what is loaded lazily is loaded now
-            send(url, image)
+            segment(url, image)
         before = resident()
         for _ in range(10):
             for image, status in broken:
                 began = time.monotonic()
-                problem(send(url, image), status)
+                problem(segment(url, image), status)
                 assert time.monotonic() - began < 1
-                assert send(url).status_code == 200
+                assert segment(url).status_code == 200
         assert resident() - before < 16 << 20
 
 
@@ -214,15 +164,15 @@ def test_uploads_wait_in_files_not_in_memory() -> None:
     """Bodies that never end hold spooled files, so memory does not grow with them."""
     size, clients = 8 << 20, 8
     with live(body_timeout_s=30, max_pending=clients) as (url, service), contextlib.ExitStack() as stack:
-        send(url)
+        segment(url)
         before = resident()
         for _ in range(clients):
             connection = stack.enter_context(connected(url))
             connection.sendall(head(size) + body()[:-20] + b"x" * (size - 1000))
-        wait_for(lambda: service.admission.pending == clients)
+        wait_until(lambda: service.admission.pending == clients)
         time.sleep(0.1)
         assert resident() - before < size * clients / 3
-        assert send(url).status_code == 429
+        assert segment(url).status_code == 429
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/startupz"])
@@ -230,7 +180,7 @@ def test_health_answers_while_the_engine_is_busy(path: str) -> None:
     gate = threading.Event()
     engine = FakeEngine(gate=gate)
     with live(engine) as (url, _), ThreadPoolExecutor(1) as clients:
-        working = clients.submit(send, url)
+        working = clients.submit(segment, url)
         assert engine.running.wait(WAIT)
         began = time.monotonic()
         assert CLIENT.get(url + path).status_code == 200

@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import uuid
 from pathlib import Path
 
 import pytest
@@ -15,35 +14,31 @@ from service.errors import (
     StoreUnavailableError,
 )
 from service.hot_loading import models as models_module
-from service.hot_loading.models import Models
-from service.metrics import Metrics
-from service.settings import Settings
+from tests.service.fakes import until
 from tests.service.model_fakes import (
     OFTEN,
-    FakeDevice,
     Gate,
-    Loader,
     ask,
     current,
     infos,
     loads,
+    models_of_folder,
     publish,
+    publish_and_reload,
     quarantined,
     remove,
     roles,
     serving,
-    until,
     until_current,
 )
 
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_canary_gets_its_share_and_takes_over(tmp_path: Path) -> None:
-    publish(tmp_path, "a", 1)
-    async with serving(tmp_path, "a@canary:10", canary_requests=15) as (models, load, metrics):
-        publish(tmp_path, "a", 2)
-        assert await models.reload("a") == "version 2 is on trial with 10 % of the requests"
+async def test_a_canary_gets_its_share_and_takes_over(registry: Path) -> None:
+    async with serving(registry, "a@canary:10", canary_requests=15) as (models, load, metrics):
+        done = await publish_and_reload(models, registry, 2)
+        assert done == "version 2 is on trial with 10 % of the requests"
         assert models.status("a").policy == "canary:10"
         assert roles(models) == {1: "current", 2: "canary"}
         assert infos(metrics) == {("a", "1"), ("a", "2")}
@@ -64,10 +59,9 @@ async def test_a_canary_gets_its_share_and_takes_over(tmp_path: Path) -> None:
         assert loads(metrics) == {"loaded": 2}
 
 
-async def test_a_failing_canary_is_withdrawn_at_once(tmp_path: Path) -> None:
-    publish(tmp_path, "a", 1)
-    async with serving(tmp_path, "a@canary:50", poll=OFTEN) as (models, load, metrics):
-        publish(tmp_path, "a", 2)
+async def test_a_failing_canary_is_withdrawn_at_once(registry: Path) -> None:
+    async with serving(registry, "a@canary:50", poll=OFTEN) as (models, load, metrics):
+        publish(registry, "a", 2)
         await until(lambda: roles(models) == {1: "current", 2: "canary"})
         late = models.lease("a", 2)
         assert ask(models, 30, failing=[2]) == [1, 2] * 5 + [1] * 20
@@ -79,42 +73,36 @@ async def test_a_failing_canary_is_withdrawn_at_once(tmp_path: Path) -> None:
         assert quarantined(models) == {2: reason}
         assert loads(metrics) == {"loaded": 2, "quarantined": 1, "rolled_back": 1}
         assert infos(metrics) == {("a", "1")}
-        publish(tmp_path, "a", 3)
+        publish(registry, "a", 3)
         await until(lambda: roles(models) == {1: "current", 3: "canary"})
         assert load.versions() == [1, 2, 3]
 
 
-async def test_failures_of_both_versions_are_nobodys_fault(tmp_path: Path) -> None:
-    publish(tmp_path, "a", 1)
-    async with serving(tmp_path, "a@canary:50") as (models, _, _):
-        publish(tmp_path, "a", 2)
-        await models.reload("a")
+async def test_failures_of_both_versions_are_nobodys_fault(registry: Path) -> None:
+    async with serving(registry, "a@canary:50") as (models, _, _):
+        await publish_and_reload(models, registry, 2)
         ask(models, 100, failing=[1, 2])
         assert roles(models) == {1: "current", 2: "canary"}
 
 
-async def test_one_lease_has_one_outcome(tmp_path: Path) -> None:
-    publish(tmp_path, "a", 1)
-    async with serving(tmp_path, "a@canary:50") as (models, _, _):
-        publish(tmp_path, "a", 2)
-        await models.reload("a")
+async def test_one_lease_has_one_outcome(registry: Path) -> None:
+    async with serving(registry, "a@canary:50") as (models, _, _):
+        await publish_and_reload(models, registry, 2)
         with models.lease("a", 2) as lease:
             for _ in range(20):
                 lease.outcome(False)
         assert roles(models) == {1: "current", 2: "canary"}
 
 
-async def test_a_newer_version_takes_the_canarys_place(tmp_path: Path) -> None:
-    publish(tmp_path, "a", 1)
-    async with serving(tmp_path, "a@canary:20") as (models, load, _):
+async def test_a_newer_version_takes_the_canarys_place(registry: Path) -> None:
+    async with serving(registry, "a@canary:20") as (models, load, _):
         for number in (2, 3):
-            publish(tmp_path, "a", number)
-            await models.reload("a")
+            await publish_and_reload(models, registry, number)
         assert roles(models) == {1: "current", 3: "canary"}
         await until(lambda: load.closings() == {1: 0, 2: 1, 3: 0})
         assert ask(models, 100).count(3) == 20
-        publish(tmp_path, "a", 4, "bad")
-        assert "version 4 is refused: bad; nothing else is newer than version 3" in await models.reload("a")
+        done = await publish_and_reload(models, registry, 4, "bad")
+        assert "version 4 is refused: bad; nothing else is newer than version 3" in done
         assert roles(models) == {1: "current", 3: "canary"}
 
 
@@ -123,8 +111,8 @@ async def test_a_pinned_version_never_moves(tmp_path: Path) -> None:
     publish(tmp_path, "a", 2)
     async with serving(tmp_path, "a@1", poll=OFTEN) as (models, load, _):
         assert (models.status("a").policy, models.status("a").pinned) == ("pinned", 1)
-        publish(tmp_path, "a", 3)
-        assert (await models.reload("a")).startswith("version 1 is pinned: nothing newer is looked for")
+        done = await publish_and_reload(models, tmp_path, 3)
+        assert done.startswith("version 1 is pinned: nothing newer is looked for")
         await asyncio.sleep(10 * OFTEN)
         assert load.versions() == [1]
         assert await models.unpin("a") == "the policy is latest again, from the next look at the registry on"
@@ -148,12 +136,10 @@ async def test_pin_loads_and_stays(tmp_path: Path) -> None:
         assert loads(metrics) == {"loaded": 3}
 
 
-async def test_a_version_that_still_drains_is_taken_back(tmp_path: Path) -> None:
-    publish(tmp_path, "a", 1)
-    async with serving(tmp_path) as (models, load, metrics):
+async def test_a_version_that_still_drains_is_taken_back(registry: Path) -> None:
+    async with serving(registry) as (models, load, metrics):
         lease = models.lease()
-        publish(tmp_path, "a", 2)
-        await models.reload("a")
+        await publish_and_reload(models, registry, 2)
         await models.pin("a", 1)
         assert load.versions() == [1, 2]
         assert roles(models) == {1: "current"}
@@ -165,18 +151,15 @@ async def test_a_version_that_still_drains_is_taken_back(tmp_path: Path) -> None
         assert load.versions() == [1, 2, 2]
 
 
-async def test_pinning_a_canary_promotes_it_and_another_version_withdraws_it(tmp_path: Path) -> None:
-    publish(tmp_path, "a", 1)
-    async with serving(tmp_path, "a@canary:10") as (models, load, _):
-        publish(tmp_path, "a", 2)
-        await models.reload("a")
+async def test_pinning_a_canary_promotes_it_and_another_version_withdraws_it(registry: Path) -> None:
+    async with serving(registry, "a@canary:10") as (models, load, _):
+        await publish_and_reload(models, registry, 2)
         await models.pin("a", 2)
         assert roles(models) == {2: "current"}
         assert await models.unpin("a") == (
             "the policy is canary:10 again, from the next look at the registry on"
         )
-        publish(tmp_path, "a", 3)
-        await models.reload("a")
+        await publish_and_reload(models, registry, 3)
         await models.pin("a", 2)
         assert roles(models) == {2: "current"}
         await until(lambda: load.closings() == {1: 1, 2: 0, 3: 1})
@@ -204,13 +187,12 @@ async def test_a_pin_that_fails_changes_nothing(tmp_path: Path, monkeypatch: pyt
         assert (current(models), quarantined(models)) == (1, {})
 
 
-async def test_rollback_goes_back_step_by_step(tmp_path: Path) -> None:
-    publish(tmp_path, "a", 1)
-    async with serving(tmp_path, poll=OFTEN) as (models, load, metrics):
+async def test_rollback_goes_back_step_by_step(registry: Path) -> None:
+    async with serving(registry, poll=OFTEN) as (models, load, metrics):
         with pytest.raises(ConflictError, match="no version of a has served before; pin the one you want"):
             await models.rollback("a")
         for number in (2, 3):
-            publish(tmp_path, "a", number)
+            publish(registry, "a", number)
             await until_current(models, number)
         assert await models.rollback("a") == "version 2 serves again, and stays until unpinned"
         await asyncio.sleep(10 * OFTEN)
@@ -226,28 +208,25 @@ async def test_rollback_goes_back_step_by_step(tmp_path: Path) -> None:
         await until(lambda: current(models) == 3)
 
 
-async def test_rollback_that_fails_changes_nothing(tmp_path: Path) -> None:
-    publish(tmp_path, "a", 1)
-    async with serving(tmp_path) as (models, _, metrics):
-        publish(tmp_path, "a", 2)
-        await models.reload("a")
-        publish(tmp_path, "a", 1, "NaN")
+async def test_rollback_that_fails_changes_nothing(registry: Path) -> None:
+    async with serving(registry) as (models, _, metrics):
+        await publish_and_reload(models, registry, 2)
+        publish(registry, "a", 1, "NaN")
         with pytest.raises(ConflictError, match="version 1 of a cannot be served: NaN"):
             await models.rollback("a")
-        remove(tmp_path, "a", 1)
+        remove(registry, "a", 1)
         with pytest.raises(NotFoundError, match="the registry has no version 1 of a"):
             await models.rollback("a")
         assert (current(models), models.status("a").pinned) == (2, None)
         assert loads(metrics).get("rolled_back") is None
-        publish(tmp_path, "a", 1)
+        publish(registry, "a", 1)
         await models.rollback("a")
         assert current(models) == 1
 
 
-async def test_rollback_withdraws_a_canary(tmp_path: Path) -> None:
-    publish(tmp_path, "a", 1)
-    async with serving(tmp_path, "a@canary:10", poll=OFTEN) as (models, _, metrics):
-        publish(tmp_path, "a", 2)
+async def test_rollback_withdraws_a_canary(registry: Path) -> None:
+    async with serving(registry, "a@canary:10", poll=OFTEN) as (models, _, metrics):
+        publish(registry, "a", 2)
         await until(lambda: 2 in roles(models))
         done = await models.rollback("a")
         assert done == "version 2 is withdrawn; version 1 serves, and stays until unpinned"
@@ -257,11 +236,10 @@ async def test_rollback_withdraws_a_canary(tmp_path: Path) -> None:
         assert loads(metrics) == {"loaded": 2, "rolled_back": 1}
 
 
-async def test_reload_forgets_refusals_and_looks(tmp_path: Path) -> None:
-    publish(tmp_path, "a", 1)
-    async with serving(tmp_path) as (models, load, _):
-        publish(tmp_path, "a", 2, "NaN")
-        publish(tmp_path, "a", 3)
+async def test_reload_forgets_refusals_and_looks(registry: Path) -> None:
+    async with serving(registry) as (models, load, _):
+        publish(registry, "a", 2, "NaN")
+        publish(registry, "a", 3)
         load.faults = {3: [KeyError("strange")]}
         assert await models.reload("a") == (
             "version 3 is refused: KeyError: 'strange'; version 2 is refused: NaN; "
@@ -272,25 +250,23 @@ async def test_reload_forgets_refusals_and_looks(tmp_path: Path) -> None:
         assert quarantined(models) == {}
 
 
-async def test_reload_tells_that_it_could_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    registry = f"memory://{uuid.uuid4().hex}"
-    publish(registry, "a", 1)
-    async with serving(registry) as (models, _, _):
+async def test_reload_tells_that_it_could_not(remote_registry: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(remote_registry) as (models, _, _):
         with monkeypatch.context() as patch:
-            patch.setattr(Versions(f"{registry}/a").fs, "ls", lambda *_, **__: 1 / 0)
+            patch.setattr(Versions(f"{remote_registry}/a").fs, "ls", lambda *_, **__: 1 / 0)
             with pytest.raises(StoreUnavailableError, match=r"nothing was loaded: .*ZeroDivisionError"):
                 await models.reload("a")
         assert "ZeroDivisionError" in str(models.status("a").last_error)
 
 
-async def test_a_registry_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    registry = f"memory://{uuid.uuid4().hex}"
-    publish(registry, "a", 1)
+async def test_a_registry_that_hangs_is_given_up(
+    remote_registry: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gate = threading.Event()
-    async with serving(registry) as (models, _, _):
+    async with serving(remote_registry) as (models, _, _):
         monkeypatch.setattr("service.hot_loading.follower.LOOK_SECONDS", 0.02)
         with monkeypatch.context() as patch:
-            patch.setattr(Versions(f"{registry}/a").fs, "ls", lambda *_, **__: gate.wait(10) and [])
+            patch.setattr(Versions(f"{remote_registry}/a").fs, "ls", lambda *_, **__: gate.wait(10) and [])
             with pytest.raises(StoreUnavailableError, match=r"asking the registry took longer than 0\.02 s"):
                 await models.reload("a")
             gate.set()
@@ -310,12 +286,11 @@ async def test_changes_of_one_model_come_one_after_another(tmp_path: Path) -> No
 
 
 async def test_waiting_for_a_change_is_bounded_and_the_change_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    registry: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    publish(tmp_path, "a", 1)
-    async with serving(tmp_path) as (models, load, _):
+    async with serving(registry) as (models, load, _):
         gate = load.at = Gate()
-        publish(tmp_path, "a", 2)
+        publish(registry, "a", 2)
         monkeypatch.setattr(models_module, "ADMIN_SECONDS", 0.02)
         with pytest.raises(DeadlineExceededError, match=r"after 0.02 s; GET /v1/models/a shows how it ends"):
             await models.reload("a")
@@ -327,14 +302,11 @@ async def test_waiting_for_a_change_is_bounded_and_the_change_goes_on(
         assert current(models) == 2
 
 
-async def test_changes_need_a_registry_and_a_model(tmp_path: Path) -> None:
-    publish(tmp_path, "a", 1)
-    async with serving(tmp_path) as (models, _, _):
+async def test_changes_need_a_registry_and_a_model(registry: Path) -> None:
+    async with serving(registry) as (models, _, _):
         with pytest.raises(NotFoundError):
             await models.reload("b")
-    fixed = Models(
-        Settings(checkpoint=tmp_path / "a" / "1", device="cpu"), Metrics(), [FakeDevice()], Loader()
-    )
+    fixed = models_of_folder(registry / "a" / "1")
     await fixed.start()
     for change in (fixed.pin("a", 1), fixed.unpin("a"), fixed.rollback("a"), fixed.reload("a")):
         with pytest.raises(ConflictError, match="a is one checkpoint that never changes; serve from a reg"):

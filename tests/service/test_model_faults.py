@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import uuid
 from pathlib import Path
 
 import pytest
@@ -14,19 +13,21 @@ from model.versions import Versions
 from service.errors import OutOfMemoryError
 from service.hot_loading.models import Models
 from service.metrics import Metrics
+from tests.service.fakes import until
 from tests.service.model_fakes import (
     OFTEN,
     VersionEngine,
     ask,
+    connection_lost,
     current,
     infos,
     loads,
     publish,
+    publish_and_reload,
     quarantined,
     remove,
     roles,
     serving,
-    until,
     until_current,
 )
 
@@ -50,11 +51,10 @@ async def until_failed(metrics: Metrics, count: int) -> None:
     ],
 )
 async def test_a_bad_version_never_serves(
-    tmp_path: Path, weights: str, reason: str, caplog: pytest.LogCaptureFixture
+    registry: Path, weights: str, reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    publish(tmp_path, "a", 1)
-    async with serving(tmp_path, poll=OFTEN) as (models, load, metrics):
-        publish(tmp_path, "a", 2, weights)
+    async with serving(registry, poll=OFTEN) as (models, load, metrics):
+        publish(registry, "a", 2, weights)
         await until(lambda: 2 in quarantined(models))
         for _ in range(3):
             await until_another_look(models)
@@ -65,63 +65,58 @@ async def test_a_bad_version_never_serves(
         assert infos(metrics) == {("a", "1")}
         errors = [record for record in caplog.records if record.levelno == logging.ERROR]
         assert [vars(record)["reason"] for record in errors] == [reason]
-        publish(tmp_path, "a", 3)
+        publish(registry, "a", 3)
         await until(lambda: current(models) == 3)
         assert quarantined(models) == {2: reason}
-        remove(tmp_path, "a", 3)
-        publish(tmp_path, "a", 2)  # mended, but older by now
+        remove(registry, "a", 3)
+        publish(registry, "a", 2)  # mended, but older by now
         assert await models.reload("a") == "nothing else is newer than version 3, which stays"
         assert set(ask(models, 10)) == {3}
 
 
-async def test_another_manifest_is_another_chance(tmp_path: Path) -> None:
-    publish(tmp_path, "a", 1)
-    publish(tmp_path, "a", 2, "bad")
-    async with serving(tmp_path, poll=OFTEN) as (models, _, metrics):
+async def test_another_manifest_is_another_chance(registry: Path) -> None:
+    publish(registry, "a", 2, "bad")
+    async with serving(registry, poll=OFTEN) as (models, _, metrics):
         assert current(models) == 1
-        publish(tmp_path, "a", 2)
+        publish(registry, "a", 2)
         await until(lambda: current(models) == 2)
         assert quarantined(models) == {}
         assert loads(metrics) == {"loaded": 2, "quarantined": 1}
 
 
-async def test_sizes_names_and_identities_are_checked(tmp_path: Path) -> None:
-    publish(tmp_path, "a", 1)
-    async with serving(tmp_path) as (models, load, _):
-        publish(tmp_path, "a", 2, name="b")
-        publish(tmp_path, "a", 3)
-        (tmp_path / "a" / "3" / "golden.safetensors").write_bytes(b"short")
-        publish(tmp_path, "a", 4)
-        (tmp_path / "a" / "4" / MANIFEST).write_text("{}")
+async def test_sizes_names_and_identities_are_checked(registry: Path) -> None:
+    async with serving(registry) as (models, load, _):
+        publish(registry, "a", 2, name="b")
+        publish(registry, "a", 3)
+        (registry / "a" / "3" / "golden.safetensors").write_bytes(b"short")
+        publish(registry, "a", 4)
+        (registry / "a" / "4" / MANIFEST).write_text("{}")
         load.made = lambda engine: setattr(engine, "info", load.engines[0].info)
-        publish(tmp_path, "a", 5)
-        await models.reload("a")
+        await publish_and_reload(models, registry, 5)
         reasons = quarantined(models)
         assert current(models) == 1
         assert sorted(reasons) == [2, 3, 4, 5]
-        assert "manifest.json is of b version 2" in reasons[2]
-        assert "golden.safetensors should have" in reasons[3]
-        assert "schema None is unknown" in reasons[4]
+        assert reasons[2] == "manifest.json is of b version 2"
+        assert reasons[3] == "golden.safetensors should have 23 bytes, but is 5 bytes"
+        assert reasons[4].startswith("manifest.json: schema None is unknown")
         assert reasons[5] == "loaded a version 1, expected a version 5"
         assert load.versions() == [1, 5]
 
 
-async def test_a_half_written_version_is_waited_for(tmp_path: Path) -> None:
-    publish(tmp_path, "a", 1)
-    async with serving(tmp_path) as (models, _, metrics):
-        publish(tmp_path, "a", 2)
-        manifest = (tmp_path / "a" / "2" / MANIFEST).rename(tmp_path / "aside")
+async def test_a_half_written_version_is_waited_for(registry: Path) -> None:
+    async with serving(registry) as (models, _, metrics):
+        publish(registry, "a", 2)
+        manifest = (registry / "a" / "2" / MANIFEST).rename(registry / "aside")
         assert await models.reload("a") == "nothing else is newer than version 1, which stays"
-        manifest.rename(tmp_path / "a" / "2" / MANIFEST)
+        manifest.rename(registry / "a" / "2" / MANIFEST)
         assert await models.reload("a") == "version 2 serves"
         assert loads(metrics) == {"loaded": 2}
 
 
-async def test_a_bad_newest_version_at_start(tmp_path: Path) -> None:
-    publish(tmp_path, "a", 1)
-    publish(tmp_path, "a", 2, "NaN")
-    publish(tmp_path, "a", 3, "wrong shape")
-    async with serving(tmp_path) as (models, load, _):
+async def test_a_bad_newest_version_at_start(registry: Path) -> None:
+    publish(registry, "a", 2, "NaN")
+    publish(registry, "a", 3, "wrong shape")
+    async with serving(registry) as (models, load, _):
         assert load.versions() == [3, 2, 1]
         assert quarantined(models) == {3: "wrong shape", 2: "NaN"}
         assert [entry.version for entry in models.status("a").quarantined] == [3, 2]
@@ -142,19 +137,15 @@ async def test_nothing_to_start_with_tells_why(tmp_path: Path) -> None:
             pass
 
 
-async def test_the_store_is_no_fault_of_the_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    registry = f"memory://{uuid.uuid4().hex}"
-    publish(registry, "a", 1)
-    async with serving(registry, poll=OFTEN) as (models, load, metrics):
-        fs = Versions(f"{registry}/a").fs
-
-        def lost(*_: object, **__: object) -> None:
-            raise ConnectionError("connection lost")
-
+async def test_the_store_is_no_fault_of_the_version(
+    remote_registry: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(remote_registry, poll=OFTEN) as (models, load, metrics):
+        fs = Versions(f"{remote_registry}/a").fs
         for name in ("ls", "get_file"):
-            publish(registry, "a", 1 + current(models))
+            publish(remote_registry, "a", 1 + current(models))
             with monkeypatch.context() as patch:
-                patch.setattr(fs, name, lost)
+                patch.setattr(fs, name, connection_lost)
                 await until_failed(metrics, 2 + loads(metrics).get("failed", 0))
                 assert "connection lost" in str(models.status("a").last_error)
                 assert quarantined(models) == {}
@@ -165,9 +156,8 @@ async def test_the_store_is_no_fault_of_the_version(monkeypatch: pytest.MonkeyPa
 
 
 async def test_a_store_that_does_not_answer_is_asked_less_often(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    registry: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    publish(tmp_path, "a", 1)
     waits: list[float] = []
     sleep = asyncio.sleep
 
@@ -176,7 +166,7 @@ async def test_a_store_that_does_not_answer_is_asked_less_often(
             waits.append(seconds)
         await sleep(0.001)
 
-    async with serving(tmp_path, poll=2.0) as (models, _, _):
+    async with serving(registry, poll=2.0) as (models, _, _):
         monkeypatch.setattr("service.hot_loading.follower.asyncio.sleep", noted)
         models._watches[0].cancel()
         follower = models._followers["a"]
@@ -198,40 +188,37 @@ async def test_a_store_that_does_not_answer_is_asked_less_often(
         OSError(24, "Too many open files"),
     ],
 )
-async def test_want_of_memory_is_no_fault_of_the_version(tmp_path: Path, error: Exception) -> None:
-    publish(tmp_path, "a", 1)
-    async with serving(tmp_path, poll=OFTEN) as (models, load, metrics):
+async def test_want_of_memory_is_no_fault_of_the_version(registry: Path, error: Exception) -> None:
+    async with serving(registry, poll=OFTEN) as (models, load, metrics):
         load.faults = {2: [error, error]}
-        publish(tmp_path, "a", 2)
+        publish(registry, "a", 2)
         await until(lambda: current(models) == 2)
         assert loads(metrics) == {"loaded": 2, "failed": 2}
         assert quarantined(models) == {}
         assert models.status("a").last_error is None
 
 
-async def test_want_of_memory_while_warming(tmp_path: Path) -> None:
-    publish(tmp_path, "a", 1)
-    async with serving(tmp_path, poll=OFTEN) as (models, load, metrics):
+async def test_want_of_memory_while_warming(registry: Path) -> None:
+    async with serving(registry, poll=OFTEN) as (models, load, metrics):
         errors: list[Exception] = [OutOfMemoryError(), OutOfMemoryError()]
 
         def short(engine: VersionEngine) -> None:
             engine.shortage = errors.pop() if errors else None
 
         load.made = short
-        publish(tmp_path, "a", 2)
+        publish(registry, "a", 2)
         await until(lambda: current(models) == 2)
         assert loads(metrics) == {"loaded": 2, "failed": 2}
         await until(lambda: [engine.closings for engine in load.engines] == [1, 1, 1, 0])
 
 
-async def test_a_read_error_is_no_fault_and_a_strange_error_is(tmp_path: Path) -> None:
-    publish(tmp_path, "a", 1)
-    async with serving(tmp_path, poll=OFTEN) as (models, load, metrics):
+async def test_a_read_error_is_no_fault_and_a_strange_error_is(registry: Path) -> None:
+    async with serving(registry, poll=OFTEN) as (models, load, metrics):
         broken = CheckpointError("cannot be read: [Errno 5] Input/output error")
         broken.__cause__ = OSError(5, "Input/output error")
         load.faults = {2: [broken], 3: [KeyError("heads")]}
-        publish(tmp_path, "a", 2)
+        publish(registry, "a", 2)
         await until(lambda: current(models) == 2)
-        publish(tmp_path, "a", 3)
+        publish(registry, "a", 3)
         await until(lambda: quarantined(models) == {3: "KeyError: 'heads'"})
         assert loads(metrics) == {"loaded": 2, "failed": 1, "quarantined": 1}

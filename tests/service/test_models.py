@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import uuid
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,23 +12,25 @@ from service.errors import NotFoundError, NotReadyError
 from service.hot_loading.loader import LoaderThread
 from service.hot_loading.models import Models
 from service.metrics import Metrics
-from service.settings import Settings
+from tests.service.fakes import until
 from tests.service.model_fakes import (
     OFTEN,
     FakeDevice,
-    Gate,
     Loader,
     VersionEngine,
     ask,
     current,
     infos,
     loads,
+    memory_url,
+    models_of_folder,
     publish,
+    publish_and_reload,
     quarantined,
+    reload_held_up,
     remove,
     roles,
     serving,
-    until,
 )
 
 pytestmark = pytest.mark.anyio
@@ -58,12 +59,11 @@ async def test_starts_with_the_newest(tmp_path: Path) -> None:
     assert infos(metrics) == set()
 
 
-async def test_a_new_version_is_swapped_in_and_the_old_one_freed_once(tmp_path: Path) -> None:
-    publish(tmp_path, "a", 1)
-    async with serving(tmp_path, poll=OFTEN) as (models, load, metrics):
+async def test_a_new_version_is_swapped_in_and_the_old_one_freed_once(registry: Path) -> None:
+    async with serving(registry, poll=OFTEN) as (models, load, metrics):
         first = models.lease()
         second = models.lease("a", 1)
-        publish(tmp_path, "a", 2)
+        publish(registry, "a", 2)
         await until(lambda: current(models) == 2)
         with models.lease() as newer:
             assert newer.info.version == 2
@@ -77,15 +77,14 @@ async def test_a_new_version_is_swapped_in_and_the_old_one_freed_once(tmp_path: 
         await asyncio.to_thread(second.release)
         await until(lambda: load.closings() == {1: 1, 2: 0})
         assert roles(models) == {2: "current"}
-        assert (tmp_path / "a" / "1").exists()  # the registry is not ours to clean
+        assert (registry / "a" / "1").exists()  # the registry is not ours to clean
         assert loads(metrics) == {"loaded": 2}
         with pytest.raises(NotFoundError, match="this version of a is not loaded; there is 2"):
             models.lease("a", 1)
     assert load.closings() == {1: 1, 2: 1}
 
 
-async def test_freed_engines_are_gone(tmp_path: Path) -> None:
-    publish(tmp_path, "a", 1)
+async def test_freed_engines_are_gone(registry: Path) -> None:
     load, alive = Loader(), list[weakref.ref[VersionEngine]]()
 
     def only_seen(engine: VersionEngine) -> None:
@@ -93,20 +92,18 @@ async def test_freed_engines_are_gone(tmp_path: Path) -> None:
         load.engines.clear()
 
     load.made = only_seen
-    async with serving(tmp_path, load=load) as (models, _, _):
-        publish(tmp_path, "a", 2)
-        await models.reload("a")
+    async with serving(registry, load=load) as (models, _, _):
+        await publish_and_reload(models, registry, 2)
         await until(lambda: alive[0]() is None)
         assert alive[1]() is not None
 
 
-async def test_leases_from_many_threads_under_swaps(tmp_path: Path) -> None:
-    publish(tmp_path, "a", 1)
-    async with serving(tmp_path) as (models, load, _):
+async def test_leases_from_many_threads_under_swaps(registry: Path) -> None:
+    async with serving(registry) as (models, load, _):
         with ThreadPoolExecutor(8) as pool:
             for number in range(2, 12):
                 leases = [models.lease() for _ in range(50)]
-                publish(tmp_path, "a", number)
+                publish(registry, "a", number)
                 releases = [pool.submit(lease.release) for lease in leases[::2]]
                 await models.reload("a")
                 releases += [pool.submit(lease.release) for lease in leases]
@@ -115,10 +112,9 @@ async def test_leases_from_many_threads_under_swaps(tmp_path: Path) -> None:
         await until(lambda: load.closings() == dict.fromkeys(range(1, 11), 1) | {11: 0})
 
 
-async def test_every_shape_is_warm_before_the_swap(tmp_path: Path) -> None:
-    publish(tmp_path, "a", 1)
+async def test_every_shape_is_warm_before_the_swap(registry: Path) -> None:
     devices = [FakeDevice(), FakeDevice([(96, 128), (512, 512)])]
-    async with serving(tmp_path, devices=devices) as (models, load, _):
+    async with serving(registry, devices=devices) as (models, load, _):
         assert [engine.info.device for engine in load.engines] == ["cpu", "cpu"]
         assert [verify for _, _, verify in load.asked] == [True, False]  # the same files
         assert [engine.warmed for engine in load.engines] == [USUAL, [*USUAL, (96, 128)]]
@@ -127,21 +123,16 @@ async def test_every_shape_is_warm_before_the_swap(tmp_path: Path) -> None:
             assert list(lease.engines) == load.engines
         assert models.status("a").versions[0].device == "cpu,cpu"
         load.made = lambda engine: engine.refuses.add((96, 128))  # another model's shape
-        publish(tmp_path, "a", 2)
-        assert await models.reload("a") == "version 2 serves"
+        assert await publish_and_reload(models, registry, 2) == "version 2 serves"
         load.made = lambda engine: engine.refuses.add((512, 512))
-        publish(tmp_path, "a", 3)
-        assert "version 3 is refused: cannot take (512, 512)" in await models.reload("a")
+        done = await publish_and_reload(models, registry, 3)
+        assert "version 3 is refused: cannot take (512, 512)" in done
         await until(lambda: load.closings() == {1: 2, 2: 0, 3: 2})
 
 
-async def test_loading_does_not_hold_up_requests(tmp_path: Path) -> None:
-    publish(tmp_path, "a", 1)
-    async with serving(tmp_path) as (models, load, _):
-        gate = load.at = Gate()
-        publish(tmp_path, "a", 2)
-        reload = asyncio.create_task(models.reload("a"))
-        await until(gate.begun.is_set)
+async def test_loading_does_not_hold_up_requests(registry: Path) -> None:
+    async with serving(registry) as (models, load, _):
+        gate, reload = await reload_held_up(models, load, registry, 2)
         assert set(ask(models, 100)) == {1}
         gate.open.set()
         assert await reload == "version 2 serves"
@@ -161,7 +152,7 @@ async def test_a_version_that_leaves_the_registry_keeps_serving(tmp_path: Path) 
 
 
 async def test_remote_versions_are_fetched_and_the_last_one_kept(tmp_path: Path) -> None:
-    registry, cache = f"memory://{uuid.uuid4().hex}", tmp_path / "cache"
+    registry, cache = memory_url(), tmp_path / "cache"
     publish(registry, "a", 1)
 
     def kept() -> set[str]:
@@ -172,13 +163,11 @@ async def test_remote_versions_are_fetched_and_the_last_one_kept(tmp_path: Path)
         assert load.asked == [(1, "cpu", False)]  # digests were compared by the fetch
         lease = models.lease()
         for number in (2, 3, 4):
-            publish(registry, "a", number)
-            await models.reload("a")
+            await publish_and_reload(models, registry, number)
         await until(lambda: kept() == {"1", "3", "4"})
         lease.release()
         await until(lambda: kept() == {"3", "4"})
-        publish(registry, "a", 5, "bad")
-        await models.reload("a")
+        await publish_and_reload(models, registry, 5, "bad")
         await until(lambda: kept() == {"3", "4"})
     assert kept() == {"3", "4"}
     async with serving(registry, cache_dir=cache) as (models, _, _):
@@ -211,7 +200,7 @@ async def test_models_side_by_side(tmp_path: Path) -> None:
 async def test_one_checkpoint_that_never_changes(tmp_path: Path) -> None:
     publish(tmp_path, "a", 7)
     load, metrics = Loader(), Metrics()
-    models = Models(Settings(checkpoint=tmp_path / "a" / "7", device="cpu"), metrics, [FakeDevice()], load)
+    models = models_of_folder(tmp_path / "a" / "7", metrics, load)
     with pytest.raises(NotReadyError):
         models.lease()
     assert models.statuses() == []
@@ -230,7 +219,7 @@ async def test_one_checkpoint_that_never_changes(tmp_path: Path) -> None:
 
 
 async def test_engines_that_are_there_already() -> None:
-    engines = [VersionEngine(publish(f"memory://{uuid.uuid4().hex}", "a", 1), "cpu") for _ in range(2)]
+    engines = [VersionEngine(publish(memory_url(), "a", 1), "cpu") for _ in range(2)]
     models = Models.of(*engines)
     await models.start()
     with models.lease(None, 1) as lease:
@@ -242,13 +231,9 @@ async def test_engines_that_are_there_already() -> None:
     assert [engine.closings for engine in engines] == [1, 1]
 
 
-async def test_stopping_breaks_a_load_off(tmp_path: Path) -> None:
-    publish(tmp_path, "a", 1)
-    async with serving(tmp_path) as (models, load, metrics):
-        gate = load.at = Gate()
-        publish(tmp_path, "a", 2)
-        reload = asyncio.create_task(models.reload("a"))
-        await until(gate.begun.is_set)
+async def test_stopping_breaks_a_load_off(registry: Path) -> None:
+    async with serving(registry) as (models, load, metrics):
+        gate, reload = await reload_held_up(models, load, registry, 2)
         threading.Timer(0.05, gate.open.set).start()
         await models.stop()
         with pytest.raises(asyncio.CancelledError):

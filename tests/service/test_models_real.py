@@ -21,8 +21,8 @@ from service.hot_loading.models import Models
 from service.metrics import Metrics
 from service.settings import Settings
 from tests.model.test_checkpoint import BIG_TENSOR, edit_tensors, make, put, reseal, write
-from tests.service.fakes import picture
-from tests.service.model_fakes import FakeDevice, current, loads, quarantined, roles, until
+from tests.service.fakes import picture, until
+from tests.service.model_fakes import FakeDevice, current, loads, quarantined, roles
 from tests.service.s3_server import S3, s3_server
 
 pytestmark = pytest.mark.anyio
@@ -86,10 +86,10 @@ def cut_short(folder: Path) -> None:
 
 BROKEN = {
     2: (flipped_byte, "model.safetensors does not match its sha256"),
-    3: (not_a_number, "background holds NaN or infinity"),
-    4: (wrong_shape, f"{BIG_TENSOR} has shape"),
+    3: (not_a_number, "model.safetensors: tensor background holds NaN or infinity"),
+    4: (wrong_shape, f"model.safetensors does not fit the model: {BIG_TENSOR} has shape"),
     5: (wrong_golden, "the golden picture's outputs are off by more than"),
-    6: (wrong_text_digest, "text_digest is not that of the text tower"),
+    6: (wrong_text_digest, "the manifest's text_digest is not that of the text tower"),
     7: (cut_short, "model.safetensors should have"),
 }
 
@@ -120,7 +120,9 @@ def prediction(models: Models) -> Tensor:
         return mask_logits
 
 
-async def test_broken_versions_in_a_folder_never_serve(good: tuple[Path, Path], tmp_path: Path) -> None:
+async def test_broken_versions_in_a_folder_never_serve(
+    good: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     copied(good[0], tmp_path / NAME / "1", 1)
     models = started(tmp_path)
     await models.start()
@@ -129,9 +131,13 @@ async def test_broken_versions_in_a_folder_never_serve(good: tuple[Path, Path], 
         damage(copied(good[1], tmp_path / NAME / str(number), number))
     await models.reload(NAME)
     reasons = quarantined(models, NAME)
-    assert sorted(reasons) == sorted(BROKEN)
+    refused = [vars(record) for record in caplog.records if record.message == "version refused"]
+    logged = {record["version"]: record["reason"] for record in refused}
+    assert sorted(reasons) == sorted(logged) == sorted(BROKEN)
     for number, (_, reason) in BROKEN.items():
-        assert reason in reasons[number]
+        assert reasons[number].startswith(reason)  # the file and no folder, which is for the log
+        assert reason in logged[number]
+        assert f"{tmp_path / NAME / str(number)}: " in logged[number]
     assert roles(models, NAME) == {1: "current"}
     assert loads(models._metrics) == {"loaded": 1, "quarantined": 6}
     assert torch.equal(prediction(models), before)
@@ -193,7 +199,7 @@ async def test_versions_on_s3(good: tuple[Path, Path], s3: S3, tmp_path: Path) -
             upload(folder, location)
         await until(lambda: sorted(quarantined(models, NAME)) == [2, 3])
         for number, reason in quarantined(models, NAME).items():
-            assert BROKEN[number][1] in reason
+            assert reason.startswith(BROKEN[number][1])
         s3.failing = True
         await until(lambda: loads(models._metrics).get("failed", 0) >= 2)
         assert "s3://bucket/registry/ebseg-tiny: " in str(models.status(NAME).last_error)

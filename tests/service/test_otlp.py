@@ -13,7 +13,7 @@ from service.otlp import OtlpSender, stage_times
 from service.settings import Settings
 from service.tracing import FinishedRequest, TraceContext, Tracing
 from tests.service.fakes import FakeEngine, encoded, picture, post, running
-from tests.service.test_tracing import SPAN, TRACE
+from tests.service.trace_ids import SPAN, TRACE
 
 pytestmark = pytest.mark.anyio
 

@@ -10,9 +10,9 @@ import pytest
 from service.errors import NotReadyError
 from service.logging import request_id_var
 from service.picture_threads import PictureThreads
+from tests.service.fakes import WAIT, until
 
 pytestmark = pytest.mark.anyio
-WAIT = 10.0  # seconds, for what takes milliseconds
 
 
 @pytest.fixture
@@ -45,8 +45,7 @@ class Block:
 async def blocked(pool: PictureThreads, count: int) -> tuple[list[Block], list["asyncio.Task[int]"]]:
     blocks = [Block() for _ in range(count)]
     tasks = [asyncio.create_task(pool.run(block)) for block in blocks]
-    while not all(block.begun.is_set() for block in blocks):
-        await asyncio.sleep(0.001)
+    await until(lambda: all(block.begun.is_set() for block in blocks))
     return blocks, tasks
 
 

@@ -11,19 +11,8 @@ from hypothesis import strategies as st
 
 from model.balance import Balance
 from service.caches.prediction_cache import CachedPrediction, PredictionCache
-from service.engine import ModelInfo
 from service.metrics import Metrics
-
-INFO = ModelInfo(
-    name="fake",
-    version=3,
-    digest="d" * 64,
-    untrained=False,
-    variant="tiny",
-    device="cpu",
-    dtype="float32",
-    balance=Balance.arithmetic(),
-)
+from tests.service.fakes import INFO
 
 
 @dataclass(frozen=True)

@@ -5,19 +5,16 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
 
 import httpx
 import numpy as np
-import pytest
 import torch
 
 from service.runtime import Service
-from tests.e2e.soak.server import Metrics
-from tests.service.fakes import FakeEngine, encoded, live, picture, problem
+from tests.e2e.soak.server import Metrics, started
+from tests.service.fakes import WAIT, FakeEngine, encoded, live, picture, problem, wait_until
 from tests.service.redis_server import redis_server
-from tests.service.test_live_server import WAIT, send, wait_for
-from tests.service.test_serve_process import serving
+from tests.service.wire import segment
 
 SECONDS = 0.3  # of a batch, where it counts
 SMALL = encoded(picture(10, 10))
@@ -25,16 +22,11 @@ CLASSES = [f"class {number}" for number in range(150)]
 CLIENTS = 64
 
 
-def ask(url: str, image: bytes = SMALL, **fields: Any) -> httpx.Response:
-    data = {"classes": "sky,tree", **fields}
-    return httpx.post(f"{url}/v1/segment", files={"image": ("p", image)}, data=data, timeout=30)
-
-
 def fill(url: str, service: Service, clients: ThreadPoolExecutor, count: int) -> list[Future[httpx.Response]]:
     """So many requests under way, all of them past the door; one of them runs."""
     cost = service.admission.pending_cost
-    sent = [clients.submit(ask, url) for _ in range(count)]
-    wait_for(lambda: service.admission.pending_cost == cost + 100 * count)
+    sent = [clients.submit(segment, url, SMALL) for _ in range(count)]
+    wait_until(lambda: service.admission.pending_cost == cost + 100 * count)
     return sent
 
 
@@ -50,17 +42,17 @@ def is_about_right(told: int, needed: float) -> bool:
 def test_full_queue_says_when_to_come_back_and_then_lets_in() -> None:
     engine = FakeEngine(seconds=0.8)
     with live(engine, max_batch_size=1, max_pending=3) as (url, service), ThreadPoolExecutor(4) as clients:
-        assert ask(url).status_code == 200  # now the service knows its pace
+        assert segment(url, SMALL).status_code == 200  # now the service knows its pace
         working = fill(url, service, clients, 3)
-        refused = ask(url)
+        refused = segment(url, SMALL)
         began = time.monotonic()
         assert problem(refused, 429)["type"] == "urn:ebseg:problem:queue-full"
-        wait_for(lambda: service.admission.pending < 3)
+        wait_until(lambda: service.admission.pending < 3)
         needed = time.monotonic() - began
         told = int(refused.headers["retry-after"])
         assert is_about_right(told, needed), (told, needed)
         time.sleep(max(0.0, began + told - time.monotonic()))
-        assert ask(url).status_code == 200
+        assert segment(url, SMALL).status_code == 200
         assert [future.result().status_code for future in working] == [200] * 3
         assert metrics(url).value("rejected_total", reason="queue-full") == 1
 
@@ -72,36 +64,36 @@ def test_large_picture_before_a_queue_that_is_full_of_pixels() -> None:
         live(FakeEngine(seconds=SECONDS), max_batch_size=1, max_pending_pixels=1000) as (url, service),
         ThreadPoolExecutor(10) as clients,
     ):
-        assert ask(url).status_code == 200
+        assert segment(url, SMALL).status_code == 200
         working = fill(url, service, clients, 9)
-        refused = ask(url, large)
+        refused = segment(url, large)
         began = time.monotonic()
         assert problem(refused, 429)["type"] == "urn:ebseg:problem:queue-full"
-        wait_for(lambda: service.admission.pending_cost <= 100)
+        wait_until(lambda: service.admission.pending_cost <= 100)
         needed = time.monotonic() - began
         told = int(refused.headers["retry-after"])
         assert needed > 5 * SECONDS
         assert is_about_right(told, needed), (told, needed)
         time.sleep(max(0.0, began + told - time.monotonic()))
-        assert ask(url, large).status_code == 200
+        assert segment(url, large).status_code == 200
         assert [future.result().status_code for future in working] == [200] * 9
 
 
 def test_deadline_that_cannot_be_met_is_refused_at_the_door() -> None:
     engine = FakeEngine(seconds=SECONDS)
     with live(engine, max_batch_size=1) as (url, service), ThreadPoolExecutor(8) as clients:
-        assert ask(url).status_code == 200
+        assert segment(url, SMALL).status_code == 200
         working = fill(url, service, clients, 8)
         began = time.monotonic()
-        refused = ask(url, timeout_ms="1000")
+        refused = segment(url, SMALL, timeout_ms="1000")
         took = time.monotonic() - began
         assert problem(refused, 429)["type"] == "urn:ebseg:problem:deadline-unmeetable"
         assert took < 1.0, "it was not refused at the door"
-        assert ask(url, timeout_ms="20000").status_code == 200  # patience is let in
+        assert segment(url, SMALL, timeout_ms="20000").status_code == 200  # patience is let in
         needed = time.monotonic() - began - 1.0
         told = int(refused.headers["retry-after"])
         assert is_about_right(told, needed), (told, needed)
-        assert ask(url, timeout_ms="1000").status_code == 200
+        assert segment(url, SMALL, timeout_ms="1000").status_code == 200
         assert [future.result().status_code for future in working] == [200] * 8
         assert metrics(url).value("rejected_total", reason="deadline-unmeetable") == 1
     assert sum(engine.batches) == 11  # the refused one never got there
@@ -117,17 +109,17 @@ def test_poisonous_picture_of_a_batch_fails_alone() -> None:
     poison[0, 0] = 0
     images = [encoded(array) for array in [*pictures[:4], poison, *pictures[4:]]]
     with live(engine, log_level="error") as (url, service), ThreadPoolExecutor(9) as clients:
-        first = clients.submit(send, url)
+        first = clients.submit(segment, url)
         assert engine.running.wait(WAIT)
-        sent = [clients.submit(send, url, image) for image in images]
-        wait_for(lambda: service.devices[0].depth == len(images))
+        sent = [clients.submit(segment, url, image) for image in images]
+        wait_until(lambda: service.devices[0].depth == len(images))
         gate.set()
         answers = [future.result() for future in sent]
         assert first.result().status_code == 200
         assert engine.batches[1] == len(images)  # they did share a batch
         told = problem(answers.pop(4), 500)
         assert "inside stays" not in str(told)
-        alone = [send(url, encoded(array)).json()["classes"] for array in pictures]
+        alone = [segment(url, encoded(array)).json()["classes"] for array in pictures]
         assert [answer.json()["classes"] for answer in answers] == alone
         assert len({str(classes) for classes in alone}) == len(pictures)
         found = metrics(url)
@@ -143,30 +135,27 @@ class SlowTower(FakeEngine):
         return super().embed(names, templates)
 
 
-def test_text_tower_reads_150_unseen_classes_once_for_all_clients_and_processes(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_text_tower_reads_150_unseen_classes_once_for_all_clients_and_processes() -> None:
     engine = SlowTower()
     classes = ",".join(CLASSES)
     with redis_server() as redis, ThreadPoolExecutor(CLIENTS) as clients:
         with live(engine, redis_url=redis.url) as (url, _):
-            sent = [clients.submit(ask, url, classes=classes) for _ in range(CLIENTS)]
+            sent = [clients.submit(segment, url, SMALL, classes=classes) for _ in range(CLIENTS)]
             answers = [future.result() for future in sent]
             assert [answer.status_code for answer in answers] == [200] * CLIENTS
             sources = [answer.json()["caches"]["text"] for answer in answers]
             assert engine.embedded == [CLASSES]
             assert sources.count("embedded") == 1
             assert set(sources) <= {"embedded", "joined", "l1"}
-            wait_for(lambda: stored(url) == len(CLASSES))
+            wait_until(lambda: stored(url) == len(CLASSES))
             found = metrics(url)
             assert found.value("cache_ops_total", cache="text", result="embedded") == len(CLASSES)
             assert found.value("cache_ops_total", cache="text", tier="l2", result="hit") == 0
-        monkeypatch.setenv("EBSEG_REDIS_URL", redis.url)
-        with serving(seconds=0.0) as (_, url):
-            wait_for(lambda: httpx.get(f"{url}/readyz", timeout=WAIT).status_code == 200)
-            sent = [clients.submit(ask, url, classes=classes) for _ in range(CLIENTS)]
+        with started("tests.service.fakes", "0.0", EBSEG_REDIS_URL=redis.url) as server:
+            server.wait_until_ready()
+            sent = [clients.submit(segment, server.url, SMALL, classes=classes) for _ in range(CLIENTS)]
             others = [future.result() for future in sent]
-            found = metrics(url)
+            found = server.metrics()
         assert found.value("cache_ops_total", cache="text", tier="l2", result="hit") == len(CLASSES)
         assert found.value("cache_ops_total", cache="text", result="embedded") == 0
         assert [other.json()["caches"]["text"] for other in others].count("embedded") == 0

@@ -2,7 +2,6 @@
 
 import io
 import json
-import threading
 import warnings
 from pathlib import Path
 
@@ -16,36 +15,25 @@ from model.segmenter import Segmenter
 from model.vocabulary import Vocabulary
 from service.app import create_app
 from service.runtime import Service
-from service.server import build_server, listen
-from tests.service.fakes import WAIT, encoded, settings
+from service.server import build_server
+from tests.service.fakes import WAIT, encoded, in_thread, settings, wait_until
 
 PICTURE = np.random.default_rng(5).integers(0, 255, (9, 12, 3), np.uint8).repeat(17, 0).repeat(13, 1)
 CLASSES = ["sky", "tree", "a thing without a name"]
+START_S = 60.0  # until the model is loaded and warm
 
 
 def test_the_mask_over_http_is_the_models(tiny_checkpoint: Path) -> None:
     own = settings(checkpoint=tiny_checkpoint)
     app = create_app(own)
     service: Service = app.state.service
-    server = build_server(app, own)
     document = {"classes": CLASSES, "templates": "plain", "balance": {"mean": "arithmetic"}}
-    with listen("127.0.0.1", 0) as listener:
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        try:
-            with httpx.Client(base_url=url, timeout=WAIT) as client:
-                while client.get("/readyz").status_code == 503:
-                    pass
-                files = {"image": encoded(PICTURE)}
-                data = {"request": json.dumps(document)}
-                answer = client.post("/v1/segment", files=files, data=data)
-                npy = client.post(
-                    "/v1/segment", files=files, data=data, headers={"Accept": "application/x-npy"}
-                )
-        finally:
-            server.should_exit = True
-            thread.join(WAIT)
+    with in_thread(build_server(app, own)) as url, httpx.Client(base_url=url, timeout=WAIT) as client:
+        wait_until(lambda: client.get("/readyz").status_code != 503, seconds=START_S)
+        files = {"image": encoded(PICTURE)}
+        data = {"request": json.dumps(document)}
+        answer = client.post("/v1/segment", files=files, data=data)
+        npy = client.post("/v1/segment", files=files, data=data, headers={"Accept": "application/x-npy"})
     assert service.failure is None
     vocabulary = Vocabulary.of(CLASSES, templates="plain")
     segmenter = Segmenter(load(tiny_checkpoint).ebseg)

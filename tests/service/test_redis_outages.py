@@ -10,6 +10,7 @@ import pytest
 from service.caches import redis_store, write_behind
 from service.caches.breaker import Breaker
 from service.errors import StoreUnavailableError
+from tests.service.fakes import until
 from tests.service.redis_server import redis_server
 from tests.service.stores import (
     CLOSED,
@@ -18,7 +19,6 @@ from tests.service.stores import (
     TIMEOUT_S,
     breaker_state,
     count,
-    eventually,
     get,
     quick_breaker,
     started,
@@ -48,8 +48,8 @@ async def test_refused_connections_open_the_breaker_and_a_probe_closes_it() -> N
             assert count(metrics, "error") == errors
             store.put_later({b"k": b"waited"}, ttl_s=60, cache="text")
             server.start()
-            await eventually(lambda: breaker_state(metrics) == CLOSED)
-            await eventually(lambda: count(metrics, "stored") == 1)
+            await until(lambda: breaker_state(metrics) == CLOSED)
+            await until(lambda: count(metrics, "stored") == 1)
             assert await get(store, b"k") == [b"waited"]
 
 
@@ -73,7 +73,7 @@ async def test_writes_that_did_not_arrive_are_tried_again() -> None:
             store.put_later({b"k": b"v"}, ttl_s=60, cache="text")
             await asyncio.sleep(0.05)
             server.start()
-            await eventually(lambda: count(metrics, "stored") == 1)
+            await until(lambda: count(metrics, "stored") == 1)
             assert await get(store, b"k") == [b"v"]
 
 
@@ -122,7 +122,7 @@ async def test_a_frozen_server_costs_the_timeout_three_times_and_then_nothing(
             _, seconds = await timed(asyncio.sleep(0.2))  # probes fail meanwhile
             assert breaker_state(metrics) != CLOSED
             server.thaw()
-            await eventually(lambda: breaker_state(metrics) == CLOSED)
+            await until(lambda: breaker_state(metrics) == CLOSED)
             for i in range(10):  # and not the late answers to the questions from before
                 assert await get(store, b"k%d" % i) == [b"v%d" % i]
             server.freeze()
@@ -153,7 +153,7 @@ async def test_a_value_too_long_to_read_is_deleted() -> None:
             values, seconds = await timed(store.get_many([b"good", b"huge"], cache="text"))
             assert values is None
             assert seconds < 0.006 + SLACK_S
-            await eventually(lambda: count(metrics, "corrupt") == 1)
+            await until(lambda: count(metrics, "corrupt") == 1)
             assert not client.exists("huge")
         async with started(server.url, timeout_s=1) as (store, metrics):
             assert await get(store, b"good", b"huge") == [b"1", None]
@@ -169,11 +169,11 @@ async def test_a_full_or_read_only_server_still_answers_lookups() -> None:
         async with started(server.url, timeout_s=1) as (store, metrics):
             client.config_set("maxmemory", 1)
             store.put_later({b"a": b"1", b"b": b"2"}, ttl_s=9, cache="text")
-            await eventually(lambda: count(metrics, "error") == 2)
+            await until(lambda: count(metrics, "error") == 2)
             client.config_set("maxmemory", 0)
             client.replicaof("127.0.0.1", "1")
             store.put_later({b"a": b"1"}, ttl_s=9, cache="text")
-            await eventually(lambda: count(metrics, "error") == 3)
+            await until(lambda: count(metrics, "error") == 3)
             with pytest.raises(StoreUnavailableError, match="refuses"):
                 await store.command("SET", "a", "1")
             assert await get(store, b"k", b"a") == [b"v", None]

@@ -3,7 +3,6 @@
 import asyncio
 import datetime
 import ipaddress
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,13 +17,13 @@ from service.caches import redis_store
 from service.caches.redis_store import RedisStore
 from service.errors import StoreUnavailableError
 from service.metrics import Metrics
+from tests.service.fakes import until
 from tests.service.redis_server import RedisServer, free_port, redis_server
 from tests.service.stores import (
     CLOSED,
     OPEN,
     breaker_state,
     count,
-    eventually,
     get,
     quick_breaker,
     started,
@@ -34,23 +33,11 @@ from tests.service.stores import (
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture(scope="module")
-def shared_server() -> Iterator[RedisServer]:
-    with redis_server() as server:
-        yield server
-
-
-@pytest.fixture
-def server(shared_server: RedisServer) -> RedisServer:
-    shared_server.client().flushall()
-    return shared_server
-
-
 # A server that is there
 
 
-async def test_one_command_for_all_keys(server: RedisServer) -> None:
-    client = server.client()
+async def test_one_command_for_all_keys(empty_redis: RedisServer) -> None:
+    client = empty_redis.client()
     client.mset({"a": b"1", "b": bytes(range(256))})
     client.rpush("list", "x")
     client.config_resetstat()
@@ -60,8 +47,8 @@ async def test_one_command_for_all_keys(server: RedisServer) -> None:
         asked: int = stats["calls"]
         return asked
 
-    async with started(server.url, timeout_s=1) as (store, metrics):
-        await eventually(lambda: calls() == 2)  # the greeting's
+    async with started(empty_redis.url, timeout_s=1) as (store, metrics):
+        await until(lambda: calls() == 2)  # the greeting's
         assert await get(store, b"a", b"none", b"list", b"b") == [b"1", None, None, bytes(range(256))]
         assert await get(store) == []
         assert calls() == 3
@@ -71,13 +58,13 @@ async def test_one_command_for_all_keys(server: RedisServer) -> None:
         assert metrics.registry.get_sample_value("ebseg_cache_duration_seconds_count", seconds) == 1
 
 
-async def test_writes_come_later_with_a_jittered_time_to_live(server: RedisServer) -> None:
-    client = server.client()
+async def test_writes_come_later_with_a_jittered_time_to_live(empty_redis: RedisServer) -> None:
+    client = empty_redis.client()
     entries = {b"k%d" % i: b"v%d" % i for i in range(300)}
-    async with started(server.url, timeout_s=1) as (store, metrics):
+    async with started(empty_redis.url, timeout_s=1) as (store, metrics):
         store.put_later(entries, ttl_s=1000, cache="text")
         assert client.dbsize() == 0
-        await eventually(lambda: count(metrics, "stored") == 300)
+        await until(lambda: count(metrics, "stored") == 300)
         assert await get(store, *entries) == list(entries.values())
         lives = [client.pttl(key) for key in entries]
     assert min(lives) > 890_000
@@ -85,22 +72,22 @@ async def test_writes_come_later_with_a_jittered_time_to_live(server: RedisServe
     assert max(lives) - min(lives) > 100_000
 
 
-async def test_the_newest_change_of_a_key_wins(server: RedisServer) -> None:
-    client = server.client()
+async def test_the_newest_change_of_a_key_wins(empty_redis: RedisServer) -> None:
+    client = empty_redis.client()
     client.mset({"gone": "1", "repaired": "1"})
-    async with started(server.url, timeout_s=1) as (store, metrics):
+    async with started(empty_redis.url, timeout_s=1) as (store, metrics):
         store.delete_later([b"gone", b"repaired", b"never"], cache="text")
         store.put_later({b"repaired": b"2", b"taken back": b"1"}, ttl_s=9, cache="text")
         store.delete_later([b"taken back"], cache="text")
-        await eventually(lambda: not client.exists("gone"))
+        await until(lambda: not client.exists("gone"))
         assert await get(store, b"gone", b"repaired", b"taken back") == [None, b"2", None]
         assert count(metrics, "stored") == 1
 
 
-async def test_stop_writes_what_waits(server: RedisServer) -> None:
-    async with started(server.url, timeout_s=1) as (store, metrics):
+async def test_stop_writes_what_waits(empty_redis: RedisServer) -> None:
+    async with started(empty_redis.url, timeout_s=1) as (store, metrics):
         store.put_later({b"k%d" % i: b"v" for i in range(1000)}, ttl_s=9, cache="text")
-    assert server.client().dbsize() == 1000
+    assert empty_redis.client().dbsize() == 1000
     assert count(metrics, "stored") == 1000
     store.put_later({b"late": b"v"}, ttl_s=9, cache="text")
     assert count(metrics, "dropped") == 1
@@ -109,19 +96,19 @@ async def test_stop_writes_what_waits(server: RedisServer) -> None:
         await store.command("GET", "k1")
 
 
-async def test_many_lookups_at_once_share_few_connections(server: RedisServer) -> None:
-    client = server.client()
+async def test_many_lookups_at_once_share_few_connections(empty_redis: RedisServer) -> None:
+    client = empty_redis.client()
     client.mset({f"k{i}": f"v{i}" for i in range(100)})
-    async with started(server.url, timeout_s=2) as (store, _):
+    async with started(empty_redis.url, timeout_s=2) as (store, _):
         before = client.info("stats")["total_connections_received"]
         values = await asyncio.gather(*(get(store, b"k%d" % i) for i in range(100)))
         assert values == [[b"v%d" % i] for i in range(100)]
         assert client.info("stats")["total_connections_received"] - before <= redis_store.READERS
 
 
-async def test_a_cancelled_caller_leaves_nothing_behind(server: RedisServer) -> None:
-    server.client().mset({"a": b"1", "b": b"2"})
-    async with started(server.url, timeout_s=1) as (store, metrics):
+async def test_a_cancelled_caller_leaves_nothing_behind(empty_redis: RedisServer) -> None:
+    empty_redis.client().mset({"a": b"1", "b": b"2"})
+    async with started(empty_redis.url, timeout_s=1) as (store, metrics):
         for _ in range(20):
             task = asyncio.create_task(get(store, b"a"))
             await asyncio.sleep(0)
@@ -131,9 +118,9 @@ async def test_a_cancelled_caller_leaves_nothing_behind(server: RedisServer) -> 
         assert breaker_state(metrics) == CLOSED
 
 
-async def test_command(server: RedisServer) -> None:
-    server.client().rpush("list", "x")
-    async with started(server.url) as (store, metrics):
+async def test_command(empty_redis: RedisServer) -> None:
+    empty_redis.client().rpush("list", "x")
+    async with started(empty_redis.url) as (store, metrics):
         assert await store.command("SET", b"name", "value") is True
         assert await store.command("GET", b"name") == b"value"
         assert await store.command("GET", "none") is None
@@ -178,10 +165,10 @@ async def test_tls(tmp_path: Path) -> None:
             assert breaker_state(metrics) == OPEN
             assert server.client().info("commandstats").get("cmdstat_mget") is None
         async with started(f"{url}?ssl_ca_certs={certificate}") as (store, metrics):
-            await eventually(lambda: server.client().info("commandstats").get("cmdstat_mget"))
+            await until(lambda: server.client().info("commandstats").get("cmdstat_mget"))
             assert await get(store, b"k") == [None]
             store.put_later({b"k": b"v"}, ttl_s=9, cache="text")
-            await eventually(lambda: count(metrics, "stored") == 1)
+            await until(lambda: count(metrics, "stored") == 1)
 
 
 def self_signed(certificate: Path, key: Path) -> None:

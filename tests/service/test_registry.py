@@ -1,6 +1,5 @@
 """What the settings ask for, versions as the registry has them, and the folder of fetched ones."""
 
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from model.manifest import MANIFEST
 from model.versions import StoreError, Versions
 from service.hot_loading.registry import Cache, Policy, Source, chosen_models, sources
 from service.settings import Settings, SettingsError
-from tests.service.model_fakes import publish, remove
+from tests.service.model_fakes import connection_lost, memory_url, publish, remove
 
 
 def test_models_and_their_policies() -> None:
@@ -72,7 +71,7 @@ def test_only_remote_registries_need_a_folder(tmp_path: Path) -> None:
 
 @pytest.fixture(params=["folder", "memory"])
 def registry(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return str(tmp_path / "registry") if request.param == "folder" else f"memory://{uuid.uuid4().hex}"
+    return str(tmp_path / "registry") if request.param == "folder" else memory_url()
 
 
 @pytest.fixture
@@ -121,7 +120,7 @@ def test_versions_get_a_local_folder(registry: str, cache: Cache, tmp_path: Path
 
 
 def test_fetched_versions_are_used_again_if_they_are_whole(cache: Cache, tmp_path: Path) -> None:
-    registry = f"memory://{uuid.uuid4().hex}"
+    registry = memory_url()
     publish(registry, "a", 3)
     source = Source(registry, "a", cache)
     folder, manifest, _ = source.fetch(3, silent)
@@ -135,7 +134,7 @@ def test_fetched_versions_are_used_again_if_they_are_whole(cache: Cache, tmp_pat
 
 
 def test_only_fetched_versions_in_use_are_kept(cache: Cache, tmp_path: Path) -> None:
-    registry = f"memory://{uuid.uuid4().hex}"
+    registry = memory_url()
     source = Source(registry, "a", cache)
     for number in (1, 2, 3):
         publish(registry, "a", number)
@@ -149,22 +148,37 @@ def test_only_fetched_versions_in_use_are_kept(cache: Cache, tmp_path: Path) -> 
 
 
 def test_store_and_version_are_told_apart(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
-    registry = f"memory://{uuid.uuid4().hex}"
+    registry = memory_url()
     publish(registry, "a", 1)
     source = Source(registry, "a", cache)
-
-    def fail(*_: object, **__: object) -> None:
-        raise ConnectionError("connection lost")
-
     for name in ("ls", "cat_file", "get_file"):
         with monkeypatch.context() as patch:
-            patch.setattr(Versions(registry + "/a").fs, name, fail)
+            patch.setattr(Versions(registry + "/a").fs, name, connection_lost)
             with pytest.raises(StoreError, match="connection lost"):
                 source.fetch(1, silent)
     Versions(f"{registry}/a").fs.rm(Versions(f"{registry}/a").path(1) + "/config.json")
     with pytest.raises(CheckpointError, match="is missing") as raised:
         source.fetch(1, silent)
     assert not isinstance(raised.value, StoreError)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("{place}/3: config.json is missing", "config.json is missing"),
+        ("{place}/3 has no manifest.json", "has no manifest.json"),
+        ("{place}: FileNotFoundError: {root}/3/golden.safetensors", "FileNotFoundError: golden.safetensors"),
+        ("{cache}/a/3: cannot be read: '{cache}/a/3/config.json'", "cannot be read: 'config.json'"),
+        ("{cache}/a/.3.0f9e.partial: model.safetensors is damaged", "model.safetensors is damaged"),
+        ("KeyError: '/3: '", "KeyError: '/3: '"),
+    ],
+)
+def test_users_are_told_files_and_no_folders(
+    registry: str, cache: Cache, tmp_path: Path, text: str, told: str
+) -> None:
+    source = Source(registry, "a", cache)
+    root = Versions(f"{registry}/a").root
+    assert source.without_place(text.format(place=source, root=root, cache=tmp_path / "cache")) == told
 
 
 def test_a_vanished_version_is_not_there(tmp_path: Path, cache: Cache) -> None:

@@ -1,6 +1,6 @@
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,30 +16,11 @@ from service.class_lists.vocabulary_store import KEY
 from service.errors import ConflictError, NotFoundError, StoreUnavailableError
 from service.metrics import Metrics
 from service.schemas import ClassEntry
-from tests.service.redis_server import RedisServer, redis_server
+from tests.service.redis_server import RedisServer
+from tests.service.stores import Clock, count
+from tests.service.vocabulary_lists import ENTRIES, ONE, own_sizes
 
 pytestmark = pytest.mark.anyio
-
-ENTRIES = (
-    ClassEntry(name="sky", color="#87ceeb"),
-    ClassEntry(name="tree", synonyms=["bush", "shrub"], trained=True),
-    ClassEntry(name="Straße"),
-)
-ONE = (ClassEntry(name="one"),)
-
-
-@pytest.fixture(scope="module")
-def redis() -> Iterator[RedisServer]:
-    with redis_server() as server:
-        yield server
-
-
-@dataclass
-class Clock:
-    now: float = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @dataclass
@@ -73,8 +54,7 @@ class Process:
     clock: Clock = field(default_factory=Clock)
 
     def counted(self, tier: str, result: str) -> float:
-        labels = {"cache": "vocabulary", "tier": tier, "result": result}
-        return self.metrics.registry.get_sample_value("ebseg_cache_ops_total", labels) or 0.0
+        return count(self.metrics, result, tier=tier, cache="vocabulary")
 
 
 @asynccontextmanager
@@ -92,19 +72,14 @@ async def process(redis: RedisServer, clock: Clock, **values: Any) -> AsyncItera
 
 @asynccontextmanager
 async def processes(redis: RedisServer) -> AsyncIterator[tuple[Process, Process]]:
-    """Two processes and one clock, on an empty Redis."""
+    """Two processes and one clock, on one Redis."""
     clock = Clock()
     async with process(redis, clock) as first, process(redis, clock) as second:
-        await first.redis.store.command("FLUSHALL")
         yield first, second
 
 
-async def own_sizes(vocabularies: Vocabularies) -> dict[str, int]:
-    return {item.name: item.size for item in await vocabularies.summaries() if not item.builtin}
-
-
-async def test_processes_see_each_others_lists(redis: RedisServer) -> None:
-    async with processes(redis) as (first, second):
+async def test_processes_see_each_others_lists(empty_redis: RedisServer) -> None:
+    async with processes(empty_redis) as (first, second):
         stored, created = await first.vocabularies.put("mine", ENTRIES)
         assert created
         assert await second.vocabularies.get("mine") == stored
@@ -127,8 +102,8 @@ async def test_processes_see_each_others_lists(redis: RedisServer) -> None:
         assert first.counted("l1", "hit") == 1
 
 
-async def test_a_fresh_copy_spares_redis_the_question(redis: RedisServer) -> None:
-    async with processes(redis) as (first, second):
+async def test_a_fresh_copy_spares_redis_the_question(empty_redis: RedisServer) -> None:
+    async with processes(empty_redis) as (first, second):
         await first.vocabularies.put("mine", ENTRIES)
         for _ in range(10):
             await second.vocabularies.get("mine")
@@ -142,8 +117,8 @@ async def test_a_fresh_copy_spares_redis_the_question(redis: RedisServer) -> Non
         assert second.redis.calls == 4
 
 
-async def test_many_readers_at_once_ask_once(redis: RedisServer) -> None:
-    async with processes(redis) as (first, second):
+async def test_many_readers_at_once_ask_once(empty_redis: RedisServer) -> None:
+    async with processes(empty_redis) as (first, second):
         await first.vocabularies.put("mine", ENTRIES)
         second.redis.gate = asyncio.Event()
         readers = [asyncio.create_task(second.vocabularies.get("mine")) for _ in range(20)]
@@ -158,8 +133,8 @@ async def test_many_readers_at_once_ask_once(redis: RedisServer) -> None:
         assert (second.counted("l1", "miss"), second.counted("l1", "joined")) == (2, 18)
 
 
-async def test_reads_go_on_while_redis_is_away_for_some_minutes(redis: RedisServer) -> None:
-    async with processes(redis) as (first, _):
+async def test_reads_go_on_while_redis_is_away_for_some_minutes(empty_redis: RedisServer) -> None:
+    async with processes(empty_redis) as (first, _):
         stored, _ = await first.vocabularies.put("mine", ENTRIES)
         await first.vocabularies.summaries()
         with pytest.raises(NotFoundError):
@@ -183,8 +158,8 @@ async def test_reads_go_on_while_redis_is_away_for_some_minutes(redis: RedisServ
         assert await first.vocabularies.get("mine") == stored
 
 
-async def test_reads_leave_redis_alone_for_a_moment_after_a_failure(redis: RedisServer) -> None:
-    async with processes(redis) as (first, _):
+async def test_reads_leave_redis_alone_for_a_moment_after_a_failure(empty_redis: RedisServer) -> None:
+    async with processes(empty_redis) as (first, _):
         first.redis.away = True
         readers = [first.vocabularies.get(name) for name in ("a", "a", "a", "b", "c")]
         answers = await asyncio.gather(*readers, return_exceptions=True)
@@ -198,8 +173,8 @@ async def test_reads_leave_redis_alone_for_a_moment_after_a_failure(redis: Redis
         assert (await first.vocabularies.get("a")).entries == ONE
 
 
-async def test_writes_need_redis_and_are_never_half(redis: RedisServer) -> None:
-    async with processes(redis) as (first, second):
+async def test_writes_need_redis_and_are_never_half(empty_redis: RedisServer) -> None:
+    async with processes(empty_redis) as (first, second):
         stored, _ = await first.vocabularies.put("mine", ENTRIES)
         first.redis.away = True
         for change in (first.vocabularies.put("mine", ONE), first.vocabularies.delete("mine")):
@@ -212,8 +187,8 @@ async def test_writes_need_redis_and_are_never_half(redis: RedisServer) -> None:
         assert first.counted("l2", "stored") == 1
 
 
-async def test_a_write_without_an_answer_makes_the_next_read_ask(redis: RedisServer) -> None:
-    async with processes(redis) as (first, second):
+async def test_a_write_without_an_answer_makes_the_next_read_ask(empty_redis: RedisServer) -> None:
+    async with processes(empty_redis) as (first, second):
         await first.vocabularies.put("mine", ENTRIES)
         await first.vocabularies.summaries()
         first.redis.lie = "gone"  # the command went through, its answer did not
@@ -236,9 +211,9 @@ async def test_a_write_without_an_answer_makes_the_next_read_ask(redis: RedisSer
     ],
 )
 async def test_a_damaged_list_is_reported_and_can_be_put_again(
-    redis: RedisServer, raw: bytes, caplog: pytest.LogCaptureFixture
+    empty_redis: RedisServer, raw: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with processes(redis) as (first, second):
+    async with processes(empty_redis) as (first, second):
         await first.vocabularies.put("other", ONE)
         await first.redis.store.command("HSET", KEY, "mine", raw)
         await first.redis.store.command("HSET", KEY, "Not A Name", encoded(checked("mine", ONE)))
@@ -256,8 +231,8 @@ async def test_a_damaged_list_is_reported_and_can_be_put_again(
         assert (await first.vocabularies.get("mine")).entries == ENTRIES
 
 
-async def test_a_damaged_list_can_be_deleted(redis: RedisServer) -> None:
-    async with processes(redis) as (first, _):
+async def test_a_damaged_list_can_be_deleted(empty_redis: RedisServer) -> None:
+    async with processes(empty_redis) as (first, _):
         await first.redis.store.command("HSET", KEY, "mine", b"garbage")
         await first.vocabularies.delete("mine")
         with pytest.raises(NotFoundError, match="no vocabulary of this name"):
@@ -265,8 +240,8 @@ async def test_a_damaged_list_can_be_deleted(redis: RedisServer) -> None:
 
 
 @pytest.mark.parametrize("command", [("SET", KEY, b"garbage"), ("RPUSH", KEY, b"a", b"b")])
-async def test_a_key_of_another_type_is_replaced(redis: RedisServer, command: tuple[Any, ...]) -> None:
-    async with processes(redis) as (first, second):
+async def test_a_key_of_another_type_is_replaced(empty_redis: RedisServer, command: tuple[Any, ...]) -> None:
+    async with processes(empty_redis) as (first, second):
         await first.redis.store.command(*command)
         for call in (first.vocabularies.get, first.vocabularies.delete):
             with pytest.raises(NotFoundError):
@@ -276,8 +251,8 @@ async def test_a_key_of_another_type_is_replaced(redis: RedisServer, command: tu
         assert (await second.vocabularies.get("mine")).entries == ENTRIES
 
 
-async def test_answers_without_sense_count_as_none(redis: RedisServer) -> None:
-    async with processes(redis) as (first, _):
+async def test_answers_without_sense_count_as_none(empty_redis: RedisServer) -> None:
+    async with processes(empty_redis) as (first, _):
         for lie in (7.5, {"a": 1}):
             first.redis.lie = lie
             for call in (
@@ -292,10 +267,10 @@ async def test_answers_without_sense_count_as_none(redis: RedisServer) -> None:
 
 
 async def test_redis_holds_a_number_of_lists_and_bytes(
-    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+    empty_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(vocabulary_store, "MOST", 2)
-    async with processes(redis) as (first, second):
+    async with processes(empty_redis) as (first, second):
         for name in ("a", "b", "a"):
             await first.vocabularies.put(name, ONE)
         with pytest.raises(ConflictError, match="full"):
@@ -310,8 +285,8 @@ async def test_redis_holds_a_number_of_lists_and_bytes(
         assert (await first.vocabularies.get("b")).entries == ONE
 
 
-async def test_concurrent_changes_leave_one_of_them(redis: RedisServer) -> None:
-    async with processes(redis) as (first, second):
+async def test_concurrent_changes_leave_one_of_them(empty_redis: RedisServer) -> None:
+    async with processes(empty_redis) as (first, second):
         lists = [tuple(ClassEntry(name=f"{n}-{i}") for i in range(n + 1)) for n in range(10)]
         changes = [(first, second)[n % 2].vocabularies.put("mine", lists[n]) for n in range(10)]
         created = [new for _, new in await asyncio.gather(*changes)]
@@ -323,10 +298,10 @@ async def test_concurrent_changes_leave_one_of_them(redis: RedisServer) -> None:
         assert await own_sizes(first.vocabularies) == {"mine": len(found[0])}
 
 
-async def test_lists_outlive_redis_frozen_and_thawed(redis: RedisServer) -> None:
-    async with processes(redis) as (first, _):
+async def test_lists_outlive_redis_frozen_and_thawed(empty_redis: RedisServer) -> None:
+    async with processes(empty_redis) as (first, _):
         stored, _ = await first.vocabularies.put("mine", ENTRIES)
-        redis.freeze()
+        empty_redis.freeze()
         try:
             first.clock.now += 2
             began = asyncio.get_running_loop().time()
@@ -335,7 +310,7 @@ async def test_lists_outlive_redis_frozen_and_thawed(redis: RedisServer) -> None
                 await first.vocabularies.get("other")
             assert asyncio.get_running_loop().time() - began < 2.5
         finally:
-            redis.thaw()
+            empty_redis.thaw()
         async with asyncio.timeout(10):
             while True:
                 first.clock.now += 2

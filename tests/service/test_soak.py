@@ -1,12 +1,15 @@
 """The soak of `python -m tests.e2e.soak` in short: a real server and Redis, every answer compared."""
 
 import io
+import json
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from model.packaged import packaged_checkpoint
+from tests.e2e.soak import __main__ as command
 from tests.e2e.soak.judge import Alone, Asked, Judge
 from tests.e2e.soak.run import Plan, run
 from tests.e2e.soak.versions import first_number
@@ -62,6 +65,23 @@ def test_the_judge_tells_wrong_answers_from_right_ones() -> None:
     assert verdict.wrong_pixels > 1
     assert "1 of 90000 labels are wrong" in verdict.complaints[0]
     assert "version 9 answered, and must not" in verdict.complaints[2]
+
+
+@pytest.mark.parametrize(("violations", "code"), [([], 0), (["memory grew"], 1)])
+def test_the_command_prints_one_document_and_its_exit_code_tells_of_violations(
+    violations: list[str], code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plans: list[Plan] = []
+
+    def noted(plan: Plan) -> dict[str, Any]:
+        plans.append(plan)
+        return {"violations": violations}
+
+    monkeypatch.setattr(command, "run", noted)
+    monkeypatch.setattr("sys.argv", ["soak", "--seconds", "5", "--clients", "3", "--chaos"])
+    assert command.main() == code
+    assert json.loads(capsys.readouterr().out) == {"violations": violations}
+    assert plans == [Plan(seconds=5, clients=3, chaos=True)]
 
 
 def test_every_answer_under_load_is_the_one_that_the_picture_gets_alone() -> None:

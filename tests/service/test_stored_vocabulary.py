@@ -10,13 +10,7 @@ from model.errors import VocabularyError
 from model.vocabulary import ClassName, Vocabulary
 from service.class_lists.stored_vocabulary import StoredVocabulary, checked, decoded, encoded
 from service.schemas import ClassEntry
-
-ENTRIES = (
-    ClassEntry(name="sky", color="#87ceeb"),
-    ClassEntry(name="tree", synonyms=["bush", "shrub"], trained=True),
-    ClassEntry(name="Straße"),
-)
-ONE = (ClassEntry(name="one"),)
+from tests.service.vocabulary_lists import ENTRIES
 
 
 def test_classes_for_the_model_are_those_of_a_request() -> None:

@@ -12,7 +12,8 @@ from model.vocabulary import Vocabulary
 from service.caches.text_cache import ENTRY_BYTES, Text, TextCache
 from service.errors import NotReadyError
 from service.metrics import Metrics
-from tests.service.stores import count, eventually
+from tests.service.fakes import until
+from tests.service.stores import count
 from tests.service.towers import WIDTH, Device, Tower, row_of
 
 pytestmark = pytest.mark.anyio
@@ -98,7 +99,7 @@ async def test_a_hundred_requests_for_the_same_unseen_classes_call_the_tower_onc
     names = [f"class {i}" for i in range(150)]
     bench.device.gate.clear()
     tasks = [bench.ask(*names) for _ in range(100)]
-    await eventually(lambda: bench.device.waiting)
+    await until(lambda: bench.device.waiting)
     bench.device.gate.set()
     texts = await asyncio.gather(*tasks)
     assert bench.tower.calls == [names]
@@ -111,7 +112,7 @@ async def test_a_hundred_requests_for_the_same_unseen_classes_call_the_tower_onc
 async def test_overlapping_vocabularies_at_the_same_moment_embed_each_class_once(bench: Bench) -> None:
     bench.device.gate.clear()
     tasks = [bench.ask("a", "b", "c"), bench.ask("b", "d", "c"), bench.ask("c", "b"), bench.ask("d", "a")]
-    await eventually(lambda: bench.device.waiting == 2)
+    await until(lambda: bench.device.waiting == 2)
     bench.device.gate.set()
     texts = await asyncio.gather(*tasks)
     assert bench.tower.calls == [["a", "b", "c"], ["d"]]
@@ -126,7 +127,7 @@ async def test_another_engine_with_the_same_tower_shares_the_work(bench: Bench) 
     await asyncio.sleep(0)
     reloaded = Tower()
     second = asyncio.create_task(bench.get("sky", tower=reloaded))
-    await eventually(lambda: bench.device.waiting)
+    await until(lambda: bench.device.waiting)
     bench.device.gate.set()
     assert (await first).tensor is (await second).tensor
     assert reloaded.calls == []
@@ -135,7 +136,7 @@ async def test_another_engine_with_the_same_tower_shares_the_work(bench: Bench) 
 async def test_a_cancelled_leader_takes_nothing_from_the_others(bench: Bench) -> None:
     bench.device.gate.clear()
     leader, *others = [bench.ask("a", "b") for _ in range(4)]
-    await eventually(lambda: bench.device.waiting)
+    await until(lambda: bench.device.waiting)
     leader.cancel()
     others[0].cancel()
     await asyncio.wait([leader, others[0]])
@@ -150,12 +151,12 @@ async def test_a_cancelled_leader_takes_nothing_from_the_others(bench: Bench) ->
 async def test_work_that_nobody_waits_for_is_dropped_before_it_starts(bench: Bench) -> None:
     bench.device.gate.clear()
     tasks = [bench.ask("a", "b") for _ in range(3)]
-    await eventually(lambda: bench.device.waiting)
+    await until(lambda: bench.device.waiting)
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)
     after = bench.ask("a")  # does not join what is about to end
-    await eventually(lambda: bench.device.dropped == 1)
+    await until(lambda: bench.device.dropped == 1)
     bench.device.gate.set()
     assert (await after).source == "embedded"
     assert bench.tower.calls == [["a"]]
@@ -172,11 +173,11 @@ async def test_work_that_has_started_is_finished_for_whoever_comes_next(bench: B
 
     tower, vocabulary = SlowTower(), Vocabulary.of(["a"], templates=("{}",))
     task = asyncio.create_task(bench.cache.get(vocabulary, tower, asyncio.to_thread))
-    await eventually(begun.is_set)
+    await until(begun.is_set)
     task.cancel()
     await asyncio.wait([task])
     go.set()
-    await eventually(lambda: bench.cache.kept_bytes == ENTRY)
+    await until(lambda: bench.cache.kept_bytes == ENTRY)
     assert (await bench.get("a")).source == "l1"
     assert tower.calls == [["a"]]
 
@@ -187,7 +188,7 @@ async def test_an_error_reaches_all_that_wait_and_is_not_remembered(bench: Bench
     bench.tower.error = ValueError("broken")
     tasks = [bench.ask("a", "b") for _ in range(waiting)]
     overlapping = bench.ask("b", "c")
-    await eventually(lambda: bench.device.waiting == 2)
+    await until(lambda: bench.device.waiting == 2)
     bench.device.gate.set()
     for result in await asyncio.gather(*tasks, overlapping, return_exceptions=True):
         assert isinstance(result, ValueError)
@@ -206,7 +207,7 @@ async def test_an_error_that_nobody_waits_for_is_no_mishap(bench: Bench) -> None
     bench.tower.embed = failing  # type: ignore[method-assign]
     vocabulary = Vocabulary.of(["a"])
     task = asyncio.create_task(bench.cache.get(vocabulary, bench.tower, asyncio.to_thread))
-    await eventually(begun.is_set)
+    await until(begun.is_set)
     task.cancel()
     await asyncio.wait([task])
     go.set()  # pytest fails on an exception that is never retrieved
@@ -215,7 +216,7 @@ async def test_an_error_that_nobody_waits_for_is_no_mishap(bench: Bench) -> None
 async def test_stop_ends_what_waits(bench: Bench) -> None:
     bench.device.gate.clear()
     tasks = [bench.ask("a"), bench.ask("a", "b")]
-    await eventually(lambda: bench.device.waiting == 2)
+    await until(lambda: bench.device.waiting == 2)
     await bench.cache.stop()
     for task in tasks:
         with pytest.raises(NotReadyError):

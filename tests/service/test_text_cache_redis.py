@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import numpy as np
 import pytest
@@ -15,6 +15,7 @@ from service.caches.cache_values import Keys, Row, decode, encode
 from service.caches.redis_store import RedisStore
 from service.caches.text_cache import Text, TextCache
 from service.metrics import Metrics
+from tests.service.fakes import until
 from tests.service.redis_server import RedisServer, redis_server
 from tests.service.stores import (
     CLOSED,
@@ -23,7 +24,6 @@ from tests.service.stores import (
     TIMEOUT_S,
     breaker_state,
     count,
-    eventually,
     quick_breaker,
     started,
 )
@@ -59,18 +59,6 @@ async def process(url: str, timeout_s: float = 1.0) -> AsyncIterator[Process]:
         await made.cache.stop()
 
 
-@pytest.fixture(scope="module")
-def shared_server() -> Iterator[RedisServer]:
-    with redis_server() as server:
-        yield server
-
-
-@pytest.fixture
-def server(shared_server: RedisServer) -> RedisServer:
-    shared_server.client().flushall()
-    return shared_server
-
-
 def key_of(name: str) -> bytes:
     return Keys("t" * 64, TEMPLATES).of([name])
 
@@ -85,17 +73,17 @@ def stored(client: redis.Redis, name: str) -> Row:
     return decode(key_of(name), value, WIDTH)
 
 
-async def test_the_second_process_never_pays_for_what_the_first_has_written(server: RedisServer) -> None:
-    client = server.client()
-    async with process(server.url) as first:
+async def test_the_second_process_never_pays_for_what_the_first_has_written(empty_redis: RedisServer) -> None:
+    client = empty_redis.client()
+    async with process(empty_redis.url) as first:
         before = await first.get("a", "b", "c")
         assert before.source == "embedded"
         assert (first.l2("miss"), first.l2("hit")) == (3, 0)
-        await eventually(lambda: first.l2("stored") == 3)
+        await until(lambda: first.l2("stored") == 3)
     assert set(client.scan_iter()) == {redis_key(name) for name in "abc"}
     lives = [client.pttl(redis_key(name)) / 1000 for name in "abc"]
     assert all(0.89 * TTL_S < life <= 1.1 * TTL_S for life in lives)
-    async with process(server.url) as second:
+    async with process(empty_redis.url) as second:
         after = await second.get("c", "a")
         assert after.source == "l2"
         assert after.tensor.tolist() == before.tensor[[2, 0]].tolist()
@@ -107,12 +95,12 @@ async def test_the_second_process_never_pays_for_what_the_first_has_written(serv
         assert (second.l2("miss"), second.l2("hit")) == (2, 3)
 
 
-async def test_requests_at_the_same_moment_ask_redis_once(server: RedisServer) -> None:
-    client = server.client()
-    async with process(server.url) as first:
+async def test_requests_at_the_same_moment_ask_redis_once(empty_redis: RedisServer) -> None:
+    client = empty_redis.client()
+    async with process(empty_redis.url) as first:
         await first.get("a", "b")
-        await eventually(lambda: first.l2("stored") == 2)
-    async with process(server.url) as second:
+        await until(lambda: first.l2("stored") == 2)
+    async with process(empty_redis.url) as second:
         await second.get("warm-up")
         client.config_resetstat()
         texts = await asyncio.gather(*(second.get("a", "b") for _ in range(20)))
@@ -146,12 +134,12 @@ CORRUPT = {
 @pytest.mark.parametrize("value", CORRUPT.values(), ids=CORRUPT)
 @pytest.mark.parametrize("known_width", [False, True])
 async def test_a_corrupt_value_is_counted_and_made_good(
-    server: RedisServer, value: bytes, known_width: bool
+    empty_redis: RedisServer, value: bytes, known_width: bool
 ) -> None:
-    client = server.client()
+    client = empty_redis.client()
     client.set(redis_key("a"), encode(key_of("a"), row_of("a", "{}")))
     client.set(redis_key("b"), value)
-    async with process(server.url) as one:
+    async with process(empty_redis.url) as one:
         if known_width:
             await one.get("other")
         text = await one.get("a", "b", "c")
@@ -160,37 +148,37 @@ async def test_a_corrupt_value_is_counted_and_made_good(
         assert one.l2("hit") >= 1
         assert sum(call.count("b") for call in one.tower.calls) == 1
         assert not any("a" in call for call in one.tower.calls)
-        await eventually(lambda: one.l2("stored") == 2 + known_width)
+        await until(lambda: one.l2("stored") == 2 + known_width)
     assert np.array_equal(stored(client, "b"), row_of("b", "{}"))
 
 
-async def test_a_corrupt_value_is_deleted_even_if_it_cannot_be_made_good(server: RedisServer) -> None:
-    client = server.client()
+async def test_a_corrupt_value_is_deleted_even_if_it_cannot_be_made_good(empty_redis: RedisServer) -> None:
+    client = empty_redis.client()
     client.set(redis_key("a"), b"garbage")
-    async with process(server.url) as one:
+    async with process(empty_redis.url) as one:
         one.tower.error = ValueError("broken")
         with pytest.raises(ValueError, match="broken"):
             await one.get("a")
-        await eventually(lambda: not client.exists(redis_key("a")))
+        await until(lambda: not client.exists(redis_key("a")))
         assert (one.l2("corrupt"), one.l2("miss")) == (1, 0)
 
 
-async def test_another_type_under_our_key_is_a_miss_and_is_replaced(server: RedisServer) -> None:
-    client = server.client()
+async def test_another_type_under_our_key_is_a_miss_and_is_replaced(empty_redis: RedisServer) -> None:
+    client = empty_redis.client()
     client.rpush(redis_key("a"), "x")
-    async with process(server.url) as one:
+    async with process(empty_redis.url) as one:
         assert (await one.get("a")).source == "embedded"
         assert (one.l2("corrupt"), one.l2("miss")) == (0, 1)
-        await eventually(lambda: one.l2("stored") == 1)
+        await until(lambda: one.l2("stored") == 1)
     assert np.array_equal(stored(client, "a"), row_of("a", "{}"))
 
 
-async def test_what_no_reader_would_take_is_not_written(server: RedisServer) -> None:
-    async with process(server.url) as one:
+async def test_what_no_reader_would_take_is_not_written(empty_redis: RedisServer) -> None:
+    async with process(empty_redis.url) as one:
         one.tower.embed = lambda names, templates: torch.ones(len(names), WIDTH)  # type: ignore[method-assign]
         assert (await one.get("a", "b")).tensor.sum() == 2 * WIDTH
         assert one.l2("dropped") == 2
-    assert server.client().dbsize() == 0
+    assert empty_redis.client().dbsize() == 0
 
 
 async def test_a_frozen_redis_costs_little_and_then_nothing() -> None:
@@ -208,8 +196,8 @@ async def test_a_frozen_redis_costs_little_and_then_nothing() -> None:
             assert text.seconds < TIMEOUT_S / 2
             assert (one.l2("timeout"), one.l2("skipped")) == (3, 1)
             server.thaw()
-            await eventually(lambda: breaker_state(one.metrics) == CLOSED)
-            await eventually(lambda: one.l2("stored") == 5)  # what was embedded meanwhile, too
+            await until(lambda: breaker_state(one.metrics) == CLOSED)
+            await until(lambda: one.l2("stored") == 5)  # what was embedded meanwhile, too
         async with process(server.url) as two:
             assert (await two.get("first", "slow 0", "slow 1", "slow 2", "fast")).source == "l2"
 
@@ -218,12 +206,12 @@ async def test_redis_dies_and_comes_back_empty() -> None:
     with redis_server() as server:
         async with process(server.url, timeout_s=TIMEOUT_S) as one:
             await one.get("a")
-            await eventually(lambda: one.l2("stored") == 1)
+            await until(lambda: one.l2("stored") == 1)
             server.kill()
             for i in range(5):
                 assert (await one.get("a", f"b{i}")).tensor.shape == (2, WIDTH)
             assert breaker_state(one.metrics) == OPEN
             server.start()
-            await eventually(lambda: breaker_state(one.metrics) == CLOSED)
-            await eventually(lambda: one.l2("stored") == 6)
+            await until(lambda: breaker_state(one.metrics) == CLOSED)
+            await until(lambda: one.l2("stored") == 6)
             assert server.client().dbsize() == 5

@@ -12,10 +12,9 @@ from service import tracing
 from service.settings import Settings, SettingsError
 from service.tracing import BATCH, FinishedRequest, TraceContext, Tracing, parse_state, trace_of
 from tests.service.fakes import post, running, until
+from tests.service.trace_ids import SPAN, TRACE
 
 pytestmark = pytest.mark.anyio
-
-TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
 
 def context(*parents: str, state: Sequence[str] = ()) -> TraceContext:

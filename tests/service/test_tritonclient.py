@@ -1,7 +1,6 @@
 """Triton's own client drives a real server."""
 
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException
 
 from service.runtime import Service
-from tests.service.fakes import BASE64, PNG, WAIT, FakeEngine, encoded, live, picture
+from tests.service.fakes import BASE64, PNG, WAIT, FakeEngine, encoded, live, picture, wait_until
 
 KEY = "k" * 16
 
@@ -143,10 +142,10 @@ def test_several_at_once_with_a_vocabulary_each() -> None:
         ]
 
         def open_when_all_wait() -> None:
-            end = time.monotonic() + WAIT
-            while sum(engine.batches) + service.devices[0].depth < len(wishes) and time.monotonic() < end:
-                time.sleep(0.002)
-            gate.set()
+            try:
+                wait_until(lambda: sum(engine.batches) + service.devices[0].depth == len(wishes))
+            finally:
+                gate.set()
 
         opener = threading.Thread(target=open_when_all_wait)
         opener.start()
@@ -187,7 +186,7 @@ def test_errors_arrive_with_their_words() -> None:
         assert "Content-Encoding" in message(caught, 415)
         with pytest.raises(InferenceServerException) as caught:
             client.get_model_config("fake")
-        assert message(caught, 404) == "Not Found"
+        assert message(caught, 404) == "there is nothing at this path; /openapi.json lists all paths"
         assert service.admission.pending == 0
 
 
@@ -209,10 +208,7 @@ def test_a_client_that_gives_up_frees_its_place() -> None:
             with pytest.raises(TimeoutError):
                 client.infer("fake", inputs())
             gone = service.metrics.rejected.labels("client-gone")
-            end = time.monotonic() + WAIT
-            while service.admission.pending or not gone._value.get():
-                assert time.monotonic() < end
-                time.sleep(0.002)
+            wait_until(lambda: gone._value.get() and not service.admission.pending)
         finally:
             gate.set()
 

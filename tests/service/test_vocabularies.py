@@ -11,23 +11,13 @@ from service.class_lists.vocabularies import Vocabularies
 from service.errors import ConflictError, InvalidRequestError, NotFoundError
 from service.metrics import Metrics
 from service.schemas import ClassEntry
+from tests.service.vocabulary_lists import ENTRIES, ONE, own_sizes
 
 pytestmark = pytest.mark.anyio
-
-ENTRIES = (
-    ClassEntry(name="sky", color="#87ceeb"),
-    ClassEntry(name="tree", synonyms=["bush", "shrub"], trained=True),
-    ClassEntry(name="Straße"),
-)
-ONE = (ClassEntry(name="one"),)
 
 
 def local(**values: Any) -> Vocabularies:
     return Vocabularies(None, Metrics(), **{"max_classes": 1024, **values})
-
-
-async def own_sizes(vocabularies: Vocabularies) -> dict[str, int]:
-    return {item.name: item.size for item in await vocabularies.summaries() if not item.builtin}
 
 
 async def test_a_list_is_stored_replaced_and_removed_in_the_process() -> None:

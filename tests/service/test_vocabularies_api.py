@@ -1,7 +1,7 @@
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -12,7 +12,7 @@ from model.vocabulary import Vocabulary
 from service.class_lists.vocabulary_store import KEY
 from service.routes.vocabularies import MOST_BODY_BYTES
 from service.runtime import Service
-from tests.service.fakes import FakeEngine, post, problem, running
+from tests.service.fakes import FakeEngine, fields, post, problem, running
 from tests.service.redis_server import RedisServer, redis_server
 
 pytestmark = pytest.mark.anyio
@@ -35,32 +35,20 @@ STORED = {
 }
 
 
-@pytest.fixture(scope="module")
-def redis() -> Iterator[RedisServer]:
-    with redis_server() as server:
-        yield server
-
-
 @pytest.fixture(params=["process", "redis"])
 def values(request: pytest.FixtureRequest) -> dict[str, Any]:
     """Settings of a service whose lists are in the process, or in an empty Redis."""
     if request.param == "process":
         return {}
-    server: RedisServer = request.getfixturevalue("redis")
-    server.client().flushall()
+    server: RedisServer = request.getfixturevalue("empty_redis")
     return {"redis_url": server.url}
 
 
 @asynccontextmanager
 async def two(redis: RedisServer) -> AsyncIterator[tuple[httpx.AsyncClient, httpx.AsyncClient]]:
-    """Two services on one empty Redis."""
-    redis.client().flushall()
+    """Two services on one Redis."""
     async with running(redis_url=redis.url) as (first, _), running(redis_url=redis.url) as (second, _):
         yield first, second
-
-
-def fields(answer: httpx.Response, status: int = 422) -> dict[str, str]:
-    return {error["field"]: error["message"] for error in problem(answer, status)["errors"]}
 
 
 async def own_sizes(client: httpx.AsyncClient) -> dict[str, int]:
@@ -104,16 +92,16 @@ async def test_a_request_names_a_stored_list(values: dict[str, Any]) -> None:
     problem(gone, 404)
 
 
-async def test_a_stored_list_is_bounded_by_the_services_classes(redis: RedisServer) -> None:
-    redis.client().flushall()
+async def test_a_stored_list_is_bounded_by_the_services_classes(empty_redis: RedisServer) -> None:
     async with (
-        running(redis_url=redis.url) as (large, _),
-        running(redis_url=redis.url, max_classes=2) as (small, _),
+        running(redis_url=empty_redis.url) as (large, _),
+        running(redis_url=empty_redis.url, max_classes=2) as (small, _),
     ):
         await large.put(URL, json={"classes": CLASSES})
-        assert fields(await small.put(URL, json={"classes": CLASSES}))["classes"].startswith("3 classes")
+        refused = problem(await small.put(URL, json={"classes": CLASSES}), 422)
+        assert fields(refused)["classes"].startswith("3 classes")
         assert (await small.get(URL)).json() == STORED
-        assert set(fields(await post(small, {"vocabulary": "mine"}))) == {"vocabulary"}
+        assert set(fields(problem(await post(small, {"vocabulary": "mine"}), 422))) == {"vocabulary"}
 
 
 async def test_built_in_lists_are_read_only() -> None:
@@ -133,7 +121,7 @@ async def test_names_that_cannot_be() -> None:
         for name in ("Mine", "-a", "a b", "a%0A", "%C3%A4", "a" * 101):
             url = f"/v1/vocabularies/{name}"
             for call in (client.get(url), client.delete(url), client.put(url, json={"classes": ["a"]})):
-                assert set(fields(await call)) == {"path.name"}
+                assert set(fields(problem(await call, 422))) == {"path.name"}
 
 
 WRONG: list[tuple[Any, str]] = [
@@ -160,7 +148,7 @@ WRONG: list[tuple[Any, str]] = [
 async def test_wrong_lists() -> None:
     async with running() as (client, _):
         for document, field in WRONG:
-            assert set(fields(await client.put(URL, json=document))) == {field}
+            assert set(fields(problem(await client.put(URL, json=document), 422))) == {field}
         problem(await client.get(URL), 404)
 
 
@@ -181,8 +169,8 @@ async def test_bodies_that_are_no_list() -> None:
         assert (await client.put(URL, content=b'{"classes": ["a"]}', headers=charset)).status_code == 201
 
 
-async def test_two_services_share_their_lists(redis: RedisServer) -> None:
-    async with two(redis) as (first, second):
+async def test_two_services_share_their_lists(empty_redis: RedisServer) -> None:
+    async with two(empty_redis) as (first, second):
         assert (await first.put(URL, json={"classes": CLASSES})).status_code == 201
         assert (await second.get(URL)).json() == STORED
         assert await own_sizes(second) == {"mine": 3}
@@ -192,9 +180,9 @@ async def test_two_services_share_their_lists(redis: RedisServer) -> None:
                 await asyncio.sleep(0.02)
 
 
-async def test_a_damaged_list_is_no_error_of_the_service(redis: RedisServer) -> None:
-    async with two(redis) as (first, second):
-        redis.client().hset(KEY, "mine", "garbage")
+async def test_a_damaged_list_is_no_error_of_the_service(empty_redis: RedisServer) -> None:
+    async with two(empty_redis) as (first, second):
+        empty_redis.client().hset(KEY, "mine", "garbage")
         assert "PUT it again" in problem(await first.get(URL), 404)["detail"]
         problem(await post(first, {"vocabulary": "mine"}), 404)
         assert await own_sizes(first) == {}

@@ -1,4 +1,4 @@
-"""`ebseg serve` as a process, what its metrics say, and how much memory it takes."""
+"""A server as a process of its own, what its log and its metrics say, and how much memory it takes."""
 
 import http.client
 import json
@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,7 @@ class Metrics:
 
 
 class Server:
-    """A running `ebseg serve` that logs JSON lines into a file."""
+    """A running server that logs JSON lines into a file."""
 
     def __init__(self, process: subprocess.Popen[bytes], log: Path):
         self.process = process
@@ -61,6 +61,11 @@ class Server:
     def pid(self) -> int:
         """Of the process."""
         return self.process.pid
+
+    @property
+    def url(self) -> str:
+        """Its address, once it listens."""
+        return f"http://{HOST}:{self.port}"
 
     def resident(self) -> int:
         """Bytes of its memory that are in use."""
@@ -73,9 +78,9 @@ class Server:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def log(self) -> list[dict[str, Any]]:
-        """The lines of its log so far."""
-        text = self._log.read_text(encoding="utf-8", errors="replace")
-        return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+        """The lines of its log so far; whole ones only, and none that is no JSON."""
+        whole = self.log_text().rpartition("\n")[0]
+        return [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
 
     def log_text(self) -> str:
         """The log as it is."""
@@ -108,10 +113,18 @@ class Server:
         self.wait_for_address()
         self._wait(lambda: self.get("/readyz")[0] == 200, "become ready")
 
+    def terminate(self) -> None:
+        """Tells it to end, as an operator does."""
+        self.process.send_signal(signal.SIGTERM)
+
+    def wait(self) -> int:
+        """Blocks until it has ended; returns its exit code."""
+        return self.process.wait(STOP_S)
+
     def stop(self) -> int:
         """Ends it as an operator does; returns its exit code."""
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(STOP_S)
+        self.terminate()
+        return self.wait()
 
     def _find_port(self) -> bool:
         for line in self.log():
@@ -120,7 +133,7 @@ class Server:
                 return True
         return False
 
-    def _wait(self, done: Any, what: str) -> None:
+    def _wait(self, done: Callable[[], bool], what: str) -> None:
         end = time.monotonic() + START_S
         while not done():
             if self.process.poll() is not None:
@@ -131,19 +144,25 @@ class Server:
 
 
 @contextmanager
-def started(*options: str) -> Iterator[Server]:
-    """A server on a free port, not ready yet; killed at the end if it still runs.
+def started(module: str, *options: str, **environment: str) -> Iterator[Server]:
+    """A server that may not listen yet; killed at the end if it still runs.
 
     Args:
-        options: of `ebseg serve`.
+        module: what `python -m` runs. It takes a free port, and logs JSON lines to stderr.
+        options: of its command line.
+        environment: what it gets besides ours; of our settings for a service it gets none.
     """
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("EBSEG_")}
     with tempfile.TemporaryDirectory(prefix="ebseg-soak-") as folder:
         log = Path(folder) / "server.log"
         with log.open("wb") as out:
-            command = [sys.executable, "-m", "ebseg", "serve", "--host", HOST, "--port", "0", *options]
             process = subprocess.Popen(
-                command, cwd=ROOT, env=inherited, stdin=subprocess.DEVNULL, stdout=out, stderr=out
+                [sys.executable, "-m", module, *options],
+                cwd=ROOT,
+                env=inherited | environment,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
             )
         server = Server(process, log)
         try:
@@ -156,7 +175,7 @@ def started(*options: str) -> Iterator[Server]:
 
 @contextmanager
 def serving(*options: str) -> Iterator[Server]:
-    """A server that takes requests."""
-    with started(*options) as server:
+    """`ebseg serve` with these options, once it takes requests."""
+    with started("ebseg", "serve", "--host", HOST, "--port", "0", *options) as server:
         server.wait_until_ready()
         yield server

@@ -1,0 +1,53 @@
+"""Requests to a server on a socket: whole ones by a client, and others byte by byte."""
+
+import contextlib
+import socket
+from collections.abc import Iterator
+
+import httpx
+
+from tests.service.fakes import PNG, WAIT
+
+HEADERS = {"Content-Type": "multipart/form-data; boundary=b"}
+# without keep-alive: each test has its server, and making a client takes longer than a request
+CLIENT = httpx.Client(timeout=30.0, limits=httpx.Limits(max_connections=100, max_keepalive_connections=0))
+
+
+def segment(url: str, image: bytes = PNG, **fields: str) -> httpx.Response:
+    """Sends a picture with two classes, or with other fields; any number of threads at a time."""
+    data = {"classes": "sky,tree", **fields}
+    return CLIENT.post(f"{url}/v1/segment", files={"image": ("p", image)}, data=data)
+
+
+def body(image: bytes = PNG) -> bytes:
+    """The body of such a request, to go with `HEADERS`."""
+    return (
+        b'--b\r\nContent-Disposition: form-data; name="classes"\r\n\r\nsky,tree\r\n'
+        b'--b\r\nContent-Disposition: form-data; name="image"; filename="p"\r\n\r\n'
+        + image
+        + b"\r\n--b--\r\n"
+    )
+
+
+def head(length: int | str, *more: str) -> bytes:
+    """What comes before a body, with more lines at its end."""
+    lines = ["POST /v1/segment HTTP/1.1", "Host: t", f"Content-Type: {HEADERS['Content-Type']}"]
+    return "\r\n".join([*lines, f"Content-Length: {length}", *more, "", ""]).encode()
+
+
+@contextlib.contextmanager
+def connected(url: str) -> Iterator[socket.socket]:
+    """A connection that knows nothing of HTTP."""
+    host, port = url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=WAIT) as connection:
+        yield connection
+
+
+def read_answer(connection: socket.socket) -> bytes:
+    """Status, headers and the JSON document after them; the server may send it in pieces."""
+    answer = b""
+    while not answer.endswith(b"}"):
+        part = connection.recv(65536)
+        assert part
+        answer += part
+    return answer

@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 
-from tests.service.redis_server import free_port
+from service.bench.process import free_port
 
 START_S, ANSWER_S, STOP_S = 180.0, 120.0, 60.0
 _FREE = re.compile(

@@ -12,8 +12,8 @@ from typing import Any
 
 import httpx
 
+from service.bench.process import free_port
 from tests.deploy.files import ROOT, tool
-from tests.service.redis_server import free_port
 
 SCRAPE_S = 0.25
 FASTER = 240.0  # how much shorter every duration of the rules becomes: five minutes are 1.25 s

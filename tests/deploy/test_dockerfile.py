@@ -14,11 +14,11 @@ import pytest
 from packaging.requirements import Requirement
 
 import ebseg
+from service.bench.process import free_port
 from service.settings import load_settings
 from tests.deploy.container import pins
 from tests.deploy.files import OVERLAYS, ROOT, VERSION, service_pod, tool
 from tests.service.fakes import FakeEngine, live
-from tests.service.redis_server import free_port
 
 DOCKERFILE = ROOT / "Dockerfile"
 CONSTRAINTS = ROOT / "docker" / "constraints.txt"

@@ -1,7 +1,6 @@
 """Checkpoint folders: whole or not at all, exact, and refused with a reason when damaged."""
 
 import builtins
-import dataclasses
 import json
 import logging
 import os
@@ -17,29 +16,13 @@ import torch
 from torch import Tensor
 
 from model import golden
-from model.build import build
-from model.checkpoint import check_golden, load, save, verify
+from model.checkpoint import check_golden, load, verify
 from model.config import VARIANTS
 from model.ebseg import EBSeg
 from model.errors import CheckpointError
-from model.files import sha256, write_tensors
-from model.manifest import FILES, GOLDEN, MANIFEST, WEIGHTS, FileEntry, Manifest, files_digest
-from model.vocabulary import TrainingClasses
-
-CLASSES = TrainingClasses.of(["sky", "tree"])
-BIG_TENSOR = "clip_text.token_embedding.weight"
-
-
-def make(seed: int = 0) -> EBSeg:
-    """The tiny model with next to no text tower, so that a folder takes milliseconds."""
-    tiny = VARIANTS["tiny"]
-    clip = dataclasses.replace(tiny.clip, text_vocabulary=16, text_layers=1)
-    return build(dataclasses.replace(tiny, clip=clip), CLASSES, seed=seed).eval()
-
-
-def write(ebseg: EBSeg, folder: Path, **others: Any) -> Manifest:
-    defaults: dict[str, Any] = {"name": "ebseg-tiny", "version": 1, "untrained": False}
-    return save(ebseg, folder, **defaults | others)
+from model.files import write_tensors
+from model.manifest import FILES, GOLDEN, MANIFEST, WEIGHTS
+from tests.model.checkpoints import BIG_TENSOR, CLASSES, edit_tensors, make, put, reseal, write
 
 
 @pytest.fixture(scope="module")
@@ -58,27 +41,6 @@ def saved(ebseg: EBSeg, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def copy(saved: Path, tmp_path: Path) -> Path:
     """A folder to damage, by `put`: its files are links, since copies would fill the disk."""
     return Path(shutil.copytree(saved, tmp_path / "ebseg-tiny" / "1", copy_function=os.link))
-
-
-def put(path: Path, content: bytes | str) -> None:
-    path.unlink()
-    path.write_bytes(content.encode() if isinstance(content, str) else content)
-
-
-def reseal(folder: Path, **changes: Any) -> None:
-    """Makes the manifest agree with the files, as a damage before saving would have."""
-    old = Manifest.from_json((folder / MANIFEST).read_text())
-    files = {
-        name: FileEntry(sha256=sha256(folder / name), bytes=(folder / name).stat().st_size) for name in FILES
-    }
-    new = dataclasses.replace(old, files=files, digest=files_digest(files), **changes)
-    put(folder / MANIFEST, new.to_json())
-
-
-def edit_tensors(path: Path, edit: Callable[[dict[str, Tensor]], object]) -> None:
-    tensors = {name: tensor.clone() for name, tensor in safetensors.torch.load_file(path).items()}
-    edit(tensors)
-    put(path, safetensors.torch.save(tensors))
 
 
 def test_round_trip_is_exact(ebseg: EBSeg, saved: Path) -> None:

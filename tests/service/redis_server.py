@@ -14,7 +14,6 @@ import redis
 
 from service.bench.process import free_port
 
-__all__ = ["RedisServer", "free_port", "redis_server"]
 WAIT_S = 5.0
 
 

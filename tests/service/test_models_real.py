@@ -20,7 +20,7 @@ from service.hot_loading.loader import LoadEngine
 from service.hot_loading.models import Models
 from service.metrics import Metrics
 from service.settings import Settings
-from tests.model.test_checkpoint import BIG_TENSOR, edit_tensors, make, put, reseal, write
+from tests.model.checkpoints import BIG_TENSOR, edit_tensors, make, put, reseal, write
 from tests.service.fakes import picture, until
 from tests.service.model_fakes import FakeDevice, current, loads, quarantined, roles
 from tests.service.s3_server import S3, s3_server

@@ -13,12 +13,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
+from service.bench.process import free_port
 from service.caches import redis_store
 from service.caches.redis_store import RedisStore
 from service.errors import StoreUnavailableError
 from service.metrics import Metrics
 from tests.service.fakes import until
-from tests.service.redis_server import RedisServer, free_port, redis_server
+from tests.service.redis_server import RedisServer, redis_server
 from tests.service.stores import (
     CLOSED,
     OPEN,

@@ -1,0 +1,53 @@
+"""Small checkpoint folders, and ways to damage them."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from torch import Tensor
+
+from model.build import build
+from model.checkpoint import save
+from model.config import VARIANTS
+from model.ebseg import EBSeg
+from model.files import sha256
+from model.manifest import FILES, MANIFEST, FileEntry, Manifest, files_digest
+from model.vocabulary import TrainingClasses
+
+CLASSES = TrainingClasses.of(["sky", "tree"])
+BIG_TENSOR = "clip_text.token_embedding.weight"
+
+
+def make(seed: int = 0) -> EBSeg:
+    """The tiny model with next to no text tower, so that a folder takes milliseconds."""
+    tiny = VARIANTS["tiny"]
+    clip = dataclasses.replace(tiny.clip, text_vocabulary=16, text_layers=1)
+    return build(dataclasses.replace(tiny, clip=clip), CLASSES, seed=seed).eval()
+
+
+def write(ebseg: EBSeg, folder: Path, **others: Any) -> Manifest:
+    defaults: dict[str, Any] = {"name": "ebseg-tiny", "version": 1, "untrained": False}
+    return save(ebseg, folder, **defaults | others)
+
+
+def put(path: Path, content: bytes | str) -> None:
+    path.unlink()
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def reseal(folder: Path, **changes: Any) -> None:
+    """Makes the manifest agree with the files, as a damage before saving would have."""
+    old = Manifest.from_json((folder / MANIFEST).read_text())
+    files = {
+        name: FileEntry(sha256=sha256(folder / name), bytes=(folder / name).stat().st_size) for name in FILES
+    }
+    new = dataclasses.replace(old, files=files, digest=files_digest(files), **changes)
+    put(folder / MANIFEST, new.to_json())
+
+
+def edit_tensors(path: Path, edit: Callable[[dict[str, Tensor]], object]) -> None:
+    tensors = {name: tensor.clone() for name, tensor in safetensors.torch.load_file(path).items()}
+    edit(tensors)
+    put(path, safetensors.torch.save(tensors))

@@ -17,7 +17,7 @@ OPTIONS: dict[str, str] = {
     "max_timeout_ms": "longest time that a request may ask for, ms (default: 120000)",
     "body_timeout_s": "time for a request's body to arrive, seconds (default: 10.0)",
     "drain_timeout_s": "time for running requests to end after SIGTERM, seconds (default: 30)",
-    "decode_threads": "threads that decode pictures and encode masks (default: 4)",
+    "decode_threads": "threads that decode pictures and encode masks; left out, one a core, at most 8",
     "max_pending": "requests taken in at a time; more are answered with 429 (default: 256)",
     "max_pending_pixels": "pixels at network resolution that may wait or run (default: 64000000)",
     "max_batch_size": "most pictures of a batch (default: 8)",

@@ -5,6 +5,7 @@ every piece of work. Here answers that are ready close together share one wake-u
 """
 
 import contextvars
+import os
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,17 +20,20 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+MOST_BY_DEFAULT = 8  # each may hold a picture of `max_pixels`
+
+
 class PictureThreads:
     """Some threads that take work in the order it came. They start with the first of it; `stop` ends them.
 
     It bounds nothing: `Admission` does, at the door.
 
     Args:
-        count: of the threads.
+        count: of the threads; None for one a core that the process may use, at most 8.
     """
 
-    def __init__(self, count: int):
-        self._count = count
+    def __init__(self, count: int | None):
+        self._count = min(MOST_BY_DEFAULT, cores()) if count is None else count
         self._queue: SimpleQueue[_Work | None] = SimpleQueue()
         self._outbox: Outbox | None = None
         self._threads: list[threading.Thread] = []
@@ -92,3 +96,8 @@ class _Work(Waiting[Any]):
             self.fail(result.take())
         else:
             self.answer(result)
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -73,7 +73,7 @@ class Settings(BaseSettings):
     max_timeout_ms: int = _option("max_timeout_ms", 120_000, ge=1)
     body_timeout_s: float = _option("body_timeout_s", 10.0, gt=0)
     drain_timeout_s: int = _option("drain_timeout_s", 30, ge=1)
-    decode_threads: int = _option("decode_threads", 4, ge=1, le=256)
+    decode_threads: int | None = _option("decode_threads", None, ge=1, le=256)
     max_pending: int = _option("max_pending", 256, ge=1)
     max_pending_pixels: int = _option("max_pending_pixels", 64_000_000, ge=1)
     max_batch_size: int = _option("max_batch_size", 8, ge=1, le=256)

@@ -130,7 +130,9 @@ def test_threads_follow_the_pods_cores(overlay: str) -> None:
         assert container["resources"]["limits"]["cpu"] == cores
     else:
         assert "cpu" not in container["resources"]["limits"]
-        assert settings_of(overlay).decode_threads <= int(cores)
+        decoding = settings_of(overlay).decode_threads
+        assert decoding is not None
+        assert decoding <= int(cores)
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -141,6 +143,7 @@ def test_memory_holds_what_the_settings_allow(overlay: str) -> None:
     limit = int(container["resources"]["limits"]["memory"].removesuffix("Gi")) << 30
     weights, peak = 1.0e9, 1.4e9  # EBSeg-B in float32, and what a large request adds, PyTorch itself included
     bodies = settings.max_pending * settings.max_bytes
+    assert settings.decode_threads is not None  # a limit of processor time is not seen as fewer cores
     decoding = settings.decode_threads * 3 * settings.max_pixels
     prepared = min(settings.max_pending_pixels, settings.max_pending * 640 * 853) * 3 * 4
     caches = settings.text_cache_bytes + settings.prediction_cache_bytes

@@ -1,6 +1,7 @@
 """The threads for pictures: answers, errors, cancellation, stopping, and nothing kept or left running."""
 
 import asyncio
+import os
 import threading
 import weakref
 from collections.abc import Iterator
@@ -126,6 +127,17 @@ async def test_an_idle_thread_keeps_nothing_of_its_last_work(pool: PictureThread
             break
         await asyncio.sleep(0.01)
     assert known() is None
+
+
+async def test_one_thread_a_core_but_for_very_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    for available, threads in ((1, 1), (3, 3), (64, 8)):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, available=available: set(range(available)))
+        pool = PictureThreads(None)
+        await pool.run(int)
+        assert len(running()) == threads
+        pool.stop()
+        for thread in running():
+            thread.join(WAIT)
 
 
 async def test_nothing_runs_before_the_first_work() -> None:

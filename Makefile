@@ -58,12 +58,14 @@ check: setup ## lint, formatting, types, directions of imports
 	$(BIN)/mypy
 	$(BIN)/pytest -q tests/test_imports.py
 
-bench: setup ## measure the model on this machine; takes minutes
+bench: setup ## measure model, training and service on this machine; takes minutes
 	$(BIN)/ebseg bench engine --variant base --size 640 --classes 150 --dtype float32
 	$(BIN)/ebseg bench engine --variant base --size 640 --classes 150 --dtype bfloat16
 	$(BIN)/ebseg bench text --classes 150
 	$(BIN)/ebseg bench memory --classes 847 --width 4000 --height 3000
 	$(BIN)/ebseg bench train --variant base --size 320 --batch 2 --dtype float32
+	$(BIN)/ebseg bench service
+	$(BIN)/ebseg bench service --instant
 
 train-tiny: setup ## make EBSeg-tiny from nothing: data, CLIP, SAM, segmenter; up to two hours
 	$(BIN)/ebseg train-tiny "$(TINY)" --seed $(SEED) --share $(SHARE)

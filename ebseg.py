@@ -28,6 +28,7 @@ SERVICE_PACKAGES = frozenset(
     {
         "cv2",
         "fastapi",
+        "fastapi_offline",
         "httptools",
         "httpx",
         "prometheus_client",

@@ -6,6 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Match, Route
@@ -45,12 +46,13 @@ def create_app(settings: Settings, *engines: Engine, load: LoadEngine = load_eng
         finally:
             await service.stop()
 
-    app = FastAPI(
+    app = FastAPIOffline(  # a FastAPI whose /docs loads nothing from elsewhere
         title="EBSeg",
         version=_version(),
         description=DESCRIPTION,
         lifespan=lifespan,
         redirect_slashes=False,
+        redoc_url=None,  # which would; and one page is enough
         # FastAPI's own would put users' paths and queries into spans; ours are in tracing.py
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
@@ -76,7 +78,7 @@ def create_app(settings: Settings, *engines: Engine, load: LoadEngine = load_eng
     # FastAPI has answers of its own to these two; everything else reaches the middleware
     app.add_exception_handler(HTTPException, on_error)
     app.add_exception_handler(RequestValidationError, on_error)
-    paths = [*(route.path for route in routes), "/docs", "/redoc", "/openapi.json"]
+    paths = [*(route.path for route in routes), "/docs", "/openapi.json", "/static-offline-docs"]
     app.add_middleware(
         Requests,
         metrics=service.metrics,

@@ -21,9 +21,9 @@ from PIL import Image
 import ebseg
 from service.commands.completion import SHELLS
 from tests.e2e.documents import ROOT, blocks, table_rows
+from tests.e2e.processes import SECONDS, done, served
 from tests.service.scripted_server import Answer, scripted
 
-SECONDS = 60.0
 DEFAULT_URL = "http://127.0.0.1:8000"
 PYTHON = ("docs/client.md", "python")
 SAMPLES = ["harbour", "room", "street", "village"]
@@ -142,17 +142,8 @@ def completed(line: str, environment: dict[str, str]) -> list[str]:
         "COMP_LINE=$1 COMP_POINT=${#1} COMP_TYPE=9 COMP_WORDS=($1) COMP_CWORD=0\n"
         "_python_argcomplete ebseg\nprintf '%s\\n' \"${COMPREPLY[@]}\""
     )
-    done = subprocess.run(
-        ["bash", "-c", script, "bash", line],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return [text.strip() for text in done.stdout.splitlines() if text.strip()]
+    offered = done(["bash", "-c", script, "bash", line], environment, ROOT).stdout
+    return [text.strip() for text in offered.splitlines() if text.strip()]
 
 
 @pytest.mark.parametrize(
@@ -180,34 +171,12 @@ def command(*words: object) -> list[str]:
     return ["ebseg", *map(str, words)]
 
 
-def done(
-    words: list[str], environment: dict[str, str], folder: Path, code: int = 0
-) -> "subprocess.CompletedProcess[str]":
-    found = subprocess.run(
-        words, cwd=folder, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False
-    )
-    assert found.returncode == code, found.stderr
-    return found
-
-
 @pytest.fixture(scope="module")
 def url(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real service with the packaged model."""
     log = tmp_path_factory.mktemp("server") / "log"
-    with log.open("wb") as sink:
-        server = subprocess.Popen(command("serve", "--port", 0), env=environment, stderr=sink)
-    try:
-        end = time.monotonic() + SECONDS
-        while not (address := re.search(r'"address": ?"(.*?)"', log.read_text(encoding="utf-8"))):
-            assert server.poll() is None, log.read_text(encoding="utf-8")
-            assert time.monotonic() < end
-            time.sleep(0.05)
-        yield address[1]
-        server.terminate()
-        assert server.wait(SECONDS) == 0, log.read_text(encoding="utf-8")
-    finally:
-        server.kill()
-        server.wait()
+    with served(command("serve", "--port", 0), environment, ROOT, log) as address:
+        yield address
 
 
 def test_folder_here_and_on_a_service_gives_the_same(

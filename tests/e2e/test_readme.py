@@ -8,7 +8,6 @@ import re
 import shlex
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,11 +21,11 @@ import ebseg
 from service.settings import load_settings
 from tests.e2e.conftest import HELD_OUT, INIT
 from tests.e2e.documents import ROOT, blocks, commands
+from tests.e2e.processes import SECONDS, done, served
 from training.datasets.layout import SegmentationFolder, check
 
 SERVE = "ebseg serve"
 DEFAULT_URL = "http://127.0.0.1:8000"
-SECONDS = 60.0
 PICTURE_SIZE = (512, 384)
 NAMES = ["house", "umbrella", "butterfly", "clouds", "hay", "sand"]
 LEAST_MIOU = {"trained": 60.0, "new": 25.0}  # percent, on the twenty scenes of `HELD_OUT`
@@ -189,31 +188,10 @@ RUN: dict[str, Callable[[Path, str], None]] = {
 
 @pytest.fixture(scope="module")
 def url(workspace: Path, environment: dict[str, str]) -> Iterator[str]:
-    """The README's server, on a free port; it has to end with 0."""
-    log = workspace / "server.log"
-    with log.open("wb") as sink:
-        server = subprocess.Popen(
-            [*shlex.split(SERVE), "--port", "0"], cwd=workspace, env=environment, stderr=sink
-        )
-    try:
-        yield wait_until_ready(server, log)
-        server.terminate()
-        assert server.wait(SECONDS) == 0, log.read_text(encoding="utf-8")
-    finally:
-        server.kill()
-        server.wait()
-
-
-def wait_until_ready(server: "subprocess.Popen[bytes]", log: Path) -> str:
-    end = time.monotonic() + SECONDS
-    while time.monotonic() < end:
-        assert server.poll() is None, log.read_text(encoding="utf-8")
-        whole_lines = log.read_text(encoding="utf-8").rpartition("\n")[0].splitlines()
-        for entry in map(json.loads, whole_lines):
-            if "address" in entry and httpx.get(f"{entry['address']}/readyz", timeout=SECONDS).is_success:
-                return str(entry["address"])
-        time.sleep(0.05)
-    raise AssertionError(f"not ready after {SECONDS} s: {log.read_text(encoding='utf-8')}")
+    """The README's server, on a free port."""
+    words = [*shlex.split(SERVE), "--port", "0"]
+    with served(words, environment, workspace, workspace / "server.log") as address:
+        yield address
 
 
 def test_every_command_is_run_or_excused() -> None:
@@ -227,17 +205,8 @@ def test_every_command_is_run_or_excused() -> None:
 def test_command(command: str, url: str, workspace: Path, environment: dict[str, str]) -> None:
     for leftover in workspace.glob("*.[pw]*"):  # pictures of other commands
         leftover.unlink()
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", command.replace(DEFAULT_URL, url)],
-        cwd=workspace,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    RUN[command](workspace, done.stdout)
+    words = ["bash", "-euo", "pipefail", "-c", command.replace(DEFAULT_URL, url)]
+    RUN[command](workspace, done(words, environment, workspace).stdout)
 
 
 @pytest.mark.parametrize("command", [text for text in commands() if text.startswith("ebseg ")])
@@ -259,16 +228,8 @@ def test_make_knows_the_target(command: str) -> None:
 def test_python_example(url: str, workspace: Path, environment: dict[str, str]) -> None:
     (example,) = python_blocks("README.md")
     assert DEFAULT_URL in example
-    done = subprocess.run(
-        [sys.executable, "-c", example.replace(DEFAULT_URL, url)],
-        cwd=workspace,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        check=True,
-    )
-    lines = done.stdout.splitlines()
+    words = [sys.executable, "-c", example.replace(DEFAULT_URL, url)]
+    lines = done(words, environment, workspace).stdout.splitlines()
     assert [line[:10].strip() for line in lines] == ["house", "butterfly", "hay"]
     assert all(line.endswith("regions") for line in lines)
 
@@ -277,16 +238,9 @@ def test_tritonclient_example(url: str, workspace: Path, environment: dict[str, 
     (example,) = python_blocks("docs/open-inference-protocol.md")
     here = DEFAULT_URL.removeprefix("http://")
     assert here in example
-    done = subprocess.run(
-        [sys.executable, "-c", example.replace(here, url.removeprefix("http://"))],
-        cwd=workspace,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        check=True,
-    )
-    assert [line.split()[0] for line in done.stdout.splitlines()] == ["other", "house", "butterfly", "hay"]
+    words = [sys.executable, "-c", example.replace(here, url.removeprefix("http://"))]
+    lines = done(words, environment, workspace).stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["other", "house", "butterfly", "hay"]
 
 
 def test_example_of_own_data(tmp_path: Path) -> None:

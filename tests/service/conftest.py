@@ -1,5 +1,4 @@
 import logging
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,18 +11,6 @@ from model.vocabulary import TrainingClasses
 from tests.service.fakes import live
 from tests.service.model_fakes import memory_url, publish
 from tests.service.redis_server import RedisServer, redis_server
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture(autouse=True)
-def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(os.environ):
-        if name.startswith("EBSEG_"):
-            monkeypatch.delenv(name)
 
 
 @pytest.fixture

@@ -1,3 +1,5 @@
+"""For all tests."""
+
 import os
 
 import pytest

@@ -78,7 +78,7 @@ def create_app(settings: Settings, *engines: Engine, load: LoadEngine = load_eng
     # FastAPI has answers of its own to these two; everything else reaches the middleware
     app.add_exception_handler(HTTPException, on_error)
     app.add_exception_handler(RequestValidationError, on_error)
-    paths = [*(route.path for route in routes), "/docs", "/openapi.json", "/static-offline-docs"]
+    paths = [*(route.path for route in routes), "/docs", "/openapi.json"]
     app.add_middleware(
         Requests,
         metrics=service.metrics,

@@ -300,7 +300,7 @@ def test_command_knows_all_archives() -> None:
 def test_wrong_number_of_jobs(count: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         run("voc", "src", "dst", f"--jobs={count}")
-    assert "expected a whole number from 1" in capsys.readouterr().err
+    assert "must be a whole number from 1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

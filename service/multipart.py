@@ -1,14 +1,16 @@
 """Multipart forms as nearly every client writes them, read from a body that has arrived as a whole.
 
 Starlette's parser takes a form apart as it arrives, with calls for every piece; a form that is regular in
-every respect needs a few searches. Whatever is in any way unusual is left to that parser: `read_form` never
-judges a form to be wrong.
+every respect needs a few searches. Whatever is in any way unusual is left to that parser: the one form that
+`read_form` itself calls wrong is one whose text is not UTF-8, which that parser would read as Latin-1.
 """
 
 import re
 from io import BytesIO
 
 from starlette.datastructures import FormData, UploadFile
+
+from service.errors import MalformedRequestError
 
 MOST_PARTS = 64
 MOST_HEAD = 1024  # bytes of a part's head
@@ -36,6 +38,9 @@ def read_form(content_type: str, body: bytes, *, max_files: int) -> FormData | N
 
     Returns:
         What Starlette's parser would make of it, file names aside; None for a form that is left to it.
+
+    Raises:
+        MalformedRequestError: a text field is not UTF-8.
     """
     match = _CONTENT_TYPE.fullmatch(content_type)
     if match is None:
@@ -62,7 +67,7 @@ def read_form(content_type: str, body: bytes, *, max_files: int) -> FormData | N
             try:
                 items.append((name, data.decode("utf-8")))
             except UnicodeDecodeError:
-                return None
+                raise MalformedRequestError(f"the form field {name} is not UTF-8") from None
         at = end + len(border)
     whole = body[at:] in (b"--", b"--\r\n")
     return FormData(items) if whole and items and files <= max_files else None

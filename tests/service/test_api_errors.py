@@ -210,6 +210,14 @@ async def test_media_types_and_forms_that_are_not_taken() -> None:
     assert same.status_code == 200
 
 
+async def test_form_fields_are_utf_8() -> None:
+    async with running() as (client, _):
+        latin = b'--b\r\nContent-Disposition: form-data; name="classes"\r\n\r\nb\xe4r\r\n--b--\r\n'
+        headers = {"Content-Type": "multipart/form-data; boundary=b"}
+        sent = await client.post("/v1/segment", content=latin, headers=headers)
+        assert "classes is not UTF-8" in problem(sent, 400)["detail"]
+
+
 async def test_compressed_bodies_are_refused_in_words() -> None:
     async with running() as (client, _):
         zipped = {"Content-Encoding": "gzip", "Content-Type": "application/json"}

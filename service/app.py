@@ -52,7 +52,7 @@ def create_app(settings: Settings, *engines: Engine, load: LoadEngine = load_eng
         description=DESCRIPTION,
         lifespan=lifespan,
         redirect_slashes=False,
-        redoc_url=None,  # which would; and one page is enough
+        redoc_url=None,  # its page would, and one is enough
         # FastAPI's own would put users' paths and queries into spans; ours are in tracing.py
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )

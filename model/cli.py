@@ -12,8 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from model.command import JSON_HELP as JSON_HELP
-from model.command import add_command, seed
+from model.command import JSON_HELP, add_command, seed
 from model.errors import CheckpointError
 
 if TYPE_CHECKING:

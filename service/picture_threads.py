@@ -84,14 +84,13 @@ class _Work(Waiting[Any]):
 
     def __init__(self, outbox: Outbox, work: Callable[[], object]):
         super().__init__(outbox)
-        self._work: Callable[[], object] | None = work
+        self._work = work
         self._context = contextvars.copy_context()
 
     def do(self) -> None:
-        work, self._work = self._work, None
-        if work is None or self.gone:
+        if self.gone:
             return
-        result = attempt(self._context.run, work)
+        result = attempt(self._context.run, self._work)
         if isinstance(result, Failed):
             self.fail(result.take())
         else:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from model.bench_cli import add_json, told
-from model.command import add_command, count
+from model.command import above_zero, add_command, count
 
 FAILED, UNUSABLE = 1, 2
 SECONDS, ROUNDS = 10.0, 5
@@ -39,7 +39,7 @@ def add_benchmark(benches: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     parser.add_argument(
         "--seconds",
-        type=_more_than_none,
+        type=above_zero,
         default=SECONDS,
         metavar="S",
         help=f"of a round, for each that is measured (default: {SECONDS:g})",
@@ -53,7 +53,7 @@ def add_benchmark(benches: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     parser.add_argument(
         "--rate",
-        type=_more_than_none,
+        type=above_zero,
         metavar="R",
         help="open loop: so many pictures a second arrive by themselves, at random, and wait for a "
         "connection where none is free; their latency counts from then on (default: all connections busy)",
@@ -151,16 +151,6 @@ def _print_table(found: dict[str, Any], file: TextIO) -> None:
 def _complain(error: object, code: int) -> int:
     print(f"ebseg: error: {' '.join(str(error).split())}", file=sys.stderr)
     return code
-
-
-def _more_than_none(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be a number above 0, got {text!r}")
-    return number
 
 
 def _size(text: str) -> tuple[int, int]:

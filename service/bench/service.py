@@ -6,7 +6,6 @@ The figures of a ratio are taken in turn, in rounds of one run; the ratio is tha
 import http.client
 import itertools
 import json
-import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -28,6 +27,7 @@ from service.bench.requests import segment_request
 from service.bench.target import WAIT, BenchError, Target, address, batches
 from service.deadline import Deadline
 from service.engine import Engine, Job, device_names, load_engine
+from service.picture_threads import cores
 from service.settings import Settings, load_settings
 
 PATH = "/v1/segment"
@@ -162,15 +162,15 @@ def bench_instant(*, progress: Progress, **terms: Unpack[Terms]) -> dict[str, An
         ServerFailedError: one did not start.
     """
     seconds, rounds, connections = terms["seconds"], terms["rounds"], terms["connections"]
-    size, classes, cores = terms["size"], terms["classes"], len(os.sched_getaffinity(0))
+    size, classes, processors = terms["size"], terms["classes"], cores()
     sent, names = [jpeg(one) for one in pictures(*size)], class_names(classes)
     with ExitStack() as stack:
         progress("starting the service, LitServe and the pools of the limit")
         service = stack.enter_context(ServerProcess("service.bench.instant", ready="/readyz"))
         litserve = stack.enter_context(ServerProcess("service.bench.litserve_server", ready=LITSERVE_READY))
         pools = {
-            "processes": stack.enter_context(LimitPool(cores, 1, size, classes)),
-            "threads": stack.enter_context(LimitPool(1, cores, size, classes)),
+            "processes": stack.enter_context(LimitPool(processors, 1, size, classes)),
+            "threads": stack.enter_context(LimitPool(1, processors, size, classes)),
         }
         servers: list[tuple[ServerProcess, Target]] = []
         for name, server, path in (("service", service, PATH), ("LitServe", litserve, LITSERVE_PATH)):
@@ -193,7 +193,7 @@ def bench_instant(*, progress: Progress, **terms: Unpack[Terms]) -> dict[str, An
             pool.rate(0.1)
         for number in range(1, rounds + 1):
             for name, pool in pools.items():
-                progress(f"round {number} of {rounds}: the limit, {cores} {name}")
+                progress(f"round {number} of {rounds}: the limit, {processors} {name}")
                 limits[name].append(pool.rate(seconds))
             for server, target in servers:
                 progress(f"round {number} of {rounds}: {target.name}, {connections} connections")
@@ -209,7 +209,7 @@ def bench_instant(*, progress: Progress, **terms: Unpack[Terms]) -> dict[str, An
         "bench": "service-instant",
         **_common(terms, own.requests),
         "answer_bytes": len(answer),
-        "cores": cores,
+        "cores": processors,
         **own.report(),
         "service_rounds": own.rates,
         "litserve_rounds": other.rates,

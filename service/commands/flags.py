@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from model.command import JSON_HELP
+from model.command import JSON_HELP, above_zero
 from service.options import OPTIONS
 
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -36,32 +36,9 @@ def add_service(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--api-key", metavar="KEY", help=KEY_HELP)
     parser.add_argument(
-        "--timeout", type=seconds, default=60.0, metavar="S", help="for all of it, seconds (default: 60)"
+        "--timeout", type=above_zero, default=60.0, metavar="S", help="for all of it, seconds (default: 60)"
     )
     parser.add_argument("--json", action="store_true", help=JSON_HELP)
-
-
-def seconds(text: str) -> float:
-    """A number of seconds above 0."""
-    number = _number(text)
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be a number of seconds above 0, got {text!r}")
-    return number
-
-
-def share(text: str) -> float:
-    """A number from 0 to 1."""
-    number = _number(text)
-    if not 0 <= number <= 1:
-        raise argparse.ArgumentTypeError(f"must be a number from 0 to 1, got {text!r}")
-    return number
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return float("nan")  # within no bounds
 
 
 def class_names(texts: list[str]) -> list[str]:

@@ -4,7 +4,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
-from model.command import add_command
+from model.command import add_command, count
 from service.commands.flags import add_service
 from service.commands.remote import values, with_client
 
@@ -75,7 +75,7 @@ def _add_name(parser: argparse.ArgumentParser, *, version: bool = False) -> None
     parser.add_argument("name", metavar="NAME", help="of the model")
     if version:
         parser.add_argument(
-            "version", type=int, metavar="VERSION", help="number of a version of its registry"
+            "version", type=count, metavar="VERSION", help="number of a version of its registry"
         )
     add_service(parser)
 

@@ -5,7 +5,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from model.command import add_command, count
+from model.command import above_zero, add_command, count, share
 from service.commands.complaint import FAILED, UNUSABLE, complain
 from service.commands.flags import (
     KEY_HELP,
@@ -13,8 +13,6 @@ from service.commands.flags import (
     add_setting,
     class_names,
     given_settings,
-    seconds,
-    share,
 )
 from service.commands.remote import complain_of, connected
 
@@ -109,7 +107,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help="one of the model's versions that serve (default: the service's choice)",
     )
     there.add_argument(
-        "--timeout", type=seconds, metavar="S", help=f"for each picture, seconds (default: {TIMEOUT:g})"
+        "--timeout", type=above_zero, metavar="S", help=f"for each picture, seconds (default: {TIMEOUT:g})"
     )
 
 

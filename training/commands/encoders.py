@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from model.cli import JSON_HELP, OUT_HELP, VARIANTS, name_and_version
-from model.command import add_command
+from model.cli import OUT_HELP, VARIANTS, name_and_version
+from model.command import JSON_HELP, add_command, seed
 from model.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -40,16 +40,16 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "--sam",
         type=Path,
         metavar="FILE",
-        help="segment_anything's .pth or what `ebseg pretrain backbone` wrote; where the variant has SAM",
+        help="segment_anything's .pth, or of `ebseg pretrain backbone`; needed where the variant has SAM",
     )
     parser.add_argument(
         "--swin",
         type=Path,
         metavar="FILE",
-        help="timm's .safetensors, Microsoft's .pth or what `ebseg pretrain backbone` wrote; with a Swin",
+        help="timm's .safetensors, Microsoft's .pth, or of `ebseg pretrain backbone`; needed with a Swin",
     )
     parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="seed of all other weights (default: 0)"
+        "--seed", type=seed, default=0, metavar="N", help="seed of all other weights (default: 0)"
     )
     parser.add_argument("--out", type=Path, metavar="DIR", required=True, help=OUT_HELP)
     parser.add_argument("--json", action="store_true", help=JSON_HELP)

@@ -4,8 +4,8 @@ import argparse
 import json
 from pathlib import Path
 
-from model.cli import JSON_HELP, VARIANTS
-from model.command import add_command
+from model.cli import VARIANTS
+from model.command import JSON_HELP, add_command, count, seed
 
 TINY = [variant for variant in VARIANTS if variant.startswith("tiny")]
 
@@ -41,9 +41,9 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
     clip = add_command(parts, "clip", run_clip, "train a tiny CLIP on scenes and captions", CLIP_EXAMPLES)
     clip.add_argument("out", type=Path, metavar="FILE", help="safetensors file to write")
-    clip.add_argument("--scenes", type=int, default=28_000, metavar="N", help="to draw (default: 28000)")
-    clip.add_argument("--steps", type=int, default=18_000, metavar="N", help="to take (default: 18000)")
-    clip.add_argument("--seed", type=int, default=0, help="of scenes and weights (default: 0)")
+    clip.add_argument("--scenes", type=count, default=28_000, metavar="N", help="to draw (default: 28000)")
+    clip.add_argument("--steps", type=count, default=18_000, metavar="N", help="to take (default: 18000)")
+    clip.add_argument("--seed", type=seed, default=0, help="of scenes and weights (default: 0)")
     clip.add_argument("--json", action="store_true", help=JSON_HELP)
 
     backbone = add_command(
@@ -61,8 +61,10 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "--data", type=Path, required=True, metavar="DIR", help="a data set, as `ebseg storybook` makes"
     )
     backbone.add_argument("--split", default="train", help="split of it (default: train)")
-    backbone.add_argument("--steps", type=int, default=900, metavar="N", help="of 8 pictures (default: 900)")
-    backbone.add_argument("--seed", type=int, default=0, help="of weights and order (default: 0)")
+    backbone.add_argument(
+        "--steps", type=count, default=900, metavar="N", help="of 8 pictures (default: 900)"
+    )
+    backbone.add_argument("--seed", type=seed, default=0, help="of weights and order (default: 0)")
     backbone.add_argument("--json", action="store_true", help=JSON_HELP)
 
     top = add_command(
@@ -75,8 +77,8 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     top.add_argument(
         "checkpoint", type=Path, metavar="CHECKPOINT", help="checkpoint folder; its CLIP is asked"
     )
-    top.add_argument("--scenes", type=int, default=300, metavar="N", help="to draw (default: 300)")
-    top.add_argument("--seed", type=int, default=1, help="of the scenes (default: 1)")
+    top.add_argument("--scenes", type=count, default=300, metavar="N", help="to draw (default: 300)")
+    top.add_argument("--seed", type=seed, default=1, help="of the scenes (default: 1)")
     top.add_argument("--json", action="store_true", help=JSON_HELP)
 
 

@@ -12,8 +12,8 @@ import traceback
 from importlib import metadata
 from typing import Any, NoReturn
 
-import model.bench_cli
-import model.cli
+import model.commands
+import model.commands.bench
 import service.bench.cli
 import service.cli
 import service.commands.completion
@@ -81,9 +81,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--debug", action="store_true", help="print the traceback of an error as well")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     service.cli.add_commands(commands)
-    model.cli.add_commands(commands)
+    model.commands.add_commands(commands)
     training.commands.add_commands(commands)
-    benchmarks = model.bench_cli.add_commands(commands)
+    benchmarks = model.commands.bench.add_commands(commands)
     training.commands.bench.add_benchmark(benchmarks)
     service.bench.cli.add_benchmark(benchmarks)
     service.commands.completion.add(commands)

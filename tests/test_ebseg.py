@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import ebseg
-import model.cli
+import model.commands.inspect
 from model.errors import CheckpointError, VocabularyError
 
 ROOT = Path(__file__).parent.parent
@@ -25,7 +25,7 @@ def raising(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     def command(_: argparse.Namespace) -> int:
         raise error
 
-    monkeypatch.setattr(model.cli, "inspect", command)
+    monkeypatch.setattr(model.commands.inspect, "run", command)
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any, TextIO
 
-from model.bench_cli import add_json, told
 from model.command import above_zero, add_command, count
+from model.commands.bench import add_json, told
 
 FAILED, UNUSABLE = 1, 2
 SECONDS, ROUNDS = 10.0, 5

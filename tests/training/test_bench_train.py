@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-import model.bench_cli
+import model.commands.bench
 from model import VARIANTS, TrainingClasses
 from model.build import build
 from training import bench
@@ -18,7 +18,7 @@ from training.commands.bench import add_benchmark
 def parser() -> argparse.ArgumentParser:
     """The benchmarks as `ebseg` puts them together."""
     whole = argparse.ArgumentParser()
-    add_benchmark(model.bench_cli.add_commands(whole.add_subparsers()))
+    add_benchmark(model.commands.bench.add_commands(whole.add_subparsers()))
     return whole
 
 

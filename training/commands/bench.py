@@ -2,9 +2,9 @@
 
 import argparse
 
-from model.bench_cli import add_json, report, told
-from model.cli import VARIANTS
 from model.command import add_command, count
+from model.commands.bench import add_json, report, told
+from model.commands.places import VARIANTS
 
 EXAMPLES = """
   ebseg bench train --variant base --size 320 --batch 2 --dtype float32

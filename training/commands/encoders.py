@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from model.cli import OUT_HELP, VARIANTS, name_and_version
 from model.command import JSON_HELP, add_command, seed
+from model.commands.places import OUT_HELP, VARIANTS, name_and_version
 from model.errors import CheckpointError
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ import argparse
 import json
 from pathlib import Path
 
-from model.cli import VARIANTS
 from model.command import JSON_HELP, add_command, count, seed
+from model.commands.places import VARIANTS
 
 TINY = [variant for variant in VARIANTS if variant.startswith("tiny")]
 

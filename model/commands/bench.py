@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from model.cli import VARIANTS
 from model.command import JSON_HELP, add_command, count
+from model.commands.places import VARIANTS
 
 DTYPES = ("float32", "bfloat16", "float16")
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import ebseg
-import model.cli
+import model.commands.places
 from model.build import build
 from model.checkpoint import check_golden, load
 from model.config import VARIANTS
@@ -69,7 +69,7 @@ def one_line(run: Run) -> str:
 
 
 def test_variants_are_the_configurations() -> None:
-    assert set(model.cli.VARIANTS) == set(VARIANTS)
+    assert set(model.commands.places.VARIANTS) == set(VARIANTS)
 
 
 def test_init_says_untrained(run: Command, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,0 +1,50 @@
+"""`ebseg init`."""
+
+import argparse
+import logging
+from pathlib import Path
+
+from model.command import JSON_HELP, add_command, seed
+from model.commands.places import OUT_HELP, VARIANTS, name_and_version
+from model.commands.telling import progress_bars, report
+
+_LOG = logging.getLogger(__name__)
+
+
+def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the command."""
+    parser = add_command(
+        subparsers,
+        "init",
+        run,
+        "make an untrained checkpoint folder, for tests and measurements",
+        """
+  ebseg init --variant tiny --out registry/ebseg-tiny/1
+  ebseg init --variant base --seed 7 --out registry/ebseg-base/1
+""",
+    )
+    parser.add_argument("--variant", choices=VARIANTS, required=True, help="configuration to build")
+    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="seed of the weights (default: 0)")
+    parser.add_argument("--out", type=Path, metavar="DIR", required=True, help=OUT_HELP)
+    parser.add_argument("--json", action="store_true", help=JSON_HELP)
+
+
+def run(args: argparse.Namespace) -> int:
+    """`ebseg init`."""
+    name, version = name_and_version(args.out)
+    from model import config
+    from model.build import build
+    from model.checkpoint import save
+    from model.files import refuse_taken
+    from model.vocabulary import TrainingClasses
+
+    refuse_taken(args.out)
+    ebseg = build(config.VARIANTS[args.variant], TrainingClasses.coco_stuff(), seed=args.seed)
+    with progress_bars() as progress:
+        notes = {"initialised_with_seed": args.seed}
+        manifest = save(
+            ebseg, args.out, name=name, version=version, untrained=True, notes=notes, progress=progress
+        )
+    _LOG.warning("%s version %d is untrained: its masks mean nothing", name, version)
+    report(args, manifest, f"made {args.out}, untrained")
+    return 0

@@ -56,7 +56,8 @@ COPY README.md LICENSE ebseg.py /build/
 COPY model /build/model
 COPY service /build/service
 COPY training /build/training
-RUN pip install --no-cache-dir --no-deps --root /package .
+COPY client /build/client
+RUN pip install --no-cache-dir --no-deps --root /package ./client .
 
 FROM python AS runtime
 RUN groupadd --gid 10001 ebseg \

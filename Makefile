@@ -32,9 +32,9 @@ help: ## list the targets
 setup: $(INSTALLED) ## make the environment in .venv; quick when nothing changed
 
 # A half-made environment has no stamp, so the next call goes on with it.
-$(INSTALLED): pyproject.toml Makefile
+$(INSTALLED): pyproject.toml client/pyproject.toml Makefile
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --disable-pip-version-check -e '.[service,training,dev]'
+	$(BIN)/pip install --disable-pip-version-check -e ./client -e '.[service,training,dev]'
 	touch $@
 
 demo: setup ## start the service, segment sample scenes over HTTP, stop the service

@@ -1,4 +1,4 @@
-"""Prints what pyproject.toml asks for, without the package itself: new sources then need no new layer of it.
+"""Prints what pyproject.toml asks for, without this repository's own: new sources then need no new layer.
 
 Takes the extras as its one argument, with commas between. Reads the pyproject.toml of the working directory.
 """
@@ -26,7 +26,7 @@ def requirements(project: dict[str, dict[str, list[str]]], extras: list[str]) ->
                 found += requirements({**project, "dependencies": []}, own[1].split(","))
             else:
                 found.append(requirement)
-    return list(dict.fromkeys(found))
+    return [requirement for requirement in dict.fromkeys(found) if not requirement.startswith("ebseg-client")]
 
 
 if __name__ == "__main__":

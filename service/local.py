@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ebseg_client.parallel import in_order
 from model.errors import PictureError
 from model.vocabulary import Vocabulary
 from service.answer import Outcome, json_answer
-from service.client.parallel import in_order
 from service.deadline import Deadline
 from service.decode import decode
 from service.engine import Engine, Job, Segmentation, device_names, load_engine

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from service.client import (
+from ebseg_client import (
     AnswerError,
     ClientError,
     ConnectionFailedError,
@@ -17,7 +17,7 @@ from service.client import (
     NotFoundError,
     SegmentOptions,
 )
-from service.client.parallel import in_order
+from ebseg_client.parallel import in_order
 from service.decode import decode
 from service.errors import ServiceError
 from service.found import Found, Segmented, UsageError, read

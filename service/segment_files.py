@@ -17,8 +17,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from ebseg_client.parallel import in_order
 from service import encode
-from service.client.parallel import in_order
 from service.commands.tables import print_table, stdout
 from service.found import Segmented, Source, UsageError
 from service.schemas import SegmentAnswer

@@ -1,4 +1,4 @@
-"""The packages import each other in two directions only, and nothing happens when they are imported."""
+"""The packages import each other in three directions only, and nothing happens when they are imported."""
 
 import ast
 import subprocess
@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("model", "service", "training")
-ARROWS = {("service", "model"), ("training", "model")}
-SOURCES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+CLIENT = "ebseg_client"
+PACKAGES = ("model", "service", "training", CLIENT)
+ARROWS = {("service", "model"), ("training", "model"), ("service", CLIENT)}
+FOLDERS = ("model", "service", "training", f"client/{CLIENT}")
+SOURCES = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
+CLIENT_NEEDS = {"httpx", "numpy", "PIL"}  # installing it brings nothing else
 SERVING = {"fastapi", "starlette", "uvicorn", "pydantic", "pydantic_settings", "prometheus_client", "redis"}
 ENVIRONMENT_READERS = {Path("service/settings.py")}
 
@@ -47,7 +50,10 @@ def wrong_arrows(code: str, path: Path) -> set[str]:
     }
     if own != "service":
         closed |= SERVING
-    return {target for target in imported(ast.parse(code), package) if target.split(".")[0] in closed}
+    targets = {target: target.split(".")[0] for target in imported(ast.parse(code), package)}
+    if own == CLIENT:
+        closed |= {*targets.values()} - {own, *CLIENT_NEEDS, *sys.stdlib_module_names}
+    return {target for target, top in targets.items() if top in closed}
 
 
 def import_effects(tree: ast.Module) -> Iterator[int]:
@@ -86,14 +92,15 @@ def label(path: Path) -> str:
 def test_source_keeps_the_rules(path: Path) -> None:
     code, place = path.read_text(encoding="utf-8"), path.relative_to(ROOT)
     tree = ast.parse(code)
-    assert wrong_arrows(code, place) == set()
+    assert wrong_arrows(code, Path(str(place).removeprefix("client/"))) == set()
     assert list(import_effects(tree)) == []
     if place not in ENVIRONMENT_READERS:
         assert list(environment_reads(tree)) == []
 
 
 def test_all_packages_are_looked_at() -> None:
-    assert {path.relative_to(ROOT).parts[0] for path in SOURCES} == set(PACKAGES)
+    found = {label(path).removeprefix("client/").partition("/")[0] for path in SOURCES}
+    assert found == set(PACKAGES)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +123,14 @@ def test_all_packages_are_looked_at() -> None:
         ("service/routes/a.py", "import ebseg", {"ebseg"}),
         ("service/a.py", "from model import ebseg\nimport model.ebseg", set()),
         ("training/a.py", "import model", set()),
-        ("training/a.py", "from service.client import Client", {"service.client", "service.client.Client"}),
+        ("training/a.py", "from ebseg_client import Retry", {"ebseg_client", "ebseg_client.Retry"}),
+        ("model/a.py", "import ebseg_client.labels", {"ebseg_client.labels"}),
+        ("service/a.py", "from ebseg_client.parallel import in_order", set()),
+        ("ebseg_client/a.py", "import json, httpx, numpy.typing\nfrom PIL import Image", set()),
+        ("ebseg_client/a.py", "from ebseg_client import errors\nfrom . import labels", set()),
+        ("ebseg_client/a.py", "import service.schemas", {"service.schemas"}),
+        ("ebseg_client/a.py", "import rich.console", {"rich.console"}),
+        ("ebseg_client/a.py", "def f():\n    import torch", {"torch"}),
         ("training/a.py", "import tests.helpers", {"tests.helpers"}),
     ],
 )

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-FOLDERS = ("model", "service", "training", "samples", "tests")
+FOLDERS = ("model", "service", "training", "client", "samples", "tests")
 FILES = [ROOT / "ebseg.py", *(path for name in FOLDERS for path in sorted((ROOT / name).rglob("*.py")))]
 LONGEST = 400
 
@@ -30,7 +30,7 @@ def test_file_names_no_machine(path: Path) -> None:
     assert [line for line in path.read_text(encoding="utf-8").splitlines() if local.search(line)] == []
 
 
-@pytest.mark.parametrize("package", ["model", "service", "training"])
+@pytest.mark.parametrize("package", ["model", "service", "training", "client"])
 def test_modules_say_what_they_are_for(package: str) -> None:
     silent = [
         label(path)

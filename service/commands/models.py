@@ -9,7 +9,7 @@ from service.commands.flags import add_service
 from service.commands.remote import values, with_client
 
 if TYPE_CHECKING:
-    from service.client import EBSegClient, ModelChange, ModelDetails
+    from ebseg_client import EBSegClient, ModelChange, ModelDetails
 
 CHANGES = {
     "unpin": ("follow the registry again", "unpin ebseg-base"),

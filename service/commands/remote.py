@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from service.commands.complaint import FAILED, UNUSABLE, complain
 
 if TYPE_CHECKING:
-    from service.client import ClientError, EBSegClient
+    from ebseg_client import ClientError, EBSegClient
 
 
 def with_client(args: argparse.Namespace, use: "Callable[[EBSegClient], None]") -> int:
     """Does something with a client of the service that the flags name; the exit code."""
-    from service.client import ClientError
+    from ebseg_client import ClientError
 
     try:
         with connected(args.url, args.api_key, args.timeout) as client:
@@ -31,7 +31,7 @@ def connected(url: str, api_key: str | None, timeout: float, connections: int = 
     Raises:
         InputError: the address or the key cannot be used.
     """
-    from service.client import EBSegClient
+    from ebseg_client import EBSegClient
     from service.settings import ClientSettings
 
     if api_key is None and (stored := ClientSettings().api_key) is not None:
@@ -41,7 +41,7 @@ def connected(url: str, api_key: str | None, timeout: float, connections: int = 
 
 def complain_of(error: "ClientError", url: str) -> int:
     """Says what a client met; exit code 2 where the request was at fault, 1 where it may succeed later."""
-    from service.client import BusyError, ConnectionFailedError, InputError, KeyRefusedError, ProblemError
+    from ebseg_client import BusyError, ConnectionFailedError, InputError, KeyRefusedError, ProblemError
 
     if isinstance(error, InputError):
         return complain(error, UNUSABLE)

@@ -115,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
     """`ebseg segment`."""
     from pydantic import ValidationError
 
-    from service.client import ClientError
+    from ebseg_client import ClientError
     from service.decode import settle_warnings
     from service.errors import InvalidRequestError, ServiceError, field_problems
     from service.found import UsageError
@@ -164,7 +164,7 @@ def _run(args: argparse.Namespace, job: "Job", spec: "SegmentRequest") -> int:
 
         return run_job(job, LocalSource(settings, spec, nullcontext if job.many else _status))
 
-    from service.client import SegmentOptions
+    from ebseg_client import SegmentOptions
     from service.remote import RemoteSource
 
     options = SegmentOptions(

@@ -11,7 +11,7 @@ from service.commands.flags import add_service, class_names
 from service.commands.remote import values, with_client
 
 if TYPE_CHECKING:
-    from service.client import ClassSpec, EBSegClient
+    from ebseg_client import ClassSpec, EBSegClient
 
 FILE_HELP = (
     'file of classes: JSON as the service takes it, {"classes": [...]} or the list alone, if it ends in '
@@ -162,7 +162,7 @@ def _read(path: Path) -> "list[str | ClassSpec]":
 
 
 def _class(path: Path, at: int, entry: Any) -> "str | ClassSpec":
-    from service.client import ClassSpec
+    from ebseg_client import ClassSpec
 
     if isinstance(entry, str):
         return entry

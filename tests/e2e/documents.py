@@ -19,7 +19,8 @@ class Block:
 
 def documents() -> list[Path]:
     """Every markdown file that is part of the project."""
-    return [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), ROOT / "samples" / "README.md"]
+    below = (ROOT / "client" / "README.md", ROOT / "samples" / "README.md")
+    return [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), *below]
 
 
 def blocks() -> list[Block]:

@@ -25,7 +25,7 @@ from tests.e2e.processes import SECONDS, done, served
 from tests.service.scripted_server import Answer, scripted
 
 DEFAULT_URL = "http://127.0.0.1:8000"
-PYTHON = ("docs/client.md", "python")
+PYTHON = ("client/README.md", "python")
 SAMPLES = ["harbour", "room", "street", "village"]
 CLASSES = ("--classes", "house, boat, lamp, car, water")
 # Commands without --json, and why.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service.client import (
+from ebseg_client import (
     AsyncEBSegClient,
     EBSegClient,
     FieldsRefusedError,
@@ -15,7 +15,7 @@ from service.client import (
     KeyRefusedError,
     PictureRefusedError,
 )
-from service.client.requests import Picture
+from ebseg_client.requests import Picture
 from tests.service.fakes import PNG, FakeEngine, encoded, live, picture
 
 CLASSES = ["sky", "tree", "road"]

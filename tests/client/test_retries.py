@@ -10,8 +10,7 @@ from typing import get_args
 
 import pytest
 
-from service import errors as own
-from service.client import (
+from ebseg_client import (
     AnswerError,
     AsyncEBSegClient,
     BusyError,
@@ -26,9 +25,10 @@ from service.client import (
     ServiceFaultError,
     UnavailableError,
 )
-from service.client import requests as sent
-from service.client.errors import BY_STATUS, BY_TYPE, problem_error
-from service.client.exchange import retry_after
+from ebseg_client import requests as sent
+from ebseg_client.errors import BY_STATUS, BY_TYPE, problem_error
+from ebseg_client.exchange import retry_after
+from service import errors as own
 from service.schemas import Output, SegmentRequest
 from tests.service.scripted_server import ANSWER, Answer, breaking, problem, scripted
 

@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from service.client.errors import AnswerError, ClientError
-from service.client.labels import Maps, read_npy
-from service.client.requests import ClassSpec
+from ebseg_client.errors import AnswerError, ClientError
+from ebseg_client.labels import Maps, read_npy
+from ebseg_client.requests import ClassSpec
 
 Document = Mapping[str, Any]
 Ring = tuple[tuple[int, int], ...]

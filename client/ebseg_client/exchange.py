@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 
 import httpx
 
-from service.client.errors import (
+from ebseg_client.errors import (
     AnswerError,
     ClientError,
     ConnectionFailedError,

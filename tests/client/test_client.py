@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from service.client import (
+from ebseg_client import (
     Balance,
     BusyError,
     ClassSpec,
@@ -30,7 +30,7 @@ from service.client import (
     ServiceFaultError,
     Shares,
 )
-from service.client.requests import Output, Picture
+from ebseg_client.requests import Output, Picture
 from service.decode import decode
 from tests.service.fakes import INFO, PNG, FakeEngine, encoded, live, picture
 
@@ -346,7 +346,7 @@ def test_services_deadline_ends_a_call() -> None:
 
 def test_client_is_light() -> None:
     code = (
-        "import sys\nfrom service.client import EBSegClient\nEBSegClient().close()\n"
+        "import sys\nfrom ebseg_client import EBSegClient\nEBSegClient().close()\n"
         "print(*sorted({'torch', 'fastapi', 'starlette', 'pydantic', 'cv2', 'pycocotools'}"
         " & set(sys.modules)))"
     )

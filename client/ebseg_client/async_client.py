@@ -9,8 +9,8 @@ from typing import Self, TypeVar, Unpack, cast
 
 import httpx
 
-from service.client import calls
-from service.client.connection import (
+from ebseg_client import calls
+from ebseg_client.connection import (
     CLOSED,
     CONNECTIONS,
     TIMEOUT,
@@ -19,11 +19,11 @@ from service.client.connection import (
     new_request_id,
     options,
 )
-from service.client.errors import AnswerError, ClientError, ConnectionFailedError, InputError
-from service.client.exchange import Call, Reply, Retry, Send, exchange
-from service.client.parallel import AHEAD
-from service.client.requests import Classes, Picture, SegmentOptions, picture_bytes
-from service.client.results import (
+from ebseg_client.errors import AnswerError, ClientError, ConnectionFailedError, InputError
+from ebseg_client.exchange import Call, Reply, Retry, Send, exchange
+from ebseg_client.parallel import AHEAD
+from ebseg_client.requests import Classes, Picture, SegmentOptions, picture_bytes
+from ebseg_client.results import (
     Health,
     ModelChange,
     ModelDetails,

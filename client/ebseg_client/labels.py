@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from service.client.errors import AnswerError, InputError
+from ebseg_client.errors import AnswerError, InputError
 
 
 @dataclass(frozen=True)

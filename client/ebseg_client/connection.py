@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from service.client.errors import AnswerError, InputError
+from ebseg_client.errors import AnswerError, InputError
 
 TIMEOUT = 60.0  # seconds for a call
 CONNECTIONS = 16  # open at a time, and kept for the next calls

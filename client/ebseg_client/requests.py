@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from service.client.errors import InputError
+from ebseg_client.errors import InputError
 
 Output = Literal["rle", "png", "overlay", "polygons", "npy", "scores"]
 Picture = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any]

@@ -8,8 +8,8 @@ from typing import Self, TypeVar, Unpack, cast
 
 import httpx
 
-from service.client import calls
-from service.client.connection import (
+from ebseg_client import calls
+from ebseg_client.connection import (
     CLOSED,
     CONNECTIONS,
     TIMEOUT,
@@ -18,11 +18,11 @@ from service.client.connection import (
     new_request_id,
     options,
 )
-from service.client.errors import AnswerError, ClientError, ConnectionFailedError, InputError
-from service.client.exchange import Call, Reply, Retry, Send, Wait, exchange
-from service.client.parallel import in_order
-from service.client.requests import Classes, Picture, SegmentOptions, picture_bytes
-from service.client.results import (
+from ebseg_client.errors import AnswerError, ClientError, ConnectionFailedError, InputError
+from ebseg_client.exchange import Call, Reply, Retry, Send, Wait, exchange
+from ebseg_client.parallel import in_order
+from ebseg_client.requests import Classes, Picture, SegmentOptions, picture_bytes
+from ebseg_client.results import (
     Health,
     ModelChange,
     ModelDetails,
@@ -94,7 +94,7 @@ class EBSegClient:
 
         Raises:
             InputError: the picture cannot be read, or an argument is wrong.
-            ClientError: see `service.client.errors`.
+            ClientError: see `ebseg_client.errors`.
         """
         call = calls.segment(picture_bytes(picture), classes, options)
         return self._run(call, options.get("timeout"))

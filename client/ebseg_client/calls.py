@@ -7,11 +7,11 @@ from urllib.parse import quote
 
 import httpx
 
-from service.client import results
-from service.client.errors import InputError
-from service.client.exchange import Call, json_of
-from service.client.requests import Classes, SegmentOptions, class_documents, request_document
-from service.client.results import Health, read
+from ebseg_client import results
+from ebseg_client.errors import InputError
+from ebseg_client.exchange import Call, json_of
+from ebseg_client.requests import Classes, SegmentOptions, class_documents, request_document
+from ebseg_client.results import Health, read
 
 T = TypeVar("T")
 MOST_TIMEOUT_MS = 120_000  # the longest that the service takes by default, see its max_timeout_ms

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pycocotools import mask as coco
 
+from ebseg_client.errors import AnswerError
+from ebseg_client.labels import Maps, labels_of, read_npy, run_lengths
 from service import encode
-from service.client.errors import AnswerError
-from service.client.labels import Maps, labels_of, read_npy, run_lengths
 
 
 def decoded(counts: str, height: int, width: int) -> NDArray[np.bool_]:

@@ -1,10 +1,10 @@
 """The Python client of the service: light to import, typed, patient with a busy service.
 
-`EBSegClient` for programs without an event loop, `AsyncEBSegClient` for asyncio. docs/client.md shows how.
+`EBSegClient` for programs without an event loop, `AsyncEBSegClient` for asyncio. Its README shows how.
 """
 
-from service.client.async_client import AsyncEBSegClient
-from service.client.errors import (
+from ebseg_client.async_client import AsyncEBSegClient
+from ebseg_client.errors import (
     AnswerError,
     BusyError,
     ClientError,
@@ -23,9 +23,9 @@ from service.client.errors import (
     ServiceFaultError,
     UnavailableError,
 )
-from service.client.exchange import Retry
-from service.client.requests import Balance, ClassSpec, SegmentOptions, Shares
-from service.client.results import (
+from ebseg_client.exchange import Retry
+from ebseg_client.requests import Balance, ClassSpec, SegmentOptions, Shares
+from ebseg_client.results import (
     FoundClass,
     Health,
     ModelChange,
@@ -37,7 +37,7 @@ from service.client.results import (
     Vocabulary,
     VocabularySummary,
 )
-from service.client.sync_client import EBSegClient
+from ebseg_client.sync_client import EBSegClient
 
 __all__ = [
     "AnswerError",

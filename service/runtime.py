@@ -61,6 +61,7 @@ class Service:
             if engines
             else Models(settings, self.metrics, self.devices, load)
         )
+        self.models.on_freed = self.predictions.forget
         self.redis = self._redis()
         self.texts = TextCache(
             max_bytes=settings.text_cache_bytes,

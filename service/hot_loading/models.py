@@ -34,6 +34,9 @@ class Models:
         devices: in the order of the setting `device`; not stopped before `stop` has been called.
         load: makes an engine of a folder on a device.
 
+    Attributes:
+        on_freed: told the digest of weights that nobody uses any more, on any thread.
+
     Raises:
         SettingsError: the settings cannot be used.
     """
@@ -82,6 +85,7 @@ class Models:
         self._cache = cache
         self._served: dict[str, Served] = {}
         self._followers: dict[str, Follower] = {}
+        self.on_freed: Callable[[str], None] = lambda digest: None
         self._stopping = False
         self._watches: list[asyncio.Task[None]] = []
         self._changes: set[asyncio.Task[str]] = set()
@@ -210,6 +214,7 @@ class Models:
         self._served[name].serve(version)
 
     def _free(self, name: str, engines: tuple[Engine, ...]) -> None:
+        self.on_freed(engines[0].info.digest)
         self._thread.post(partial(close, engines))
         if name in self._followers and not self._stopping:
             self._thread.post(self._followers[name].tidy)

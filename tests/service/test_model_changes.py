@@ -59,6 +59,19 @@ async def test_a_canary_gets_its_share_and_takes_over(registry: Path) -> None:
         assert loads(metrics) == {"loaded": 2}
 
 
+async def test_the_digest_of_freed_weights_is_told_once_nobody_uses_them(registry: Path) -> None:
+    async with serving(registry, "a") as (models, load, _):
+        freed: list[str] = []
+        models.on_freed = freed.append
+        lease = models.lease("a")
+        await publish_and_reload(models, registry, 2)
+        assert roles(models) == {2: "current", 1: "draining"}
+        assert freed == []
+        lease.release()
+        assert freed == [lease.info.digest]
+        await until(lambda: load.closings() == {1: 1, 2: 0})
+
+
 async def test_a_failing_canary_is_withdrawn_at_once(registry: Path) -> None:
     async with serving(registry, "a@canary:50", poll=OFTEN) as (models, load, metrics):
         publish(registry, "a", 2)

@@ -114,6 +114,17 @@ async def test_pin_rollback_unpin_reload(tmp_path: Path, first: Manifest) -> Non
         assert (await post(client)).headers["x-ebseg-model"] == f"{NAME}/3"
 
 
+async def test_predictions_of_freed_weights_are_dropped(tmp_path: Path, first: Manifest) -> None:
+    settings = {"admin_keys": KEYS["admin_keys"], "prediction_cache_bytes": 1 << 20}
+    async with serving(tmp_path, Loader(), **settings) as (client, service):
+        assert (await post(client)).status_code == 200
+        assert len(service.predictions) == 1
+        publish(tmp_path, NAME, 2)
+        await change(client, "reload")
+        await until(lambda: len(service.predictions) == 0)
+        assert service.predictions.nbytes == 0
+
+
 async def test_changes_that_cannot_be(tmp_path: Path, first: Manifest) -> None:
     publish(tmp_path, NAME, 2)
     load = Loader()

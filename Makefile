@@ -3,7 +3,7 @@
 #   PYTHON      the Python that the environment is made with, 3.11 or newer
 #   CHECKPOINT  checkpoint folder for `demo` and `serve`; the default comes with the repository
 #   PORT        port for `serve`
-#   WORKERS     processes that `test` shares the test files out to; each computes on one thread
+#   WORKERS     processes that `test` and `test-all` share the test files out to; each computes on one thread
 #   TINY        folder that `train-tiny` works in, and goes on in when it was cut off
 #   SHARE       of the steps and pictures of `train-tiny`, 0..1
 #   SEED        of everything in `train-tiny`
@@ -24,7 +24,7 @@ INSTALLED := $(VENV)/.installed
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup demo serve test image-check tools check bench train-tiny
+.PHONY: help setup demo serve test test-all image-check tools check bench train-tiny
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
@@ -43,8 +43,13 @@ demo: setup ## start the service, segment sample scenes over HTTP, stop the serv
 serve: setup ## run the service on PORT with CHECKPOINT
 	exec $(BIN)/ebseg serve --checkpoint "$(CHECKPOINT)" --port $(PORT)
 
-test: setup tools ## run all tests in WORKERS processes
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+
+test: setup tools ## run the tests in WORKERS processes, but for those marked slow
+	$(PYTEST) -m "not slow"
+
+test-all: setup tools ## run all tests, the slow ones too
+	$(PYTEST)
 
 image-check: setup ## build the Dockerfile without an engine and ask it for a mask; root, buildah, debootstrap, 10 minutes
 	$(BIN)/python -m tests.deploy.build_image --target cuda

@@ -1,6 +1,8 @@
 """For all tests."""
 
 import os
+import signal
+from collections.abc import Iterator
 
 import pytest
 
@@ -15,3 +17,29 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith("EBSEG_"):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _children_take_signals() -> Iterator[None]:
+    """Processes that tests start can be ended, whatever the shell, `nohup` or CI had ignored or blocked.
+
+    What is ignored stays so in every process that is started; what has a handler is the system's default
+    there. So signals that this process was told to ignore get a handler that does nothing, but for
+    SIGTERM, with which forked processes are ended too.
+    """
+
+    def ignore(number: int, frame: object) -> None:
+        pass
+
+    ignored = [
+        number
+        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM)
+        if signal.getsignal(number) == signal.SIG_IGN
+    ]
+    for number in ignored:
+        signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else ignore)
+    blocked = signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    yield
+    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)

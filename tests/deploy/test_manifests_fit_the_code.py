@@ -24,7 +24,8 @@ from tests.deploy.files import (
     settings_variables,
 )
 from tests.deploy.names import metric_names, unknown_metrics
-from tests.service.fakes import FakeEngine, until
+from tests.service.fakes import FakeEngine
+from tests.waiting import until
 from training.commands.train import config_of
 
 PASSWORD = "ab12"

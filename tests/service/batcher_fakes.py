@@ -16,7 +16,8 @@ from service.batching.batcher import Batcher
 from service.deadline import Deadline
 from service.engine import Job, Prepared, Segmentation
 from service.metrics import Metrics
-from tests.service.fakes import INFO, WAIT
+from tests.service.fakes import INFO
+from tests.waiting import WAIT
 
 VOCABULARIES = tuple(Vocabulary.of([f"thing {index}"]) for index in range(3))
 TEXT = torch.zeros(1, 4)

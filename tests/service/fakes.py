@@ -1,6 +1,5 @@
 """An engine without a model, and an app and a server around it. As a script: serves until a signal."""
 
-import asyncio
 import base64
 import io
 import json
@@ -26,6 +25,7 @@ from service.hot_loading.loader import LoadEngine
 from service.runtime import Service
 from service.server import build_server, listen, run_server
 from service.settings import Settings
+from tests.waiting import WAIT, until, wait_until
 
 INFO = ModelInfo(
     name="fake",
@@ -37,7 +37,6 @@ INFO = ModelInfo(
     dtype="float32",
     balance=Balance.geometric(frozen_trained=0.1, frozen_new=0.3, mask_attention=0.7),
 )
-WAIT = 10.0  # seconds until a test gives up
 
 
 class FakePrediction:
@@ -198,21 +197,6 @@ def problem(answer: httpx.Response, status: int) -> dict[str, Any]:
 def fields(document: dict[str, Any]) -> dict[str, str]:
     """Which fields a problem document complains of, and why."""
     return {error["field"]: error["message"] for error in document["errors"]}
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Waits for something that other tasks and threads do."""
-    async with asyncio.timeout(WAIT):
-        while not condition():
-            await asyncio.sleep(0.002)
-
-
-def wait_until(condition: Callable[[], object], *, seconds: float = WAIT) -> None:
-    """As `until`, where there is no event loop."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.002)
 
 
 @contextmanager

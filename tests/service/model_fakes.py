@@ -19,7 +19,8 @@ from service.engine import Engine
 from service.hot_loading.models import Models
 from service.metrics import Metrics
 from service.settings import Settings
-from tests.service.fakes import INFO, WAIT, FakeEngine, until
+from tests.service.fakes import INFO, FakeEngine
+from tests.waiting import WAIT, until
 
 T = TypeVar("T")
 SELDOM = 1000.0  # seconds between two looks: nothing moves but what the test moves

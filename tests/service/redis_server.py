@@ -13,8 +13,7 @@ from pathlib import Path
 import redis
 
 from service.bench.process import free_port
-
-WAIT_S = 5.0
+from tests.waiting import WAIT
 
 
 class RedisServer:
@@ -39,7 +38,7 @@ class RedisServer:
         assert self._process is None, "the server runs"
         command = [*self._command, "--port", str(self.port)]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        end = time.monotonic() + WAIT_S
+        end = time.monotonic() + WAIT
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > end:
                 self._end(signal.SIGKILL)
@@ -64,7 +63,7 @@ class RedisServer:
 
     def client(self) -> redis.Redis:
         """A client for the test itself; closed with the server's context."""
-        client = redis.Redis.from_url(self.url, socket_timeout=WAIT_S)
+        client = redis.Redis.from_url(self.url, socket_timeout=WAIT)
         self._clients.append(client)
         return client
 
@@ -82,7 +81,7 @@ class RedisServer:
         if self._process is not None:
             self._process.send_signal(signal.SIGCONT)  # a frozen process does not end
             self._process.send_signal(number)
-            self._process.wait(WAIT_S)
+            self._process.wait(WAIT)
             self._process = None
 
     def _answers(self) -> bool:

@@ -13,7 +13,8 @@ from typing import Any
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from tests.service.fakes import WAIT, in_thread
+from tests.service.fakes import in_thread
+from tests.waiting import WAIT
 
 ANSWER: dict[str, Any] = {
     "request_id": "r",

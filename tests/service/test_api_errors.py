@@ -16,19 +16,8 @@ import pytest
 
 from service.errors import MOST_FIELDS
 from tests.service.bad_pictures import announcing
-from tests.service.fakes import (
-    BASE64,
-    PNG,
-    WAIT,
-    FakeEngine,
-    encoded,
-    fields,
-    picture,
-    post,
-    problem,
-    running,
-    until,
-)
+from tests.service.fakes import BASE64, PNG, FakeEngine, encoded, fields, picture, post, problem, running
+from tests.waiting import WAIT, until
 
 pytestmark = pytest.mark.anyio
 

@@ -23,7 +23,7 @@ from tests.service.batcher_fakes import (
     submitted,
     thread_of,
 )
-from tests.service.fakes import WAIT, until
+from tests.waiting import WAIT, until
 
 pytestmark = pytest.mark.anyio
 

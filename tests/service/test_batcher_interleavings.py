@@ -19,7 +19,7 @@ from service.engine import Job, Segmentation
 from service.errors import DeadlineExceededError, OutOfMemoryError
 from service.metrics import Metrics
 from tests.service.batcher_fakes import NumberEngine, answer, held, job, running, soon
-from tests.service.fakes import WAIT
+from tests.waiting import WAIT
 
 pytestmark = pytest.mark.anyio
 

@@ -5,7 +5,8 @@ import threading
 import pytest
 
 from service.runtime import Service
-from tests.service.fakes import FakeEngine, post, problem, running, until
+from tests.service.fakes import FakeEngine, post, problem, running
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 

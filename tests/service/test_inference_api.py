@@ -13,8 +13,9 @@ import pytest
 
 from model.errors import CheckpointError
 from service.engine import Engine
-from tests.service.fakes import INFO, PNG, FakeEngine, encoded, picture, running, until
+from tests.service.fakes import INFO, PNG, FakeEngine, encoded, picture, running
 from tests.service.inference_requests import BINARY_CLASSES, BINARY_IMAGE, CLASSES, IMAGE, body, tensor
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 

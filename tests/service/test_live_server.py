@@ -13,8 +13,9 @@ import pytest
 
 from service import middleware
 from tests.service.bad_pictures import announcing
-from tests.service.fakes import PNG, WAIT, FakeEngine, encoded, live, picture, problem, wait_until
+from tests.service.fakes import PNG, FakeEngine, encoded, live, picture, problem
 from tests.service.wire import CLIENT, HEADERS, body, connected, head, read_answer, segment
+from tests.waiting import WAIT, wait_until
 
 
 def resident() -> int:

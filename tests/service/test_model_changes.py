@@ -14,7 +14,6 @@ from service.errors import (
     StoreUnavailableError,
 )
 from service.hot_loading import models as models_module
-from tests.service.fakes import until
 from tests.service.model_fakes import (
     OFTEN,
     Gate,
@@ -31,6 +30,7 @@ from tests.service.model_fakes import (
     serving,
     until_current,
 )
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 

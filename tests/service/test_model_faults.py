@@ -13,7 +13,6 @@ from model.versions import Versions
 from service.errors import OutOfMemoryError
 from service.hot_loading.models import Models
 from service.metrics import Metrics
-from tests.service.fakes import until
 from tests.service.model_fakes import (
     OFTEN,
     VersionEngine,
@@ -30,6 +29,7 @@ from tests.service.model_fakes import (
     serving,
     until_current,
 )
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 

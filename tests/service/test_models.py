@@ -12,7 +12,6 @@ from service.errors import NotFoundError, NotReadyError
 from service.hot_loading.loader import LoaderThread
 from service.hot_loading.models import Models
 from service.metrics import Metrics
-from tests.service.fakes import until
 from tests.service.model_fakes import (
     OFTEN,
     FakeDevice,
@@ -32,6 +31,7 @@ from tests.service.model_fakes import (
     roles,
     serving,
 )
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 USUAL = [(480, 640), (640, 480), (512, 512), (720, 1280)]

@@ -9,8 +9,9 @@ import pytest
 
 from model.manifest import Manifest
 from service.runtime import Service
-from tests.service.fakes import post, problem, running, until
+from tests.service.fakes import post, problem, running
 from tests.service.model_fakes import SELDOM, Gate, Loader, publish
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 NAME = "ebseg-tiny.v2_x"

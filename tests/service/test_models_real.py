@@ -21,9 +21,10 @@ from service.hot_loading.models import Models
 from service.metrics import Metrics
 from service.settings import Settings
 from tests.model.checkpoints import BIG_TENSOR, edit_tensors, make, put, reseal, write
-from tests.service.fakes import picture, until
+from tests.service.fakes import picture
 from tests.service.model_fakes import FakeDevice, current, loads, quarantined, roles
 from tests.service.s3_server import S3, s3_server
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 NAME = "ebseg-tiny"

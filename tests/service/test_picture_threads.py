@@ -11,7 +11,7 @@ import pytest
 from service.errors import NotReadyError
 from service.logging import request_id_var
 from service.picture_threads import PictureThreads
-from tests.service.fakes import WAIT, until
+from tests.waiting import WAIT, until
 
 pytestmark = pytest.mark.anyio
 

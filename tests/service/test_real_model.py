@@ -16,11 +16,11 @@ from model.vocabulary import Vocabulary
 from service.app import create_app
 from service.runtime import Service
 from service.server import build_server
-from tests.service.fakes import WAIT, encoded, in_thread, settings, wait_until
+from tests.service.fakes import encoded, in_thread, settings
+from tests.waiting import WAIT, wait_until
 
 PICTURE = np.random.default_rng(5).integers(0, 255, (9, 12, 3), np.uint8).repeat(17, 0).repeat(13, 1)
 CLASSES = ["sky", "tree", "a thing without a name"]
-START_S = 60.0  # until the model is loaded and warm
 
 
 def test_the_mask_over_http_is_the_models(tiny_checkpoint: Path) -> None:
@@ -29,7 +29,7 @@ def test_the_mask_over_http_is_the_models(tiny_checkpoint: Path) -> None:
     service: Service = app.state.service
     document = {"classes": CLASSES, "templates": "plain", "balance": {"mean": "arithmetic"}}
     with in_thread(build_server(app, own)) as url, httpx.Client(base_url=url, timeout=WAIT) as client:
-        wait_until(lambda: client.get("/readyz").status_code != 503, seconds=START_S)
+        wait_until(lambda: client.get("/readyz").status_code != 503, pause=0.05)
         files = {"image": encoded(PICTURE)}
         data = {"request": json.dumps(document)}
         answer = client.post("/v1/segment", files=files, data=data)

@@ -10,7 +10,6 @@ import pytest
 from service.caches import redis_store, write_behind
 from service.caches.breaker import Breaker
 from service.errors import StoreUnavailableError
-from tests.service.fakes import until
 from tests.service.redis_server import redis_server
 from tests.service.stores import (
     CLOSED,
@@ -25,6 +24,7 @@ from tests.service.stores import (
     timed,
     tripped,
 )
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 

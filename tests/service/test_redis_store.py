@@ -18,7 +18,6 @@ from service.caches import redis_store
 from service.caches.redis_store import RedisStore
 from service.errors import StoreUnavailableError
 from service.metrics import Metrics
-from tests.service.fakes import until
 from tests.service.redis_server import RedisServer, redis_server
 from tests.service.stores import (
     CLOSED,
@@ -30,6 +29,7 @@ from tests.service.stores import (
     started,
     tripped,
 )
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 

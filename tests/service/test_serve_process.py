@@ -6,8 +6,8 @@ import httpx
 import pytest
 
 from tests.e2e.soak.server import started
-from tests.service.fakes import wait_until
 from tests.service.wire import segment
+from tests.waiting import wait_until
 
 
 def test_sigterm_drains_and_leaves_with_0() -> None:

@@ -12,9 +12,9 @@ from model.vocabulary import Vocabulary
 from service.caches.text_cache import ENTRY_BYTES, Text, TextCache
 from service.errors import NotReadyError
 from service.metrics import Metrics
-from tests.service.fakes import until
 from tests.service.stores import count
 from tests.service.towers import WIDTH, Device, Tower, row_of
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 ENTRY = WIDTH * 4 + ENTRY_BYTES

@@ -15,7 +15,6 @@ from service.caches.cache_values import Keys, Row, decode, encode
 from service.caches.redis_store import RedisStore
 from service.caches.text_cache import Text, TextCache
 from service.metrics import Metrics
-from tests.service.fakes import until
 from tests.service.redis_server import RedisServer, redis_server
 from tests.service.stores import (
     CLOSED,
@@ -28,6 +27,7 @@ from tests.service.stores import (
     started,
 )
 from tests.service.towers import WIDTH, Device, Tower, row_of
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 TEMPLATES = ("{}",)

@@ -11,8 +11,9 @@ import pytest
 from service import tracing
 from service.settings import Settings, SettingsError
 from service.tracing import BATCH, FinishedRequest, TraceContext, Tracing, parse_state, trace_of
-from tests.service.fakes import post, running, until
+from tests.service.fakes import post, running
 from tests.service.trace_ids import SPAN, TRACE
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 

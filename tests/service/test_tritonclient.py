@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException
 
 from service.runtime import Service
-from tests.service.fakes import BASE64, PNG, WAIT, FakeEngine, encoded, live, picture, wait_until
+from tests.service.fakes import BASE64, PNG, FakeEngine, encoded, live, picture
+from tests.waiting import WAIT, wait_until
 
 KEY = "k" * 16
 

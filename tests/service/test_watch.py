@@ -13,7 +13,7 @@ from service import watch
 from service.metrics import Metrics
 from service.settings import Settings
 from service.watch import Watch, memory_bytes, stalled
-from tests.service.fakes import until
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 

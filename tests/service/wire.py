@@ -6,11 +6,12 @@ from collections.abc import Iterator
 
 import httpx
 
-from tests.service.fakes import PNG, WAIT
+from tests.service.fakes import PNG
+from tests.waiting import WAIT
 
 HEADERS = {"Content-Type": "multipart/form-data; boundary=b"}
 # without keep-alive: each test has its server, and making a client takes longer than a request
-CLIENT = httpx.Client(timeout=30.0, limits=httpx.Limits(max_connections=100, max_keepalive_connections=0))
+CLIENT = httpx.Client(timeout=WAIT, limits=httpx.Limits(max_connections=100, max_keepalive_connections=0))
 
 
 def segment(url: str, image: bytes = PNG, **fields: str) -> httpx.Response:

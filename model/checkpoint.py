@@ -24,6 +24,7 @@ from torch import Tensor
 
 from model import golden
 from model.build import build
+from model.card import Card, check_license
 from model.config import EBSegConfig
 from model.ebseg import EBSeg
 from model.errors import CheckpointError, ModelError
@@ -77,6 +78,8 @@ def save(
     metrics: Mapping[str, Any] | None = None,
     parent: str | None = None,
     notes: Mapping[str, Any] | None = None,
+    license: str | None = None,
+    card: Card | None = None,
     store_as: torch.dtype | None = None,
     progress: Progress | None = None,
 ) -> Manifest:
@@ -90,6 +93,8 @@ def save(
         metrics: scores, JSON values.
         parent: digest of the version that this one was trained from.
         notes: where the weights come from, JSON values.
+        license: of the weights, as SPDX writes it.
+        card: what the model is for and what it knows.
         store_as: torch.float16 halves the file of a float32 model. `load` gives float32 again, and the
             golden outputs and the text digest are those of the rounded weights.
         progress: told about the long steps.
@@ -100,6 +105,8 @@ def save(
         OSError: the disk did not take it.
     """
     check_name(name, version)
+    if license is not None:
+        check_license(license)
     target = Path(directory).absolute()
     refuse_taken(target)
     tensors = {key: value.detach().cpu().contiguous() for key, value in ebseg.state_dict().items()}
@@ -135,6 +142,8 @@ def save(
             parent=parent,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             training=dict(notes or {}),
+            license=license,
+            card=card,
         )
         write_text(folder / MANIFEST, manifest.to_json())
     return manifest

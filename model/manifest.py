@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from model.card import Card, check_license
 from model.errors import CheckpointError
 
-SCHEMA = 1
+SCHEMA = 2
+READABLE = (1, SCHEMA)  # schema 1 has neither licence nor card
 MANIFEST = "manifest.json"
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
@@ -42,7 +44,7 @@ class Manifest:
     """What a checkpoint folder says about itself.
 
     Attributes:
-        schema: layout of the folder; this code writes and reads `SCHEMA`.
+        schema: layout of the folder; this code writes `SCHEMA` and reads `READABLE`.
         name, version: the model's name in the registry and the version's number, from 1 up.
         variant: name of the configuration ("tiny", "base", "large").
         untrained: the weights are random; the masks mean nothing.
@@ -52,6 +54,8 @@ class Manifest:
         parent: digest of the version that this one was trained from.
         created: ISO time, UTC.
         training: free notes on where the weights come from; JSON.
+        license: of the weights, as SPDX writes it; None if nobody said.
+        card: what the model is for and what it knows; None if nobody said.
     """
 
     schema: int = SCHEMA
@@ -65,9 +69,15 @@ class Manifest:
     parent: str | None
     created: str
     training: dict[str, Any]
+    license: str | None = None
+    card: Card | None = None
 
     def __post_init__(self) -> None:
         check_name(self.name, self.version)
+        if self.license is not None:
+            check_license(self.license, f"{MANIFEST}: license")
+        if self.schema == 1 and (self.license, self.card) != (None, None):
+            raise CheckpointError(f"{MANIFEST}: schema 1 has neither license nor card")
         if set(self.files) != set(FILES):
             raise CheckpointError(f"{MANIFEST}: files must be {', '.join(FILES)}; got {sorted(self.files)}")
         if any(_SHA256.fullmatch(entry.sha256) is None or entry.bytes < 0 for entry in self.files.values()):
@@ -76,8 +86,9 @@ class Manifest:
             raise CheckpointError(f"{MANIFEST}: digest does not match the digests of the files")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return dataclasses.asdict(self)
+        """Plain JSON values, those that its schema has."""
+        values = dataclasses.asdict(self) | {"card": None if self.card is None else self.card.to_dict()}
+        return {name: values[name] for name in _kinds(self.schema)}
 
     def to_json(self) -> str:
         """Text of manifest.json, seal included."""
@@ -94,16 +105,19 @@ class Manifest:
         values = json_object(text, MANIFEST)
         seal = values.pop("seal", None)
         # before the seal, since another schema may seal otherwise
-        if values.get("schema") != SCHEMA:
+        schema = values.get("schema")
+        if type(schema) is not int or schema not in READABLE:
             raise CheckpointError(
-                f"{MANIFEST}: schema {values.get('schema')!r} is unknown, this ebseg reads schema {SCHEMA}"
+                f"{MANIFEST}: schema {schema!r} is unknown, this ebseg reads schemas "
+                f"{' and '.join(map(str, READABLE))}; a newer ebseg may read it"
             )
         if seal != _seal(values):
             raise CheckpointError(f"{MANIFEST}: content and seal do not match, it was changed or damaged")
-        _check_kinds(values)
-        return cls(
-            **values | {"files": {name: FileEntry(**entry) for name, entry in values["files"].items()}}
-        )
+        _check_kinds(values, schema)
+        values["files"] = {name: FileEntry(**entry) for name, entry in values["files"].items()}
+        if values.get("card") is not None:
+            values["card"] = Card.from_dict(values["card"])
+        return cls(**values)
 
 
 def check_name(name: str, version: int) -> None:
@@ -172,13 +186,19 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "created": (str,),
     "training": (dict,),
 }
+_SINCE_2: dict[str, tuple[type, ...]] = {"license": (str, type(None)), "card": (dict, type(None))}
 
 
-def _check_kinds(values: dict[str, Any]) -> None:
-    if values.keys() != _KINDS.keys():
-        odd = sorted(values.keys() ^ _KINDS.keys())
+def _kinds(schema: int) -> dict[str, tuple[type, ...]]:
+    return _KINDS if schema == 1 else _KINDS | _SINCE_2
+
+
+def _check_kinds(values: dict[str, Any], schema: int) -> None:
+    wanted = _kinds(schema)
+    if values.keys() != wanted.keys():
+        odd = sorted(values.keys() ^ wanted.keys())
         raise CheckpointError(f"{MANIFEST}: missing or unknown fields {odd}")
-    for name, kinds in _KINDS.items():
+    for name, kinds in wanted.items():
         # not isinstance: True is an int to Python, but no version
         if type(values[name]) not in kinds:
             raise CheckpointError(f"{MANIFEST}: {name} has the wrong kind of value: {values[name]!r}")

@@ -20,6 +20,7 @@ from torch import Tensor
 from model import checkpoint
 from model.allocator import keep_freed_memory
 from model.balance import Balance
+from model.card import Card
 from model.ebseg import MaskPredictions
 from model.errors import CheckpointError
 from model.segmenter import Segmenter
@@ -41,6 +42,8 @@ class ModelInfo:
     device: str
     dtype: str
     balance: Balance
+    license: str | None = None
+    card: Card | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -302,6 +305,8 @@ def load_engine(
         device=device,
         dtype=dtype,
         balance=loaded.ebseg.config.balance,
+        license=manifest.license,
+        card=manifest.card,
     )
     return TorchEngine(Segmenter(loaded.ebseg), info, manifest.text_digest)
 

@@ -12,6 +12,63 @@ from service.schemas import ModelAnswer, Strict
 LARGEST_VERSION = 999_999_999
 
 
+Fact = str | int | float | bool | None
+
+
+class DataSourceDetails(BaseModel):
+    """A data set that the weights were trained on."""
+
+    name: str = Field(description="of the data set", examples=["COCO-Stuff"])
+    terms: str = Field(description="under which it is given", examples=["masks CC BY 4.0"])
+
+
+class LicensedPartDetails(BaseModel):
+    """A part of the weights with a licence of its own."""
+
+    name: str = Field(description="of the part", examples=["SAM's image encoder ViT-B"])
+    license: str = Field(description="as SPDX writes it", examples=["Apache-2.0"])
+
+
+class OwnConfidenceDetails(BaseModel):
+    """How sure the model is on pictures of its own domain that it was not trained on.
+
+    Each is an object of shares, from 0 to 1, to the confidence that this share stays below.
+    """
+
+    pictures: dict[str, float] = Field(
+        description="of the mean over a picture, all of the data's classes asked for",
+        examples=[{"0.01": 0.4, "0.5": 0.6}],
+    )
+    classes: dict[str, float] = Field(
+        description="of the mean over a found class", examples=[{"0.01": 0.1, "0.5": 0.6}]
+    )
+
+
+class CardDetails(BaseModel):
+    """What a checkpoint tells of itself."""
+
+    domain: str = Field(description="pictures that it is for", examples=["photographs of everyday scenes"])
+    words: list[str] | str = Field(
+        description="the words that it knows, or a sentence where they cannot be listed",
+        examples=[["sky", "tree"], "any English noun: CLIP's vocabulary"],
+    )
+    training_data: list[DataSourceDetails] = Field(description="what it was trained on")
+    parts: list[LicensedPartDetails] = Field(description="which licence covers what, if there are several")
+    scores: dict[str, Fact] = Field(
+        description="figures, and what they were measured on", examples=[{"miou_all": 77.0}]
+    )
+    threshold: float | None = Field(
+        description="pixels of a lower confidence are better called other; null if it was never measured",
+        examples=[0.5],
+    )
+    threshold_note: str = Field(description="how that was measured, or why not")
+    calibration: dict[str, Fact] = Field(
+        description="figures of that measurement", examples=[{"f1_named": 0.83}]
+    )
+    confidence: OwnConfidenceDetails | None = Field(description="null if it was never measured")
+    notes: str = Field(description="what else is to be known; may be empty")
+
+
 class LoadedVersionDetails(BaseModel):
     """A version in memory."""
 
@@ -44,6 +101,13 @@ class ModelDetails(ModelAnswer):
     variant: str = Field(description="size of the model", examples=["base"])
     device: str = Field(description="all devices it is on, with commas between", examples=["cpu"])
     dtype: str = Field(description="of the numbers that it computes with", examples=["float32"])
+    license: str | None = Field(
+        description="of the weights, as SPDX writes it; null if the checkpoint does not say",
+        examples=["MIT AND Apache-2.0"],
+    )
+    card: CardDetails | None = Field(
+        description="what the checkpoint tells of itself; null if it has no card"
+    )
     default: bool = Field(description="it answers requests that name no model")
     policy: str = Field(
         description='"latest", "canary:PERCENT", "pinned", or "fixed" for a checkpoint outside of a registry',
@@ -59,7 +123,7 @@ class ModelDetails(ModelAnswer):
     def of(cls, status: ModelStatus) -> Self:
         """What there is to tell of a model."""
         current = status.versions[0]
-        same = ("version", "digest", "untrained", "variant", "device", "dtype")
+        same = ("version", "digest", "untrained", "variant", "device", "dtype", "license", "card")
         return cls(**asdict(status), **{field: getattr(current, field) for field in same})
 
 

@@ -219,6 +219,8 @@ def _stage(
             "stored_as": dtype,
             "ebseg": release,
         },
+        license=loaded.manifest.license,
+        card=loaded.manifest.card,
         store_as=DTYPES[dtype],
         progress=progress,
     )

@@ -36,6 +36,7 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
 def run(args: argparse.Namespace) -> int:
     """`ebseg import`."""
     name, version = name_and_version(args.out)
+    from model.cards import RELEASED_LICENSE, released
     from model.checkpoint import save
     from model.files import refuse_taken, sha256
     from model.manifest import json_object
@@ -61,7 +62,15 @@ def run(args: argparse.Namespace) -> int:
     with progress_bars() as progress:
         notes = {"imported_from": args.file.name, "sha256": sha256(args.file, progress)}
         manifest = save(
-            ebseg, args.out, name=name, version=version, untrained=False, notes=notes, progress=progress
+            ebseg,
+            args.out,
+            name=name,
+            version=version,
+            untrained=False,
+            notes=notes,
+            license=RELEASED_LICENSE,
+            card=released(args.variant, own_classes=classes is not None),
+            progress=progress,
         )
     report(args, manifest, f"imported {args.file} as {args.out}")
     return 0

@@ -34,6 +34,7 @@ def run(args: argparse.Namespace) -> int:
     name, version = name_and_version(args.out)
     from model import config
     from model.build import build
+    from model.cards import UNTRAINED_LICENSE, untrained
     from model.checkpoint import save
     from model.files import refuse_taken
     from model.vocabulary import TrainingClasses
@@ -43,7 +44,15 @@ def run(args: argparse.Namespace) -> int:
     with progress_bars() as progress:
         notes = {"initialised_with_seed": args.seed}
         manifest = save(
-            ebseg, args.out, name=name, version=version, untrained=True, notes=notes, progress=progress
+            ebseg,
+            args.out,
+            name=name,
+            version=version,
+            untrained=True,
+            notes=notes,
+            license=UNTRAINED_LICENSE,
+            card=untrained(),
+            progress=progress,
         )
     _LOG.warning("%s version %d is untrained: its masks mean nothing", name, version)
     report(args, manifest, f"made {args.out}, untrained")

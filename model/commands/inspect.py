@@ -9,6 +9,7 @@ from model.command import JSON_HELP, add_command
 from model.commands.telling import progress_bars
 
 if TYPE_CHECKING:
+    from model.card import Card, OwnConfidence
     from model.checkpoint import LoadedCheckpoint
 
 
@@ -80,6 +81,8 @@ def _print_table(loaded: "LoadedCheckpoint") -> None:
         "text digest": manifest.text_digest,
         "parent": manifest.parent or "none",
         "created": manifest.created,
+        "licence": manifest.license or "not said",
+        **_card_rows(manifest.card),
         "folder": loaded.directory,
         "parameters": "{total:,}, of them trained {trained:,}".format(**summary["parameters"]),
         "training classes": summary["training_classes"],
@@ -105,6 +108,33 @@ def _print_table(loaded: "LoadedCheckpoint") -> None:
     for key, value in rows.items():
         table.add_row(key, str(value))
     console.print(table)
+
+
+def _card_rows(card: "Card | None") -> dict[str, object]:
+    if card is None:
+        return {"card": "none"}
+    words = card.words if isinstance(card.words, str) else ", ".join(card.words)
+    threshold = "none" if card.threshold is None else f"{card.threshold:.3f}"
+    return {
+        "card": "",
+        "  domain": card.domain,
+        "  words": words,
+        **{f"  trained on {source.name}": source.terms for source in card.training_data},
+        **{f"  licence of {part.name}": part.license for part in card.parts},
+        **{f"  score {name}": _told(value) for name, value in card.scores.items()},
+        "  threshold": f"{threshold}, {card.threshold_note}",
+        **{f"  calibration {name}": _told(value) for name, value in card.calibration.items()},
+        **({} if card.confidence is None else {"  confidence": _confidence(card.confidence)}),
+        **({"  notes": card.notes} if card.notes else {}),
+    }
+
+
+def _confidence(own: "OwnConfidence") -> str:
+    told = (
+        f"{kind}: " + ", ".join(f"{value:.3f} at {share:g}" for share, value in quantiles)
+        for kind, quantiles in (("of pictures", own.pictures), ("of classes", own.classes))
+    )
+    return "; ".join(told)
 
 
 def _told(metric: Any) -> str:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from service.hot_loading.loaded import LoadedVersion
 
@@ -14,7 +14,8 @@ class VersionStatus:
     """A version in memory.
 
     Attributes:
-        version, digest, untrained, variant, dtype: of `ModelInfo`.
+        version, digest, untrained, variant, dtype, license: of `ModelInfo`.
+        card: its JSON values, if it has one.
         device: names of all its devices, with commas between.
         role: "draining" ones only finish what they began.
         in_flight: requests that it answers at the moment.
@@ -27,6 +28,8 @@ class VersionStatus:
     variant: str
     device: str
     dtype: str
+    license: str | None
+    card: dict[str, Any] | None
     role: Role
     in_flight: int
     loaded_at: datetime
@@ -43,6 +46,8 @@ class VersionStatus:
             variant=info.variant,
             device=",".join(loaded.devices),
             dtype=info.dtype,
+            license=info.license,
+            card=None if info.card is None else info.card.to_dict(),
             role=role,
             in_flight=loaded.in_flight,
             loaded_at=loaded.loaded_at,

@@ -70,7 +70,7 @@ def test_manifest_tells_all(ebseg: EBSeg, saved: Path) -> None:
     assert {name: entry.bytes for name, entry in found.files.items()} == {
         name: (saved / name).stat().st_size for name in FILES
     }
-    assert json.loads((saved / MANIFEST).read_text())["schema"] == 1
+    assert json.loads((saved / MANIFEST).read_text())["schema"] == 2
 
 
 def test_files_can_be_read_by_whoever_may_read_new_files(saved: Path) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 import ebseg
 import model.commands.places
 from model.build import build
+from model.card import ANY_NOUN
 from model.checkpoint import check_golden, load
 from model.config import VARIANTS
 from model.official import load_official, to_official
@@ -100,6 +101,9 @@ def test_import_takes_every_tensor(run: Command, released: Path, tmp_path: Path)
     assert found.json["digest"] == loaded.manifest.digest
     assert (loaded.manifest.name, loaded.manifest.version) == ("ebseg-tiny", 1)
     assert loaded.manifest.untrained is False
+    assert loaded.manifest.license == "MIT AND Apache-2.0"
+    assert loaded.manifest.card is not None
+    assert loaded.manifest.card.words == ANY_NOUN
     assert loaded.manifest.training["imported_from"] == "EBSeg_tiny.pth"
     assert len(loaded.manifest.training["sha256"]) == 64
     expected = load_official(read_state_dict(released), "tiny").state_dict()
@@ -216,6 +220,9 @@ def test_inspect_prints_a_table(run: Command, untrained: Path) -> None:
         f"digest {manifest.digest}",
     ]
     assert f"model.safetensors {manifest.files['model.safetensors'].bytes:,} bytes" in rows
+    assert "licence MIT" in rows
+    assert "domain none: the weights are random, the masks mean nothing" in rows
+    assert "threshold none, not measured: there is nothing to measure" in rows
     assert "training classes 171" in rows
     assert "picture size short side 192, long side at most 768" in rows
     assert "balance geometric" in rows
@@ -234,6 +241,8 @@ def test_inspect_as_json(run: Command, untrained: Path) -> None:
     assert 0 < found.json["parameters"]["trained"] < found.json["parameters"]["total"]
     assert found.json["untrained"] is True
     assert found.json["training_classes"] == 171
+    assert found.json["license"] == "MIT"
+    assert found.json["card"]["threshold"] is None
     assert found.json["config"]["short_side"] == 192
 
 

@@ -34,7 +34,7 @@ def sealed(values: dict[str, Any]) -> str:
 
 def test_round_trip() -> None:
     assert Manifest.from_json(valid().to_json()) == valid()
-    assert json.loads(valid().to_json())["schema"] == 1
+    assert json.loads(valid().to_json())["schema"] == 2
 
 
 def test_notes_come_back_as_json_has_them() -> None:
@@ -63,8 +63,15 @@ def test_garbage_is_refused(text: str | bytes) -> None:
 @pytest.mark.parametrize(
     ("field", "value", "reason"),
     [
-        ("schema", 2, "schema 2 is unknown"),
+        ("schema", 3, "schema 3 is unknown, this ebseg reads schemas 1 and 2"),
         ("schema", "1", "schema '1' is unknown"),
+        ("schema", True, "schema True is unknown"),
+        ("license", 3, "license has the wrong kind"),
+        ("license", "", "a licence is written as SPDX does"),
+        ("license", "MIT, Apache", "a licence is written as SPDX does"),
+        ("license", ..., r"missing or unknown fields \['license'\]"),
+        ("card", [], "card has the wrong kind"),
+        ("card", {}, "card: missing or unknown fields"),
         ("name", "../up", "a model's name must be"),
         ("name", 3, "name has the wrong kind"),
         ("version", 0, "a version must be"),

@@ -64,6 +64,8 @@ async def test_a_models_whole_story(tmp_path: Path, first: Manifest) -> None:
         "variant": "tiny",
         "device": "cpu",
         "dtype": "float32",
+        "license": None,
+        "card": None,
         "default": True,
         "policy": "canary:10",
         "pinned": None,

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.vocabulary import Vocabulary
-from service import encode
+from service import encode, render
 from service.colors import class_colors, to_hex
 from service.engine import ModelInfo, Segmentation
 from service.negotiate import OUTPUT_OF, Form
@@ -125,12 +125,12 @@ def make_file(outcome: Outcome, name: str) -> bytes:
     """
     labels, result = outcome.result.labels, outcome.result
     if name == "png":
-        return encode.label_png(labels, outcome.vocabulary.names, class_colors(outcome.given_colors))
+        return render.label_png(labels, outcome.vocabulary.names, class_colors(outcome.given_colors))
     if name == "npy":
         return encode.npy(labels)
     if name == "overlay" and outcome.picture is not None:
         colors = class_colors(outcome.given_colors)
-        return encode.webp(encode.overlay(outcome.picture, labels, colors))
+        return render.webp(render.overlay(outcome.picture, labels, colors))
     if name == "scores" and result.scores is not None:
         return encode.npy(result.scores)
     raise ValueError(f"nothing to make {name} of")

@@ -11,7 +11,8 @@ from typing import Any
 from fastapi import Request
 from starlette.types import Scope
 
-from service.errors import MEDIA_TYPE, ForbiddenError, UnauthorizedError
+from service.errors import ForbiddenError, UnauthorizedError
+from service.problems import MEDIA_TYPE
 from service.settings import Settings
 
 Headers = Iterable[tuple[bytes, bytes]]

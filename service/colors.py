@@ -7,7 +7,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-OTHER = (0, 0, 0)  # of pixels that belong to no class
 _LISTS_KEPT = 256
 _STEPS = 16  # candidates per channel: 4,096 in all
 _LIGHTNESS = (25.0, 92.0)  # CIELAB's L; darker and lighter ones hardly differ from black and white

@@ -1,10 +1,8 @@
-"""Label map to what clients read: RLE, polygons, PNG, array, overlay.
+"""Label map to what clients read: RLE, polygons, arrays; `render.py` makes the pictures.
 
 Label maps are uint16 [H, W]; 0 is "other", k is class k - 1.
 """
 
-import json
-from collections.abc import Sequence
 from io import BytesIO
 from itertools import pairwise
 from typing import Any
@@ -12,16 +10,11 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, PngImagePlugin
 from pycocotools import mask as coco
 
-from service.colors import OTHER
+from service.render import Labels
 
-Labels = NDArray[np.uint16]
 Ring = list[list[int]]
-MOST_PALETTE_CLASSES = 255  # a palette has 256 entries, and one is "other"
-WEBP_LONGEST = 16383  # pixels of a side that WebP can hold
-OPACITY = 0.5
 BLOCK = 1 << 20  # pixels worked on at a time
 
 
@@ -107,49 +100,11 @@ def _ring(contour: NDArray[np.int32], left: int, top: int) -> Ring:
     return corners
 
 
-def label_png(labels: Labels, names: Sequence[str], colors: NDArray[np.uint8]) -> bytes:
-    """The label map as PNG, whose pixel values are the labels.
-
-    Up to 255 classes it is a palette picture in the classes' colours, beyond that 16-bit grey. The
-    text chunk `classes` holds a JSON list of names by label; its first entry is "other".
-    """
-    if len(names) <= MOST_PALETTE_CLASSES:
-        image = Image.fromarray(labels.astype(np.uint8), "L")
-        image.putpalette([*OTHER, *colors.ravel().tolist()])
-    else:
-        image = Image.fromarray(labels)
-    chunk = PngImagePlugin.PngInfo()
-    chunk.add_itxt("classes", json.dumps(["other", *names], ensure_ascii=False))
-    return _saved(image, "PNG", pnginfo=chunk)
-
-
 def npy(array: NDArray[Any]) -> bytes:
     """A file for `numpy.load`, without pickles."""
     buffer = BytesIO()
     np.save(buffer, array, allow_pickle=False)
     return buffer.getvalue()
-
-
-def overlay(
-    picture: NDArray[np.uint8], labels: Labels, colors: NDArray[np.uint8], opacity: float = OPACITY
-) -> NDArray[np.uint8]:
-    """The picture with its classes' colours laid over it and thin borders between them.
-
-    Args:
-        picture: RGB, uint8 [H, W, 3], of the label map's size; "other" shows it untouched.
-        labels: label map.
-        colors: uint8 [K, 3].
-        opacity: of the colours; borders are opaque.
-    """
-    paint = np.concatenate([np.array([OTHER], np.uint8), colors])[labels]
-    blended = cv2.addWeighted(picture, 1 - opacity, paint, opacity, 0)
-    border = np.zeros(labels.shape, bool)
-    border[:, 1:] |= labels[:, 1:] != labels[:, :-1]
-    border[1:] |= labels[1:] != labels[:-1]
-    blended[border] = paint[border]
-    untouched = labels == 0
-    blended[untouched] = picture[untouched]
-    return np.asarray(blended, dtype=np.uint8)
 
 
 def resized(picture: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -159,14 +114,3 @@ def resized(picture: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uin
     shrinks = size[0] * size[1] < picture.shape[0] * picture.shape[1]
     how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(picture, (size[1], size[0]), interpolation=how), dtype=np.uint8)
-
-
-def webp(picture: NDArray[np.uint8]) -> bytes:
-    """RGB, uint8 [H, W, 3], as WebP; neither side above `WEBP_LONGEST`."""
-    return _saved(Image.fromarray(picture), "WEBP", quality=85)
-
-
-def _saved(image: Image.Image, form: str, **options: Any) -> bytes:
-    buffer = BytesIO()
-    image.save(buffer, form, **options)
-    return buffer.getvalue()

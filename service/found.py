@@ -7,11 +7,10 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageColor
 
-from service import encode
-from service.colors import class_colors
-from service.schemas import SegmentAnswer
+from ebseg_client import Segmentation
+from service import render
 from service.sheet import Entry
 
 
@@ -24,26 +23,26 @@ class Found:
     """A segmented picture.
 
     Attributes:
-        answer: as the service gives it.
-        document: the same as JSON values.
+        answer: as the client hands it out.
+        document: what the service answers, as JSON values.
         labels: uint16 [H, W], 0 is "other", k the k-th class.
         picture: RGB, uint8 [H, W, 3]; None if no overlay is wanted.
     """
 
-    answer: SegmentAnswer
+    answer: Segmentation
     document: dict[str, Any]
     labels: NDArray[np.uint16]
     picture: NDArray[np.uint8] | None
 
     def mask(self) -> bytes:
         """The label map as indexed PNG."""
-        return encode.label_png(self.labels, [item.name for item in self.answer.classes], self._colors())
+        return render.label_png(self.labels, [item.name for item in self.answer.classes], self._colors())
 
     def overlay(self) -> NDArray[np.uint8]:
         """The picture under its mask, RGB, uint8 [H, W, 3]."""
         if self.picture is None:
             raise ValueError("the picture was not kept")
-        return encode.overlay(self.picture, self.labels, self._colors())
+        return render.overlay(self.picture, self.labels, self._colors())
 
     def entry(self, title: str) -> Entry:
         """The picture on a contact sheet."""
@@ -56,7 +55,8 @@ class Found:
         return Entry.of(title, Image.fromarray(self.picture), Image.fromarray(self.overlay()), classes)
 
     def _colors(self) -> NDArray[np.uint8]:
-        return class_colors([item.color for item in self.answer.classes])
+        chosen = [ImageColor.getrgb(item.color) for item in self.answer.classes]
+        return np.array(chosen, dtype=np.uint8)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from ebseg_client.parallel import in_order
+from ebseg_client.parsing import segmentation
 from model.errors import PictureError
 from model.vocabulary import Vocabulary
 from service.answer import Outcome, json_answer
@@ -103,9 +104,11 @@ class LocalSource:
                 check=Deadline(float("inf")).check,
             )
         )
-        document: dict[str, Any] = answer.model_dump(mode="json", exclude_unset=True, exclude={"request_id"})
+        document: dict[str, Any] = answer.model_dump(mode="json", exclude_unset=True)
+        read_back = segmentation(document)
+        del document["request_id"]  # of no request
         return Found(
-            answer=answer, document=document, labels=result.labels, picture=picture if keep else None
+            answer=read_back, document=document, labels=result.labels, picture=picture if keep else None
         )
 
     def _segmentation(self, engine: Engine, picture: NDArray[np.uint8]) -> Segmentation:

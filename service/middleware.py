@@ -13,9 +13,10 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.auth import Keys
-from service.errors import BodyTooSlowError, ClientGoneError, TooManyBytesError, kind_of, problem_response
+from service.errors import BodyTooSlowError, ClientGoneError, TooManyBytesError
 from service.logging import request_id_var
 from service.metrics import Metrics
+from service.problems import kind_of, problem_response
 from service.protocol_v2.errors import error_response, speaks_protocol
 from service.tracing import FinishedRequest, Tracing, trace_of, trace_var
 

@@ -7,7 +7,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 from service.auth import install_security
-from service.errors import KINDS, MEDIA_TYPE
+from service.problems import KINDS, MEDIA_TYPE
 from service.protocol_v2.schemas import InferenceRequest
 from service.schemas import JsonSegmentRequest, Problem, SegmentAnswer, SegmentRequest
 

@@ -17,12 +17,14 @@ from service.batching.admission import Ticket
 from service.caches.prediction_cache import CachedPrediction
 from service.deadline import Deadline
 from service.decode import decode
-from service.encode import WEBP_LONGEST, resized
+from service.encode import resized
 from service.engine import Engine, Job, Prepared
-from service.errors import DeadlineExceededError, FieldProblem, InvalidRequestError, kind_of
+from service.errors import DeadlineExceededError, FieldProblem, InvalidRequestError
 from service.hot_loading.loaded import Lease
 from service.intake import Intake
 from service.negotiate import OUTPUT_OF, Form
+from service.problems import kind_of
+from service.render import WEBP_LONGEST
 from service.runtime import Service
 from service.schemas import BalanceSpec, LongSide, SegmentRequest
 from service.settings import Settings

@@ -3,9 +3,9 @@
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
-from pydantic import ValidationError
+import numpy as np
+from numpy.typing import NDArray
 
 from ebseg_client import (
     AnswerError,
@@ -15,13 +15,13 @@ from ebseg_client import (
     FieldsRefusedError,
     KeyRefusedError,
     NotFoundError,
+    Segmentation,
     SegmentOptions,
 )
 from ebseg_client.parallel import in_order
 from service.decode import decode
 from service.errors import ServiceError
 from service.found import Found, Segmented, UsageError, read
-from service.schemas import SegmentAnswer
 
 # Met by every other picture as well.
 HOPELESS = (AnswerError, ConnectionFailedError, FieldsRefusedError, KeyRefusedError, NotFoundError)
@@ -34,16 +34,12 @@ class RemoteSource:
         client: of the service.
         classes: names; None if the options name a vocabulary.
         options: of all requests.
-        max_pixels: of pictures that are decoded here for their overlays.
     """
 
-    def __init__(
-        self, client: EBSegClient, classes: Sequence[str] | None, options: SegmentOptions, max_pixels: int
-    ):
+    def __init__(self, client: EBSegClient, classes: Sequence[str] | None, options: SegmentOptions):
         self._client = client
         self._classes = classes
         self._options = options
-        self._max_pixels = max_pixels
 
     def segmented(
         self, files: Sequence[Path], *, pictures: bool, parallel: int
@@ -69,10 +65,13 @@ class RemoteSource:
     def _found(self, data: bytes, *, keep: bool) -> Found:
         # masks and overlays are made here: run lengths are the smallest answer that holds everything
         got = self._client.segment(data, self._classes, **self._options)
-        document: dict[str, Any] = dict(got.document)
-        try:
-            answer = SegmentAnswer.model_validate(document)
-        except ValidationError as error:
-            raise AnswerError(f"an answer that no EBSeg service gives: {error.errors()[0]['msg']}") from None
-        picture = decode(data, max_pixels=self._max_pixels) if keep else None
-        return Found(answer=answer, document=document, labels=got.labels, picture=picture)
+        picture = self._picture(data, got) if keep else None
+        return Found(answer=got, document=dict(got.document), labels=got.labels, picture=picture)
+
+    def _picture(self, data: bytes, got: Segmentation) -> NDArray[np.uint8]:
+        """The picture under the mask. The service has taken it, so its size is that of the answer."""
+        picture = decode(data, max_pixels=got.width * got.height)
+        if picture.shape[:2] != (got.height, got.width):
+            size = f"{picture.shape[1]} x {picture.shape[0]}"
+            raise AnswerError(f"maps of {got.width} x {got.height} for a picture of {size}")
+        return picture

@@ -17,11 +17,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from ebseg_client import Segmentation
 from ebseg_client.parallel import in_order
-from service import encode
 from service.commands.tables import print_table, stdout
 from service.found import Segmented, Source, UsageError
-from service.schemas import SegmentAnswer
+from service.render import WEBP_LONGEST
 from service.sheet import Entry, contact_sheet
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")
@@ -153,11 +153,10 @@ class _Row:
         if one.found is None:
             return cls(one.file, "", "", (), _one_line(one.error))
         answer = one.found.answer
-        largest = sorted((item for item in answer.classes if item.area), key=lambda item: -item.area)
-        named = [f"{item.name} {item.fraction:.0%}" for item in largest[:SHOWN]]
-        more = [f"{len(largest) - SHOWN} more"] if len(largest) > SHOWN else []
-        size = f"{answer.size.width} x {answer.size.height}"
-        return cls(one.file, size, ", ".join(named + more), tuple(answer.warnings or ()), None)
+        named = [f"{item.name} {item.fraction:.0%}" for item in answer.found[:SHOWN]]
+        more = [f"{len(answer.found) - SHOWN} more"] if len(answer.found) > SHOWN else []
+        size = f"{answer.width} x {answer.height}"
+        return cls(one.file, size, ", ".join(named + more), answer.warnings, None)
 
 
 def _listed(folder: Path) -> list[Path]:
@@ -211,8 +210,8 @@ def _written(job: Job, one: Segmented) -> Segmented:
 
 
 def _write_overlay(path: Path, picture: NDArray[np.uint8]) -> None:
-    if path.suffix.lower() == ".webp" and max(picture.shape[:2]) > encode.WEBP_LONGEST:
-        raise UsageError(f"{path}: WebP takes at most {encode.WEBP_LONGEST} pixels a side; take .png")
+    if path.suffix.lower() == ".webp" and max(picture.shape[:2]) > WEBP_LONGEST:
+        raise UsageError(f"{path}: WebP takes at most {WEBP_LONGEST} pixels a side; take .png")
     Image.fromarray(picture).save(path)
 
 
@@ -238,24 +237,21 @@ def _one_line(error: object) -> str:
     return " ".join(str(error).split())
 
 
-def _print_table(answer: SegmentAnswer) -> None:
+def _print_table(answer: Segmentation) -> None:
     model = answer.model
     state = " (UNTRAINED)" if model.untrained else ""
-    table = Table(
-        title=Text(f"{answer.size.width} x {answer.size.height}, {model.name}/{model.version}{state}")
-    )
+    table = Table(title=Text(f"{answer.width} x {answer.height}, {model.name}/{model.version}{state}"))
     table.add_column("")
     table.add_column("class")
     for heading in ("area", "confidence"):
         table.add_column(heading, justify="right")
     table.add_column("known as")
-    found = sorted((item for item in answer.classes if item.area), key=lambda item: -item.area)
-    for item in found:
+    for item in answer.found:
         table.add_row(
             Text("██", style=item.color),
             Text(item.name),
             f"{item.fraction:.1%}",
-            f"{item.mean_confidence:.2f}",
+            f"{item.confidence:.2f}",
             "trained" if item.trained else "new",
         )
     if answer.other is not None:

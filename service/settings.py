@@ -1,4 +1,4 @@
-"""Settings of the service: the only place that reads the environment.
+"""Settings of the service, from flags, environment and file.
 
 A value comes from, in this order: a flag, `EBSEG_<NAME>` in the environment, the TOML file, the default.
 """
@@ -126,14 +126,6 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """No .env files and no secret folders: only what the module's docstring promises."""
         return init_settings, env_settings
-
-
-class ClientSettings(BaseSettings):
-    """What commands that talk to a running service take from the environment."""
-
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, env_ignore_empty=True)
-
-    api_key: SecretStr | None = Field(default=None, description="key that is sent with every request")
 
 
 class _FileSource(PydanticBaseSettingsSource):

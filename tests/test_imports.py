@@ -16,7 +16,8 @@ FOLDERS = ("model", "service", "training", f"client/{CLIENT}")
 SOURCES = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
 CLIENT_NEEDS = {"httpx", "numpy", "PIL"}  # installing it brings nothing else
 SERVING = {"fastapi", "starlette", "uvicorn", "pydantic", "pydantic_settings", "prometheus_client", "redis"}
-ENVIRONMENT_READERS = {Path("service/settings.py")}
+# Settings are pydantic's; commands that talk to a service take their key where that is not installed.
+ENVIRONMENT_READERS = {Path("service/settings.py"), Path("service/commands/remote.py")}
 
 
 def imported(tree: ast.AST, package: str) -> Iterator[str]:

@@ -7,11 +7,11 @@ from urllib.parse import quote
 
 import httpx
 
-from ebseg_client import results
+from ebseg_client import parsing, results
 from ebseg_client.errors import InputError
 from ebseg_client.exchange import Call, json_of
+from ebseg_client.parsing import read
 from ebseg_client.requests import Classes, SegmentOptions, class_documents, request_document
-from ebseg_client.results import Health, read
 
 T = TypeVar("T")
 MOST_TIMEOUT_MS = 120_000  # the longest that the service takes by default, see its max_timeout_ms
@@ -25,18 +25,18 @@ def segment(picture: bytes, classes: Classes | None, options: SegmentOptions) ->
         timed = document | {"timeout_ms": max(1, min(MOST_TIMEOUT_MS, int(1000 * left)))}
         return {"files": {"image": ("picture", picture)}, "data": {"request": json.dumps(timed)}}
 
-    return Call(method="POST", path="/v1/segment", body=body, parse=_parser(results.segmentation))
+    return Call(method="POST", path="/v1/segment", body=body, parse=_parser(parsing.segmentation))
 
 
 def vocabularies() -> Call[list[results.VocabularySummary]]:
     """`GET /v1/vocabularies`."""
-    return Call(method="GET", path="/v1/vocabularies", parse=_parser(results.vocabulary_summaries))
+    return Call(method="GET", path="/v1/vocabularies", parse=_parser(parsing.vocabulary_summaries))
 
 
 def vocabulary(name: str) -> Call[results.Vocabulary]:
     """`GET /v1/vocabularies/{name}`."""
     return Call(
-        method="GET", path=_path("vocabularies", name, "vocabulary"), parse=_parser(results.vocabulary)
+        method="GET", path=_path("vocabularies", name, "vocabulary"), parse=_parser(parsing.vocabulary)
     )
 
 
@@ -47,7 +47,7 @@ def put_vocabulary(name: str, classes: Classes) -> Call[results.Vocabulary]:
         method="PUT",
         path=_path("vocabularies", name, "vocabulary"),
         body=lambda left: {"json": document},
-        parse=_parser(results.vocabulary),
+        parse=_parser(parsing.vocabulary),
     )
 
 
@@ -63,12 +63,12 @@ def delete_vocabulary(name: str) -> Call[None]:
 
 def models() -> Call[list[results.ModelDetails]]:
     """`GET /v1/models`."""
-    return Call(method="GET", path="/v1/models", parse=_parser(results.model_list))
+    return Call(method="GET", path="/v1/models", parse=_parser(parsing.model_list))
 
 
 def model(name: str) -> Call[results.ModelDetails]:
     """`GET /v1/models/{name}`."""
-    return Call(method="GET", path=_path("models", name, "model"), parse=_parser(results.model_details))
+    return Call(method="GET", path=_path("models", name, "model"), parse=_parser(parsing.model_details))
 
 
 def pin(name: str, version: int) -> Call[results.ModelChange]:
@@ -77,7 +77,7 @@ def pin(name: str, version: int) -> Call[results.ModelChange]:
         method="POST",
         path=f"{_path('models', name, 'model')}:pin",
         body=lambda left: {"json": {"version": version}},
-        parse=_parser(results.model_change),
+        parse=_parser(parsing.model_change),
     )
 
 
@@ -86,19 +86,16 @@ def change(name: str, verb: str) -> Call[results.ModelChange]:
     return Call(
         method="POST",
         path=f"{_path('models', name, 'model')}:{verb}",
-        parse=_parser(results.model_change),
+        parse=_parser(parsing.model_change),
         idempotent=verb != "rollback",
     )
 
 
-def health() -> Call[Health]:
+def health() -> Call[results.Health]:
     """`GET /readyz`, whose 503 is an answer as well."""
 
-    def parse(response: httpx.Response) -> Health:
-        document = json_of(response)
-        if response.is_success:
-            return read(lambda d: Health(True, None, dict(d["models"]), dict(d["checks"])), document)
-        return read(lambda d: Health(False, str(d["detail"]), {}, {}), document)
+    def parse(response: httpx.Response) -> results.Health:
+        return read(parsing.ready if response.is_success else parsing.not_ready, json_of(response))
 
     return Call(method="GET", path="/readyz", parse=parse, expected=frozenset({503}), retried=False)
 

@@ -68,9 +68,9 @@ def labels_of(rles: Sequence[str], height: int, width: int) -> NDArray[np.uint16
     Raises:
         AnswerError: they do not fit the picture.
     """
+    borders = [_borders(counts, height * width) for counts in rles]  # they fit, or no memory is taken
     steps = np.zeros(height * width + 1, np.int32)  # how the label changes from pixel to pixel
-    for label, counts in enumerate(rles, 1):
-        starts, ends = _borders(counts, height * width)
+    for label, (starts, ends) in enumerate(borders, 1):
         np.add.at(steps, starts, label)
         np.add.at(steps, ends, -label)
     flat = np.cumsum(steps[:-1], dtype=np.int32).astype(np.uint16)
@@ -121,7 +121,10 @@ def read_npy(data: bytes) -> NDArray[Any]:
 
 def _borders(counts: str, pixels: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Where runs inside the mask begin and end."""
-    runs = np.array(run_lengths(counts), np.int64)
+    try:
+        runs = np.array(run_lengths(counts), np.int64)
+    except OverflowError:
+        raise AnswerError("run lengths beyond all numbers") from None
     if (runs < 0).any() or runs.sum() != pixels:
         raise AnswerError(f"run lengths of {runs.sum()} pixels, expected {pixels}")
     ends = np.cumsum(runs)
@@ -133,5 +136,5 @@ def _read_png(data: bytes) -> NDArray[np.uint16]:
     try:
         with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
             return np.asarray(image).astype(np.uint16)
-    except (OSError, ValueError, SyntaxError) as error:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise AnswerError(f"a label map that cannot be read: {error}") from None

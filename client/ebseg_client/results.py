@@ -1,11 +1,10 @@
-"""What the service answers, as types. Fields that a newer service adds are ignored."""
+"""What the service answers, as types; `parsing.py` makes them."""
 
-import base64
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +15,6 @@ from ebseg_client.requests import ClassSpec
 
 Document = Mapping[str, Any]
 Ring = tuple[tuple[int, int], ...]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,116 +231,3 @@ class Health:
     reason: str | None
     models: dict[str, int]
     checks: dict[str, str]
-
-
-def read(parse: Callable[[Any], T], document: Any) -> T:
-    """Runs one of the functions below.
-
-    Raises:
-        AnswerError: the document is not what it takes.
-    """
-    try:
-        return parse(document)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise AnswerError(f"an answer that no EBSeg service gives: {type(error).__name__} {error}") from None
-
-
-def segmentation(document: Document) -> Segmentation:
-    """The answer of `POST /v1/segment`."""
-    width, height = document["size"]["width"], document["size"]["height"]
-    entries: Sequence[Document] = document["classes"]
-    files = {
-        name: base64.b64decode(document[name], validate=True)
-        for name in ("png", "overlay", "npy", "scores")
-        if name in document
-    }
-    rles = tuple(entry["rle"]["counts"] for entry in entries) if "rle" in entries[0] else None
-    maps = Maps(height, width, rles=rles, png=files.get("png"), npy=files.get("npy"))
-    other = document.get("other")
-    model = document["model"]
-    return Segmentation(
-        width=width,
-        height=height,
-        classes=tuple(_found_class(entry, maps) for entry in entries),
-        other=None if other is None else Share(other["area"], other["fraction"]),
-        model=ModelVersion(model["name"], model["version"], model["digest"], model["untrained"]),
-        warnings=tuple(document.get("warnings") or ()),
-        caches=dict(document.get("caches") or {}),
-        timings_ms=dict(document["timings_ms"]),
-        request_id=document["request_id"],
-        png=files.get("png"),
-        overlay=files.get("overlay"),
-        document=document,
-        _maps=maps,
-        _scores=files.get("scores"),
-    )
-
-
-def _found_class(entry: Document, maps: Maps) -> FoundClass:
-    regions = entry.get("polygons")
-    return FoundClass(
-        name=entry["name"],
-        label=entry["label"],
-        color=entry["color"],
-        trained=entry["trained"],
-        area=entry["area"],
-        fraction=entry["fraction"],
-        confidence=entry["mean_confidence"],
-        polygons=None if regions is None else tuple(_polygon(region) for region in regions),
-        _maps=maps,
-    )
-
-
-def _polygon(region: Document) -> Polygon:
-    return Polygon(_ring(region["exterior"]), tuple(_ring(hole) for hole in region["holes"]))
-
-
-def _ring(points: Sequence[Sequence[int]]) -> Ring:
-    return tuple((x, y) for x, y in points)
-
-
-def vocabulary_summaries(document: Document) -> list[VocabularySummary]:
-    """The answer of `GET /v1/vocabularies`."""
-    return [VocabularySummary(v["name"], v["size"], v["builtin"]) for v in document["vocabularies"]]
-
-
-def vocabulary(document: Document) -> Vocabulary:
-    """The answer of `GET` and `PUT /v1/vocabularies/{name}`."""
-    classes = (
-        ClassSpec(entry["name"], tuple(entry["synonyms"]), entry.get("trained"), entry.get("color"))
-        for entry in document["classes"]
-    )
-    return Vocabulary(document["name"], document["size"], document["builtin"], tuple(classes))
-
-
-def model_list(document: Document) -> list[ModelDetails]:
-    """The answer of `GET /v1/models`."""
-    return [model_details(entry) for entry in document["models"]]
-
-
-def model_details(document: Document) -> ModelDetails:
-    """The answer of `GET /v1/models/{name}`."""
-    plain = ("name", "version", "digest", "untrained", "variant", "device", "dtype", "default", "policy")
-    checked = document["last_checked_at"]
-    return ModelDetails(
-        **{name: document[name] for name in (*plain, "pinned", "last_error")},
-        versions=tuple(_loaded(entry) for entry in document["versions"]),
-        quarantined=tuple(
-            QuarantinedVersion(entry["version"], entry["reason"], datetime.fromisoformat(entry["since"]))
-            for entry in document["quarantined"]
-        ),
-        last_checked_at=None if checked is None else datetime.fromisoformat(checked),
-    )
-
-
-def _loaded(entry: Document) -> LoadedVersion:
-    plain = ("version", "digest", "untrained", "variant", "device", "dtype", "role", "in_flight")
-    return LoadedVersion(
-        **{name: entry[name] for name in (*plain, "load_seconds")},
-        loaded_at=datetime.fromisoformat(entry["loaded_at"]),
-    )
-
-
-def model_change(document: Document) -> ModelChange:
-    """The answer of `POST /v1/models/{name}:pin` and its likes."""
-    return ModelChange(document["done"], model_details(document["model"]))

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from service.bench.pictures import label_map
 from service.colors import class_colors
 from service.decode import decode, settle_warnings
-from service.encode import Labels, label_png
+from service.render import Labels, label_png
 
 PATH = "/predict"
 READY = "/health"

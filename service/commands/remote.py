@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import os
 from collections.abc import Callable
 from datetime import datetime
 from http import HTTPStatus
@@ -26,16 +27,15 @@ def with_client(args: argparse.Namespace, use: "Callable[[EBSegClient], None]") 
 
 
 def connected(url: str, api_key: str | None, timeout: float, connections: int = 1) -> "EBSegClient":
-    """A client; the key comes from the environment if there is none.
+    """A client; the key comes from the environment, from EBSEG_API_KEY, if there is none.
 
     Raises:
         InputError: the address or the key cannot be used.
     """
     from ebseg_client import EBSegClient
-    from service.settings import ClientSettings
 
-    if api_key is None and (stored := ClientSettings().api_key) is not None:
-        api_key = stored.get_secret_value()
+    if api_key is None:
+        api_key = os.environ.get("EBSEG_API_KEY") or None  # an empty one is none
     return EBSegClient(url, api_key=api_key, timeout=timeout, connections=connections)
 
 

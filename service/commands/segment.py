@@ -17,8 +17,6 @@ from service.commands.flags import (
 from service.commands.remote import complain_of, connected
 
 if TYPE_CHECKING:
-    from service.found import Source
-    from service.schemas import SegmentRequest
     from service.segment_files import Job
 
 TIMEOUT = 60.0  # seconds, of each picture
@@ -113,18 +111,12 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 def run(args: argparse.Namespace) -> int:
     """`ebseg segment`."""
-    from pydantic import ValidationError
-
     from ebseg_client import ClientError
     from service.decode import settle_warnings
-    from service.errors import InvalidRequestError, ServiceError, field_problems
+    from service.errors import ServiceError
     from service.found import UsageError
-    from service.logging import configure
-    from service.schemas import SegmentRequest
     from service.segment_files import plan
-    from service.settings import SettingsError
 
-    configure("error", "text")
     settle_warnings()
     try:
         _refuse_mixture(args)
@@ -137,48 +129,59 @@ def run(args: argparse.Namespace) -> int:
             as_json=args.json,
             parallel=args.parallel,
         )
-        try:
-            spec = SegmentRequest.model_validate(_request(args))
-        except ValidationError as error:
-            raise InvalidRequestError(field_problems(error.errors())) from None
-        failed = _run(args, job, spec)
-    except InvalidRequestError as error:
-        problems = "; ".join(f"{problem.field}: {problem.message}" for problem in error.fields)
-        return complain(problems, UNUSABLE)
+        failed = _run_here(args, job) if args.url is None else _run_there(args, job)
     except ClientError as error:
         return complain_of(error, args.url)
-    except (UsageError, SettingsError, ServiceError) as error:
+    except (UsageError, ServiceError) as error:
         return complain(error, UNUSABLE)
     if failed:
         return complain(f"{failed} of {len(job.files)} pictures failed", FAILED)
     return 0
 
 
-def _run(args: argparse.Namespace, job: "Job", spec: "SegmentRequest") -> int:
-    from service.segment_files import run as run_job
-    from service.settings import load_settings
+def _run_here(args: argparse.Namespace, job: "Job") -> int:
+    """Segments with a model in this process; how many pictures failed."""
+    from pydantic import ValidationError
 
-    settings = load_settings(given_settings(args), args.config)
-    if args.url is None:
+    from service.errors import field_problems
+    from service.found import UsageError
+    from service.logging import configure
+    from service.schemas import SegmentRequest
+    from service.segment_files import run as run_job
+    from service.settings import SettingsError, load_settings
+
+    configure("error", "text")
+    try:
+        spec = SegmentRequest.model_validate(_request(args))
+        settings = load_settings(given_settings(args), args.config)
+
         from service.local import LocalSource
 
         return run_job(job, LocalSource(settings, spec, nullcontext if job.many else _status))
+    except ValidationError as error:
+        problems = field_problems(error.errors())
+        raise UsageError("; ".join(f"{one.field}: {one.message}" for one in problems)) from None
+    except SettingsError as error:
+        raise UsageError(str(error)) from None
 
+
+def _run_there(args: argparse.Namespace, job: "Job") -> int:
+    """Segments with a running service, which looks at the request; how many pictures failed."""
     from ebseg_client import SegmentOptions
     from service.remote import RemoteSource
+    from service.segment_files import run as run_job
 
+    request = _request(args)
     options = SegmentOptions(
         vocabulary=args.vocabulary,
-        templates=_request(args).get("templates"),
-        threshold=None if spec.background is None else spec.background.threshold,
+        templates=request.get("templates"),
+        threshold=args.threshold,
         model=args.model,
         version=args.version,
     )
-    classes = None if args.classes is None else class_names(args.classes)
     timeout = TIMEOUT if args.timeout is None else args.timeout
     with connected(args.url, args.api_key, timeout, connections=args.parallel) as client:
-        source: Source = RemoteSource(client, classes, options, settings.max_pixels)
-        return run_job(job, source)
+        return run_job(job, RemoteSource(client, request.get("classes"), options))
 
 
 def _refuse_mixture(args: argparse.Namespace) -> None:

@@ -5,7 +5,7 @@ import json
 from starlette.responses import Response
 from starlette.types import Scope
 
-from service.errors import problem, problem_response
+from service.problems import problem, problem_response
 
 MOST_PROBLEMS = 5  # wrong fields that an error tells of
 

@@ -28,7 +28,7 @@ from ebseg_client import (
 from ebseg_client import requests as sent
 from ebseg_client.errors import BY_STATUS, BY_TYPE, problem_error
 from ebseg_client.exchange import retry_after
-from service import errors as own
+from service.problems import KINDS
 from service.schemas import Output, SegmentRequest
 from tests.service.scripted_server import ANSWER, Answer, breaking, problem, scripted
 
@@ -309,7 +309,7 @@ def test_waits_grow_and_vary() -> None:
 
 def test_every_problem_of_the_service_has_an_error_of_its_own() -> None:
     plain = {ProblemError, ClientError}
-    for kind in own.KINDS.values():
+    for kind in KINDS.values():
         if kind.status == 499:
             continue  # nobody is there to read it
         document = {"type": f"urn:ebseg:problem:{kind.slug}", "title": kind.title, "detail": "d"}
@@ -317,8 +317,8 @@ def test_every_problem_of_the_service_has_an_error_of_its_own() -> None:
         assert error.is_own
         assert (error.type, error.status) == (kind.slug, kind.status)
         assert type(error) not in plain
-    assert set(BY_TYPE) <= {kind.slug for kind in own.KINDS.values()}
-    assert set(BY_STATUS) - {kind.status for kind in own.KINDS.values()} == {502}
+    assert set(BY_TYPE) <= {kind.slug for kind in KINDS.values()}
+    assert set(BY_STATUS) - {kind.status for kind in KINDS.values()} == {502}
 
 
 def test_options_are_the_services() -> None:

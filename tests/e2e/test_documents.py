@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 import ebseg
-from service.errors import KINDS
 from service.metrics import STAGES, Metrics
+from service.problems import KINDS
 from service.schemas import ClassAnswer, ClassEntry, SegmentAnswer, SegmentRequest
 from service.settings import Settings
 from tests.e2e.documents import ROOT, code_spans, documents, table_rows, tracked_files

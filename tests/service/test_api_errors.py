@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from service.errors import MOST_FIELDS
+from service.problems import MOST_FIELDS
 from tests.service.bad_pictures import announcing
 from tests.service.fakes import BASE64, PNG, FakeEngine, encoded, fields, picture, post, problem, running
 from tests.waiting import WAIT, until

@@ -13,9 +13,10 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from service.auth import Keys, install_security, is_protected, require_admin, shown_key
-from service.errors import ForbiddenError, UnauthorizedError, problem_response
+from service.errors import ForbiddenError, UnauthorizedError
 from service.metrics import Metrics
 from service.middleware import Requests
+from service.problems import problem_response
 from service.settings import Settings
 from tests.service.fakes import post, problem, running
 

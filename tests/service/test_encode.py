@@ -5,6 +5,7 @@ import json
 import warnings
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco
 
-from service import encode
+from service import encode, render
 from service.colors import class_colors, to_hex
 
 Labels = NDArray[np.uint16]
@@ -106,7 +107,7 @@ def test_label_png(classes: int, mode: str) -> None:
     labels = np.arange(classes + 1, dtype=np.uint16).reshape(1, -1)
     names = [f"Klasse „{i}“" for i in range(classes)]
     colors = class_colors([None] * classes)
-    with Image.open(io.BytesIO(encode.label_png(labels, names, colors))) as image:
+    with Image.open(io.BytesIO(render.label_png(labels, names, colors))) as image:
         image.load()
         assert image.mode == mode
         assert (np.asarray(image) == labels).all()
@@ -130,13 +131,25 @@ def test_overlay_blends_draws_borders_and_leaves_other_alone() -> None:
     labels[:, 3:] = 2
     labels[3] = 0
     colors = np.array([[200, 0, 100], [0, 0, 0]], np.uint8)
-    made = encode.overlay(picture, labels, colors)
+    made = render.overlay(picture, labels, colors)
     assert (made[:3, :3] == (150, 50, 100)).all()
     assert (made[:3, 3] == 0).all()  # the border, opaque
     assert (made[:3, 4:] == 50).all()
     assert (made[3] == 100).all()
     assert (picture == 100).all()
-    assert (encode.overlay(picture, labels, colors, opacity=0.25)[0, 0] == (125, 75, 100)).all()
+    assert (render.overlay(picture, labels, colors, opacity=0.25)[0, 0] == (125, 75, 100)).all()
+
+
+@pytest.mark.parametrize("opacity", [0.5, 0.25])
+def test_overlay_blends_as_opencv_does(opacity: float) -> None:
+    """Every pair of values of a channel, over more than one block."""
+    picture = np.zeros((3, render.BLOCK // 2, 3), np.uint8)
+    picture[:] = np.arange(picture.shape[1])[:, None] % 256
+    labels = np.ones(picture.shape[:2], np.uint16)
+    for value in range(256):
+        made = render.overlay(picture, labels, np.full((1, 3), value, np.uint8), opacity)
+        expected = cv2.addWeighted(picture, 1 - opacity, np.full_like(picture, value), opacity, 0)
+        assert (made == expected).all()
 
 
 def test_resized_and_webp() -> None:
@@ -145,7 +158,7 @@ def test_resized_and_webp() -> None:
     assert encode.resized(picture, (10, 20)) is picture
     assert encode.resized(picture, (5, 10))[:, :, 0].tolist() == [[0] * 5 + [200] * 5] * 5
     assert encode.resized(picture, (20, 40)).shape == (20, 40, 3)
-    with Image.open(io.BytesIO(encode.webp(picture))) as image:
+    with Image.open(io.BytesIO(render.webp(picture))) as image:
         assert (image.format, image.size) == ("WEBP", (20, 10))
 
 

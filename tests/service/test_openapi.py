@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from service.encode import polygons, rles
-from service.errors import KINDS
+from service.problems import KINDS
 from tests.service.fakes import PNG, running
 
 pytestmark = pytest.mark.anyio

@@ -9,17 +9,14 @@ from starlette.exceptions import HTTPException
 from model.errors import CheckpointError, ModelError, PictureError, VocabularyError
 from service import errors
 from service.errors import (
-    KINDS,
     FieldProblem,
     InvalidRequestError,
     QueueFullError,
     RetryableError,
     ServiceError,
     field_problems,
-    kind_of,
-    problem,
-    problem_response,
 )
+from service.problems import KINDS, kind_of, problem, problem_response
 
 
 @pytest.mark.parametrize(

@@ -1,21 +1,18 @@
-"""Weights of the released EBSeg checkpoints to ours and back, strictly: every tensor is accounted for.
+"""Names of the official EBSeg code's tensors for ours, and our weights as that code loads them.
 
-Most names differ by prefixes alone. The official file also holds three kinds of tensor that are not
+Most names differ by prefixes alone. An official file also holds three kinds of tensor that are not
 weights of their own: copies (the mask attention's final norm and projection), constants (the text
-tower's causal mask) and the loss' class weights. They are checked on the way in and made on the way out.
+tower's causal mask) and the loss' class weights. They are made on the way out; account.py checks them on
+the way in.
 """
 
 import re
-from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from model.build import build
-from model.config import VARIANTS
 from model.ebseg import EBSeg
 from model.errors import CheckpointError
-from model.vocabulary import TrainingClasses
 
 NO_OBJECT_WEIGHT = 0.1
 CAUSAL_MASK = "ov_classifier.attn_mask"
@@ -106,48 +103,6 @@ def _official_name(name: str, surgery_start: int) -> str:
     return PREFIXES[prefix] + rest
 
 
-def load_official(
-    state_dict: Mapping[str, Tensor], variant: str, training_classes: TrainingClasses | None = None
-) -> EBSeg:
-    """Builds the model of a released checkpoint's weights, in evaluation mode.
-
-    Args:
-        state_dict: official names to tensors, all of them.
-        variant: "base" or "large" (or another of `config.VARIANTS`).
-        training_classes: what it was trained on; COCO-Stuff's 171 classes when left out.
-
-    Raises:
-        CheckpointError: a tensor is missing, unknown, of another shape or not a number, or a constant or
-            copy is not what it should be; the message names the first ones.
-    """
-    if variant not in VARIANTS:
-        raise CheckpointError(f"unknown variant {variant!r}; known: {', '.join(VARIANTS)}")
-    training_classes = training_classes or TrainingClasses.coco_stuff()
-    ebseg = build(VARIANTS[variant], training_classes, seed=None)
-    shapes = {name: tensor.shape for name, tensor in ebseg.state_dict().items()}
-    names = official_names(ebseg)
-    wanted = {official: shapes[ours] for ours, official in names.items()}
-    wanted |= {copy: wanted[original] for copy, original in COPIES.items()}
-    context = VARIANTS[variant].clip.context_length
-    wanted[CAUSAL_MASK] = torch.Size([context, context])
-    wanted[CLASS_WEIGHTS] = torch.Size([len(training_classes.classes) + 1])
-    check_tensors(state_dict, wanted)
-    for copy, original in COPIES.items():
-        if not torch.equal(state_dict[copy], state_dict[original]):
-            raise CheckpointError(f"tensor {copy} is not the copy of {original} that it should be")
-    if not torch.equal(state_dict[CAUSAL_MASK].float(), _causal_mask(context)):
-        raise CheckpointError(f"tensor {CAUSAL_MASK} is not a causal mask")
-    tensors = {ours: state_dict[official].detach().float() for ours, official in names.items()}
-    for ours, tensor in tensors.items():
-        if not tensor.isfinite().all():
-            raise CheckpointError(f"tensor {names[ours]} holds values that are not finite")
-    trained = {name for name, parameter in ebseg.named_parameters() if parameter.requires_grad}
-    ebseg.load_state_dict(tensors, strict=True, assign=True)
-    for name, parameter in ebseg.named_parameters():
-        parameter.requires_grad_(name in trained)
-    return ebseg
-
-
 def to_official(ebseg: EBSeg) -> dict[str, Tensor]:
     """The state dict that the official code loads, float32 on the CPU."""
     ours = ebseg.state_dict()
@@ -155,30 +110,13 @@ def to_official(ebseg: EBSeg) -> dict[str, Tensor]:
         official: ours[name].detach().float().cpu() for name, official in official_names(ebseg).items()
     }
     tensors |= {copy: tensors[original] for copy, original in COPIES.items()}
-    tensors[CAUSAL_MASK] = _causal_mask(ebseg.config.clip.context_length)
+    tensors[CAUSAL_MASK] = causal_mask(ebseg.config.clip.context_length)
     weights = torch.ones(len(ebseg.training_classes.classes) + 1)
     weights[-1] = NO_OBJECT_WEIGHT
     tensors[CLASS_WEIGHTS] = weights
     return tensors
 
 
-def _causal_mask(context: int) -> Tensor:
+def causal_mask(context: int) -> Tensor:
+    """CLIP's mask of the text tower, [context, context]: minus infinity above the diagonal."""
     return torch.full((context, context), float("-inf")).triu(1)
-
-
-def check_tensors(state_dict: Mapping[str, Tensor], wanted: Mapping[str, torch.Size]) -> None:
-    """Raises CheckpointError unless the names and shapes are the wanted ones; it names the first misfits."""
-    missing = [name for name in wanted if name not in state_dict]
-    extra = [name for name in state_dict if name not in wanted]
-    misshapen = [
-        f"{name} is {list(state_dict[name].shape)} instead of {list(shape)}"
-        for name, shape in wanted.items()
-        if name in state_dict and state_dict[name].shape != shape
-    ]
-    problems = [
-        f"{len(found)} {what}: {', '.join(found[:5])}{', ...' if len(found) > 5 else ''}"
-        for what, found in (("missing", missing), ("unknown", extra), ("misshapen", misshapen))
-        if found
-    ]
-    if problems:
-        raise CheckpointError(f"tensors do not fit the variant; {'; '.join(problems)}")

@@ -29,7 +29,7 @@ from torch import Tensor
 from model.ebseg import EBSeg
 from model.errors import CheckpointError
 from model.files import read_tensors, sync
-from model.official import check_tensors
+from model.misfits import check_tensors
 from model.torch_file import read_content, tensors_of
 from training.torchscript import is_torchscript, read_torchscript
 

@@ -41,6 +41,8 @@ NOT_RUN = {
     ".venv/bin/python -m tests.e2e.soak --seconds 600 --clients 128 --chaos": "as above",
     ". .venv/bin/activate": "the tests run in an environment already",
     "ebseg import EBSeg_base.pth --variant base --out registry/ebseg-base/1": "needs the released weights",
+    "ebseg import EBSeg_base.pth --dry-run": "needs the released weights",
+    "ebseg import EBSeg_base.pth --out registry/ebseg-base/1": "needs the released weights",
     "ebseg inspect registry/ebseg-base/1": "needs the released weights",
     "ebseg serve --checkpoint registry/ebseg-base/1": "needs the released weights",
     "ebseg export registry/ebseg-base/1 --official EBSeg_base_again.pth": "needs the released weights",

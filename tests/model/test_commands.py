@@ -17,7 +17,8 @@ from model.build import build
 from model.card import ANY_NOUN
 from model.checkpoint import check_golden, load
 from model.config import VARIANTS
-from model.official import load_official, to_official
+from model.fitting import load_official
+from model.official import to_official
 from model.torch_file import read_state_dict, write_state_dict
 from model.vocabulary import TrainingClasses
 
@@ -104,7 +105,7 @@ def test_import_takes_every_tensor(run: Command, released: Path, tmp_path: Path)
     assert loaded.manifest.license == "MIT AND Apache-2.0"
     assert loaded.manifest.card is not None
     assert loaded.manifest.card.words == ANY_NOUN
-    assert loaded.manifest.training["imported_from"] == "EBSeg_tiny.pth"
+    assert loaded.manifest.training["source"] == "EBSeg_tiny.pth"
     assert len(loaded.manifest.training["sha256"]) == 64
     expected = load_official(read_state_dict(released), "tiny").state_dict()
     tensors = loaded.ebseg.state_dict()

@@ -130,8 +130,8 @@ def test_requirements_are_those_of_the_package() -> None:
     assert Requirement(own).name == "ebseg-client"
     assert [str(found) for found in asked("")] == [str(Requirement(line)) for line in others]
     names = {found.name for found in asked("service,otlp,s3")}
-    extras = ("model", "service", "otlp", "s3")
-    lines = [*others, *(line for extra in extras for line in optional[extra])]
+    parts = ("model", "service", "otlp", "s3")
+    lines = [*others, *(line for extra in parts for line in optional[extra])]
     assert names == {Requirement(line).name for line in lines} - {"ebseg"}
     (extras,) = [rest.partition("=")[2] for rest in arguments("ARG") if rest.startswith("EXTRAS=")]
     assert set(extras.split(",")) <= set(optional)

@@ -1,14 +1,12 @@
 """The cards that commands write: of the released weights, and of weights that nobody has trained."""
 
 from model.card import ANY_NOUN, Card, DataSource, LicensedPart
+from model.fetch.known import RELEASED
 
 RELEASED_LICENSE = "MIT AND Apache-2.0"
 UNTRAINED_LICENSE = "MIT"
 NOT_MEASURED = "not measured: `ebseg calibrate` measures it on pictures with masks"
 
-_BENCHMARKS = ("ade20k-847", "pascal-context-459", "ade20k-150", "pascal-context-59", "voc-20")
-# mIoU, percent; table 1 of the paper
-_PAPER = {"base": (11.1, 17.3, 30.0, 56.7, 94.6), "large": (13.7, 21.0, 32.8, 60.2, 96.4)}
 _TOWERS = {"base": ("ViT-B", "ViT-B/16"), "large": ("ViT-B", "ViT-L/14")}
 
 
@@ -19,8 +17,8 @@ def released(variant: str, *, own_classes: bool = False) -> Card:
         variant: name of their configuration; "base" and "large" are those that the paper's authors released.
         own_classes: other training classes than COCO-Stuff's were named, so they are not the released ones.
     """
-    known = variant in _PAPER and not own_classes
-    scores = dict(zip(_BENCHMARKS, _PAPER[variant], strict=True)) if known else {}
+    known = variant in RELEASED and not own_classes
+    scores = dict(RELEASED[variant].miou) if known else {}
     sam, clip = _TOWERS.get(variant, ("", ""))
     segmenter = [
         DataSource(name="COCO-Stuff", terms="masks CC BY 4.0; photographs under the terms of Flickr")

@@ -3,7 +3,9 @@
 ModelError
 ├── VocabularyError   a class list that cannot be used; `index` tells which class
 ├── PictureError      a picture that the model cannot take (shape, type, size)
-└── CheckpointError   a checkpoint folder or weights file that is not what it should be
+├── CheckpointError   a checkpoint folder or weights file that is not what it should be
+└── FetchError        weights that could not be fetched: a refusal, a wrong digest, a full disk
+    └── UnreachableError  nobody answers; another time it may work
 """
 
 
@@ -30,3 +32,11 @@ class PictureError(ModelError, ValueError):
 
 class CheckpointError(ModelError):
     """A checkpoint that is broken, incomplete or made for another model."""
+
+
+class FetchError(ModelError):
+    """Weights that could not be fetched; the message says why and what to do."""
+
+
+class UnreachableError(FetchError):
+    """There is no network, or the server stays silent or overloaded; another time it may work."""

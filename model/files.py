@@ -7,12 +7,12 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-
-import safetensors.torch
-from safetensors import SafetensorError
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from model.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CHUNK = 4 << 20  # bytes hashed at a time
 
@@ -68,12 +68,15 @@ def write_text(path: Path, text: str) -> None:
         os.fsync(file.fileno())
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+def write_tensors(path: Path, tensors: "dict[str, Tensor]") -> None:
     """Writes tensors as safetensors, through to the disk.
 
     Raises:
         OSError: the disk did not take it.
     """
+    import safetensors.torch  # here: whoever only looks at files need not load torch
+    from safetensors import SafetensorError
+
     path.touch(exist_ok=False)
     mode = path.stat().st_mode
     try:
@@ -84,12 +87,15 @@ def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     sync(path)
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path) -> "dict[str, Tensor]":
     """Maps a safetensors file.
 
     Raises:
         CheckpointError: it is none, or is damaged.
     """
+    import safetensors.torch
+    from safetensors import SafetensorError
+
     try:
         return safetensors.torch.load_file(path)
     except SafetensorError as error:

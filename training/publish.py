@@ -22,7 +22,7 @@ from training.errors import RefusedError, TrainingError
 from training.gate import MARGIN, Score, finite, judge
 from training.gate import METRICS as GATED
 from training.stores import Claim, Store, TakenError, next_number, open_store
-from training.workplace import temporary, work_folder
+from model.workplace import temporary, work_folder
 
 DTYPES = {"float32": None, "float16": torch.float16}
 """What weights can be stored as; None keeps them as they are."""

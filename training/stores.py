@@ -22,7 +22,7 @@ from typing import Protocol
 from model.files import Progress, sync, write_text
 from model.manifest import FILES, MANIFEST, Manifest
 from model.versions import Versions, counted, store_errors, version_number
-from training.workplace import STALE_SECONDS, age, remove_left_over, temporary
+from model.workplace import STALE_SECONDS, age, remove_left_over, temporary
 
 CLAIMS = ".claims"
 HEARTBEAT_SECONDS = STALE_SECONDS / 6

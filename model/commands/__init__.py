@@ -6,10 +6,10 @@ Commands raise domain errors; `ebseg.main` turns them into one line and an exit 
 
 import argparse
 
-from model.commands import export, import_released, init, inspect
+from model.commands import export, import_released, init, inspect, pull
 
 
 def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Adds the commands; each parsed namespace carries its function as `run`."""
-    for module in (import_released, inspect, init, export):
+    for module in (pull, import_released, inspect, init, export):
         module.add(subparsers)

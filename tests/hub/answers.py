@@ -72,7 +72,8 @@ class Answering(BaseHTTPRequestHandler):
         size = path.stat().st_size
         begin, end, status = 0, size, 200
         found = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
-        if found and not self.fault.no_ranges:
+        same = self.headers.get("If-Range") in (None, headers.get("ETag"), headers.get("Last-Modified"))
+        if found and same and not self.fault.no_ranges:
             begin, end = int(found[1]), min(size, int(found[2]) + 1 if found[2] else size)
             if begin >= size:
                 self.answer(416, {"Content-Range": f"bytes */{size}"})

@@ -28,6 +28,23 @@ class Blob:
 
 
 @dataclass(frozen=True, slots=True)
+class Page:
+    """A file under /web/, which is no repository's.
+
+    Attributes:
+        path: its content.
+        headers: of the answer, such as ETag.
+        user: "NAME:PASSWORD" that is asked for.
+        get_only: HEAD is refused, as under a signed address.
+    """
+
+    path: Path
+    headers: Mapping[str, str] = field(default_factory=dict)
+    user: str | None = None
+    get_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Commit:
     """A state of a repository."""
 

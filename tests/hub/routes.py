@@ -10,7 +10,16 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from tests.hub.answers import Answering, FailedError, HungUpError
 from tests.hub.faults import Faults, Heard
-from tests.hub.repositories import LARGE, LARGE_BYTES, Blob, Commit, Repositories, Repository, children
+from tests.hub.repositories import (
+    LARGE,
+    LARGE_BYTES,
+    Blob,
+    Commit,
+    Page,
+    Repositories,
+    Repository,
+    children,
+)
 
 NAME = r"(?P<name>[^/]+/[^/]+)"
 REVISION = r"(?P<revision>[^/]+)"
@@ -26,6 +35,7 @@ class Routes(Answering):
     urls: dict[str, str]
     host: str
     page: list[int]
+    pages: dict[str, Page]
 
     def do_GET(self) -> None:  # noqa: N802  # http.server's name
         """One request; HEAD, POST and PUT as well."""
@@ -60,6 +70,7 @@ class Routes(Answering):
         routes: tuple[tuple[str, str, Callable[..., None]], ...] = (
             ("GET|HEAD", rf"/{NAME}/resolve/{REVISION}/(?P<file>.+)", self._resolve),
             ("GET|HEAD", r"/cdn/(?P<sha256>[0-9a-f]{64})", self._cdn),
+            ("GET|HEAD", r"/web/(?P<name>.+)", self._web),
             ("PUT", r"/cdn/upload/(?P<sha256>[0-9a-f]{64})", self._upload),
             ("GET", r"/api/whoami-v2", self._whoami),
             ("POST", r"/api/repos/create", self._create),
@@ -100,6 +111,19 @@ class Routes(Answering):
 
     def _cdn(self, sha256: str) -> None:
         self.send_file(self.repositories.large_blob(sha256).path, {"ETag": f'"{sha256}"'})
+
+    def _web(self, name: str) -> None:
+        """A file as any web server has one."""
+        page = self.pages.get(name)
+        if page is None:
+            raise FailedError(404, None, "not found")
+        if page.user is not None:
+            pair = base64.b64encode(page.user.encode()).decode()
+            if self.headers.get("Authorization") != f"Basic {pair}":
+                raise FailedError(401, None, "who are you?")
+        if self.command == "HEAD" and page.get_only:
+            raise FailedError(405, None, "GET only")
+        self.send_file(page.path, page.headers)
 
     # what there is
 

@@ -14,7 +14,7 @@ import huggingface_hub.constants
 import pytest
 
 from tests.hub.faults import Faults, Heard
-from tests.hub.repositories import Repositories
+from tests.hub.repositories import Page, Repositories
 from tests.hub.routes import Routes
 
 READ, WRITE = "hf_only_reads_0123456789", "hf_writes_0123456789abcd"
@@ -58,6 +58,7 @@ class Hub:
         repositories: what it holds.
         faults: what goes wrong.
         requests: all that came, to both hosts.
+        pages: files under /web/, by name.
         tokens: known tokens with "read" or "write".
         environment: for child processes.
     """
@@ -66,6 +67,7 @@ class Hub:
         self.repositories = Repositories(folder / "hub")
         self.faults = Faults()
         self.requests: list[Heard] = []
+        self.pages: dict[str, Page] = {}
         self.tokens = {READ: "read", WRITE: "write"}
         self.home = folder / "home"
         self.url = self.cdn = ""
@@ -107,6 +109,7 @@ class Hub:
             "urls": urls,
             "closing": closing,
             "page": self._page,
+            "pages": self.pages,
         }
         servers = [
             _Server(type("Handler", (Routes,), {**shared, "host": host, "timeout": 300}))
@@ -149,7 +152,13 @@ def hub_server(folder: Path) -> Iterator[Hub]:
             constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}"
         )
         patch.setattr(constants, "HF_HOME", str(hub.home))
-        for name, place in (("HF_HUB_CACHE", "hub"), ("HF_TOKEN_PATH", "token"), ("HF_XET_CACHE", "xet")):
+        places = {
+            "HF_HUB_CACHE": "hub",
+            "HF_ASSETS_CACHE": "assets",
+            "HF_TOKEN_PATH": "token",
+            "HF_XET_CACHE": "xet",
+        }
+        for name, place in places.items():
             patch.setattr(constants, name, str(hub.home / place))
         patch.setattr(constants, "HF_HUB_DISABLE_XET", True)
         patch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)

@@ -15,12 +15,12 @@ import pytest
 from model.errors import CheckpointError
 from model.manifest import FILES
 from model.versions import Versions
+from model.workplace import STALE_SECONDS, remove_left_over, work_folder
 from tests.training.publish_runs import make_run
 from training import publish as publishing
 from training import stores
 from training.publish import publish
 from training.stores import Claim, ObjectStore, open_store
-from training.workplace import STALE_SECONDS, remove_left_over, work_folder
 
 OLD, YOUNG = STALE_SECONDS + 60, STALE_SECONDS - 60
 

@@ -1,0 +1,185 @@
+"""`ebseg pull`."""
+
+import argparse
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from model.command import JSON_HELP, add_command, count
+from model.commands.telling import progress_bars, tell
+from model.errors import FetchError, UnreachableError
+
+if TYPE_CHECKING:
+    from model.fetch.fetching import Found
+    from model.fetch.pull import Order, Pulled
+
+LIKE = ("base", "large")  # the keys of model.fetch.known.RELEASED
+_SHA256 = re.compile(r"[0-9a-fA-F]{64}")
+
+
+def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the command."""
+    parser = add_command(
+        subparsers,
+        "pull",
+        run,
+        "fetch released weights by name or address, and make a checkpoint folder of them",
+        """
+  ebseg pull base
+  ebseg pull large --registry /srv/registry
+  ebseg pull base --dry-run
+  ebseg pull hf://slonetime/EBSeg@main/EBSeg_base.pth --name my-base
+  ebseg pull https://example.com/weights/EBSeg_base.pth --as base --sha256 HEX
+  ebseg pull Downloads/EBSeg_base.pth --as base
+  HF_ENDPOINT=https://hf-mirror.com ebseg pull base
+
+An interrupted pull goes on where it was, by the same command. Files are fetched into huggingface_hub's cache
+(HF_HOME; default: ~/.cache/huggingface) and stay there. Also read by huggingface_hub: HF_ENDPOINT (a mirror),
+HF_TOKEN, HF_HUB_OFFLINE; and by the network code HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE.
+
+Exit code: 0, also if it was there already; 1 if it could not be fetched; 2 if the place is taken or the file
+holds no weights of EBSeg.
+""",
+    )
+    parser.add_argument(
+        "source",
+        metavar="SOURCE",
+        help=f"{', '.join(LIKE)}, hf://OWNER/REPOSITORY[@REVISION]/FILE, https://HOST/FILE or a file",
+    )
+    parser.add_argument(
+        "--registry",
+        type=Path,
+        default=Path("registry"),
+        metavar="DIR",
+        help="where the folder NAME/VERSION goes (default: registry)",
+    )
+    parser.add_argument(
+        "--name", metavar="NAME", help="the model's name there (default: ebseg-base, ..., or after the file)"
+    )
+    parser.add_argument(
+        "--version", type=count, default=1, metavar="N", help="the version's number (default: 1)"
+    )
+    parser.add_argument(
+        "--as",
+        dest="like",
+        choices=LIKE,
+        help="the released model that an address or a file holds; its name and card (default: other weights)",
+    )
+    parser.add_argument(
+        "--sha256", metavar="HEX", help="digest that the file must have, or it is not taken (default: any)"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="tell size, source and destination, and fetch nothing"
+    )
+    parser.add_argument("--json", action="store_true", help=JSON_HELP)
+
+
+def run(args: argparse.Namespace) -> int:
+    """`ebseg pull`."""
+    from model.fetch.pull import pull
+    from model.fetch.resolve import order_of
+    from model.manifest import check_name
+
+    order = order_of(
+        args.source,
+        registry=args.registry,
+        name=args.name,
+        version=args.version,
+        like=args.like,
+        sha256=_digest(args.sha256),
+    )
+    check_name(order.name, order.version)
+    try:
+        if args.dry_run:
+            return _dry_run(args, order)
+        with progress_bars(lines=True) as progress:
+            pulled = pull(order, tell=tell, progress=progress, allow=lambda found: _announce(order, found))
+    except UnreachableError as error:
+        raise UnreachableError(f"{error}. {_other_ways(order)}") from None
+    except KeyboardInterrupt:
+        tell("what was fetched is kept: the same command goes on there")
+        raise
+    _report(args, order, pulled)
+    return 0
+
+
+def _digest(text: str | None) -> str | None:
+    if text is None:
+        return None
+    if _SHA256.fullmatch(text) is None:
+        raise FetchError(f"--sha256 takes 64 hexadecimal digits, as sha256sum prints them; got {text!r}")
+    return text.lower()
+
+
+def _announce(order: "Order", found: "Found") -> bool:
+    """Says what begins; nobody is asked, since that is what the command is for."""
+    from model.fetch.pull import size_text
+
+    if found.whole is None:
+        size = "a file of unknown size" if found.size is None else size_text(found.size)
+        rest = f", {size_text(found.here)} of it are here already" if found.here else ""
+        tell(f"fetching {found.where}: {size}{rest}")
+    return True
+
+
+def _dry_run(args: argparse.Namespace, order: "Order") -> int:
+    from model.fetch.pull import fetcher_of, present, size_text
+
+    with progress_bars() as progress:
+        there = present(order, progress)
+        found = None if there else fetcher_of(order, tell=tell, progress=progress).find()
+    told = {
+        "source": str(order.source),
+        "directory": str(order.directory),
+        "there": there is not None,
+        "size": None if found is None else found.size,
+        "fetched": None if found is None else found.here,
+        "sha256": None if found is None else found.sha256,
+    }
+    if args.json:
+        print(json.dumps(told))
+    elif found is None:
+        print(f"{order.directory} is there already and whole: nothing would be fetched")
+    else:
+        size = "of unknown size" if found.size is None else size_text(found.size)
+        print(f"source       {found.where}\nsize         {size}, of which {size_text(found.here)} are here")
+        print(f"sha256       {found.sha256 or 'not told by the server'}\ndestination  {order.directory}")
+    return 0
+
+
+def _report(args: argparse.Namespace, order: "Order", pulled: "Pulled") -> None:
+    manifest = pulled.manifest
+    if args.json:
+        told = {
+            "directory": str(pulled.directory),
+            "there": pulled.received is None,
+            "received": pulled.received or 0,
+            "manifest": manifest.to_dict(),
+        }
+        print(json.dumps(told))
+        return
+    if pulled.received is None:
+        source = manifest.training.get("source", "other weights")
+        print(f"{pulled.directory} is there already and whole, made of {source}")
+    else:
+        print(f"pulled {order.source} as {pulled.directory}")
+    print(f"digest {manifest.digest}\nserve it with: ebseg serve --checkpoint {pulled.directory}")
+
+
+def _other_ways(order: "Order") -> str:
+    """What somebody can do whose network does not lead there."""
+    from huggingface_hub import constants
+
+    from model.fetch.sources import HubFile
+
+    source = order.source
+    if not isinstance(source, HubFile):
+        return "Fetch the file in another way, then: ebseg pull FILE"
+    like = f" --as {order.model.name}" if order.model is not None else ""
+    site = constants.HUGGINGFACE_CO_URL_HOME.rstrip("/")
+    address = f"{site}/{source.repository}/resolve/{source.revision}/{source.path}"
+    return (
+        f"Other ways: a mirror, HF_ENDPOINT=https://MIRROR ebseg pull ...; or fetch {address} with a "
+        f"browser, perhaps elsewhere, then: ebseg pull {source.name}{like}"
+    )

@@ -1,0 +1,114 @@
+"""From what a user calls a model to its version folder: the one way for all commands, and for `ebseg.load`.
+
+tiny, ebseg-tiny                   the checkpoint that comes with the package
+base, large, ebseg-base, ...       registry/ebseg-base/1, pulled there when it is missing
+hf://..., https://...              registry/NAME/1, NAME after the file, pulled there when it is missing
+anything else                      a version folder
+"""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from model.errors import CheckpointError
+from model.fetch.fetching import Found
+from model.fetch.known import RELEASED, released_model
+from model.fetch.pull import REGISTRY, Order, pull
+from model.fetch.sources import parse_source
+from model.fetch.transfer import Tell
+from model.files import Progress
+from model.manifest import MANIFEST
+from model.packaged import NAME as PACKAGED
+from model.packaged import packaged_checkpoint
+
+_TINY = (PACKAGED, PACKAGED.removeprefix("ebseg-"))
+MODEL_HELP = (
+    f"{_TINY[1]}, {', '.join(RELEASED)}, hf://OWNER/REPOSITORY/FILE, https://HOST/FILE or a version folder"
+)
+
+
+def order_of(
+    text: str,
+    *,
+    registry: Path = REGISTRY,
+    name: str | None = None,
+    version: int = 1,
+    like: str | None = None,
+    sha256: str | None = None,
+) -> Order:
+    """What pulling a source means.
+
+    Args:
+        text: a released name, an address or a file.
+        registry, version: where to; REGISTRY/NAME/VERSION.
+        name: the model's name there; by default the released one's, or after the file's.
+        like: the released model that the file is, where `text` does not name it.
+        sha256: digest that the file must have.
+
+    Raises:
+        FetchError: an unusable source.
+    """
+    source = parse_source(text, sha256)
+    model = released_model(text) or (None if like is None else released_model(like))
+    if name is None:
+        name = model.checkpoint if model is not None else _name_after(source.name)
+    return Order(
+        source=source,
+        model=model,
+        registry=registry,
+        name=name,
+        version=version,
+        variant=None if model is None else model.name,
+        sha256=sha256,
+    )
+
+
+def folder_of(
+    text: str,
+    *,
+    tell: Tell,
+    progress: Progress,
+    allow: Callable[[Order, Found], bool] = lambda order, found: True,
+    registry: Path = REGISTRY,
+) -> Path:
+    """The version folder of a model, pulled first where it is missing.
+
+    Args:
+        text: what the user calls it.
+        tell, progress: told about lines and bytes while it is pulled.
+        allow: asked before anything is fetched.
+        registry: where pulled models are.
+
+    Raises:
+        FetchError: it is missing and could not be fetched.
+        CheckpointError: what is there is none, or damaged.
+        OSError: the disk did not take it.
+    """
+    found = local_folder_of(text, registry=registry)
+    if isinstance(found, Path):
+        return found
+    order = found
+    return pull(order, tell=tell, progress=progress, allow=lambda file: allow(order, file)).directory
+
+
+def local_folder_of(text: str, *, registry: Path = REGISTRY) -> Path | Order:
+    """The version folder of a model that is on this machine, unread, or else what would have to be pulled.
+
+    Raises:
+        FetchError: an address of no use.
+        CheckpointError: neither a name nor a folder.
+    """
+    if text in _TINY:
+        return packaged_checkpoint()
+    if released_model(text) is not None or "://" in text:
+        order = order_of(text, registry=registry)
+        return order.directory if (order.directory / MANIFEST).exists() else order
+    if not Path(text).is_dir():
+        raise CheckpointError(f"there is no folder {text}, and no model of that name: give {MODEL_HELP}")
+    return Path(text)
+
+
+def _name_after(file: str) -> str:
+    """EBSeg_base.pth -> ebseg-base."""
+    stem = file.rpartition(".")[0] or file
+    return re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-") or "pulled"

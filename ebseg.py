@@ -6,44 +6,90 @@ error.
 """
 
 import argparse
+import importlib.util
 import os
 import sys
 import traceback
 from importlib import metadata
+from pathlib import Path
 from typing import Any, NoReturn
-
-import model.commands
-import model.commands.bench
-import service.bench.cli
-import service.cli
-import service.commands.completion
-import training.commands.bench
-from model.errors import FetchError, ModelError
-from training.errors import RefusedError
 
 DONE, FAILED, UNUSABLE, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 130, 141
 
-# What `import` calls the packages of the extra "service".
-SERVICE_PACKAGES = frozenset(
-    {
-        "cv2",
-        "fastapi",
-        "fastapi_offline",
-        "httptools",
-        "httpx",
-        "prometheus_client",
-        "pycocotools",
-        "pydantic",
-        "pydantic_settings",
-        "python_multipart",
-        "redis",
-        "uvicorn",
-        "uvloop",
-    }
-)
+PACKAGES = ("model", "service", "training")
 
-# And those of the extra "training".
-TRAINING_PACKAGES = frozenset({"cv2", "fsspec", "scipy", "tensorboard"})
+# What `import` calls the packages that each extra brings; "service" and "training" bring those of "model" as
+# well, and the last ones come with ebseg itself.
+EXTRAS = {
+    "model": frozenset(
+        {
+            "fsspec",
+            "httpx2",
+            "huggingface_hub",
+            "open_clip",
+            "safetensors",
+            "segment_anything",
+            "timm",
+            "torch",
+            "torchvision",
+        }
+    ),
+    "service": frozenset(
+        {
+            "cv2",
+            "fastapi",
+            "fastapi_offline",
+            "httptools",
+            "prometheus_client",
+            "pycocotools",
+            "pydantic",
+            "pydantic_settings",
+            "python_multipart",
+            "redis",
+            "starlette",
+            "uvicorn",
+            "uvloop",
+        }
+    ),
+    "training": frozenset({"cv2", "scipy", "tensorboard"}),
+    "s3": frozenset({"s3fs"}),
+    "otlp": frozenset({"opentelemetry"}),
+    "": frozenset({"PIL", "argcomplete", "ebseg_client", "httpx", "numpy", "rich"}),
+}
+
+
+def _hidden_package() -> str | None:
+    """Says what Python would import in the place of one of our packages; None if nothing.
+
+    A file or a folder of such a common name in the user's folder comes first on Python's path. It is not
+    imported to find that out: who knows what it does.
+    """
+    for name in PACKAGES:
+        try:
+            spec = importlib.util.find_spec(name)
+        except ValueError:  # a module that was made by hand stands in the place
+            return f"a module that is loaded already hides ebseg's own package `{name}`: give it another name"
+        if spec is None:
+            continue  # importing it will say so
+        folders = list(spec.submodule_search_locations or ())
+        found = Path(folders[0] if folders else spec.origin or name).absolute()
+        if found.resolve() == Path(__file__).resolve().with_name(name):
+            continue
+        if found == Path(__file__).absolute().with_name(name):  # its files are links, each to another place
+            continue
+        way_out = (
+            "run ebseg from another folder"
+            if found.parent.resolve() == Path.cwd()
+            else f"take {found.parent} off Python's path"
+        )
+        return f"{found} hides ebseg's own package `{name}`: rename it, or {way_out}"
+    return None
+
+
+HIDDEN = _hidden_package()
+if HIDDEN is not None and not (__name__ == "__main__" or Path(sys.argv[0]).stem == "ebseg"):
+    # the command tells it in one line instead, see `main`
+    raise ImportError(HIDDEN)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -71,6 +117,13 @@ class _Version(argparse.Action):
 
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line; loads neither torch nor the service's packages."""
+    import model.commands
+    import model.commands.bench
+    import service.bench.cli
+    import service.cli
+    import service.commands.completion
+    import training.commands.bench
+
     parser: argparse.ArgumentParser = _Parser(
         prog="ebseg",
         description="Open-vocabulary semantic segmentation: a picture and class names in, a mask out.",
@@ -104,7 +157,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(argv: list[str] | None) -> int:
-    debug = False
+    if HIDDEN is not None:
+        _complain(HIDDEN)
+        return FAILED
+    debug, command = False, None
     try:
         parser = build_parser()
         if "_ARGCOMPLETE" in os.environ:  # a shell asks what could come next, see `ebseg completion`
@@ -112,7 +168,7 @@ def _run(argv: list[str] | None) -> int:
 
             argcomplete.autocomplete(parser)
         args = parser.parse_args(argv)
-        debug = args.debug
+        debug, command = args.debug, args.run
         code: int = args.run(args)
         return code
     except SystemExit as stop:  # from argparse, which has said all there is to say
@@ -122,12 +178,16 @@ def _run(argv: list[str] | None) -> int:
     except (KeyboardInterrupt, Exception) as error:
         if debug:
             traceback.print_exc()
-        code, message = _outcome(error)
+        code, message = _outcome(error, command)
         _complain(message)
         return code
 
 
-def _outcome(error: BaseException) -> tuple[int, str]:
+def _outcome(error: BaseException, command: object) -> tuple[int, str]:
+    """The exit code and what is said of an error in a command's function."""
+    from model.errors import FetchError, ModelError
+    from training.errors import RefusedError
+
     match error:
         case KeyboardInterrupt():
             return INTERRUPTED, "interrupted"
@@ -135,14 +195,23 @@ def _outcome(error: BaseException) -> tuple[int, str]:
             return FAILED, str(error)
         case ModelError():
             return UNUSABLE, str(error)
-        case ModuleNotFoundError() if error.name in SERVICE_PACKAGES | TRAINING_PACKAGES:
-            extra = "service" if error.name in SERVICE_PACKAGES else "training"
-            return FAILED, f"this needs the package {error.name}: pip install 'ebseg[{extra}]'"
+        case ModuleNotFoundError(name=str(name)) if (extra := _extra(name, command)) is not None:
+            wanted = f"ebseg[{extra}]" if extra else "ebseg"
+            return FAILED, f"this needs the package {name.partition('.')[0]}: pip install '{wanted}'"
         case OSError(filename=str(name), strerror=str(reason)):
             return FAILED, f"{name}: {reason}"
         case OSError():
             return FAILED, str(error)
     return FAILED, f"{type(error).__name__}: {error} (this is a fault of ebseg; --debug tells where)"
+
+
+def _extra(module: str, command: object) -> str | None:
+    """The extra that brings a missing module, the command's own if that does; None if none does."""
+    top = module.partition(".")[0]
+    own = str(getattr(command, "__module__", "")).partition(".")[0]
+    if own in EXTRAS and top in EXTRAS[own] | EXTRAS["model"]:
+        return own
+    return next((extra for extra, packages in EXTRAS.items() if top in packages), None)
 
 
 def _complain(message: str) -> None:

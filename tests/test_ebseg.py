@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tomllib
+import types
 from importlib import metadata
 from pathlib import Path
 
@@ -37,6 +38,8 @@ def raising(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
         (PermissionError(13, "Permission denied", "out"), 1, "error: out: Permission denied"),
         (KeyboardInterrupt(), 130, "interrupted"),
         (ModuleNotFoundError("No module", name="fastapi"), 1, "fastapi: pip install 'ebseg[service]'"),
+        (ModuleNotFoundError("No module", name="torch.nn"), 1, "package torch: pip install 'ebseg[model]'"),
+        (ModuleNotFoundError("No module", name="numpy"), 1, "package numpy: pip install 'ebseg'"),
         (ModuleNotFoundError("No module", name="lost"), 1, "ModuleNotFoundError: No module"),
         (ImportError("cannot import name", name="fastapi"), 1, "ImportError: cannot import name"),
         (ZeroDivisionError("by zero"), 1, "ZeroDivisionError: by zero (this is a fault of ebseg"),
@@ -111,8 +114,38 @@ def test_closed_output_is_quiet() -> None:
     assert (found.returncode, found.stderr) == (0, b"")
 
 
-def test_extra_service_is_known() -> None:
-    names = {"opencv-python-headless": "cv2"}
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    packages = {re.split(r"[^\w-]", requirement)[0] for requirement in extras["service"]}
-    assert {names.get(package, package.replace("-", "_")) for package in packages} <= ebseg.SERVICE_PACKAGES
+@pytest.mark.parametrize(
+    ("module", "command", "extra"),
+    [
+        ("torch", "service.commands.serve", "service"),
+        ("torch.cuda", "training.commands.train", "training"),
+        ("torch", "model.commands.inspect", "model"),
+        ("cv2", "training.commands.prepare", "training"),
+        ("cv2", "service.commands.segment", "service"),
+        ("scipy.optimize", "service.commands.serve", "training"),
+        ("s3fs", "model.commands.inspect", "s3"),
+        ("rich", "model.commands.inspect", ""),
+        ("lost", "model.commands.inspect", None),
+    ],
+)
+def test_extra_is_the_one_of_the_command(module: str, command: str, extra: str | None) -> None:
+    function = types.FunctionType((lambda: None).__code__, {"__name__": command})
+    assert ebseg._extra(module, function) == extra
+
+
+def test_extras_are_those_of_the_distribution() -> None:
+    """Each package that an extra asks for is told by what `import` calls it."""
+    names = {
+        "ebseg_client": "ebseg_client",
+        "open_clip_torch": "open_clip",
+        "opencv_python_headless": "cv2",
+        "opentelemetry_exporter_otlp_proto_http": "opentelemetry",
+        "opentelemetry_sdk": "opentelemetry",
+        "pillow": "PIL",
+    }
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    asked = {"": project["dependencies"], **project["optional-dependencies"]}
+    for extra, packages in ebseg.EXTRAS.items():
+        own = {re.split(r"[^\w-]", line)[0].replace("-", "_") for line in asked[extra]} - {"ebseg"}
+        assert {names.get(name, name) for name in own} <= packages, extra
+    assert set(ebseg.EXTRAS) >= {"", "model", "service", "training", "s3", "otlp"}

@@ -1,13 +1,12 @@
 """From a configuration to wired modules. The only place that turns its numbers into components."""
 
+import functools
 import math
+from typing import TYPE_CHECKING, Any
 
-import open_clip
 import torch
-from open_clip.model import CLIPTextCfg, CLIPVisionCfg
-from segment_anything.modeling import ImageEncoderViT
-from timm.models.swin_transformer import SwinTransformer
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from model.clip_image import ClipImageEncoder
 from model.clip_text import ClipTextEncoder
@@ -15,13 +14,19 @@ from model.config import ClipConfig, EBSegConfig, SamConfig, SwinConfig
 from model.deformable_attention import DeformableAttention
 from model.ebseg import EBSeg
 from model.fusion import Fusion
+from model.libraries.open_clip.tokenizer import SimpleTokenizer
+from model.libraries.open_clip.transformer import QuickGELU, TextTransformer, VisionTransformer
+from model.libraries.segment_anything.image_encoder import ImageEncoderViT
 from model.mask_attention import MaskAttention
 from model.pixel_decoder import PixelDecoder
 from model.sam_encoder import SamEncoder
-from model.swin_encoder import SwinEncoder
 from model.transformer_decoder import Attention, TransformerDecoder
 from model.vocabulary import TrainingClasses
 
+if TYPE_CHECKING:
+    from model.swin_encoder import SwinEncoder
+
+CLIP_MLP_RATIO = 4.0
 SAM_NORM_EPSILON = 1e-6
 LOGIT_SCALE = math.log(100)  # where OpenAI's CLIP ended
 
@@ -36,7 +41,7 @@ def build(config: EBSegConfig, training_classes: TrainingClasses, *, seed: int |
             on the "meta" device, for `load_state_dict(..., assign=True)`.
     """
     if seed is None:
-        with torch.device("meta"):
+        with torch.device("meta"), _NoRandomNumbers():
             return _wire(config, training_classes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -45,8 +50,29 @@ def build(config: EBSegConfig, training_classes: TrainingClasses, *, seed: int |
     return model
 
 
+class _NoRandomNumbers(TorchFunctionMode):
+    """Leaves out first values that nobody will see.
+
+    On the "meta" device normal distributions and products are written in Python, and import torch's compiler,
+    which takes longer than torch itself. So `nn.init.normal_` does nothing, and `torch.randn`, whose result
+    open_clip goes on to scale, gives zeros on the CPU: CLIP's class token and position table, small ones.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.randn:
+            return torch.zeros(*args, **{"device": "cpu", **kwargs})
+        if func is nn.init.normal_:
+            return kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
 def _wire(config: EBSegConfig, training_classes: TrainingClasses) -> EBSeg:
-    clip_image, mask_attention, clip_text = clip_parts(open_clip_model(config.clip), config)
+    logit_scale = nn.Parameter(torch.tensor(LOGIT_SCALE))
+    clip_image, mask_attention = image_parts(_vision_transformer(config.clip), config)
+    clip_text = _text_encoder(_text_transformer(config.clip), logit_scale)
     decoder = config.transformer_decoder
     pixel = config.pixel_decoder
     model = EBSeg(
@@ -85,14 +111,11 @@ def _wire(config: EBSegConfig, training_classes: TrainingClasses) -> EBSeg:
     return model.eval()
 
 
-def clip_parts(
-    clip: open_clip.CLIP, config: EBSegConfig
-) -> tuple[ClipImageEncoder, MaskAttention, ClipTextEncoder]:
-    """open_clip's CLIP, taken apart: the last fused layer is where the mask attention begins.
+def image_parts(tower: Any, config: EBSegConfig) -> tuple[ClipImageEncoder, MaskAttention]:
+    """An open_clip `VisionTransformer`, taken apart: the last fused layer is where the mask attention begins.
 
     The parts share their weights with it.
     """
-    tower = clip.visual
     split = config.fused_layers[-1]
     image = ClipImageEncoder(
         conv1=tower.conv1,
@@ -106,42 +129,55 @@ def clip_parts(
     attention = MaskAttention(
         blocks=tower.transformer.resblocks[split:], ln_post=tower.ln_post, proj=tower.proj
     )
-    text = ClipTextEncoder(
-        token_embedding=clip.token_embedding,
-        positional_embedding=clip.positional_embedding,
-        blocks=clip.transformer.resblocks,
-        ln_final=clip.ln_final,
-        text_projection=clip.text_projection,
-        logit_scale=clip.logit_scale,
-        tokenizer=open_clip.SimpleTokenizer(context_length=config.clip.context_length),
-    )
-    return image, attention, text
+    return image, attention
 
 
-def open_clip_model(config: ClipConfig) -> open_clip.CLIP:
-    """A whole CLIP of these sizes, with random weights."""
-    return open_clip.CLIP(
-        embed_dim=config.joint_width,
-        vision_cfg=CLIPVisionCfg(
-            layers=config.image_layers,
-            width=config.image_width,
-            head_width=config.image_width // config.image_heads,
-            patch_size=config.patch_size,
-            image_size=config.image_size,
-        ),
-        text_cfg=CLIPTextCfg(
-            context_length=config.context_length,
-            vocab_size=config.text_vocabulary,
-            width=config.text_width,
-            heads=config.text_heads,
-            layers=config.text_layers,
-        ),
-        quick_gelu=True,
-        init_logit_scale=LOGIT_SCALE,
+def _vision_transformer(config: ClipConfig) -> Any:
+    return VisionTransformer(
+        image_size=config.image_size,
+        patch_size=config.patch_size,
+        width=config.image_width,
+        layers=config.image_layers,
+        heads=config.image_heads,
+        mlp_ratio=CLIP_MLP_RATIO,
+        output_dim=config.joint_width,
+        act_layer=QuickGELU,
     )
 
 
-def _backbone(config: EBSegConfig) -> SamEncoder | SwinEncoder:
+def _text_transformer(config: ClipConfig) -> Any:
+    return TextTransformer(
+        context_length=config.context_length,
+        vocab_size=config.text_vocabulary,
+        width=config.text_width,
+        heads=config.text_heads,
+        layers=config.text_layers,
+        mlp_ratio=CLIP_MLP_RATIO,
+        output_dim=config.joint_width,
+        no_causal_mask=True,  # `ClipTextEncoder` has its own
+        act_layer=QuickGELU,
+    )
+
+
+def _text_encoder(tower: Any, logit_scale: nn.Parameter) -> ClipTextEncoder:
+    return ClipTextEncoder(
+        token_embedding=tower.token_embedding,
+        positional_embedding=tower.positional_embedding,
+        blocks=tower.transformer.resblocks,
+        ln_final=tower.ln_final,
+        text_projection=tower.text_projection,
+        logit_scale=logit_scale,
+        tokenizer=_tokenizer(),
+    )
+
+
+@functools.cache
+def _tokenizer() -> Any:
+    """CLIP's tokenizer; all models of a process share it."""
+    return SimpleTokenizer()
+
+
+def _backbone(config: EBSegConfig) -> "SamEncoder | SwinEncoder":
     if config.swin is not None:
         return _swin(config.swin)
     assert config.sam is not None
@@ -173,8 +209,12 @@ def _sam_norm(channels: int) -> nn.LayerNorm:
     return nn.LayerNorm(channels, eps=SAM_NORM_EPSILON)
 
 
-def _swin(config: SwinConfig) -> SwinEncoder:
+def _swin(config: SwinConfig) -> "SwinEncoder":
     """timm's Swin without its last norm and classifier, and without stochastic depth."""
+    from timm.models.swin_transformer import SwinTransformer  # timm takes long to import
+
+    from model.swin_encoder import SwinEncoder
+
     tower = SwinTransformer(
         num_classes=0,
         embed_dim=config.width,

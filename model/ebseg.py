@@ -7,6 +7,7 @@ columns (multiples of 32).
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -23,10 +24,12 @@ from model.layers import at_least_float32, resize
 from model.mask_attention import MaskAttention
 from model.pixel_decoder import PixelDecoder
 from model.sam_encoder import SamEncoder
-from model.swin_encoder import SwinEncoder
 from model.templates import VILD
 from model.transformer_decoder import TransformerDecoder
 from model.vocabulary import TrainingClasses, Vocabulary
+
+if TYPE_CHECKING:
+    from model.swin_encoder import SwinEncoder  # timm, which it needs, takes long to import
 
 STRIDE = 32  # pictures are padded to multiples of it
 
@@ -94,7 +97,7 @@ class EBSeg(nn.Module):
         *,
         config: EBSegConfig,
         training_classes: TrainingClasses,
-        backbone: SamEncoder | SwinEncoder,
+        backbone: "SamEncoder | SwinEncoder",
         clip_image: ClipImageEncoder,
         clip_text: ClipTextEncoder,
         fusion: Fusion,

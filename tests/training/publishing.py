@@ -5,7 +5,6 @@ never touches the registry; it forks one child for each step, so that torch is i
 """
 
 import builtins
-import functools
 import json
 import os
 import signal
@@ -17,7 +16,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import open_clip
 import s3fs  # noqa: F401 (once, before the children are forked)
 import torch
 
@@ -156,8 +154,6 @@ def main() -> None:
     # the golden picture is not what is tested here, and would take most of the time
     setattr(golden, "make", lambda _: {"image": golden.image(8, 8)})  # noqa: B010
     setattr(training.publish, "check_golden", lambda _: 0.0)  # noqa: B010
-    # loaded by the first child's parent, not by every child
-    open_clip.SimpleTokenizer = functools.cache(open_clip.SimpleTokenizer)
     small_ebseg()
     {"crash": crash_everywhere, "race": race}[what](Path(run), destination, json.loads(options))
 

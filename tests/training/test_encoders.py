@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 import ebseg as program
 from model import VARIANTS, CheckpointError
-from model.build import open_clip_model
 from model.checkpoint import load
 from tests.training.encoder_files import (
     CLIP,
@@ -31,6 +30,7 @@ from tests.training.encoder_files import (
 )
 from training import encoders
 from training.encoders import load_clip, load_sam, load_swin, save_clip, save_sam, save_swin
+from training.pretrain.clip import open_clip_model
 from training.torchscript import is_torchscript
 
 # --- CLIP

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from model import TrainingClasses
-from model.build import build, open_clip_model
+from model.build import build
 from model.clip_image import PIXEL_MEAN, PIXEL_STD
 from tests.training.runs import micro_config
 from training import encoders
@@ -32,6 +32,7 @@ from training.pretrain.clip import (
     _tiles,
     _Words,
     cosine,
+    open_clip_model,
     pretrain_clip,
 )
 from training.pretrain.pictures import Pool

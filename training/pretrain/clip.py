@@ -20,11 +20,12 @@ import safetensors.torch
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 from torch import Tensor, nn
 
-from model.build import clip_parts, open_clip_model
+from model.build import image_parts
 from model.clip_image import PIXEL_MEAN, PIXEL_STD
-from model.config import EBSegConfig
+from model.config import ClipConfig, EBSegConfig
 from model.templates import VILD
 from training.datasets.storybook.classes import CLASSES
 from training.datasets.storybook.scene import caption, phrase
@@ -75,7 +76,7 @@ def pretrain_clip(config: EBSegConfig, data: Pool, settings: ClipPretraining, ou
     """Trains a CLIP from nothing, and writes its open_clip state to `out` (safetensors)."""
     torch.manual_seed(settings.seed)
     clip = open_clip_model(config.clip)
-    image, attention, _ = clip_parts(clip, config)
+    image, attention = image_parts(clip.visual, config)
     _start(clip, data)
     words = _Words(clip, config.clip.context_length)
     optimiser = _optimiser(clip, settings)
@@ -114,6 +115,29 @@ def pretrain_clip(config: EBSegConfig, data: Pool, settings: ClipPretraining, ou
             bar.advance(1, loss=loss.item(), B=scored[0][1], D=scored[1][1])
     words.give_back(clip)
     save(clip, out)
+
+
+def open_clip_model(config: ClipConfig) -> open_clip.CLIP:
+    """A whole CLIP of these sizes, with random weights."""
+    return open_clip.CLIP(
+        embed_dim=config.joint_width,
+        vision_cfg=CLIPVisionCfg(
+            layers=config.image_layers,
+            width=config.image_width,
+            head_width=config.image_width // config.image_heads,
+            patch_size=config.patch_size,
+            image_size=config.image_size,
+        ),
+        text_cfg=CLIPTextCfg(
+            context_length=config.context_length,
+            vocab_size=config.text_vocabulary,
+            width=config.text_width,
+            heads=config.text_heads,
+            layers=config.text_layers,
+        ),
+        quick_gelu=True,
+        init_logit_scale=LAST_SCALE,
+    )
 
 
 class _Words:

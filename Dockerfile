@@ -1,10 +1,10 @@
 # The service in a container, with a PyTorch for the CPU (default) or one that brings CUDA:
 #   docker build -t ebseg:0.1.0-cpu .
 #   docker build -t ebseg:0.1.0-cuda --build-arg TARGET=cuda .
-#   docker build -t ebseg-training:0.1.0 --build-arg TARGET=cuda --build-arg EXTRAS=training,s3 .
+#   docker build -t ebseg-training:0.1.0 --build-arg TARGET=cuda --build-arg LAYER=training .
 #
 # TARGET     cpu or cuda
-# EXTRAS     of the package, with commas between: what is installed beside the model
+# LAYER      of the locks in requirements/: serving, or training, which has what serving needs as well
 # TORCH_CPU  index that has PyTorch without CUDA, which is a tenth of the size; "" takes pip's own
 # BASE       a Debian with Python 3.11 or newer among its packages
 ARG TARGET=cpu
@@ -27,17 +27,21 @@ ENV PATH=/opt/ebseg/bin:$PATH \
     PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /build
 
-# PyTorch alone, by far the largest: a layer that only its own pins change
+# PyTorch with what it needs, by far the largest: a layer that only its own lock changes. Nothing is resolved, here and
+# below: the locks name every package.
 FROM build AS torch-cuda
-COPY docker/constraints-torch.txt /build/
-RUN pip install --no-cache-dir --constraint constraints-torch.txt torch torchvision
+COPY requirements/torch.txt /build/
+RUN pip install --no-cache-dir --no-deps --requirement torch.txt
 
 FROM build AS torch-cpu
 ARG TORCH_CPU=https://download.pytorch.org/whl/cpu
-COPY docker/constraints-torch.txt /build/
-# --no-deps, since that index has not all the versions of other packages that are pinned; they come below
-RUN pip install --no-cache-dir --no-deps ${TORCH_CPU:+--index-url "${TORCH_CPU}"} \
-    --constraint constraints-torch.txt torch torchvision
+COPY requirements/torch.txt /build/
+# The same but for PyTorch itself, which that index has under the same version, and but for CUDA's libraries. Without
+# hashes, since the lock has those of the files with CUDA.
+RUN awk '/^[^ ]/ { cuda = /^(torch|torchvision|triton)==|^(nvidia|cuda)-/ } !cuda' torch.txt > others.txt \
+    && sed -n 's/^\(torch\|torchvision\)==\([^ ]*\).*/\1==\2+cpu/p' torch.txt > torch-cpu.txt \
+    && pip install --no-cache-dir --no-deps --requirement others.txt \
+    && pip install --no-cache-dir --no-deps ${TORCH_CPU:+--index-url "${TORCH_CPU}"} --requirement torch-cpu.txt
 
 # hadolint ignore=DL3006
 FROM torch-${TARGET} AS torch
@@ -45,19 +49,19 @@ FROM torch-${TARGET} AS torch
 # --root writes only what is not installed yet: /dependencies and /package become layers of their own, the first of
 # 300 MB, the second of 10 MB and the only one that a new source changes
 FROM torch AS dependencies
-ARG EXTRAS=service,otlp,s3
-COPY pyproject.toml docker/requirements.py docker/constraints.txt docker/constraints-torch.txt /build/
-RUN python3 requirements.py "${EXTRAS}" > requirements.txt \
-    && pip install --no-cache-dir --root /dependencies --constraint constraints.txt --requirement requirements.txt
+ARG LAYER=serving
+COPY requirements /build/requirements
+RUN python3 -m requirements.install "${LAYER}" --list > layer.txt \
+    && pip install --no-cache-dir --no-deps --root /dependencies --requirement layer.txt
 
-FROM build AS package
+FROM torch AS package
 COPY pyproject.toml /build/
 COPY README.md LICENSE ebseg.py /build/
 COPY model /build/model
 COPY service /build/service
 COPY training /build/training
 COPY client /build/client
-RUN pip install --no-cache-dir --no-deps --root /package ./client .
+RUN pip install --no-cache-dir --no-deps --no-build-isolation --root /package ./client .
 
 FROM python AS runtime
 RUN groupadd --gid 10001 ebseg \

@@ -1,14 +1,22 @@
 # What people and CI call. `make` alone lists the targets.
 #
 #   PYTHON      the Python that the environment is made with, 3.11 or newer
+#   TORCH       cpu: PyTorch without CUDA, a tenth of the size, where the index that has it can be reached; cuda: with
+#               CUDA; auto: what is installed, else without CUDA where there is no NVIDIA driver
+#   TORCH_CPU   address of that index
+#   INSTALLER   uv or pip; auto: uv, and pip where there is no uv to be had
 #   CHECKPOINT  checkpoint folder for `demo` and `serve`; the default comes with the repository
 #   PORT        port for `serve`
 #   WORKERS     processes that `test` and `test-all` share the test files out to; each computes on one thread
 #   TINY        folder that `train-tiny` works in, and goes on in when it was cut off
 #   SHARE       of the steps and pictures of `train-tiny`, 0..1
 #   SEED        of everything in `train-tiny`
+#   UPGRADE     of `lock`: packages to take the newest versions of, or "all"
 
 PYTHON ?= python3
+TORCH ?= auto
+TORCH_CPU ?=
+INSTALLER ?= auto
 PORT ?= 8000
 WORKERS ?= 2
 
@@ -16,54 +24,84 @@ CHECKPOINT ?= model/pretrained/ebseg-tiny/1
 TINY ?= out/tiny
 SHARE ?= 1
 SEED ?= 0
+UPGRADE ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
-INSTALLED := $(VENV)/.installed
+# One for each layer of packages; see CONTRIBUTING.md
+SERVING := $(VENV)/.serving
+TRAINING := $(VENV)/.training
+DEVELOPMENT := $(VENV)/.development
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup demo serve test test-all image-check tools check bench train-tiny
+.PHONY: help setup demo serve test test-all image-check tools check bench train-tiny lock
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
 
-setup: $(INSTALLED) ## make the environment in .venv; quick when nothing changed
+setup: $(DEVELOPMENT) ## make the whole environment in .venv; quick when nothing changed
 
-# A half-made environment has no stamp, so the next call goes on with it.
-$(INSTALLED): pyproject.toml client/pyproject.toml Makefile
-	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --disable-pip-version-check -e ./client -e '.[service,training,dev]'
+# A half-made environment has no stamp, so the next call goes on with it. A layer brings those below it.
+INSTALL = $(PYTHON) -m requirements.install --torch $(TORCH) --with $(INSTALLER) $(if $(TORCH_CPU),--torch-cpu "$(TORCH_CPU)")
+INSTALLED_FROM := pyproject.toml client/pyproject.toml requirements/torch.txt requirements/serving.txt $(wildcard requirements/*.py)
+
+$(SERVING): $(INSTALLED_FROM)
+	$(INSTALL) serving
 	touch $@
 
-demo: setup ## start the service, segment sample scenes over HTTP, stop the service
+$(TRAINING): $(INSTALLED_FROM) requirements/training.txt
+	$(INSTALL) training
+	touch $(SERVING) $@
+
+$(DEVELOPMENT): $(INSTALLED_FROM) $(addprefix requirements/,training.txt development.txt moto.txt)
+	$(INSTALL) development
+	touch $(SERVING) $(TRAINING) $@
+
+# Another TORCH than the one before makes every layer anew
+ifeq ($(filter auto cpu cuda,$(TORCH)),)
+$(error TORCH is auto, cpu or cuda, not "$(TORCH)")
+endif
+ifeq ($(filter auto uv pip,$(INSTALLER)),)
+$(error INSTALLER is auto, uv or pip, not "$(INSTALLER)")
+endif
+ifneq ($(TORCH),auto)
+$(VENV)/.torch-$(TORCH):
+	mkdir -p $(VENV)
+	rm -f $(VENV)/.torch-* $(SERVING) $(TRAINING) $(DEVELOPMENT)
+	touch $@
+
+$(SERVING) $(TRAINING) $(DEVELOPMENT): $(VENV)/.torch-$(TORCH)
+endif
+
+demo: $(SERVING) ## start the service, segment sample scenes over HTTP, stop the service
 	$(BIN)/python samples/demo.py --checkpoint "$(CHECKPOINT)"
 
-serve: setup ## run the service on PORT with CHECKPOINT
+serve: $(SERVING) ## run the service on PORT with CHECKPOINT
 	exec $(BIN)/ebseg serve --checkpoint "$(CHECKPOINT)" --port $(PORT)
 
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-test: setup tools ## run the tests in WORKERS processes, but for those marked slow
+test: $(DEVELOPMENT) tools ## run the tests in WORKERS processes, but for those marked slow
 	$(PYTEST) -m "not slow"
 
-test-all: setup tools ## run all tests, the slow ones too
+test-all: $(DEVELOPMENT) tools ## run all tests, the slow ones too
 	$(PYTEST)
 
-image-check: setup ## build the Dockerfile without an engine and ask it for a mask; root, buildah, debootstrap, 10 minutes
+image-check: $(DEVELOPMENT) ## build the Dockerfile without an engine and ask it for a mask; root, buildah, debootstrap, 10 minutes
 	$(BIN)/python -m tests.deploy.build_image --target cuda
 
 tools: ## install what tests need beside Python, where it is missing: Redis, Chromium, Prometheus
 	tests/install_tools.sh
 
-check: setup ## lint, formatting, types, directions of imports
+check: $(DEVELOPMENT) ## lint, formatting, types, directions of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest -q tests/test_imports.py
 
-bench: setup ## measure model, training and service on this machine; takes minutes
+bench: $(DEVELOPMENT) ## measure model, training and service on this machine; takes minutes
 	$(BIN)/ebseg bench engine --variant base --size 640 --classes 150 --dtype float32
 	$(BIN)/ebseg bench engine --variant base --size 640 --classes 150 --dtype bfloat16
 	$(BIN)/ebseg bench text --classes 150
@@ -72,7 +110,10 @@ bench: setup ## measure model, training and service on this machine; takes minut
 	$(BIN)/ebseg bench service
 	$(BIN)/ebseg bench service --instant
 
-train-tiny: setup ## make EBSeg-tiny from nothing: data, CLIP, SAM, segmenter; up to two hours
+train-tiny: $(TRAINING) ## make EBSeg-tiny from nothing: data, CLIP, SAM, segmenter; up to two hours
 	$(BIN)/ebseg train-tiny "$(TINY)" --seed $(SEED) --share $(SHARE)
 	$(BIN)/ebseg ablate embeddings "$(TINY)/run/checkpoint" "$(TINY)/storybook"
 	$(BIN)/ebseg publish "$(TINY)/run" "$(TINY)/registry/ebseg-tiny" --dtype float16
+
+lock: ## renew the locks in requirements/ from pyproject.toml; UPGRADE="NAME ..." or all takes newer versions
+	$(PYTHON) -m requirements.lock $(if $(filter all,$(UPGRADE)),--upgrade,$(addprefix --upgrade-package ,$(UPGRADE)))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-FOLDERS = ("model", "service", "training", "client", "samples", "tests")
+FOLDERS = ("model", "service", "training", "requirements", "client", "samples", "tests")
 FILES = [ROOT / "ebseg.py", *(path for name in FOLDERS for path in sorted((ROOT / name).rglob("*.py")))]
 LONGEST = 400
 

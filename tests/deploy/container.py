@@ -13,12 +13,11 @@ from typing import Any
 
 import httpx
 
+from requirements import layers
 from service.bench.process import free_port
 
 START_S, ANSWER_S, STOP_S = 180.0, 120.0, 60.0
-_FREE = re.compile(
-    r"^(nvidia|cuda)-|^(triton|pip|ebseg)$"
-)  # packages without a pin: PyTorch pins most of them itself
+_UNLOCKED = {"pip", "ebseg", "ebseg-client"}
 # $1 is the root; the rest is what runs in it. All mounts end with the process.
 _ENTER = """
 set -eu
@@ -34,16 +33,10 @@ exec chroot "$root" /usr/bin/setpriv --reuid="${user%:*}" --regid="${user#*:}" -
 """
 
 
-def pins(constraints: Path) -> dict[str, str]:
-    """Versions by package of a file of constraints, and of those that it names by `-c`."""
-    found: dict[str, str] = {}
-    for line in constraints.read_text(encoding="utf-8").splitlines():
-        if line.startswith("-c "):
-            found |= pins(constraints.parent / line.removeprefix("-c "))
-        elif not line.startswith("#"):
-            name, version = line.split("==")
-            found[name] = version
-    return found
+def pins(layer: str) -> dict[str, str]:
+    """Versions by package of a layer of the locks and of those below it."""
+    lines = [line for lock in layers.files(layer) for line in layers.entries(lock)]
+    return {layers.name_of(line): layers.version_of(line) for line in lines}
 
 
 class Running:
@@ -125,18 +118,18 @@ class Container:
         )
         return int(used.stdout.split()[0])
 
-    def require_pinned(self, constraints: Path) -> None:
-        """All packages have the versions that the constraints name, but for what PyTorch pins itself."""
-        pinned = pins(constraints)
+    def require_pinned(self, layer: str) -> None:
+        """All packages have the versions that the locks name for a layer."""
+        pinned = pins(layer)
         (packages,) = self.root.glob("opt/ebseg/lib/python3*/site-packages")
         found = dict(re.findall(r"(?m)^(\S+)-([^-\s]+)\.dist-info$", "\n".join(os.listdir(packages))))
         own = {re.sub(r"[-_.]+", "-", name).lower(): version.split("+")[0] for name, version in found.items()}
         wrong = {
             name: version
             for name, version in own.items()
-            if not _FREE.search(name) and pinned.get(name) != version
+            if name not in _UNLOCKED and pinned.get(name) != version
         }
-        assert wrong == {}, f"not as in docker/constraints.txt: {json.dumps(wrong)}"
+        assert wrong == {}, f"not as in requirements/: {json.dumps(wrong)}"
 
     def call(self, command: list[str], port: int) -> int:
         """Runs one more command in it; its exit code."""

@@ -3,26 +3,23 @@
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
 import urllib.error
 from pathlib import Path
-from typing import Any
 
 import pytest
-from packaging.requirements import Requirement
 
 import ebseg
+from requirements import layers, pytorch
 from service.bench.process import free_port
 from service.settings import load_settings
-from tests.deploy.container import pins
 from tests.deploy.files import OVERLAYS, ROOT, VERSION, service_pod, tool
 from tests.service.fakes import FakeEngine, live
 
 DOCKERFILE = ROOT / "Dockerfile"
-CONSTRAINTS = ROOT / "docker" / "constraints.txt"
-TORCH = ROOT / "docker" / "constraints-torch.txt"
 
 
 def instructions() -> list[tuple[str, str]]:
@@ -56,7 +53,7 @@ def test_everything_that_is_copied_is_sent_to_the_builder() -> None:
     assert "*" in lines
     sent = {line[1:] for line in lines if line.startswith("!")}
     copied = {source for rest in arguments("COPY") if "--from" not in rest for source in rest.split()[:-1]}
-    assert copied == sent
+    assert {name for name in copied if str(Path(name).parent) not in copied} == sent
     assert [path for path in copied if not (ROOT / path).exists()] == []
     packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     tops = {name.rstrip("*") for name in packages["packages"]["find"]["include"]} | {
@@ -110,52 +107,57 @@ def test_health_check_tells_alive_from_dead(
         exec(compile(script, "healthcheck", "exec"), {})
 
 
-def asked(extras: str) -> list[Requirement]:
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "docker" / "requirements.py"), extras],
+def listed(layer: str) -> str:
+    """What the Dockerfile has pip install beside PyTorch."""
+    return subprocess.run(
+        [sys.executable, "-m", "requirements.install", layer, "--list"],
         cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return [Requirement(line) for line in done.stdout.splitlines()]
+        check=True,
+    ).stdout
 
 
-def test_requirements_are_those_of_the_package() -> None:
-    project: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    optional = project["optional-dependencies"]
-    own, *others = project["dependencies"]
-    assert Requirement(own).name == "ebseg-client"
-    assert [str(found) for found in asked("")] == [str(Requirement(line)) for line in others]
-    names = {found.name for found in asked("service,otlp,s3")}
-    parts = ("model", "service", "otlp", "s3")
-    lines = [*others, *(line for extra in parts for line in optional[extra])]
-    assert names == {Requirement(line).name for line in lines} - {"ebseg"}
-    (extras,) = [rest.partition("=")[2] for rest in arguments("ARG") if rest.startswith("EXTRAS=")]
-    assert set(extras.split(",")) <= set(optional)
+def test_layers_bring_what_the_locks_have_but_pytorch() -> None:
+    (layer,) = [rest.partition("=")[2] for rest in arguments("ARG") if rest.startswith("LAYER=")]
+    assert layer == "serving"
+    for name in ("serving", "training"):
+        lines = {line for file in layers.files(name) for line in layers.entries(file)}
+        found = set(re.findall(r"^([a-z0-9].*?) \\$", listed(name), re.MULTILINE))
+        assert found < lines
+        left = {layers.name_of(line) for line in lines - found}
+        assert left >= {"torch", "torchvision", "triton", "nvidia-cublas", "cuda-toolkit"}
+        assert all(layers.is_cuda_only(name) or name in layers.BUILT_BOTH_WAYS for name in left)
 
 
-def test_an_unknown_extra_is_refused() -> None:
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "docker" / "requirements.py"), "service,rockets"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 1
-    assert "no extra rockets; there are dev, model, otlp," in done.stderr
+def test_without_cuda_the_lock_is_taken_apart(tmp_path: Path) -> None:
+    """PyTorch from its own index, the rest with its hashes from where all others come from."""
+    ((place, steps),) = [
+        (re.search(r"TORCH_CPU=(\S+)", " ".join(arguments("ARG"))), rest)
+        for rest in arguments("RUN")
+        if "torch-cpu.txt" in rest
+    ]
+    assert place is not None
+    assert place[1] == pytorch.TORCH_CPU
+    split = " && ".join(step for step in steps.split(" && ") if not step.startswith("pip "))
+    shutil.copy(layers.path("torch"), tmp_path)
+    subprocess.run(["sh", "-euc", split], cwd=tmp_path, check=True, timeout=60)
+    assert (tmp_path / "torch-cpu.txt").read_text(encoding="utf-8") == pytorch.requirements()
+    names = {layers.name_of(line) for line in layers.entries(tmp_path / "others.txt")}
+    everything = {layers.name_of(line) for line in layers.entries(layers.path("torch"))}
+    assert names == {
+        name for name in everything if not (layers.is_cuda_only(name) or name in layers.BUILT_BOTH_WAYS)
+    }
+    assert "--hash=" in (tmp_path / "others.txt").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("extras", ["service,otlp,s3", "training,s3"])
-def test_every_requirement_is_pinned_within_its_bounds(extras: str) -> None:
-    pinned = pins(CONSTRAINTS)
-    for requirement in asked(extras):
-        version = pinned[requirement.name.replace("_", "-").lower()]
-        assert requirement.specifier.contains(version), f"{requirement} is pinned to {version}"
+def test_nothing_is_resolved_in_the_build() -> None:
+    calls = [
+        step for rest in arguments("RUN") for step in rest.split(" && ") if step.startswith("pip install")
+    ]
+    assert len(calls) == 5
+    assert [call for call in calls if "--no-deps" not in call] == []
 
 
 def test_no_source_and_no_other_pin_makes_pytorch_anew() -> None:
@@ -166,8 +168,8 @@ def test_no_source_and_no_other_pin_makes_pytorch_anew() -> None:
     }
     for stage, copied in {
         "build": [],
-        "torch-cpu": ["docker/constraints-torch.txt"],
-        "torch-cuda": ["docker/constraints-torch.txt"],
+        "torch-cpu": ["requirements/torch.txt"],
+        "torch-cuda": ["requirements/torch.txt"],
         "torch": [],
     }.items():
         lines = re.findall(r"^(?:COPY|ADD) (.+) \S+$", stages[stage], re.MULTILINE)
@@ -177,8 +179,7 @@ def test_no_source_and_no_other_pin_makes_pytorch_anew() -> None:
 def test_nothing_of_a_machine_is_in_the_files() -> None:
     for path in [
         DOCKERFILE,
-        CONSTRAINTS,
-        TORCH,
+        *Path(ROOT / "requirements").glob("*.txt"),
         ROOT / "docker-compose.yml",
         *Path(ROOT / "k8s").rglob("*.yaml"),
     ]:

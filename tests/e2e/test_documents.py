@@ -77,7 +77,7 @@ def test_every_place_at_the_top_is_explained() -> None:
     assert [name for name in explained if not (ROOT / name).exists()] == []
 
 
-@pytest.mark.parametrize("package", ["model", "service"])
+@pytest.mark.parametrize("package", ["model", "service", "requirements"])
 def test_every_module_is_explained(package: str) -> None:
     explained = first_column("docs/code.md", f"## In {package}")
     parts = [path.partition("/")[2] for path in tracked_files() if path.startswith(f"{package}/")]

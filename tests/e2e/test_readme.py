@@ -34,6 +34,9 @@ LEAST_MIOU = {"trained": 60.0, "new": 25.0}  # percent, on the twenty scenes of 
 NOT_RUN = {
     "make setup": "installs; the targets are looked at by test_make_knows_the_target",
     "pip install ./client": "tests/client/test_distribution.py builds and installs it",
+    "make lock": "renews the locks from an index; tests/requirements/test_lock.py makes some from a folder",
+    'make lock UPGRADE="fastapi starlette"': "as above",
+    "make lock UPGRADE=all": "as above",
     "make demo": "test_demo.py runs what it runs",
     "make test": "would run this test in itself",
     "make check test": "would run this test in itself",

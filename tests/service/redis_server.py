@@ -101,7 +101,7 @@ def redis_server(*options: str, password: str | None = None) -> Iterator[RedisSe
         password: that clients must give.
     """
     program = shutil.which("redis-server")
-    assert program is not None, "redis-server is not installed; `make setup` installs it"
+    assert program is not None, "redis-server is not installed; `make tools` installs it"
     with tempfile.TemporaryDirectory(prefix="ebseg-redis-") as folder:
         server = _started(program, Path(folder), password, options)
         try:

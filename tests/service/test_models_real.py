@@ -201,12 +201,12 @@ async def test_versions_on_s3(good: tuple[Path, Path], s3: S3, tmp_path: Path) -
         await until(lambda: sorted(quarantined(models, NAME)) == [2, 3])
         for number, reason in quarantined(models, NAME).items():
             assert reason.startswith(BROKEN[number][1])
-        s3.failing = True
+        s3.fail()
         await until(lambda: loads(models._metrics).get("failed", 0) >= 2)
         assert "s3://bucket/registry/ebseg-tiny: " in str(models.status(NAME).last_error)
         assert torch.equal(prediction(models), before)
         upload_later = copied(good[1], tmp_path / "4", 4)
-        s3.failing = False
+        s3.fail(False)
         upload(upload_later, location)
         await until(lambda: current(models, NAME) == 4)
         assert not torch.equal(prediction(models), before)
@@ -215,7 +215,7 @@ async def test_versions_on_s3(good: tuple[Path, Path], s3: S3, tmp_path: Path) -
         results = loads(models._metrics)
         assert (results["loaded"], results["quarantined"]) == (2, 2)
     finally:
-        s3.failing = False
+        s3.fail(False)
         await models.stop()
 
 
@@ -225,7 +225,7 @@ async def test_a_quiet_registry_costs_one_listing(good: tuple[Path, Path], s3: S
         upload(copied(good[0], tmp_path / str(number), number), f"{registry}/{NAME}")
     models = started(registry)
     await models.start()
-    del s3.requests[:]
+    s3.requests()
     assert await models.reload(NAME) == "nothing else is newer than version 3, which stays"
-    assert len(s3.requests) == 1
+    assert len(s3.requests()) == 1
     await models.stop()

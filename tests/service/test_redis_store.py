@@ -198,7 +198,7 @@ async def test_a_url_that_cannot_be_used(url: str) -> None:
 
 def test_without_the_program_the_message_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(AssertionError, match="make setup"), redis_server():
+    with pytest.raises(AssertionError, match="make tools"), redis_server():
         pass
 
 

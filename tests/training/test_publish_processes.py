@@ -1,27 +1,19 @@
-"""Publishers that are killed or race each other, in processes of their own: on a folder and on S3.
-
-The S3 server is moto behind a lock: S3 decides about a conditional write in one piece, moto's threads alone
-do not.
-"""
+"""Publishers that are killed or race each other, in processes of their own: on a folder and on S3."""
 
 import json
-import logging
 import os
 import subprocess
 import sys
-import threading
-import urllib.request
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-from werkzeug.serving import make_server
 
 from model.checkpoint import check_golden, load
 from model.errors import CheckpointError
 from model.versions import Versions
+from tests.service.s3_server import s3_process
 from tests.training.publish_runs import make_run
 from tests.training.publishing import EACH, PUBLISHERS
 from training.publish import publish
@@ -38,22 +30,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
     """A server that speaks S3, with a bucket."""
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    app, lock = DomainDispatcherApplication(create_backend_app), threading.Lock()
-
-    def one_by_one(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        with lock:
-            return list(app(environ, start_response))
-
-    server = make_server("127.0.0.1", 0, one_by_one, threaded=True)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    url = f"http://127.0.0.1:{server.server_port}"
-    with urllib.request.urlopen(urllib.request.Request(f"{url}/bucket", method="PUT")):
-        yield url
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with s3_process() as server:
+        yield server.url
 
 
 @pytest.fixture

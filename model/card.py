@@ -24,6 +24,8 @@ ANY_NOUN = "any English noun: CLIP's vocabulary"
 _LICENSE = re.compile(r"\(?[A-Za-z0-9][A-Za-z0-9.+:-]*\)?( (AND|OR|WITH) \(?[A-Za-z0-9][A-Za-z0-9.+:-]*\)?)*")
 _KEY = re.compile(r"[a-z][a-z0-9_-]{0,49}")
 Fact = str | int | float | bool | None
+Quantiles = tuple[tuple[float, float], ...]
+"""Shares of all, ascending, each with the value that this share stays below."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,24 +45,6 @@ class LicensedPart:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class OwnConfidence:
-    """How sure the model is on pictures of its own domain that it was not trained on.
-
-    Attributes:
-        pictures: the share of pictures, from 0 to 1, to the largest confidence that this share stays below
-            when all of the data's classes are asked for; of a picture, the mean over its pixels. Ascending.
-        classes: the same of the found classes, of a class the mean over the pixels that it got.
-    """
-
-    pictures: tuple[tuple[float, float], ...]
-    classes: tuple[tuple[float, float], ...]
-
-    def __post_init__(self) -> None:
-        for name in ("pictures", "classes"):
-            _check_quantiles(f"confidence.{name}", getattr(self, name))
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Card:
     """What a checkpoint tells of itself, for people and for the service.
 
@@ -73,7 +57,8 @@ class Card:
         threshold: a pixel of a lower confidence is better called "other"; None if it was never measured.
         threshold_note: how it was measured, or why not.
         calibration: the figures of that measurement.
-        confidence: on its own domain; None if it was never measured.
+        confidence: quantiles over pictures of its own domain that it was not trained on, of what
+            `domain.OwnWords.confidence` tells of a picture; None if it was never measured.
         notes: whatever else is to be known.
 
     Raises:
@@ -88,7 +73,7 @@ class Card:
     threshold: float | None = None
     threshold_note: str = "not measured"
     calibration: Mapping[str, Fact] = dataclasses.field(default_factory=dict)
-    confidence: OwnConfidence | None = None
+    confidence: Quantiles | None = None
     notes: str = ""
 
     def __post_init__(self) -> None:
@@ -112,6 +97,8 @@ class Card:
         if self.threshold is not None and not (_number(self.threshold) and 0 <= self.threshold <= 1):
             raise _wrong("threshold", f"must be a number from 0 to 1, or null, not {self.threshold!r}")
         _check_text("threshold_note", self.threshold_note)
+        if self.confidence is not None:
+            _check_quantiles(self.confidence)
         if self.notes != "":
             _check_text("notes", self.notes)
 
@@ -122,10 +109,7 @@ class Card:
             for name, value in dataclasses.asdict(self).items()
         }
         if self.confidence is not None:
-            values["confidence"] = {
-                name: {f"{share:g}": value for share, value in getattr(self.confidence, name)}
-                for name in ("pictures", "classes")
-            }
+            values["confidence"] = {f"{share:g}": value for share, value in self.confidence}
         return values | {"scores": dict(self.scores), "calibration": dict(self.calibration)}
 
     @classmethod
@@ -142,12 +126,7 @@ class Card:
             if name in given:
                 given[name] = tuple(_entries(name, given[name], kind))
         if given.get("confidence") is not None:
-            both = {"pictures", "classes"}
-            inside = _object("confidence", given["confidence"], both, both)
-            given["confidence"] = OwnConfidence(
-                pictures=_quantiles("confidence.pictures", inside["pictures"]),
-                classes=_quantiles("confidence.classes", inside["classes"]),
-            )
+            given["confidence"] = _quantiles(given["confidence"])
         return cls(**given)
 
 
@@ -162,11 +141,6 @@ def check_license(text: object, field: str = "license") -> None:
             f'{field}: a licence is written as SPDX does, as in "MIT AND Apache-2.0" or "LicenseRef-own"; '
             f"got {str(text)[:MOST_NAME]!r}"
         )
-
-
-def at(quantiles: Iterable[tuple[float, float]], share: float) -> float | None:
-    """The value that a share of all stays below; None if that share was not noted."""
-    return dict(quantiles).get(share)
 
 
 def _wrong(field: str, what: str) -> CheckpointError:
@@ -207,14 +181,14 @@ def _check_facts(field: str, facts: Any) -> None:
             )
 
 
-def _check_quantiles(field: str, pairs: tuple[tuple[float, float], ...]) -> None:
-    _check_list(field, pairs, MOST_ENTRIES, least=1)
+def _check_quantiles(pairs: Quantiles) -> None:
+    _check_list("confidence", pairs, MOST_ENTRIES, least=1)
     for share, value in pairs:
         if not (_number(share) and 0 <= share <= 1 and _number(value) and 0 <= value <= 1):
-            raise _wrong(field, f"must hold numbers from 0 to 1, not {share!r}: {value!r}"[:200])
+            raise _wrong("confidence", f"must hold numbers from 0 to 1, not {share!r}: {value!r}"[:200])
     for before, after in itertools.pairwise(pairs):
         if not (before[0] < after[0] and before[1] <= after[1]):
-            raise _wrong(field, "must ascend")
+            raise _wrong("confidence", "must ascend")
 
 
 def _object(field: str, values: Any, known: set[str], needed: set[str]) -> dict[str, Any]:
@@ -237,10 +211,10 @@ def _entries(field: str, values: Any, kind: Callable[..., Any]) -> Iterable[Any]
     return [kind(**_object(field, entry, names, names)) for entry in _list(field, values)]
 
 
-def _quantiles(field: str, values: Any) -> tuple[tuple[float, float], ...]:
+def _quantiles(values: Any) -> Quantiles:
     if not isinstance(values, dict):
-        raise _wrong(field, f"must be an object, got a {type(values).__name__}")
+        raise _wrong("confidence", f"must be an object, got a {type(values).__name__}")
     try:
         return tuple(sorted((float(share), value) for share, value in values.items()))
     except (ValueError, TypeError):  # a share that is no number; values that have no order
-        raise _wrong(field, f"must be shares to confidences, not {sorted(values)[:5]}") from None
+        raise _wrong("confidence", f"must be shares to confidences, not {sorted(values)[:5]}") from None

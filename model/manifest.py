@@ -8,10 +8,13 @@ manifests of many versions without loading any.
 import dataclasses
 import hashlib
 import json
+import os
 import re
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from model.card import Card, check_license
@@ -118,6 +121,32 @@ class Manifest:
         if values.get("card") is not None:
             values["card"] = Card.from_dict(values["card"])
         return cls(**values)
+
+
+def rewrite(folder: Path, manifest: Manifest) -> None:
+    """Puts another manifest in the place of a folder's, whole or not at all; the version stays what it is.
+
+    Args:
+        folder: a version folder.
+        manifest: of the same files, which are not looked at.
+
+    Raises:
+        CheckpointError: it is of other files.
+        OSError: the disk did not take it.
+    """
+    path = folder / MANIFEST
+    if Manifest.from_json(path.read_bytes()).files != manifest.files:
+        raise CheckpointError(f"{path} is of other files than what is to be written")
+    partial = folder.with_name(
+        f".{folder.name}.{uuid.uuid4().hex}.{MANIFEST}.partial"
+    )  # readers refuse more files
+    try:
+        partial.write_text(manifest.to_json(), encoding="utf-8")
+        with open(partial, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def check_name(name: str, version: int) -> None:

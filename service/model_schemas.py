@@ -29,21 +29,6 @@ class LicensedPartDetails(BaseModel):
     license: str = Field(description="as SPDX writes it", examples=["Apache-2.0"])
 
 
-class OwnConfidenceDetails(BaseModel):
-    """How sure the model is on pictures of its own domain that it was not trained on.
-
-    Each is an object of shares, from 0 to 1, to the confidence that this share stays below.
-    """
-
-    pictures: dict[str, float] = Field(
-        description="of the mean over a picture, all of the data's classes asked for",
-        examples=[{"0.01": 0.4, "0.5": 0.6}],
-    )
-    classes: dict[str, float] = Field(
-        description="of the mean over a found class", examples=[{"0.01": 0.1, "0.5": 0.6}]
-    )
-
-
 class CardDetails(BaseModel):
     """What a checkpoint tells of itself."""
 
@@ -65,7 +50,11 @@ class CardDetails(BaseModel):
     calibration: dict[str, Fact] = Field(
         description="figures of that measurement", examples=[{"f1_named": 0.83}]
     )
-    confidence: OwnConfidenceDetails | None = Field(description="null if it was never measured")
+    confidence: dict[str, float] | None = Field(
+        description="shares of the pictures of its domain, each with the confidence that they stay below: "
+        "in such a picture the mean over all pixels, asked for the card's words; null if never measured",
+        examples=[{"0.01": 0.4, "0.5": 0.6}],
+    )
     notes: str = Field(description="what else is to be known; may be empty")
 
 

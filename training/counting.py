@@ -109,12 +109,12 @@ def count(
     panels = counting.panel_paths()
     legend = [item.name if item.trained else f"{item.name} (new)" for item in counting.vocabulary.classes]
     confusions = [Confusion(len(counting.vocabulary)) for _ in counting.balances]
-    with _evaluating(ebseg):
+    with evaluating(ebseg):
         text = segmenter.encode_text(counting.vocabulary)
         for index in range(part, len(counting), parts):
             sample = counting.folder[index]
             predictions = segmenter.predict([segmenter.prepare(sample.picture)])
-            _refuse_non_finite(predictions, sample.name)
+            refuse_non_finite(predictions, sample.name)
             for number, (balance, confusion) in enumerate(zip(counting.balances, confusions, strict=True)):
                 found = segmenter.label_map(
                     predictions,
@@ -238,7 +238,8 @@ def _device_of(device: torch.device, part: int) -> str:
 
 
 @contextmanager
-def _evaluating(ebseg: EBSeg) -> Iterator[None]:
+def evaluating(ebseg: EBSeg) -> Iterator[None]:
+    """Evaluation mode, and then the mode that there was."""
     training = ebseg.training
     ebseg.eval()
     try:
@@ -247,7 +248,8 @@ def _evaluating(ebseg: EBSeg) -> Iterator[None]:
         ebseg.train(training)
 
 
-def _refuse_non_finite(predictions: MaskPredictions, name: str) -> None:
+def refuse_non_finite(predictions: MaskPredictions, name: str) -> None:
+    """Raises TrainingError if a picture's predictions hold NaN or infinity."""
     for field in dataclasses.fields(predictions):
         value = getattr(predictions, field.name)
         if isinstance(value, torch.Tensor) and not value.isfinite().all():

@@ -282,6 +282,7 @@ class _Run:
                 ebseg=self.ebseg,
                 ema=self.ema,
                 config=self.config,
+                data=self.data,
                 validation=self.validation,
                 parent=self.parent,
             )

@@ -12,6 +12,7 @@ from model.ebseg import EBSeg
 from model.errors import CheckpointError
 from model.files import sync
 from model.manifest import MANIFEST, Manifest
+from training.cards import Described, described_run
 from training.config import TrainConfig
 from training.datasets.layout import SegmentationFolder
 from training.ema import Ema
@@ -28,6 +29,7 @@ def leave(
     ebseg: EBSeg,
     ema: Ema | None,
     config: TrainConfig,
+    data: SegmentationFolder,
     validation: SegmentationFolder | None,
     parent: str | None,
 ) -> dict[str, float]:
@@ -36,6 +38,7 @@ def leave(
     Args:
         run: the run's folder.
         step: optimiser steps done.
+        data: what was trained on.
         validation: what is evaluated on; None evaluates nothing.
         parent: digest of the checkpoint that the run began with.
 
@@ -52,7 +55,7 @@ def leave(
             metrics = evaluate(ebseg, validation, short_side=short_side).to_json()
             # before the checkpoint, by whose step a run that was cut off here sees that it is not done
             _write(run / METRICS, json.dumps({"step": step} | metrics, indent=1) + "\n")
-        _replace_checkpoint(run, step, ebseg, config, metrics, parent)
+        _replace_checkpoint(run, step, ebseg, config, metrics, parent, described_run(config, data, metrics))
     ebseg.train()
     return {name: metrics[name] for name in SCORES if metrics.get(name) is not None}
 
@@ -68,7 +71,13 @@ def step_of_checkpoint(run: Path) -> int | None:
 
 
 def _replace_checkpoint(
-    run: Path, step: int, ebseg: EBSeg, config: TrainConfig, metrics: dict[str, Any], parent: str | None
+    run: Path,
+    step: int,
+    ebseg: EBSeg,
+    config: TrainConfig,
+    metrics: dict[str, Any],
+    parent: str | None,
+    described: Described,
 ) -> None:
     """Writes the new folder beside the old one, then renames both: no reader sees half a folder."""
     fresh, target, old = run / ".checkpoint-new", run / CHECKPOINT, run / ".checkpoint-old"
@@ -86,6 +95,8 @@ def _replace_checkpoint(
         metrics=metrics,
         parent=parent,
         notes=notes,
+        license=described.license,
+        card=described.card,
     )
     if target.exists():
         os.rename(target, old)

@@ -14,16 +14,25 @@ from typing import Any
 
 import torch
 
+from model.card import Card
 from model.checkpoint import LoadedCheckpoint, check_golden, load, save
 from model.files import Progress, silent, write_text
 from model.manifest import MANIFEST, METRICS, Manifest, json_object
 from model.versions import Versions
-from training.errors import RefusedError, TrainingError
+from training.calibrate import calibrate
+from training.cards import Described, amended, scores_of
+from training.config import TrainConfig
+from training.counting import Options
+from training.datasets.layout import SegmentationFolder
+from training.errors import DatasetError, RefusedError, TrainingError
 from training.gate import MARGIN, Score, finite, judge
 from training.gate import METRICS as GATED
+from training.loop import CONFIG, read_config
 from training.stores import Claim, Store, TakenError, next_number, open_store
 from model.workplace import temporary, work_folder
 
+MOST_PICTURES = 500  # that calibrate a threshold; more change it less than another draw of classes does
+VALIDATION = "val"
 DTYPES = {"float32": None, "float16": torch.float16}
 """What weights can be stored as; None keeps them as they are."""
 
@@ -55,11 +64,12 @@ class Gate:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Run:
-    """What is published: a checkpoint folder and its scores."""
+    """What is published: a checkpoint folder and its scores; and how it was trained, where a run tells."""
 
     name: str
     checkpoint: Path
     metrics: dict[str, Any]
+    config: TrainConfig | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,6 +102,9 @@ def publish(
     *,
     gate: Gate | None = None,
     dtype: str = "float32",
+    license: str | None = None,
+    card: Path | None = None,
+    data: Path | None = None,
     dry_run: bool = False,
     progress: Progress | None = None,
     storage_options: Mapping[str, Any] | None = None,
@@ -103,6 +116,9 @@ def publish(
         destination: REGISTRY/NAME, a folder or an fsspec URL.
         gate: what the checkpoint has to show.
         dtype: what weights are stored as, one of `DTYPES`.
+        license: of the weights, as SPDX writes it; without, the run's checkpoint's.
+        card: JSON file of fields of the card that are to be others than the run's checkpoint's.
+        data: data set whose validation split calibrates the threshold; without, the run's.
         dry_run: do all but take a number and show the version.
         progress: told about hashing and uploading.
         storage_options: of the URL's file system, see `Versions`.
@@ -126,15 +142,18 @@ def publish(
     store = open_store(versions)
     source = read_run(run)
     loaded = load(source.checkpoint, progress=told)
+    own = Described(license=loaded.manifest.license, card=loaded.manifest.card)
+    amended(own, license=license, file=card)  # first, for it is quicker to fail
     passed = _pass_gate(source, loaded.manifest, versions, gate)
+    described = amended(_calibrated(source, loaded, own, data, told), license=license, file=card)
     if dry_run:
         with work_folder(temporary()) as work:
             number = next_number(versions)
-            staged = _stage(work / "version", source, loaded, versions.name, dtype, told)
+            staged = _stage(work / "version", source, loaded, described, versions.name, dtype, told)
             manifest = _seal(work / "version", staged, number, passed)
             return Published(location=f"{versions}/{number}", manifest=manifest, scores=passed.scores)
     with work_folder(store.workplace) as work:
-        staged = _stage(work / "version", source, loaded, versions.name, dtype, told)
+        staged = _stage(work / "version", source, loaded, described, versions.name, dtype, told)
         while True:
             claim = store.claim()
             store.clean(claim)
@@ -170,7 +189,13 @@ def read_run(run: Path) -> Run:
             metrics = json_object(scores.read_bytes(), str(scores))
             if metrics.get("step", step) == step:
                 break
-    return Run(name=run.resolve().name, checkpoint=checkpoint, metrics=metrics)
+    config = run / CONFIG if checkpoint != run else None
+    return Run(
+        name=run.resolve().name,
+        checkpoint=checkpoint,
+        metrics=metrics,
+        config=read_config(config) if config is not None and config.is_file() else None,
+    )
 
 
 def _pass_gate(source: Run, manifest: Manifest, versions: Versions, gate: Gate) -> _Passed:
@@ -195,8 +220,44 @@ def _pass_gate(source: Run, manifest: Manifest, versions: Versions, gate: Gate) 
     return _Passed(current, verdict.scores, notes)
 
 
+def _calibrated(
+    source: Run, loaded: LoadedCheckpoint, own: Described, data: Path | None, progress: Progress
+) -> Described:
+    """With a measured threshold, or with the reason why there is none."""
+    card = own.card
+    if card is None or (card.threshold is not None and data is None):
+        return own
+    if source.metrics:
+        card = dataclasses.replace(card, scores=scores_of(finite(source.metrics)))
+    split = source.config.val_split if source.config is not None else None
+    if data is not None:
+        folder = SegmentationFolder(data, split or VALIDATION)
+    elif loaded.manifest.untrained:
+        return _uncalibrated(own, card, "the weights are untrained")
+    elif source.config is None or split is None:
+        return _uncalibrated(own, card, "the run names no validation data; `ebseg publish --data DIR` does")
+    else:
+        try:
+            folder = SegmentationFolder(source.config.data, split)
+        except DatasetError:
+            return _uncalibrated(own, card, "the run's validation data was not there when it was published")
+    options = Options(limit=MOST_PICTURES)
+    found = calibrate(loaded.ebseg, folder, card, options=options, told=progress)
+    return dataclasses.replace(own, card=found.into(card))
+
+
+def _uncalibrated(own: Described, card: Card, why: str) -> Described:
+    return dataclasses.replace(own, card=dataclasses.replace(card, threshold_note=f"not measured: {why}"))
+
+
 def _stage(
-    folder: Path, source: Run, loaded: LoadedCheckpoint, name: str, dtype: str, progress: Progress
+    folder: Path,
+    source: Run,
+    loaded: LoadedCheckpoint,
+    described: Described,
+    name: str,
+    dtype: str,
+    progress: Progress,
 ) -> Manifest:
     """Writes the version, loads it as a reader will, and compares what it computes then."""
     try:
@@ -219,8 +280,8 @@ def _stage(
             "stored_as": dtype,
             "ebseg": release,
         },
-        license=loaded.manifest.license,
-        card=loaded.manifest.card,
+        license=described.license,
+        card=described.card,
         store_as=DTYPES[dtype],
         progress=progress,
     )

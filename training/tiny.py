@@ -18,6 +18,7 @@ from pathlib import Path
 
 from model.allocator import keep_freed_memory
 from model.build import build
+from model.card import Card, DataSource
 from model.checkpoint import save
 from model.config import VARIANTS
 from model.ebseg import EBSeg
@@ -26,7 +27,7 @@ from model.vocabulary import TrainingClasses
 from training import encoders
 from training.config import TrainConfig
 from training.datasets.layout import SegmentationFolder
-from training.datasets.storybook.classes import TRAINED
+from training.datasets.storybook.classes import CLASSES, TRAINED
 from training.datasets.storybook.generate import HELD_OUT, TRAIN, generate
 from training.errors import TrainingError
 from training.loop import train
@@ -36,6 +37,7 @@ from training.pretrain.clip import ClipPretraining, pretrain_clip
 from training.pretrain.pictures import pool
 
 VARIANT = "tiny"
+LICENSE = "MIT"  # of weights that come of nothing but this code
 CLIP_SIDE = 128  # pixels of the pictures that CLIP sees
 CLIP_SHARES = (0.35, 0.3, 0.35)  # of scenes, quilts and close-ups
 LEAST_CEILING = 0.8  # below it a segmenter is not worth training
@@ -163,9 +165,28 @@ def train_tiny(out: Path, recipe: Recipe, say: Callable[[str], None]) -> Path:
                 f"CLIP names {found.least:.0%} of some true masks right, less than the "
                 f"{recipe.least_ceiling:.0%} that a segmenter is worth training with; give it more steps"
             )
-        save(ebseg, init, name="encoders-tiny", version=1, untrained=True, notes={"seed": recipe.seed})
+        save(
+            ebseg,
+            init,
+            name="encoders-tiny",
+            version=1,
+            untrained=True,
+            notes={"seed": recipe.seed},
+            license=LICENSE,
+            card=storybook_card(recipe.seed),
+        )
     say("5/5 training the segmenter")
     return train(recipe.run(data, init), out / "run")
+
+
+def storybook_card(seed: int) -> Card:
+    """The card of what was trained on nothing but Storybook."""
+    return Card(
+        domain="drawn Storybook scenes, not photographs",
+        words=CLASSES,
+        training_data=(DataSource(name=f"Storybook, seed {seed}", terms="drawn by ebseg itself, MIT"),),
+        notes="Its CLIP has read captions of these words only: of any other word it knows next to nothing.",
+    )
 
 
 def check_ceiling(ebseg: EBSeg, folder: Path, recipe: Recipe) -> Ceiling:

@@ -9,7 +9,7 @@ from model.command import JSON_HELP, add_command
 from model.commands.telling import progress_bars
 
 if TYPE_CHECKING:
-    from model.card import Card, OwnConfidence
+    from model.card import Card
     from model.checkpoint import LoadedCheckpoint
 
 
@@ -124,17 +124,13 @@ def _card_rows(card: "Card | None") -> dict[str, object]:
         **{f"  score {name}": _told(value) for name, value in card.scores.items()},
         "  threshold": f"{threshold}, {card.threshold_note}",
         **{f"  calibration {name}": _told(value) for name, value in card.calibration.items()},
-        **({} if card.confidence is None else {"  confidence": _confidence(card.confidence)}),
+        **(
+            {}
+            if card.confidence is None
+            else {"  confidence": ", ".join(f"{value:.3f} at {share:g}" for share, value in card.confidence)}
+        ),
         **({"  notes": card.notes} if card.notes else {}),
     }
-
-
-def _confidence(own: "OwnConfidence") -> str:
-    told = (
-        f"{kind}: " + ", ".join(f"{value:.3f} at {share:g}" for share, value in quantiles)
-        for kind, quantiles in (("of pictures", own.pictures), ("of classes", own.classes))
-    )
-    return "; ".join(told)
 
 
 def _told(metric: Any) -> str:

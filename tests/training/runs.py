@@ -87,6 +87,14 @@ def write_dataset(folder: Path, pictures: int = 6) -> Path:
     return folder
 
 
+def small_set(folder: Path) -> Path:
+    """One picture of one class."""
+    picture, labels = scene(np.random.default_rng(0))
+    write_sample(folder, "val", "val0", picture, np.minimum(labels, 0))
+    write_classes(folder, [ClassName(name=CLASSES[0])], [True], 255, "small")
+    return folder
+
+
 def write_places(folder: Path, pictures: int) -> tuple[str, str]:
     """A checkpoint that was trained on all classes but yellow, version 3 of "micro", and a data set."""
     checkpoint = folder / "micro" / "3"

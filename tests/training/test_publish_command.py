@@ -25,6 +25,7 @@ def test_the_command_from_dry_run_to_force(
     assert printed[2:] == [
         "parent none",
         printed[3],
+        "licence not said",
         "miou_all none -> 60.00",
         "miou_trained none -> 75.00",
         "miou_new none -> 32.50",

@@ -4,6 +4,7 @@ import argparse
 
 from training.commands import (
     ablate,
+    calibrate,
     encoders,
     evaluate,
     prepare,
@@ -25,6 +26,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         train,
         train_tiny,
         evaluate,
+        calibrate,
         ablate,
         publish,
     ):

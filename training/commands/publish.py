@@ -28,6 +28,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         """
   ebseg publish runs/storybook registry/ebseg-tiny
   ebseg publish runs/storybook registry/ebseg-tiny --dtype float16 --dry-run
+  ebseg publish runs/street registry/ebseg-street --license CC-BY-4.0 --card card.json
   ebseg publish runs/coco-stuff s3://bucket/registry/ebseg-base --margin 0.2 --metrics miou_all,miou_new
   ebseg publish runs/coco-stuff registry/ebseg-base --force --reason "new labels, scores start again"
 """,
@@ -69,6 +70,23 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help="how weights are stored; float16 halves the size, loading gives float32 (default: float32)",
     )
     parser.add_argument(
+        "--license",
+        metavar="TEXT",
+        help='of the weights, as SPDX writes it, such as "MIT" (default: what the run started from has)',
+    )
+    parser.add_argument(
+        "--card",
+        type=Path,
+        metavar="FILE",
+        help="JSON object of fields of the card, such as domain and training_data, that are to be others",
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="data set whose validation split the threshold is calibrated on (default: the run's)",
+    )
+    parser.add_argument(
         "--dry-run", action="store_true", help="compare, write and check all of it, but publish nothing"
     )
     parser.add_argument("--json", action="store_true", help=JSON_HELP)
@@ -87,6 +105,9 @@ def run(args: argparse.Namespace) -> int:
             args.destination,
             gate=gate,
             dtype=args.dtype,
+            license=args.license,
+            card=args.card,
+            data=args.data,
             dry_run=args.dry_run,
             progress=progress,
         )
@@ -111,6 +132,9 @@ def _values(published: "Published", dry_run: bool) -> dict[str, Any]:
             score.metric: {"new": score.new, "old": score.old, "limit": score.limit}
             for score in published.scores
         },
+        "license": manifest.license,
+        "threshold": None if manifest.card is None else manifest.card.threshold,
+        "threshold_note": None if manifest.card is None else manifest.card.threshold_note,
         "forced": manifest.training.get("forced"),
     }
 
@@ -121,6 +145,10 @@ def _print(published: "Published", dry_run: bool) -> None:
     print(f"digest {values['digest']}")
     print(f"parent {values['parent'] or 'none'}")
     print(f"size {values['bytes']:,} bytes")
+    print(f"licence {values['license'] or 'not said'}")
+    if values["threshold_note"] is not None:
+        threshold = "none" if values["threshold"] is None else f"{values['threshold']:.3f}"
+        print(f"threshold {threshold}, {values['threshold_note']}")
     for score in published.scores:
         limit = f" (limit {score.limit:.2f})" if score.limit is not None else ""
         print(f"{score.metric} {_percent(score.old)} -> {_percent(score.new)}{limit}")
@@ -135,17 +163,19 @@ def _percent(value: float | None) -> str:
 @contextmanager
 def _bars() -> Iterator["Progress"]:
     """A bar for each long step in turn; steps under a MiB are over before one could be read."""
+    from training.calibrate import STEP
     from training.progress import progress
 
     with ExitStack() as shown:
         bars: dict[str, Bar] = {}
 
         def tell(step: str, done: int, total: int) -> None:
-            if total < MEBIBYTE:
+            unit, title = (1, step) if step == STEP else (MEBIBYTE, f"{step}, MiB")
+            if total < unit:
                 return
-            if step not in bars or bars[step].done > done // MEBIBYTE:
+            if step not in bars or bars[step].done > done // unit:
                 shown.close()  # a terminal shows one bar at a time
-                bars[step] = shown.enter_context(progress(f"{step}, MiB", total // MEBIBYTE))
-            bars[step].advance(done // MEBIBYTE - bars[step].done)
+                bars[step] = shown.enter_context(progress(title, total // unit))
+            bars[step].advance(done // unit - bars[step].done)
 
         yield tell

@@ -1,0 +1,130 @@
+"""`ebseg calibrate`: the confidence below which a pixel is better called other."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from model.command import JSON_HELP, add_command, count, seed
+from training.commands.evaluate import opened, options, short_side
+
+if TYPE_CHECKING:
+    from training.calibrate import Calibration
+
+
+def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the command."""
+    parser = add_command(
+        commands,
+        "calibrate",
+        run,
+        'measure below which confidence a pixel is better called "other", for a checkpoint\'s card',
+        """
+  ebseg calibrate registry/ebseg-tiny/1 data/storybook
+  ebseg calibrate registry/ebseg-base/1 data/ade20k-150 --limit 500 --write
+  ebseg calibrate registry/ebseg-street/2 data/street --write --license CC-BY-4.0 --card card.json
+""",
+    )
+    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="checkpoint folder")
+    parser.add_argument(
+        "data",
+        type=Path,
+        metavar="DATA",
+        help="data set in the layout of `ebseg prepare`, that the checkpoint was not trained on",
+    )
+    parser.add_argument("--split", default="val", metavar="NAME", help="which part of it (default: val)")
+    parser.add_argument(
+        "--short-side",
+        type=short_side,
+        default="configured",
+        metavar="N",
+        help="pictures are resized to this short side, pixels; 0 takes them as they are "
+        "(default: as the checkpoint is configured)",
+    )
+    parser.add_argument(
+        "--limit", type=count, metavar="N", help="only the first N pictures (default: all of them)"
+    )
+    parser.add_argument(
+        "--device", default="cpu", metavar="NAME", help="where the model runs: cpu or cuda (default: cpu)"
+    )
+    parser.add_argument(
+        "--seed",
+        type=seed,
+        default=0,
+        metavar="N",
+        help="of which classes each picture is asked for (default: 0)",
+    )
+    parser.add_argument(
+        "--write", action="store_true", help="write the figures into the card of the checkpoint's manifest"
+    )
+    parser.add_argument(
+        "--license", metavar="TEXT", help='with --write: of the weights, as SPDX writes it, such as "MIT"'
+    )
+    parser.add_argument(
+        "--card",
+        type=Path,
+        metavar="FILE",
+        help="JSON object of fields of the card, such as domain and words, that are to be others",
+    )
+    parser.add_argument("--json", action="store_true", help=JSON_HELP)
+
+
+def run(args: argparse.Namespace) -> int:
+    """`ebseg calibrate`."""
+    import dataclasses
+
+    from model.card import ANY_NOUN, Card
+    from model.manifest import SCHEMA, rewrite
+    from training.calibrate import calibrate, title
+    from training.cards import Described, amended
+    from training.errors import TrainingError
+    from training.progress import progress
+
+    if args.license is not None and not args.write:
+        raise TrainingError("--license is for --write: without it nothing is written")
+    loaded, folder = opened(args)
+    manifest = loaded.manifest
+    unknown = Card(domain=f"pictures like those of {title(folder)}", words=ANY_NOUN)
+    own = Described(license=manifest.license, card=manifest.card or unknown)
+    described = amended(own, license=args.license, file=args.card)
+    assert described.card is not None
+    how = options(args)
+    with progress("calibrating", total=min(how.limit or len(folder), len(folder))) as bar:
+        found = calibrate(
+            loaded.ebseg,
+            folder,
+            described.card,
+            seed=args.seed,
+            options=how,
+            told=lambda _, done, __: bar.advance(done - bar.done),
+        )
+    if args.write:
+        card = found.into(described.card)
+        told = dataclasses.replace(manifest, schema=SCHEMA, license=described.license, card=card)
+        rewrite(loaded.directory, told)
+    if args.json:
+        print(json.dumps(_values(found) | {"checkpoint": str(loaded.directory), "written": args.write}))
+    else:
+        _print(found)
+        if args.write:
+            print(f"written to {loaded.directory}")
+    return 0
+
+
+def _values(found: "Calibration") -> dict[str, object]:
+    return {
+        "threshold": found.threshold,
+        "threshold_note": found.note,
+        "calibration": found.facts,
+        "confidence": {f"{share:g}": value for share, value in found.confidence},
+    }
+
+
+def _print(found: "Calibration") -> None:
+    facts = found.facts
+    print(f"threshold {found.threshold:.3f}, {found.note}")
+    print(f"F1 of named classes {facts['f1_named']:.3f}, without a threshold {facts['f1_named_without']:.3f}")
+    print(f"F1 of other {facts['f1_other']:.3f}; {facts['other_found']:.1%} of it found")
+    print(f"mIoU of named classes {facts['miou_named']:.1f}, without {facts['miou_named_without']:.1f}")
+    told = ", ".join(f"{value:.3f} at {share:g}" for share, value in found.confidence)
+    print(f"confidence in its own words: {told}")

@@ -19,6 +19,7 @@ from model.checkpoint import LoadedCheckpoint, check_golden, load, save
 from model.files import Progress, silent, write_text
 from model.manifest import MANIFEST, METRICS, Manifest, json_object
 from model.versions import Versions
+from model.workplace import temporary, work_folder
 from training.calibrate import calibrate
 from training.cards import Described, amended, scores_of
 from training.config import TrainConfig
@@ -29,7 +30,6 @@ from training.gate import MARGIN, Score, finite, judge
 from training.gate import METRICS as GATED
 from training.loop import CONFIG, read_config
 from training.stores import Claim, Store, TakenError, next_number, open_store
-from model.workplace import temporary, work_folder
 
 MOST_PICTURES = 500  # that calibrate a threshold; more change it less than another draw of classes does
 VALIDATION = "val"

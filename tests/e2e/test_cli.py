@@ -8,7 +8,6 @@ import re
 import shlex
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -25,7 +24,6 @@ from tests.e2e.processes import SECONDS, done, served
 from tests.service.scripted_server import Answer, scripted
 
 DEFAULT_URL = "http://127.0.0.1:8000"
-PYTHON = ("client/README.md", "python")
 SAMPLES = ["harbour", "room", "street", "village"]
 CLASSES = ("--classes", "house, boat, lamp, car, water")
 # Commands without --json, and why.
@@ -209,30 +207,6 @@ def test_service_is_looked_after_by_commands(url: str, environment: dict[str, st
     assert done(put, environment, tmp_path).stdout == "stored mine, 2 classes\n"
     refused = done(command("models", "rollback", "ebseg-tiny", "--url", url), environment, tmp_path, 2)
     assert "administration is off" in refused.stderr
-
-
-@pytest.mark.parametrize("number", range(4))
-def test_examples_of_the_client(number: int, url: str, workspace: Path, environment: dict[str, str]) -> None:
-    examples = [block.text for block in blocks() if (block.document, block.language) == PYTHON]
-    assert len(examples) == 4
-    code = examples[number]
-    assert DEFAULT_URL in code
-    ran = done([sys.executable, "-c", code.replace(DEFAULT_URL, url)], environment, workspace)
-    lines = ran.stdout.splitlines()
-    match number:
-        case 0:
-            assert {line.split()[0] for line in lines[:-1]} <= {"house", "butterfly", "hay"}
-            assert lines[-1].startswith("(384, 512) uint16 ")
-        case 1:
-            assert [Path(line.split()[0]).stem for line in lines] == SAMPLES
-            assert "failed" not in ran.stdout
-        case 2:
-            assert all(int(area) > 0 for area in lines[0].split())
-            assert 0 < float(lines[1]) <= 1
-        case 3:
-            assert lines == [
-                """[('classes.1', "class 1 ('lamp') is doubled: class 0 ('lamp') is the same")]"""
-            ]
 
 
 def test_commands_of_the_document(url: str, workspace: Path, environment: dict[str, str]) -> None:

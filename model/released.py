@@ -15,7 +15,7 @@ from model.errors import CheckpointError
 from model.files import Progress, refuse_taken, renamed_into, sha256, silent
 from model.fitting import account_of
 from model.manifest import Manifest, check_name
-from model.torch_file import read_state_dict
+from model.torch_file import read_entries
 from model.vocabulary import TrainingClasses
 
 
@@ -47,11 +47,12 @@ def read_released(
     Raises:
         CheckpointError: the file cannot be read, or `account_of` refuses it; the message names the file.
     """
-    state_dict = read_state_dict(path)
+    found = read_entries(path)
     try:
         return account_of(
-            state_dict,
+            found.tensors,
             variant,
+            others=found.others,
             training_classes=training_classes,
             ignore=ignore,
             progress=progress or silent,

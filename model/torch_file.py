@@ -1,15 +1,13 @@
-"""Torch files, for the sake of other people's weights: `ebseg import`, `ebseg export`, `ebseg encoders`.
+"""State dicts in torch files and pickles, for the sake of other people's weights.
 
-The rest of the project never touches one. Reading runs torch's restricted unpickler, which builds
-tensors and plain containers and calls nothing.
+The rest of the project never touches one: `ebseg import`, `ebseg pull`, `ebseg export` and `ebseg encoders`
+do. Nothing in a file is run, see pickle_machine.py.
 """
 
 import os
-import pickle
-import re
 import uuid
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,62 +15,91 @@ import torch
 from torch import Tensor
 
 from model.errors import CheckpointError
+from model.pickle_machine import kind, printable
+from model.stored_tensors import Place, Storage, StoredArray, StoredTensor, to_tensor
+from model.torch_archive import read_archive
+
+WRAPPERS = ("model", "state_dict", "model_state_dict")  # keys under which files put their state dict
+DEEPEST = 3  # of those within each other
+REMARKS = ("__author__", "matching_heuristics")  # detectron2's, beside the weights
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StateDict:
+    """A state dict.
+
+    Attributes:
+        tensors: by name, mapped from the file.
+        others: {name: what it is} of what lies between them and is no tensor.
+    """
+
+    tensors: dict[str, Tensor]
+    others: dict[str, str] = field(default_factory=dict)
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Reads the tensors under "model" of a torch file; they stay mapped from it.
+    """Reads the tensors of a state dict; they stay mapped from the file.
 
     Raises:
-        CheckpointError: no such file, no torch file, truncated, or other things inside than tensors.
+        CheckpointError: see `read_entries`, or there are other things than tensors between them.
     """
-    content = read_content(path)
-    if not isinstance(content, dict) or "model" not in content:
-        keys = f" with {list(content)[:5]}" if isinstance(content, dict) else ""
-        raise CheckpointError(
-            f'{path} must hold {{"model": state_dict}}, not a {type(content).__name__}{keys}'
-        )
-    return tensors_of(content["model"], f'{path}: "model"')
+    found = read_entries(path)
+    for name, what in found.others.items():
+        raise CheckpointError(f"{path} holds {name}, which is {what} and no tensor")
+    return found.tensors
 
 
-def tensors_of(content: Any, what: str) -> dict[str, Tensor]:
-    """The content as {name: tensor}.
+def read_entries(path: Path) -> StateDict:
+    """Reads a state dict that is the file's content, or lies in it under one of `WRAPPERS`.
+
+    What lies beside it, an optimizer's state or objects of any class, does not matter and is not run.
 
     Raises:
-        CheckpointError: it is something else; the message begins with `what`.
+        CheckpointError: no such file, none that holds a state dict, or damaged; the message names the file.
     """
-    if not isinstance(content, dict) or not content:
-        raise CheckpointError(f"{what} must be a state_dict, found: {type(content).__name__}")
-    for name, tensor in content.items():
-        if not isinstance(name, str) or not isinstance(tensor, Tensor):
-            raise CheckpointError(f"{what} holds {name!r}, a {type(tensor).__name__} and no tensor")
-    return dict(content)
-
-
-def read_content(path: Path) -> Any:
-    """Reads whatever a torch file holds of tensors and plain containers; tensors stay mapped from it.
-
-    Raises:
-        CheckpointError: no such file, no torch file, truncated, or other things inside.
-    """
+    archive = read_archive(path)
     try:
-        with open(path, "rb") as file:
-            begins_as_zip = file.read(4) == b"PK\x03\x04"
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from None
-    if not zipfile.is_zipfile(path):
-        if begins_as_zip:
-            raise CheckpointError(f"{path} is damaged: the end of the file is missing, copy it again")
-        raise CheckpointError(f"{path} is not a torch file (of torch 1.6 or later)")
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(f"{path} is refused: {_refusal(str(error))}") from None
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from None
-    except Exception as error:
-        # torch raises whatever its parser stumbles over; its first line is the one that tells
-        reason = (str(error).splitlines() or [""])[0]
-        raise CheckpointError(f"{path} is not a torch file, or is damaged: {reason}") from None
+        return _entries(archive.content, archive.place_of)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path} {error}") from None
+
+
+def _entries(content: Any, place_of: Callable[[Storage], Place]) -> StateDict:
+    tensors: dict[str, Tensor] = {}
+    others: dict[str, str] = {}
+    for name, value in _unwrapped(content).items():
+        if not isinstance(name, str):
+            raise CheckpointError(f"holds a state dict with {kind(name)} among the names of its tensors")
+        if isinstance(value, StoredTensor | StoredArray):
+            try:
+                tensors[printable(name)] = to_tensor(value, place_of)
+            except CheckpointError as error:
+                raise CheckpointError(f"is not sound: tensor {printable(name)} {error}") from None
+        elif name not in REMARKS:
+            others[printable(name)] = f"of type {kind(value)}"
+    return StateDict(tensors=tensors, others=others)
+
+
+def _unwrapped(content: Any) -> dict[Any, Any]:
+    """The state dict in a file's content: what lies under a wrapper's key, or else the content itself."""
+    where = ""
+    for _ in range(DEEPEST + 1):
+        if not isinstance(content, dict):
+            raise CheckpointError(
+                f"must hold a state dict{where or ', alone or under model'}, and holds {kind(content)}"
+            )
+        named = [key for key in WRAPPERS if key in content]
+        inside = [key for key in named if isinstance(content[key], dict)]
+        if len(inside) > 1:
+            raise CheckpointError(f"holds weights in several places{where}: under {' and '.join(inside)}")
+        if not inside and any(isinstance(value, StoredTensor | StoredArray) for value in content.values()):
+            return content
+        if not named:
+            keys = ", ".join(printable(key) if isinstance(key, str) else kind(key) for key in [*content][:5])
+            raise CheckpointError(f"holds no tensors{where}, only {keys or 'an empty dictionary'}")
+        key = (inside or named)[0]
+        content, where = content[key], f" under {key}"
+    raise CheckpointError(f"holds wrappers in wrappers, more than {DEEPEST} deep")
 
 
 def refuse_existing(path: Path) -> None:
@@ -102,11 +129,3 @@ def write_state_dict(path: Path, tensors: Mapping[str, Tensor]) -> None:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
-
-
-def _refusal(message: str) -> str:
-    """Torch's own message counsels loading the file unsafely; only the culprit's name is of use."""
-    culprit = re.search(r"GLOBAL ([\w.]+)", message)
-    if culprit:
-        return f"it holds {culprit.group(1)}, and only tensors and plain containers are loaded from a file"
-    return "it holds more than tensors and plain containers, and nothing else is loaded from a file"

@@ -30,12 +30,11 @@ from model.ebseg import EBSeg
 from model.errors import CheckpointError
 from model.files import read_tensors, sync
 from model.misfits import check_tensors
-from model.torch_file import read_content, tensors_of
+from model.torch_file import read_state_dict
 from training.torchscript import is_torchscript, read_torchscript
 
 CLIP_PARTS = ("clip_image.", "clip_text.", "mask_attention.")
 BACKBONE = "backbone."
-WRAPPERS = ("model", "state_dict")  # keys under which published files put their tensors
 # What OpenAI's archive holds beside weights.
 CLIP_LEFT_OUT = ("input_resolution", "context_length", "vocab_size", "attn_mask")
 SAM_PREFIX = "image_encoder."
@@ -210,9 +209,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             return tensors, file.metadata() or {}
     if is_torchscript(path):
         return read_torchscript(path), {}
-    content = read_content(path)
-    wrapper = next((key for key in WRAPPERS if isinstance(content, dict) and key in content), None)
-    return tensors_of(content if wrapper is None else content[wrapper], str(path)), {}
+    return read_state_dict(path), {}
 
 
 def _check_encoder(metadata: Mapping[str, str], encoder: str) -> None:

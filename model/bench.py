@@ -23,6 +23,8 @@ from model.build import build
 from model.checkpoint import load
 
 MATRIX_SIDE = 2048
+TRIAL_SIDE = 512  # emulated products of the full size take seconds each
+TRIAL_RUNS = 5
 # Necessary work of base at 640 x 640, as design/performance counts it; other shapes are counted.
 BASE_640_FLOPS = 590e9
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -42,7 +44,8 @@ def bench_engine(
     """One square picture to a label map, against the machine's own matrix-product rate.
 
     The limit is the necessary floating point work over the rate of a 2048^3 matrix product of the
-    same type, taken between the runs. The vocabulary's text embeddings are at hand, as in a service.
+    same type (`limit_dtype` says when of another), taken between the runs. The vocabulary's text
+    embeddings are at hand, as in a service.
     """
     keep_freed_memory()
     progress("building the model")
@@ -67,7 +70,8 @@ def bench_engine(
         with FlopCounterMode(display=False) as counter:
             run()
         flops = float(counter.get_total_flops())
-    product = matrix_product(DTYPES[dtype])
+    limit = limit_dtype(DTYPES[dtype], progress)
+    product = matrix_product(limit)
     seconds, product_seconds = in_turn([run, product], runs, progress)
     rate = 2 * MATRIX_SIDE**3 / statistics.median(product_seconds)
     median = statistics.median(seconds)
@@ -83,6 +87,7 @@ def bench_engine(
         "seconds": seconds,
         "seconds_median": median,
         "seconds_by_stage": {name: statistics.median(times[-runs:]) for name, times in stages.items()},
+        **limit_figures(DTYPES[dtype], limit),
         "matmul_flops_per_second": rate,
         "necessary_flops": flops,
         "ideal_seconds": flops / rate,
@@ -195,11 +200,46 @@ def picture_array(height: int, width: int) -> np.ndarray[Any, np.dtype[np.uint8]
     return np.stack([plane, plane[::-1], plane[:, ::-1]], -1)
 
 
-def matrix_product(dtype: torch.dtype) -> Callable[[], object]:
-    """A product of two square matrices, 2 * MATRIX_SIDE^3 floating point operations, to be timed."""
-    a = torch.randn(MATRIX_SIDE, MATRIX_SIDE).to(dtype)
-    b = torch.randn(MATRIX_SIDE, MATRIX_SIDE).to(dtype)
+def matrix_product(dtype: torch.dtype, side: int = MATRIX_SIDE) -> Callable[[], object]:
+    """A product of two square matrices, 2 * side^3 floating point operations, to be timed."""
+    a = torch.randn(side, side).to(dtype)
+    b = torch.randn(side, side).to(dtype)
     return lambda: a @ b
+
+
+def limit_dtype(dtype: torch.dtype, progress: Progress) -> torch.dtype:
+    """The type whose matrix products are the machine's limit for work in `dtype`.
+
+    That is `dtype` itself, unless the processor has no instructions for it: then its products are
+    emulated, and float32's, which the work could be done in as well, are the faster ones.
+    """
+    if dtype == torch.float32:
+        return dtype
+    products = [matrix_product(one, TRIAL_SIDE) for one in (dtype, torch.float32)]
+    for product in products:
+        product()
+    seconds: list[list[float]] = [[], []]
+    for _ in range(TRIAL_RUNS):
+        for product, times in zip(products, seconds, strict=True):
+            start = time.process_time()  # other work on the machine does not count
+            product()
+            times.append(time.process_time() - start)
+    own, float32 = map(statistics.median, seconds)
+    if own <= float32:
+        return dtype
+    progress(
+        f"this processor emulates {_name(dtype)}: the limit is float32's, {own / float32:.1f} times faster"
+    )
+    return torch.float32
+
+
+def limit_figures(dtype: torch.dtype, limit: torch.dtype) -> dict[str, Any]:
+    """In which type the limit was measured, and whether the machine emulates the one asked for."""
+    return {"matmul_dtype": _name(limit), "dtype_emulated": limit != dtype}
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def in_turn(functions: list[Callable[[], object]], runs: int, progress: Progress) -> list[list[float]]:

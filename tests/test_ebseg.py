@@ -15,6 +15,7 @@ import pytest
 import ebseg
 import model.commands.inspect
 from model.errors import CheckpointError, VocabularyError
+from tests.waiting import WAIT
 
 ROOT = Path(__file__).parent.parent
 HELP = [sys.executable, "-E", "ebseg.py", "--help"]  # -E: output is buffered, whatever the environment says
@@ -92,7 +93,7 @@ def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
 
 
 def test_help_names_every_command() -> None:
-    found = subprocess.run(HELP, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    found = subprocess.run(HELP, cwd=ROOT, capture_output=True, text=True, timeout=WAIT, check=True)
     assert found.stderr == ""
     for command in ("serve", "segment", "import", "inspect", "init", "export"):
         assert re.search(rf"^    {command} ", found.stdout, re.MULTILINE)
@@ -102,7 +103,7 @@ def test_broken_pipe_is_quiet() -> None:
     reader, writer = os.pipe()
     os.close(reader)
     try:
-        found = subprocess.run(HELP, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, timeout=60)
+        found = subprocess.run(HELP, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, timeout=WAIT)
     finally:
         os.close(writer)
     assert (found.returncode, found.stderr) == (141, b"")
@@ -110,7 +111,7 @@ def test_broken_pipe_is_quiet() -> None:
 
 def test_closed_output_is_quiet() -> None:
     line = ["sh", "-c", 'exec "$0" "$@" >&-', *HELP[:-1], "completion", "bash"]
-    found = subprocess.run(line, cwd=ROOT, stderr=subprocess.PIPE, timeout=60)
+    found = subprocess.run(line, cwd=ROOT, stderr=subprocess.PIPE, timeout=WAIT)
     assert (found.returncode, found.stderr) == (0, b"")
 
 

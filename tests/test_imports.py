@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.waiting import WAIT
+
 ROOT = Path(__file__).parent.parent
 CLIENT = "ebseg_client"
 PACKAGES = ("model", "service", "training", CLIENT)
@@ -170,6 +172,6 @@ def test_command_line_is_built_without_heavy_packages() -> None:
         "print(*sorted({'torch', 'numpy', 'fastapi', 'pydantic', 'rich'} & set(sys.modules)))"
     )
     command = [sys.executable, "-W", "error", "-c", code]
-    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=WAIT, check=True)
     assert found.stdout.split() == []
     assert found.stderr == ""

@@ -16,7 +16,17 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from model.allocator import keep_freed_memory
-from model.bench import MATRIX_SIDE, Progress, in_turn, machine, matrix_product, peak_bytes, weights_size
+from model.bench import (
+    MATRIX_SIDE,
+    Progress,
+    in_turn,
+    limit_dtype,
+    limit_figures,
+    machine,
+    matrix_product,
+    peak_bytes,
+    weights_size,
+)
 from model.build import build
 from model.config import VARIANTS
 from model.ebseg import EBSeg
@@ -89,12 +99,12 @@ def bench_train(
         for part, start, end in zip(PARTS, times[:-1], times[1:], strict=True):
             seconds[part].append(end - start)
 
+    products_dtype = AUTOCAST[dtype] or torch.float32
+    limit = limit_dtype(products_dtype, progress)
     on_processors: list[list[float]] = [[], []]
     functions: list[Callable[[], object]] = [
         _timed(function, times)
-        for function, times in zip(
-            (step, matrix_product(AUTOCAST[dtype] or torch.float32)), on_processors, strict=True
-        )
+        for function, times in zip((step, matrix_product(limit)), on_processors, strict=True)
     ]
     step_seconds, product_seconds = in_turn(functions, steps, progress)
     # floating point operations of a step's ideal, in matrix products
@@ -117,6 +127,7 @@ def bench_train(
         "seconds": step_seconds,
         "seconds_median": median,
         "seconds_by_part": {part: statistics.median(times[-steps:]) for part, times in seconds.items()},
+        **limit_figures(products_dtype, limit),
         "matmul_seconds": product_seconds,
         "matmul_flops_per_second": rate,
         "forward_flops": flops,

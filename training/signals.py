@@ -1,4 +1,8 @@
-"""SIGTERM and SIGINT as a wish to stop after the step at hand; a second one ends at once."""
+"""SIGTERM and SIGINT as a wish to stop after the step at hand; a second one ends at once.
+
+A signal that whoever started this process has it ignore stays ignored: shells do that with SIGINT for what
+runs in the background.
+"""
 
 import signal
 import threading
@@ -26,7 +30,8 @@ def stop_signals() -> Iterator[StopWish]:
         wish.signal = number
         signal.signal(number, former[signal.Signals(number)])
 
-    former = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    former = {number: handler for number, handler in handlers.items() if handler != signal.SIG_IGN}
     for number in former:
         signal.signal(number, note)
     try:

@@ -17,9 +17,10 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 
+from tests.waiting import WAIT
+
 ROOT = Path(__file__).parents[2]
-START_S = 120.0
-WAIT_MS = 20_000
+WAIT_MS = 1000 * WAIT
 DESKTOP = {"width": 1280, "height": 800}
 VIOLATIONS = """
 window.violations = [];
@@ -61,7 +62,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     try:
         yield _address(process, log)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(START_S) == 0
+        assert process.wait(WAIT) == 0
     finally:
         if process.poll() is None:
             process.kill()
@@ -71,7 +72,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def _address(process: "subprocess.Popen[bytes]", log: Path) -> str:
-    end = time.monotonic() + START_S
+    end = time.monotonic() + WAIT
     address = ""
     while time.monotonic() < end:
         assert process.poll() is None, log.read_text(encoding="utf-8")

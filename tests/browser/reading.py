@@ -15,6 +15,8 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 from pycocotools import mask as coco
 
+from tests.waiting import WAIT
+
 ROOT = Path(__file__).parents[2]
 SCENES: dict[str, Any] = json.loads((ROOT / "service/static/scenes.json").read_text(encoding="utf-8"))
 CLASSES = {scene["name"]: scene["classes"] for scene in SCENES["scenes"]}
@@ -63,7 +65,7 @@ def canvas(page: Page, name: str) -> NDArray[np.uint8]:
 def ask(url: str, picture: bytes, document: dict[str, Any]) -> dict[str, Any]:
     """The service's own answer."""
     response = httpx.post(
-        f"{url}/v1/segment", files={"image": picture}, data={"request": json.dumps(document)}, timeout=60
+        f"{url}/v1/segment", files={"image": picture}, data={"request": json.dumps(document)}, timeout=WAIT
     )
     assert response.status_code == 200, response.text
     answer: dict[str, Any] = response.json()

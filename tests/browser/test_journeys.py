@@ -1,5 +1,6 @@
 """From a scene to a mask, and what can be done with it."""
 
+import itertools
 import re
 
 import numpy as np
@@ -22,6 +23,7 @@ from tests.browser.reading import (
     slide,
     type_classes,
 )
+from tests.waiting import wait_until
 
 VILLAGE = CLASSES["village"]
 PHONE = {"width": 390, "height": 844}
@@ -152,13 +154,14 @@ def test_hover_reads_the_class_and_its_confidence_there(village: Page, url: str)
         village.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"])
         expect(village.locator("#reading")).to_have_text(re.compile(rf"^{name}, \d+% sure( on average)?$"))
         expect(village.locator("#legend .read .name")).to_have_text(name)
-    for nudge in range(40):  # the map of confidences comes after the first look
-        village.mouse.move(box["x"] + 0.5 * box["width"] + nudge % 2, box["y"] + 0.9 * box["height"])
-        text = village.locator("#reading").text_content() or ""
-        if not text.endswith("average"):
-            break
-        village.wait_for_timeout(50)
-    assert re.fullmatch(r"sand, \d+% sure", text)
+    nudges = itertools.cycle((0, 1))
+
+    def sure() -> str:
+        village.mouse.move(box["x"] + 0.5 * box["width"] + next(nudges), box["y"] + 0.9 * box["height"])
+        return village.locator("#reading").text_content() or ""
+
+    wait_until(lambda: not sure().endswith("average"), pause=0.05)  # the confidences come after a first look
+    assert re.fullmatch(r"sand, \d+% sure", sure())
     village.mouse.move(2, 2)
     expect(village.locator("#reading")).to_be_hidden()
 

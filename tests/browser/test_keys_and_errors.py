@@ -9,6 +9,7 @@ from playwright.sync_api import FilePayload, Page, expect
 from tests.browser.conftest import Opened
 from tests.browser.reading import CLASSES, chips, found, type_classes
 from tests.service.fakes import encoded, live, picture
+from tests.waiting import wait_until
 
 KEY = "a-key-for-the-page-1"
 PICTURE = encoded(picture(30, 40))
@@ -58,7 +59,7 @@ def test_key_is_asked_for_kept_in_the_tab_and_never_shown(opened: Opened) -> Non
 
 
 def test_full_queue_is_waited_for_as_the_service_says(opened: Opened) -> None:
-    with live(max_pending=1) as (url, _):
+    with live(max_pending=1) as (url, service):
         page = opened(url)
         where = urlsplit(url)
         with socket.create_connection((where.hostname or "", where.port or 0)) as slow:
@@ -67,7 +68,7 @@ def test_full_queue_is_waited_for_as_the_service_says(opened: Opened) -> None:
                 b"POST /v1/segment HTTP/1.1\r\nHost: t\r\nContent-Length: 9\r\n"
                 b"Content-Type: multipart/form-data; boundary=b\r\n\r\n"
             )
-            page.wait_for_timeout(100)
+            wait_until(lambda: service.admission.pending == 1)
             with page.expect_response("**/v1/segment") as refusal:
                 page.click("[data-scene=village]")
             assert refusal.value.status == 429

@@ -24,9 +24,9 @@ from tests.browser.reading import (
     type_classes,
 )
 from tests.service.fakes import encoded, picture
+from tests.waiting import WAIT
 
 VILLAGE = CLASSES["village"]
-SECONDS = 60
 
 
 def download(page: Page, button: str) -> tuple[str, bytes]:
@@ -87,7 +87,7 @@ def test_copied_calls_of_a_scene_run_anywhere(visit: OpenPage, tmp_path: Path, u
     found(page, len(VILLAGE))
     curl = copied(page, "curl")
     done = subprocess.run(
-        ["sh", "-euc", curl], cwd=tmp_path, capture_output=True, text=True, timeout=SECONDS, check=True
+        ["sh", "-euc", curl], cwd=tmp_path, capture_output=True, text=True, timeout=WAIT, check=True
     )
     answer = json.loads(done.stdout)
     wanted = ask(url, scene(), {"classes": VILLAGE, "background": {"threshold": 0.4}})
@@ -97,7 +97,7 @@ def test_copied_calls_of_a_scene_run_anywhere(visit: OpenPage, tmp_path: Path, u
     python = copied(page, "Python")
     (tmp_path / "call.py").write_text(python, encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, "call.py"], cwd=tmp_path, capture_output=True, text=True, timeout=SECONDS, check=True
+        [sys.executable, "call.py"], cwd=tmp_path, capture_output=True, text=True, timeout=WAIT, check=True
     )
     shares = {line[:24].strip(): float(line.rpartition(" ")[2][:-1]) for line in done.stdout.splitlines()}
     assert shares == {
@@ -116,7 +116,7 @@ def test_copied_calls_of_an_own_picture_survive_any_name(visit: OpenPage, tmp_pa
     for language, command in (("curl", ["sh", "-euc"]), ("Python", [sys.executable, "-c"])):
         text = copied(page, language)
         done = subprocess.run(
-            [*command, text], cwd=tmp_path, capture_output=True, text=True, timeout=SECONDS, check=True
+            [*command, text], cwd=tmp_path, capture_output=True, text=True, timeout=WAIT, check=True
         )
         if language == "curl":
             assert [entry["name"] for entry in json.loads(done.stdout)["classes"]] == classes

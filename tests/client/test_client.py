@@ -33,6 +33,7 @@ from ebseg_client import (
 from ebseg_client.requests import Output, Picture
 from service.decode import decode
 from tests.service.fakes import INFO, PNG, FakeEngine, encoded, live, picture
+from tests.waiting import WAIT
 
 ROOT = Path(__file__).parents[2]
 ONCE = Retry(attempts=1)
@@ -41,7 +42,7 @@ CLASSES = ["sky", "tree", "road"]
 
 @pytest.fixture(scope="module")
 def client(url: str) -> Iterator[EBSegClient]:
-    with EBSegClient(url, timeout=10, retry=ONCE) as made:
+    with EBSegClient(url, timeout=WAIT, retry=ONCE) as made:
         yield made
 
 
@@ -320,7 +321,7 @@ def test_busy_service_is_asked_again_after_the_time_it_names() -> None:
     """The service's own 429, whose Retry-After is a whole second."""
     gate = threading.Event()
     engine = FakeEngine(gate=gate)
-    with live(engine, max_pending=1) as (address, _), EBSegClient(address, timeout=10) as client:
+    with live(engine, max_pending=1) as (address, _), EBSegClient(address, timeout=WAIT) as client:
         waiting = threading.Thread(target=client.segment, args=(PNG, CLASSES))
         waiting.start()
         try:
@@ -351,6 +352,6 @@ def test_client_is_light() -> None:
         " & set(sys.modules)))"
     )
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
+        [sys.executable, "-W", "error", "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=WAIT
     )
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "", "")

@@ -17,6 +17,7 @@ from ebseg_client import (
 )
 from ebseg_client.requests import Picture
 from tests.service.fakes import PNG, FakeEngine, encoded, live, picture
+from tests.waiting import WAIT
 
 CLASSES = ["sky", "tree", "road"]
 
@@ -29,7 +30,7 @@ def test_many_pictures_some_at_a_time_in_order() -> None:
             taken.append(width)
             yield encoded(picture(4, width)) if width != 20 else b"broken"
 
-    with live(max_pending=4) as (address, _), EBSegClient(address, timeout=10) as client:
+    with live(max_pending=4) as (address, _), EBSegClient(address, timeout=WAIT) as client:
         results = client.segment_many(pictures(), CLASSES, parallel=4)
         first = next(results)
         assert len(taken) <= 10  # pictures are taken as they are needed
@@ -54,9 +55,9 @@ def test_stopping_early_begins_nothing_more() -> None:
 @pytest.mark.anyio
 async def test_async_client_gives_the_same(url: str, tmp_path: Path) -> None:
     (tmp_path / "p.png").write_bytes(PNG)
-    with EBSegClient(url, timeout=10) as client:
+    with EBSegClient(url, timeout=WAIT) as client:
         reference = client.segment(PNG, CLASSES, threshold=0.5)
-    async with AsyncEBSegClient(url, timeout=10) as other:
+    async with AsyncEBSegClient(url, timeout=WAIT) as other:
         answer = await other.segment(tmp_path / "p.png", CLASSES, threshold=0.5)
         assert (answer.labels == reference.labels).all()
         assert answer.classes == reference.classes
@@ -83,7 +84,7 @@ async def test_async_many_in_order_and_closed_early() -> None:
     engine = FakeEngine(seconds=0.01)
     images = [encoded(picture(4, width)) for width in range(2, 22)]
     with live(engine, max_pending=8) as (address, _):
-        async with AsyncEBSegClient(address, timeout=10) as client:
+        async with AsyncEBSegClient(address, timeout=WAIT) as client:
             widths = [one.get().width async for one in client.segment_many(images, CLASSES, parallel=8)]
             assert widths == list(range(2, 22))
             before = sum(engine.batches)

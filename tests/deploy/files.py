@@ -13,6 +13,7 @@ import yaml
 from service import tracing
 from service.caches import redis_link, text_cache, write_behind
 from service.hot_loading import models
+from tests.waiting import WAIT
 
 ROOT = Path(__file__).parents[2]
 K8S = ROOT / "k8s"
@@ -51,7 +52,7 @@ def read_yaml(path: Path) -> Any:
 def rendered(folder: str) -> tuple[Manifest, ...]:
     """All manifests of a kustomization below k8s/, such as "overlays/gpu"; not to be changed."""
     command = [tool("kubectl"), "kustomize", str(K8S / folder)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT, check=False)
     assert done.returncode == 0, done.stderr
     assert not done.stderr, done.stderr  # such as warnings of fields that kustomize will drop
     return tuple(manifest for manifest in yaml.load_all(done.stdout, yaml.CSafeLoader) if manifest)

@@ -14,11 +14,11 @@ import httpx
 
 from service.bench.process import free_port
 from tests.deploy.files import ROOT, tool
+from tests.waiting import WAIT
 
 SCRAPE_S = 0.25
 FASTER = 240.0  # how much shorter every duration of the rules becomes: five minutes are 1.25 s
 SHORTEST_S = 1.0  # but a rate needs several scrapes
-START_S = 20.0
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -57,7 +57,7 @@ class Prometheus:
         return [rule for group in self._get("/api/v1/rules")["groups"] for rule in group["rules"]]
 
     def _get(self, path: str, **parameters: str) -> dict[str, Any]:
-        answer = httpx.get(self.url + path, params=parameters, timeout=10)
+        answer = httpx.get(self.url + path, params=parameters, timeout=WAIT)
         assert answer.status_code == 200, answer.text
         data: dict[str, Any] = answer.json()["data"]
         return data
@@ -95,10 +95,10 @@ def prometheus(*targets: str) -> Iterator[Prometheus]:
 
 
 def _wait(process: "subprocess.Popen[bytes]", url: str, log: Path) -> None:
-    end = time.monotonic() + START_S
+    end = time.monotonic() + WAIT
     while time.monotonic() < end and process.poll() is None:
         with contextlib.suppress(httpx.TransportError):
-            if httpx.get(f"{url}/-/ready", timeout=1).is_success:
+            if httpx.get(f"{url}/-/ready", timeout=WAIT).is_success:
                 return
         time.sleep(0.05)
     raise AssertionError(f"Prometheus did not start: {log.read_text(encoding='utf-8')}")

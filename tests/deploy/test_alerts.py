@@ -13,6 +13,7 @@ from service.routes import inference_protocol, segment
 from tests.deploy.files import ROOT, read_yaml, tool
 from tests.deploy.names import label_names, metric_names, unknown_metrics, used_metrics
 from tests.e2e.documents import documents
+from tests.waiting import WAIT
 
 FOLDER = ROOT / "docker" / "prometheus"
 RULES: list[dict[str, Any]] = [
@@ -43,7 +44,7 @@ def name_of(rule: dict[str, Any]) -> str:
 )
 def test_promtool(arguments: tuple[str, str, str]) -> None:
     done = subprocess.run(
-        [tool("promtool"), *arguments], cwd=FOLDER, capture_output=True, text=True, timeout=60, check=False
+        [tool("promtool"), *arguments], cwd=FOLDER, capture_output=True, text=True, timeout=WAIT, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "FAILED" not in done.stdout

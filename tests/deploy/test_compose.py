@@ -13,6 +13,7 @@ from check_jsonschema.builtin_schemas import get_builtin_schema  # type: ignore[
 from model.packaged import PRETRAINED
 from service.settings import load_settings
 from tests.deploy.files import AFTER_DRAIN_S, ROOT, VERSION, read_yaml
+from tests.waiting import WAIT
 
 COMPOSE = ROOT / "docker-compose.yml"
 GPU = ROOT / "docker" / "compose.gpu.yml"
@@ -135,7 +136,7 @@ def test_seed_fills_an_empty_registry_and_leaves_any_other(tmp_path: Path) -> No
     assert here != script
 
     def run() -> list[str]:
-        subprocess.run([sys.executable, "-c", here], cwd=ROOT, timeout=60, check=True)
+        subprocess.run([sys.executable, "-c", here], cwd=ROOT, timeout=WAIT, check=True)
         return sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*"))
 
     filled = run()

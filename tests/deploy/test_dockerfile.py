@@ -18,6 +18,7 @@ from service.bench.process import free_port
 from service.settings import load_settings
 from tests.deploy.files import OVERLAYS, ROOT, VERSION, service_pod, tool
 from tests.service.fakes import FakeEngine, live
+from tests.waiting import WAIT
 
 DOCKERFILE = ROOT / "Dockerfile"
 
@@ -41,7 +42,7 @@ def test_hadolint_finds_nothing() -> None:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=WAIT,
         check=False,
     )
     assert (done.returncode, done.stdout) == (0, "")
@@ -114,7 +115,7 @@ def listed(layer: str) -> str:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=WAIT,
         check=True,
     ).stdout
 
@@ -142,7 +143,7 @@ def test_without_cuda_the_lock_is_taken_apart(tmp_path: Path) -> None:
     assert place[1] == pytorch.TORCH_CPU
     split = " && ".join(step for step in steps.split(" && ") if not step.startswith("pip "))
     shutil.copy(layers.path("torch"), tmp_path)
-    subprocess.run(["sh", "-euc", split], cwd=tmp_path, check=True, timeout=60)
+    subprocess.run(["sh", "-euc", split], cwd=tmp_path, check=True, timeout=WAIT)
     assert (tmp_path / "torch-cpu.txt").read_text(encoding="utf-8") == pytorch.requirements()
     names = {layers.name_of(line) for line in layers.entries(tmp_path / "others.txt")}
     everything = {layers.name_of(line) for line in layers.entries(layers.path("torch"))}

@@ -21,8 +21,8 @@ from tests.deploy.prometheus_server import Prometheus, hastened, prometheus
 from tests.service.fakes import PNG, settings
 from tests.service.model_fakes import Loader, publish
 from tests.service.redis_server import RedisServer, redis_server
+from tests.waiting import WAIT
 
-WAIT_S = 30.0
 WINDOW = "5s"  # of the dashboard's rates
 MOST_BYTES = 10_000
 CLIENTS = 12
@@ -42,7 +42,7 @@ class Running:
 
     def segment(self, picture: bytes = PNG, classes: str = "sky,tree") -> int:
         answer = httpx.post(
-            f"{self.url}/v1/segment", files={"image": picture}, data={"classes": classes}, timeout=WAIT_S
+            f"{self.url}/v1/segment", files={"image": picture}, data={"classes": classes}, timeout=WAIT
         )
         return answer.status_code
 
@@ -56,9 +56,9 @@ class Running:
         assert self.segment(PNG + str(time.monotonic_ns()).encode()) == 200  # another one: a batch
         assert self.segment(b"x" * MOST_BYTES) == 413
         assert self.segment_new_names() == 200
-        stored = httpx.put(f"{self.url}/v1/vocabularies/mine", json={"classes": ["a"]}, timeout=WAIT_S)
+        stored = httpx.put(f"{self.url}/v1/vocabularies/mine", json={"classes": ["a"]}, timeout=WAIT)
         assert stored.is_success
-        assert httpx.get(f"{self.url}/v1/vocabularies/mine", timeout=WAIT_S).is_success
+        assert httpx.get(f"{self.url}/v1/vocabularies/mine", timeout=WAIT).is_success
 
 
 @contextmanager
@@ -85,12 +85,12 @@ def served(load: Loader, registry: Path, redis_url: str) -> Iterator[tuple[str, 
             yield f"127.0.0.1:{listener.getsockname()[1]}", service
         finally:
             server.should_exit = True
-            thread.join(WAIT_S)
+            thread.join(WAIT)
             assert not thread.is_alive()
 
 
 def wait_for(condition: Callable[[], object], what: Callable[[], object] = lambda: "") -> None:
-    end = time.monotonic() + WAIT_S
+    end = time.monotonic() + WAIT
     while not condition():
         assert time.monotonic() < end, what()
         time.sleep(0.05)
@@ -126,7 +126,7 @@ def finite(found: list[dict[str, object]]) -> bool:
 
 def test_every_query_of_the_dashboard_returns_data(running: Running) -> None:
     missing = [title for title, _ in queries()]
-    end = time.monotonic() + WAIT_S
+    end = time.monotonic() + WAIT
     while missing:
         running.work()
         missing = [

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.waiting import WAIT
+
 ROOT = Path(__file__).parent.parent.parent
 # what the documents make before they use it
 INIT = "ebseg init --variant tiny --seed 0 --out registry/ebseg-tiny/1"
@@ -28,7 +30,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, s
     shutil.copytree(ROOT / "samples", folder / "samples")
     shutil.copytree(ROOT / "model" / "pretrained", folder / "model" / "pretrained")
     for command in (INIT, HELD_OUT):
-        subprocess.run(command.split(), cwd=folder, env=environment, check=True, timeout=120)
+        subprocess.run(command.split(), cwd=folder, env=environment, check=True, timeout=WAIT)
     return folder
 
 

@@ -5,6 +5,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.waiting import WAIT
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -60,6 +62,6 @@ def code_spans(text: str) -> list[str]:
 def tracked_files() -> list[str]:
     """Paths of the files that git knows."""
     listed = subprocess.run(
-        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=30
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=WAIT
     )
     return [path for path in listed.stdout.split("\0") if path]

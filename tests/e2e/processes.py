@@ -9,7 +9,9 @@ from pathlib import Path
 
 import httpx
 
-SECONDS = 60.0  # for one command, and for a server to start or to stop
+from tests.waiting import WAIT
+
+SECONDS = WAIT  # for one command, and for a server to start or to stop
 
 
 def done(

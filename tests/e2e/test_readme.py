@@ -22,6 +22,7 @@ from service.settings import load_settings
 from tests.e2e.conftest import HELD_OUT, INIT
 from tests.e2e.documents import ROOT, blocks, commands
 from tests.e2e.processes import SECONDS, done, served
+from tests.waiting import WAIT
 from training.datasets.layout import SegmentationFolder, check
 
 SERVE = "ebseg serve"
@@ -227,7 +228,12 @@ def test_command_line_is_known(command: str) -> None:
 )
 def test_make_knows_the_target(command: str) -> None:
     planned = subprocess.run(
-        [*shlex.split(command), "--dry-run"], cwd=ROOT, capture_output=True, text=True, timeout=30, check=True
+        [*shlex.split(command), "--dry-run"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=WAIT,
+        check=True,
     )
     assert planned.stdout.strip()
 

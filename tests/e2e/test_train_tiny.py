@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from model.checkpoint import check_golden, load
+from tests.waiting import LONG_WAIT, WAIT
 
 ROOT = Path(__file__).parents[2]
 SHARE = "0.004"
@@ -14,7 +15,7 @@ SHARE = "0.004"
 
 def ebseg(*args: str) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "ebseg", *args]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=170, check=True)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=LONG_WAIT, check=True)
 
 
 def test_recipe_runs_whole_and_goes_on(tmp_path: Path) -> None:
@@ -22,7 +23,7 @@ def test_recipe_runs_whole_and_goes_on(tmp_path: Path) -> None:
     make = ["make", "train-tiny", f"TINY={work}", f"SHARE={SHARE}", "SEED=3"]
     # the make that runs the tests hands its flags down
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
-    first = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, timeout=170, env=environment)
+    first = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, timeout=LONG_WAIT, env=environment)
     assert first.returncode == 0, first.stderr[-2000:]
     for told in ("1/5", "2/5", "3/5", "4/5", "5/5", "right under true masks"):
         assert told in first.stderr
@@ -49,7 +50,7 @@ def test_recipe_runs_whole_and_goes_on(tmp_path: Path) -> None:
 def test_another_recipe_is_refused(tmp_path: Path) -> None:
     (tmp_path / "recipe.json").write_text("{}\n")
     command = [sys.executable, "-m", "ebseg", "train-tiny", str(tmp_path), "--share", SHARE]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=WAIT)
     assert done.returncode == 2
     assert "another recipe" in done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["recipe.json"]

@@ -30,6 +30,7 @@ from huggingface_hub.errors import (
 
 from tests.hub.faults import GATE, Fault, too_many
 from tests.hub.server import READ, WRITE, Hub, hub_server
+from tests.waiting import WAIT
 
 # huggingface_hub 2.4 uploads large files in a way that its HTTP client calls deprecated
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -62,7 +63,7 @@ def test_files_come_as_they_are_and_once(hub: Hub) -> None:
 def test_a_child_process_finds_it_by_the_environment(hub: Hub) -> None:
     code = f"import huggingface_hub as h; print(h.hf_hub_download('{REPOSITORY}', 'weights.pth'))"
     command = [sys.executable, "-c", code]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT, check=True)
     assert Path(done.stdout.strip()).read_bytes() == LARGE
     assert done.stdout.startswith(str(hub.home))
 

@@ -1,13 +1,22 @@
 """The benchmark commands, on the tiny model: what they print adds up."""
 
 import json
+import os
 import platform
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import ebseg
+import model.bench
 from model.allocator import keep_freed_memory
+
+ROOT = Path(__file__).parents[2]
 
 
 def bench(capsys: pytest.CaptureFixture[str], *args: str) -> dict[str, Any]:
@@ -31,6 +40,7 @@ def test_engine(capsys: pytest.CaptureFixture[str]) -> None:
     ideal = result["necessary_flops"] / result["matmul_flops_per_second"]
     assert result["ideal_seconds"] == pytest.approx(ideal)
     assert result["fraction_of_limit"] == pytest.approx(ideal / result["seconds_median"])
+    assert (result["matmul_dtype"], result["dtype_emulated"]) == ("float32", False)
     assert 1e8 < result["necessary_flops"] < 1e9
     assert result["peak_bytes"] > result["weights_bytes"] > 12e6
     assert result["torch"]
@@ -39,10 +49,52 @@ def test_engine(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_engine_in_half_precision(capsys: pytest.CaptureFixture[str]) -> None:
     result = bench(
-        capsys, "engine", "--variant", "tiny", "--size", "64", "--dtype", "bfloat16", "--runs", "1"
+        capsys, "engine", "--variant", "tiny", "--size", "64", "--dtype", "bfloat16", "--runs", "3"
     )
     assert (result["dtype"], result["classes"]) == ("bfloat16", 150)
+    assert result["matmul_dtype"] == ("float32" if result["dtype_emulated"] else "bfloat16")
+    assert 0 < result["fraction_of_limit"] < 1  # far below: small pictures are no work for large products
+
+
+@pytest.mark.parametrize(
+    ("seconds", "limit"), [(0.5, torch.bfloat16), (1.0, torch.bfloat16), (60, torch.float32)]
+)
+def test_limit_is_float32s_where_the_type_is_emulated(
+    seconds: float, limit: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock that products put forward: one of bfloat16 takes so many seconds, one of float32 one."""
+    clock = [0.0]
+    took = {torch.bfloat16: seconds, torch.float32: 1.0}
+
+    def product(dtype: torch.dtype, side: int) -> Callable[[], None]:
+        return lambda: clock.append(clock[-1] + took[dtype])
+
+    monkeypatch.setattr(model.bench, "matrix_product", product)
+    monkeypatch.setattr("model.bench.time.process_time", lambda: clock[-1])
+    told: list[str] = []
+    assert model.bench.limit_dtype(torch.bfloat16, told.append) == limit
+    assert model.bench.limit_dtype(torch.float32, told.append) == torch.float32
+    emulated = limit == torch.float32
+    assert model.bench.limit_figures(torch.bfloat16, limit)["dtype_emulated"] == emulated
+    assert told == ["this processor emulates bfloat16: the limit is float32's, 60.0 times faster"] * emulated
+
+
+@pytest.mark.slow
+def test_fraction_on_a_processor_without_half_precision() -> None:
+    """oneDNN and PyTorch may use AVX2 only: bfloat16 then takes 50 times as long as float32."""
+    command = [sys.executable, "-m", "ebseg", "bench", "engine", "--variant", "tiny", "--size", "64"]
+    found = subprocess.run(
+        [*command, "--classes", "3", "--dtype", "bfloat16", "--runs", "3", "--json"],
+        env=os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    result = json.loads(found.stdout)
+    assert (result["matmul_dtype"], result["dtype_emulated"]) == ("float32", True)
     assert 0 < result["fraction_of_limit"] < 1
+    assert "this processor emulates bfloat16" in found.stderr
 
 
 def test_figures_for_people_come_before_the_json(capsys: pytest.CaptureFixture[str]) -> None:

@@ -180,7 +180,7 @@ async def test_served_is_told_the_cost_of_a_whole_batch() -> None:
         await together(device, engine, 4)
         await soon(device.submit(job(engine, 9, cached=True)))
     assert [cost for cost, _ in told] == [48, 24]
-    assert all(0 <= seconds < 1 for _, seconds in told)
+    assert all(seconds >= 0 for _, seconds in told)
 
 
 async def test_nothing_of_a_request_is_kept_by_an_idle_device() -> None:

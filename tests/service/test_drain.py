@@ -20,9 +20,9 @@ from service.server import run_server
 from tests.e2e.soak.client import Connection, segment_request
 from tests.e2e.soak.server import Server, started
 from tests.service.fakes import PNG, FakeEngine, settings
+from tests.waiting import WAIT
 
-WAIT = 40.0
-GRACE = 30.0  # seconds that the service gives its requests by default
+GRACE = {"EBSEG_DRAIN_TIMEOUT_S": "600"}  # seconds: whoever waits for its end is given up before it
 SECONDS = 0.4  # of a batch
 CLIENTS = 32
 
@@ -57,31 +57,28 @@ async def client(number: int, port: int, seen: Seen) -> None:
         seen.answered[name] = answer.status
 
 
-async def drained(served: Server, signals: int) -> tuple[Seen, float]:
-    """Ends a server under load; returns what the clients saw, and the seconds until it was gone."""
+async def drained(served: Server, signals: int) -> Seen:
+    """Ends a server under load; returns what the clients saw."""
     seen = Seen()
     clients = [asyncio.create_task(client(number, served.port, seen)) for number in range(CLIENTS)]
     async with asyncio.timeout(WAIT):
         while len(seen.answered) < CLIENTS:
             await asyncio.sleep(0.01)
-        began = time.monotonic()
         for _ in range(signals):
             served.terminate()
             await asyncio.sleep(SECONDS / 4)
         while served.process.poll() is None:
             await asyncio.sleep(0.01)
-        seconds = time.monotonic() - began
         await asyncio.gather(*clients)
-    return seen, seconds
+    return seen
 
 
 @pytest.mark.parametrize("signals", [1, 2])
 def test_sigterm_under_load_answers_all_that_was_accepted(signals: int) -> None:
-    with started("tests.service.fakes", str(SECONDS)) as served:
+    with started("tests.service.fakes", str(SECONDS), **GRACE) as served:
         served.wait_until_ready()
-        seen, seconds = asyncio.run(drained(served, signals))
+        seen = asyncio.run(drained(served, signals))
         assert served.process.returncode == 0
-        assert seconds < GRACE
         lines = served.log()
         assert len(lines) == len(served.log_text().splitlines())  # nothing else is printed
     access = {line["request_id"]: line["status"] for line in lines if line["logger"] == "service.access"}
@@ -96,12 +93,11 @@ def test_sigterm_under_load_answers_all_that_was_accepted(signals: int) -> None:
 
 
 def test_sigterm_while_the_model_loads() -> None:
-    with started("tests.service.test_drain", "1.5") as served:
+    with started("tests.service.test_drain", "1.5", **GRACE) as served:
         served.wait_for_address()
         ready = httpx.get(f"{served.url}/readyz")
         assert ready.status_code == 503
         assert "loading" in ready.json()["detail"]
-        began = time.monotonic()
         served.terminate()
         with contextlib.suppress(httpx.TransportError):  # until it hangs up it says that it goes
             while True:
@@ -109,7 +105,6 @@ def test_sigterm_while_the_model_loads() -> None:
                 assert refused.status_code == 503
                 time.sleep(0.02)
         assert served.wait() == 0
-        assert time.monotonic() - began < GRACE
         lines = served.log()
         assert len(lines) == len(served.log_text().splitlines())  # nothing else is printed
     assert not [line for line in lines if line["level"] in ("warning", "error", "critical")]

@@ -2,29 +2,30 @@
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncIterator
 
 import pytest
 
 from service.caches import redis_store, write_behind
 from service.caches.breaker import Breaker
+from service.caches.redis_link import CONNECT_S
 from service.errors import StoreUnavailableError
 from tests.service.redis_server import redis_server
 from tests.service.stores import (
     CLOSED,
     OPEN,
-    SLACK_S,
+    PATIENT_S,
     TIMEOUT_S,
     breaker_state,
     count,
     get,
+    limits_given,
     quick_breaker,
     started,
     timed,
     tripped,
 )
-from tests.waiting import until
+from tests.waiting import WAIT, at_once, until
 
 pytestmark = pytest.mark.anyio
 
@@ -35,15 +36,14 @@ pytestmark = pytest.mark.anyio
 async def test_refused_connections_open_the_breaker_and_a_probe_closes_it() -> None:
     with redis_server() as server:
         server.stop()
-        async with started(server.url, breaker=quick_breaker()) as (store, metrics):
+        quick = quick_breaker()
+        async with started(server.url, timeout_s=PATIENT_S, breaker=quick) as (store, metrics):
             await tripped(store)
             assert breaker_state(metrics) == OPEN
             assert count(metrics, "timeout") == 0
             errors = count(metrics, "error")
             for _ in range(5):
-                values, seconds = await timed(store.get_many([b"k", b"l"], cache="text"))
-                assert values is None
-                assert seconds < 0.02
+                assert at_once(store.get_many([b"k", b"l"], cache="text")) is None
             assert count(metrics, "skipped") >= 10
             assert count(metrics, "error") == errors
             store.put_later({b"k": b"waited"}, ttl_s=60, cache="text")
@@ -55,7 +55,7 @@ async def test_refused_connections_open_the_breaker_and_a_probe_closes_it() -> N
 
 async def test_a_restart_between_two_lookups_costs_nothing() -> None:
     with redis_server() as server:
-        async with started(server.url, timeout_s=1) as (store, metrics):
+        async with started(server.url, timeout_s=PATIENT_S) as (store, metrics):
             await asyncio.gather(*(get(store, b"k") for _ in range(redis_store.READERS)))
             server.kill()
             server.start()
@@ -67,7 +67,7 @@ async def test_a_restart_between_two_lookups_costs_nothing() -> None:
 
 async def test_writes_that_did_not_arrive_are_tried_again() -> None:
     with redis_server() as server:
-        async with started(server.url, timeout_s=1) as (store, metrics):
+        async with started(server.url, timeout_s=PATIENT_S) as (store, metrics):
             assert await get(store, b"k") == [None]
             server.kill()
             store.put_later({b"k": b"v"}, ttl_s=60, cache="text")
@@ -104,22 +104,23 @@ async def test_a_frozen_server_costs_the_timeout_three_times_and_then_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(write_behind, "DRAIN_S", 0.05)
+    limits = limits_given(monkeypatch)
     with redis_server() as server:
         client = server.client()
         client.mset({f"k{i}": f"v{i}" for i in range(10)})
         async with started(server.url, breaker=quick_breaker()) as (store, metrics):
             assert await get(store, b"k0") == [b"v0"]
             server.freeze()
+            limits.clear()
             for i in range(3):
                 values, seconds = await timed(store.get_many([b"k%d" % i], cache="text"))
                 assert values is None
-                assert TIMEOUT_S * 0.9 < seconds < TIMEOUT_S + SLACK_S
+                assert seconds > TIMEOUT_S * 0.9
+            assert limits.count(TIMEOUT_S) == 3
             assert count(metrics, "timeout") == 3
             assert breaker_state(metrics) == OPEN
-            values, seconds = await timed(store.get_many([b"k3"], cache="text"))
-            assert values is None
-            assert seconds < 0.02
-            _, seconds = await timed(asyncio.sleep(0.2))  # probes fail meanwhile
+            assert at_once(store.get_many([b"k3"], cache="text")) is None
+            await until(lambda: CONNECT_S in limits)  # by a probe, which fails
             assert breaker_state(metrics) != CLOSED
             server.thaw()
             await until(lambda: breaker_state(metrics) == CLOSED)
@@ -127,21 +128,22 @@ async def test_a_frozen_server_costs_the_timeout_three_times_and_then_nothing(
                 assert await get(store, b"k%d" % i) == [b"v%d" % i]
             server.freeze()
             store.put_later({b"k": b"v"}, ttl_s=9, cache="text")
-            _, seconds = await timed(store.stop())
-            assert seconds < 1
+            await store.stop()  # Redis stays frozen: it does not wait for it
             assert count(metrics, "dropped") == 1
 
 
 async def test_a_command_waits_a_second_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redis_store, "COMMAND_S", 0.1)
+    assert redis_store.COMMAND_S == 1.0
+    limits = limits_given(monkeypatch)
     with redis_server() as server:
         async with started(server.url) as (store, _):
             assert await store.command("PING")
             server.freeze()
-            began = time.perf_counter()
+            limits.clear()
+            monkeypatch.setattr(redis_store, "COMMAND_S", 0.1)
             with pytest.raises(StoreUnavailableError):
                 await store.command("GET", "k")
-            assert 0.09 < time.perf_counter() - began < 0.1 + SLACK_S
+            assert limits == [0.1]
 
 
 async def test_a_value_too_long_to_read_is_deleted() -> None:
@@ -150,12 +152,10 @@ async def test_a_value_too_long_to_read_is_deleted() -> None:
         client.setrange("huge", 48 << 20, b"x")
         client.set("good", b"1")
         async with started(server.url, timeout_s=0.006) as (store, metrics):
-            values, seconds = await timed(store.get_many([b"good", b"huge"], cache="text"))
-            assert values is None
-            assert seconds < 0.006 + SLACK_S
+            assert await get(store, b"good", b"huge") is None
             await until(lambda: count(metrics, "corrupt") == 1)
             assert not client.exists("huge")
-        async with started(server.url, timeout_s=1) as (store, metrics):
+        async with started(server.url, timeout_s=PATIENT_S) as (store, metrics):
             assert await get(store, b"good", b"huge") == [b"1", None]
 
 
@@ -166,7 +166,7 @@ async def test_a_full_or_read_only_server_still_answers_lookups() -> None:
     with redis_server() as server:
         client = server.client()
         client.set("k", b"v")
-        async with started(server.url, timeout_s=1) as (store, metrics):
+        async with started(server.url, timeout_s=PATIENT_S) as (store, metrics):
             client.config_set("maxmemory", 1)
             store.put_later({b"a": b"1", b"b": b"2"}, ttl_s=9, cache="text")
             await until(lambda: count(metrics, "error") == 2)
@@ -184,16 +184,17 @@ async def test_a_full_or_read_only_server_still_answers_lookups() -> None:
 
 
 @contextlib.asynccontextmanager
-async def liar(answer: bytes, after_s: float = 0.0) -> AsyncIterator[str]:
-    """A server that answers anything with the same bytes; its URL."""
+async def liar(answer: bytes | None, after_s: float = 0.0) -> AsyncIterator[str]:
+    """A server that answers anything with the same bytes, or with the last word it was told; its URL."""
 
     handlers: set[asyncio.Task[None]] = set()
 
     async def answer_all(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
-            while await reader.read(1 << 16):
+            while told := await reader.read(1 << 16):
                 await asyncio.sleep(after_s)
-                writer.write(answer)
+                word = told.split(b"\r\n")[-2]
+                writer.write(b"*1\r\n$%d\r\n%s\r\n" % (len(word), word) if answer is None else answer)
                 await writer.drain()
         writer.close()
         with contextlib.suppress(OSError):
@@ -209,7 +210,7 @@ async def liar(answer: bytes, after_s: float = 0.0) -> AsyncIterator[str]:
         server.close()
         await server.wait_closed()
         if handlers:
-            await asyncio.wait(handlers, timeout=3)
+            await asyncio.wait(handlers, timeout=WAIT)
 
 
 @pytest.mark.parametrize(
@@ -234,23 +235,22 @@ async def liar(answer: bytes, after_s: float = 0.0) -> AsyncIterator[str]:
 async def test_whatever_it_answers_is_no_answer(answer: bytes) -> None:
     async with liar(answer) as url, started(url) as (store, metrics):
         for _ in range(3):
-            values, seconds = await timed(store.get_many([b"k"], cache="text"))
-            assert values is None
-            assert seconds < TIMEOUT_S + SLACK_S
+            assert await get(store, b"k") is None
         assert breaker_state(metrics) == OPEN
         assert count(metrics, "error") + count(metrics, "timeout") >= 2
 
 
 async def test_a_list_for_a_value_is_a_miss() -> None:
-    async with liar(b"*1\r\n" * 50 + b":1\r\n") as url, started(url, timeout_s=1) as (store, _):
+    async with liar(b"*1\r\n" * 50 + b":1\r\n") as url, started(url, timeout_s=PATIENT_S) as (store, _):
         assert await get(store, b"k") == [None]
 
 
 async def test_late_answers_are_never_read_as_another_lookups() -> None:
     patient = Breaker(failures=99)
-    late = liar(b"*1\r\n$4\r\nlate\r\n", after_s=0.08)
-    async with late as url, started(url, breaker=patient) as (store, metrics):
-        for _ in range(4):
-            assert await get(store, b"k") is None
-            await asyncio.sleep(0.06)
-        assert count(metrics, "timeout") == 4
+    late = liar(None, after_s=0.08)
+    async with late as url, started(url, timeout_s=0.05, breaker=patient) as (store, metrics):
+        for number in range(4):
+            own = b"k%d" % number  # which a machine so busy that its clocks are late as well may let it have
+            assert await get(store, own) in (None, [own])
+            await asyncio.sleep(0.06)  # the answer comes amid the next lookup
+        assert count(metrics, "timeout") > 0

@@ -19,6 +19,7 @@ from service.schemas import ClassEntry
 from tests.service.redis_server import RedisServer
 from tests.service.stores import Clock, count
 from tests.service.vocabulary_lists import ENTRIES, ONE, own_sizes
+from tests.waiting import WAIT
 
 pytestmark = pytest.mark.anyio
 
@@ -304,14 +305,12 @@ async def test_lists_outlive_redis_frozen_and_thawed(empty_redis: RedisServer) -
         empty_redis.freeze()
         try:
             first.clock.now += 2
-            began = asyncio.get_running_loop().time()
             assert await first.vocabularies.get("mine") is stored
             with pytest.raises(StoreUnavailableError):
                 await first.vocabularies.get("other")
-            assert asyncio.get_running_loop().time() - began < 2.5
         finally:
             empty_redis.thaw()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(WAIT):
             while True:
                 first.clock.now += 2
                 try:

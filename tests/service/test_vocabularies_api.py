@@ -14,6 +14,7 @@ from service.routes.vocabularies import MOST_BODY_BYTES
 from service.runtime import Service
 from tests.service.fakes import FakeEngine, fields, post, problem, running
 from tests.service.redis_server import RedisServer, redis_server
+from tests.waiting import WAIT
 
 pytestmark = pytest.mark.anyio
 
@@ -175,7 +176,7 @@ async def test_two_services_share_their_lists(empty_redis: RedisServer) -> None:
         assert (await second.get(URL)).json() == STORED
         assert await own_sizes(second) == {"mine": 3}
         assert (await second.put(URL, json={"classes": ["a"]})).status_code == 200
-        async with asyncio.timeout(5):  # 2 s, and what slow machines add
+        async with asyncio.timeout(WAIT):  # 2 s, and what slow machines add
             while (await first.get(URL)).json()["size"] != 1:
                 await asyncio.sleep(0.02)
 
@@ -209,7 +210,7 @@ async def test_redis_away_and_back() -> None:
             assert (await client.get("/v1/vocabularies/voc-20")).status_code == 200
             assert (await client.get("/readyz")).status_code == 200
             server.start()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(WAIT):
                 while (await client.put(URL, json={"classes": ["a"]})).status_code != 201:
                     await asyncio.sleep(0.02)
             assert (await client.get(URL)).json()["size"] == 1

@@ -13,7 +13,7 @@ from service import watch
 from service.metrics import Metrics
 from service.settings import Settings
 from service.watch import Watch, memory_bytes, stalled
-from tests.waiting import until
+from tests.waiting import WAIT, until
 
 pytestmark = pytest.mark.anyio
 
@@ -49,11 +49,12 @@ async def test_event_loop_lag() -> None:
     await asyncio.sleep(0.02)
     calm = service.lag()
     time.sleep(0.4)
-    await until(lambda: service.lag() > 0.2)
+    await until(lambda: service.lag() > 0.35)
     await asyncio.sleep(0.02)  # a later, calm measurement does not hide the peak from the next scrape
     peak = service.lag()
     await watching.stop()
-    assert 0 <= calm < 0.2 < peak < 5
+    assert calm >= 0
+    assert 0.35 < peak < WAIT
 
 
 async def test_an_old_peak_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:

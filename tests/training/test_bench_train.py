@@ -52,7 +52,9 @@ def test_figures_add_up(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_half_precision(capsys: pytest.CaptureFixture[str]) -> None:
     options = ("--batch", "1", "--masks", "2", "--points", "16", "--steps", "1", "--dtype", "bfloat16")
-    assert run(capsys, *options)["dtype"] == "bfloat16"
+    result = run(capsys, *options)
+    assert result["dtype"] == "bfloat16"
+    assert result["matmul_dtype"] == ("float32" if result["dtype_emulated"] else "bfloat16")
 
 
 @pytest.mark.parametrize("wrong", [["--batch", "0"], ["--dtype", "float16"], ["--steps", "x"]])

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from tests.training.runs import CODE, ROOT, log_of, micro_run
+from tests.waiting import LONG_WAIT
 from training.distributed import Processes, processes
 from training.errors import TrainingError
 from training.loop import train
 from training.run_state import read_state
 
 CPU = torch.device("cpu")
-PATIENCE = 400.0  # seconds, for a machine that is busy with other things
 
 
 def weights(run: Path) -> dict[str, Tensor]:
@@ -33,7 +33,7 @@ def test_two_processes_are_one_with_the_whole_batch(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     line += [str(tmp_path / "run.py"), json.dumps(config.to_dict()), str(tmp_path / "two")]
-    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=LONG_WAIT)
     assert done.returncode == 0, done.stderr
     one, two = train(config, tmp_path / "one"), tmp_path / "two"
     assert len(log_of(two)) == 5

@@ -16,6 +16,7 @@ from model.versions import Versions
 from tests.service.s3_server import s3_process
 from tests.training.publish_runs import make_run
 from tests.training.publishing import EACH, PUBLISHERS
+from tests.waiting import LONG_WAIT
 from training.publish import publish
 from training.stores import ObjectStore
 
@@ -43,7 +44,7 @@ def start(what: str, run: Path, destination: str, options: dict[str, Any]) -> li
     """The numbers that the processes print."""
     arguments = ["-m", "tests.training.publishing", what, str(run), destination, json.dumps(options)]
     done = subprocess.run(
-        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=900, check=False
+        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=LONG_WAIT, check=False
     )
     assert done.returncode == 0, done.stderr
     return [int(line) for line in done.stdout.split()]
@@ -110,7 +111,7 @@ def test_the_command_finds_s3_as_other_tools_do(run: Path, s3: dict[str, Any]) -
         env=os.environ | keys | {"AWS_ENDPOINT_URL": s3["endpoint_url"]},
         capture_output=True,
         text=True,
-        timeout=900,
+        timeout=LONG_WAIT,
         check=False,
     )
     assert done.returncode == 0, done.stderr

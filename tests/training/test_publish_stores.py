@@ -17,6 +17,7 @@ from model.manifest import FILES
 from model.versions import Versions
 from model.workplace import STALE_SECONDS, remove_left_over, work_folder
 from tests.training.publish_runs import make_run
+from tests.waiting import wait_until
 from training import publish as publishing
 from training import stores
 from training.publish import publish
@@ -240,9 +241,7 @@ def test_long_uploads_renew_their_claim(versions: Versions, monkeypatch: pytest.
     path = f"{versions.root}/.claims/1"
     before = versions.fs.modified(path)
     with store._kept_alive(claim):
-        deadline = time.monotonic() + 30
-        while versions.fs.modified(path) == before and time.monotonic() < deadline:
-            time.sleep(0.01)
+        wait_until(lambda: versions.fs.modified(path) != before, pause=0.01)
     renewed = versions.fs.modified(path)
     assert before < renewed <= datetime.now(UTC)
     assert versions.read(path) == claim.token.encode()

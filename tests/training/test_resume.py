@@ -3,7 +3,6 @@
 import dataclasses
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,13 +11,13 @@ import torch
 from torch import Tensor
 
 from tests.training.runs import command, log_of, micro_run, start
+from tests.waiting import WAIT, wait_until
 from training.config import TrainConfig
 from training.errors import DatasetError, TrainingError
 from training.loop import train
 from training.run_state import STATE, RunState, read_state
 
 STEPS = 24
-PATIENCE = 300.0  # seconds, for a machine that is busy with other things
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -63,11 +62,8 @@ def assert_equal(found: RunState, wanted: RunState) -> None:
 
 
 def wait_for_steps(process: "subprocess.Popen[str]", run: Path, steps: int) -> None:
-    ends = time.monotonic() + PATIENCE
-    while len(log_of(run)) < steps:
-        assert process.poll() is None, process.stderr and process.stderr.read()
-        assert time.monotonic() < ends
-        time.sleep(0.005)
+    wait_until(lambda: len(log_of(run)) >= steps or process.poll() is not None)
+    assert process.poll() is None, process.stderr and process.stderr.read()
 
 
 def test_a_killed_run_goes_on_with_the_same_bits(
@@ -92,7 +88,7 @@ def test_sigterm_saves_the_step_at_hand(folder: Path, config: TrainConfig, unint
     with start(command(dataclasses.replace(config, save_every=1000), run)) as process:
         wait_for_steps(process, run, 2)
         process.send_signal(signal.SIGTERM)
-        process.wait(PATIENCE)
+        process.wait(WAIT)
     assert process.returncode == 128 + signal.SIGTERM
     assert state_of(run).step == log_of(run)[-1]["step"] < STEPS
     train(config, run)

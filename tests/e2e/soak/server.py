@@ -15,10 +15,11 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.waiting import WAIT
+
 ROOT = Path(__file__).parents[3]
 HOST = "127.0.0.1"
-START_S = 120.0
-STOP_S = 40.0  # the service gives running requests 30
+START_S = STOP_S = WAIT
 
 
 class Metrics:

@@ -4,31 +4,22 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.training.prepare import miniature
+from tests.waiting import wait_until
 from training.datasets.layout import SegmentationFolder, check
 from training.datasets.prepare.convert import prepare
 from training.errors import DatasetError
 
 PAIRS = 20
-PATIENCE = 60.0  # seconds; a busy machine starts processes slowly
 SCRIPT = """
 import sys
 from training.datasets.prepare.convert import prepare
 prepare("ade20k-150", *sys.argv[1:], splits=("val",), jobs=2, shown=False)
 """
-
-
-def wait(until: Callable[[], bool]) -> None:
-    end = time.monotonic() + PATIENCE
-    while not until():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.01)
 
 
 def runs(process: int) -> bool:
@@ -51,7 +42,7 @@ def test_killed_and_gone_on(tmp_path: Path) -> None:
     command = [sys.executable, "-c", SCRIPT, str(src), str(dst)]
     with subprocess.Popen(command, cwd=Path(__file__).parents[3]) as process:
         try:
-            wait(lambda: len(list(written.glob("ADE_*"))) == PAIRS - 1 or process.poll() is not None)
+            wait_until(lambda: len(list(written.glob("ADE_*"))) == PAIRS - 1 or process.poll() is not None)
             listing = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
         finally:
             process.send_signal(signal.SIGKILL)
@@ -59,7 +50,7 @@ def test_killed_and_gone_on(tmp_path: Path) -> None:
     helpers = [int(number) for number in listing.split()]
     assert len(helpers) >= 2
 
-    wait(lambda: not any(runs(helper) for helper in helpers))
+    wait_until(lambda: not any(runs(helper) for helper in helpers))
 
     with pytest.raises(DatasetError, match=r"classes\.json is missing"):
         SegmentationFolder(dst, "val")

@@ -1,4 +1,4 @@
-"""The `ebseg` command: the packages' own commands under one name.
+"""The `ebseg` command, the packages' own commands under one name; and `ebseg.load` for notebooks.
 
 Exit codes: 0 done; 1 failed, or done for some pictures only, or refused by a gate; 2 wrong usage or unusable
 input; 130 interrupted; 141 nobody reads the output any more. What goes wrong is told in one line on standard
@@ -12,7 +12,12 @@ import sys
 import traceback
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from service.notebook import NotebookModel
+
+__all__ = ["build_parser", "load", "main"]
 
 DONE, FAILED, UNUSABLE, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 130, 141
 
@@ -90,6 +95,34 @@ HIDDEN = _hidden_package()
 if HIDDEN is not None and not (__name__ == "__main__" or Path(sys.argv[0]).stem == "ebseg"):
     # the command tells it in one line instead, see `main`
     raise ImportError(HIDDEN)
+
+
+def load(
+    name: str | os.PathLike[str] = "ebseg-tiny", *, device: str = "auto", dtype: str = "float32"
+) -> "NotebookModel":
+    """Loads a model that segments pictures: `ebseg.load("ebseg-tiny").segment(picture, ["sky", "boat"])`.
+
+    Args:
+        name: "ebseg-tiny" (or "tiny"), which comes with ebseg; "ebseg-base" or "base", once `ebseg pull base`
+            has put it below the folder `registry`, and so on; a checkpoint folder; or a folder of versions,
+            of which the newest is taken.
+        device: "auto" (the first CUDA device, or else the CPU), "cpu", "cuda" or "cuda:N".
+        dtype: that the model computes in: "float32", "bfloat16" or "float16".
+
+    Raises:
+        CheckpointError: there is no such checkpoint, or it is damaged; the message says what to do.
+        SettingsError: a device or dtype that is not here.
+        ImportError: a package is missing; the message says how to install it.
+    """
+    try:
+        from service import notebook
+
+        return notebook.load(name, device=device, dtype=dtype)
+    except ModuleNotFoundError as error:
+        extra = _extra(error.name or "", "service")
+        if extra is None:
+            raise
+        raise ImportError(_missing(error.name or "", extra), name=error.name) from None
 
 
 class _Parser(argparse.ArgumentParser):
@@ -195,9 +228,8 @@ def _outcome(error: BaseException, command: object) -> tuple[int, str]:
             return FAILED, str(error)
         case ModelError():
             return UNUSABLE, str(error)
-        case ModuleNotFoundError(name=str(name)) if (extra := _extra(name, command)) is not None:
-            wanted = f"ebseg[{extra}]" if extra else "ebseg"
-            return FAILED, f"this needs the package {name.partition('.')[0]}: pip install '{wanted}'"
+        case ModuleNotFoundError(name=str(name)) if (extra := _extra(name, _home(command))) is not None:
+            return FAILED, _missing(name, extra)
         case OSError(filename=str(name), strerror=str(reason)):
             return FAILED, f"{name}: {reason}"
         case OSError():
@@ -205,10 +237,22 @@ def _outcome(error: BaseException, command: object) -> tuple[int, str]:
     return FAILED, f"{type(error).__name__}: {error} (this is a fault of ebseg; --debug tells where)"
 
 
-def _extra(module: str, command: object) -> str | None:
-    """The extra that brings a missing module, the command's own if that does; None if none does."""
-    top = module.partition(".")[0]
-    own = str(getattr(command, "__module__", "")).partition(".")[0]
+def _missing(module: str, extra: str) -> str:
+    wanted = f"ebseg[{extra}]" if extra else "ebseg"
+    return f"this needs the package {module.partition('.')[0]}: pip install '{wanted}'"
+
+
+def _home(command: object) -> str:
+    """The module of a command's function."""
+    return str(getattr(command, "__module__", ""))
+
+
+def _extra(module: str, wanted_by: str) -> str | None:
+    """The extra that brings a missing module: the one of the module that wants it, if that does.
+
+    None if none does.
+    """
+    top, own = module.partition(".")[0], wanted_by.partition(".")[0]
     if own in EXTRAS and top in EXTRAS[own] | EXTRAS["model"]:
         return own
     return next((extra for extra, packages in EXTRAS.items() if top in packages), None)

@@ -102,6 +102,24 @@ def decode(
         raise BadPictureError(f"the picture is broken or cut short{reason}") from None
 
 
+def from_pillow(image: Image.Image, *, max_pixels: int) -> NDArray[np.uint8]:
+    """The pixels of an opened picture, as `decode` gives them; the picture stays as it is.
+
+    Raises:
+        TooManyPixelsError: above `max_pixels`.
+        BadPictureError: its file is broken, cut short or closed.
+    """
+    _check_size(image.size, max_pixels)
+    try:
+        try:
+            upright = ImageOps.exif_transpose(image)
+        except Exception:  # see `_turn_upright`; broken pixels fail again
+            upright = image.copy()
+        return _rgb(upright)
+    except Exception as error:
+        raise BadPictureError(f"the picture is broken, cut short or closed: {error}"[:300]) from None
+
+
 def _opener(data: bytes) -> Opener:
     for signature, opener in _SIGNATURES:
         if data.startswith(signature):

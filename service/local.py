@@ -6,23 +6,16 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, closing
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ebseg_client.parallel import in_order
-from ebseg_client.parsing import segmentation
 from model.errors import PictureError
-from model.vocabulary import Vocabulary
-from service.answer import Outcome, json_answer
-from service.deadline import Deadline
 from service.decode import decode
-from service.engine import Engine, Job, Segmentation, device_names, load_engine
 from service.errors import ServiceError
 from service.found import Found, Segmented, UsageError, read
-from service.pipeline import check_length
+from service.local_model import LocalModel, found, load_local, requested_vocabulary
 from service.schemas import SegmentRequest
 from service.settings import Settings
 
@@ -58,83 +51,46 @@ class LocalSource:
         self._directory = settings.checkpoint_folder()
         if "," in settings.device:
             raise UsageError(f"pictures are segmented on one device without a service, got {settings.device}")
-        self._vocabulary = _vocabulary(spec, settings.max_classes)
-        self._text: torch.Tensor | None = None
+        self._vocabulary = requested_vocabulary(spec, settings.max_classes)
 
     def segmented(
         self, files: Sequence[Path], *, pictures: bool, parallel: int
     ) -> Generator[Segmented, None, None]:
         """See `Source`. The model is loaded once the first picture is there, which may be broken."""
-        engine: Engine | None = None
+        model: LocalModel | None = None
         with closing(in_order(partial(_decoded, self._settings), files, parallel)) as decoded:
             for one in decoded:
                 if one.picture is None:
                     yield Segmented(one.file, None, one.error)
                     continue
-                engine = engine or self._load()
+                model = model or self._load()
                 try:
-                    found = self._found(engine, one.picture, one.seconds, keep=pictures)
+                    found = self._found(model, one.picture, one.seconds, keep=pictures)
                 except (PictureError, ServiceError) as error:
                     yield Segmented(one.file, None, error)
                 else:
                     yield Segmented(one.file, found, None)
 
-    def _load(self) -> Engine:
+    def _load(self) -> LocalModel:
         with self._status("loading the model"):
-            device = device_names(self._settings.device)[0]
-            return load_engine(self._directory, device=device, dtype=self._settings.dtype, golden=False)
+            return load_local(self._directory, device=self._settings.device, dtype=self._settings.dtype)
 
-    def _found(self, engine: Engine, picture: NDArray[np.uint8], decoding: float, *, keep: bool) -> Found:
+    def _found(self, model: LocalModel, picture: NDArray[np.uint8], decoding: float, *, keep: bool) -> Found:
         began = time.perf_counter() - decoding
         with self._status("segmenting"):
-            result = self._segmentation(engine, picture)
-        answer = json_answer(
-            Outcome(
-                vocabulary=self._vocabulary,
-                given_colors=[None] * len(self._vocabulary),
-                info=engine.info,
-                result=result,
-                picture=None,
-                background=self._spec.background is not None,
-                outputs=frozenset(["rle"]),
-                request_id="",
-                seconds={"decode": decoding, **result.seconds},
-                began=began,
-                caches=None,
-                check=Deadline(float("inf")).check,
+            result = model.segment(
+                picture, self._spec, self._vocabulary, max_pixels=self._settings.max_pixels
             )
+        seconds = {"decode": decoding, **result.seconds}
+        return found(
+            model,
+            self._spec,
+            self._vocabulary,
+            result,
+            picture=picture if keep else None,
+            seconds=seconds,
+            began=began,
         )
-        document: dict[str, Any] = answer.model_dump(mode="json", exclude_unset=True)
-        read_back = segmentation(document)
-        del document["request_id"]  # of no request
-        return Found(
-            answer=read_back, document=document, labels=result.labels, picture=picture if keep else None
-        )
-
-    def _segmentation(self, engine: Engine, picture: NDArray[np.uint8]) -> Segmentation:
-        """What the service does with one picture, without its queue; classes are embedded once."""
-        began = time.perf_counter()
-        prepared = engine.prepare(picture)
-        prediction = engine.predict([prepared])[0]
-        predicted = time.perf_counter()
-        if self._text is None:
-            self._text = engine.embed(self._vocabulary.names, self._vocabulary.templates)
-        embedded = time.perf_counter()
-        job = Job(
-            engine=engine,
-            prepared=prepared,
-            prediction=prediction,
-            vocabulary=self._vocabulary,
-            text=self._text,
-            output_size=(picture.shape[0], picture.shape[1]),
-            threshold=0.0 if self._spec.background is None else self._spec.background.threshold,
-            balance=None,
-            scores=False,
-            deadline=Deadline(float("inf")),
-        )
-        result = engine.classify(prediction, job)
-        seconds = {"predict": predicted - began, "text": embedded - predicted, **result.seconds}
-        return dataclasses.replace(result, seconds=seconds)
 
 
 def _decoded(settings: Settings, file: Path) -> _Decoded:
@@ -144,18 +100,3 @@ def _decoded(settings: Settings, file: Path) -> _Decoded:
     except (UsageError, ServiceError) as error:
         return _Decoded(file, None, error, 0.0)
     return _Decoded(file, picture, None, time.perf_counter() - began)
-
-
-def _vocabulary(spec: SegmentRequest, max_classes: int) -> Vocabulary:
-    """The classes that are asked for; only the built-in lists have names here."""
-    if spec.vocabulary is None:
-        vocabulary = spec.listed
-    elif spec.vocabulary in Vocabulary.builtin_names():
-        vocabulary = Vocabulary.builtin(spec.vocabulary, spec.templates)
-    else:
-        raise UsageError(
-            f"there is no built-in vocabulary {spec.vocabulary!r}; "
-            f"known are {', '.join(Vocabulary.builtin_names())}"
-        )
-    check_length("classes", len(vocabulary), max_classes)
-    return vocabulary

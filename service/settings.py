@@ -18,6 +18,7 @@ from service.options import OPTIONS
 
 PREFIX = "EBSEG_"
 _DEVICE = r"(cpu|cuda(:\d+)?)"
+DEVICES = rf"^(auto|{_DEVICE}(,{_DEVICE})*)$"
 _REDIS = re.compile(r"(redis|rediss|unix)://.")
 _PASSWORD = re.compile(r"(?<=:)[^:/@]+(?=@)")
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
@@ -88,7 +89,7 @@ class Settings(BaseSettings):
     api_keys: KeyDigests = _option("api_keys", ())
     admin_keys: KeyDigests = _option("admin_keys", ())
     otlp_endpoint: str | None = _option("otlp_endpoint", None, pattern=r"^https?://")
-    device: str = _option("device", "auto", pattern=rf"^(auto|{_DEVICE}(,{_DEVICE})*)$")
+    device: str = _option("device", "auto", pattern=DEVICES)
     dtype: Literal["float32", "bfloat16", "float16"] = _option("dtype", "float32")
     log_level: Literal["debug", "info", "warning", "error"] = _option("log_level", "info")
     log_format: Literal["json", "text"] = _option("log_format", "json")

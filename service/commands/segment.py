@@ -141,26 +141,20 @@ def run(args: argparse.Namespace) -> int:
 
 def _run_here(args: argparse.Namespace, job: "Job") -> int:
     """Segments with a model in this process; how many pictures failed."""
-    from pydantic import ValidationError
-
-    from service.errors import field_problems
     from service.found import UsageError
+    from service.local_model import read_request
     from service.logging import configure
-    from service.schemas import SegmentRequest
     from service.segment_files import run as run_job
     from service.settings import SettingsError, load_settings
 
     configure("error", "text")
     try:
-        spec = SegmentRequest.model_validate(_request(args))
+        spec = read_request(_request(args))
         settings = load_settings(given_settings(args), args.config)
 
         from service.local import LocalSource
 
         return run_job(job, LocalSource(settings, spec, nullcontext if job.many else _status))
-    except ValidationError as error:
-        problems = field_problems(error.errors())
-        raise UsageError("; ".join(f"{one.field}: {one.message}" for one in problems)) from None
     except SettingsError as error:
         raise UsageError(str(error)) from None
 

@@ -247,6 +247,19 @@ def test_python_example(url: str, workspace: Path, environment: dict[str, str]) 
     assert all(line.endswith("regions") for line in lines)
 
 
+def test_notebook_examples(workspace: Path, environment: dict[str, str]) -> None:
+    """One after the other in one process, as in a notebook."""
+    examples = python_blocks("docs/python.md")
+    lines = done([sys.executable, "-c", "\n".join(examples)], environment, workspace).stdout.splitlines()
+    assert lines[0] == "<SegmentedPicture 512 x 384, ebseg-tiny/1>"
+    assert lines[-1].startswith("(120, 160) ")
+    assert [line.split()[0] for line in lines[-3:-1]] == ["sky", "grass"]
+    for name in ("mask.png", "overlay.png"):
+        with Image.open(workspace / name) as image:
+            assert image.size == (512, 384)
+        (workspace / name).unlink()
+
+
 def test_tritonclient_example(url: str, workspace: Path, environment: dict[str, str]) -> None:
     (example,) = python_blocks("docs/open-inference-protocol.md")
     here = DEFAULT_URL.removeprefix("http://")

@@ -17,6 +17,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from model.errors import CheckpointError, ModelError
 from model.files import Progress, renamed_into, silent, sync
+from model.hub import HUB
 from model.manifest import FILES, MANIFEST, METRICS, Manifest, check_name, json_object
 
 _LOG = logging.getLogger(__name__)
@@ -30,7 +31,8 @@ class Versions:
     """One model's place in a registry, for reading.
 
     Args:
-        location: REGISTRY/NAME: a path, or a URL that fsspec knows (`s3://bucket/registry/ebseg-base`).
+        location: REGISTRY/NAME: a path, a URL that fsspec knows (`s3://bucket/registry/ebseg-base`), or a
+            place on the Hugging Face hub (`hf://owner/models@main/ebseg-base`, `hf://owner/ebseg-base`).
         options: for the URL's file system, as fsspec names them; by default, what its own configuration
             and environment say.
 
@@ -48,9 +50,9 @@ class Versions:
         if not self.location:
             raise CheckpointError(f"name a model's place, REGISTRY/NAME, not {str(location)!r}")
         with store_errors(self.location):
-            self.fs, root = fsspec.core.url_to_fs(self.location, **options)
+            self.fs, root = _file_system(self.location, options)
         self.root = str(root).rstrip("/")
-        self.name = self.root.rpartition("/")[2]
+        self.name = self._name()
         check_name(self.name, 1)
         self.folder = Path(self.root) if isinstance(self.fs, LocalFileSystem) else None
 
@@ -185,6 +187,15 @@ class Versions:
             content: bytes = self.fs.cat_file(path)
         return content
 
+    def _name(self) -> str:
+        last = self.root.rpartition("/")[2]
+        if not self.location.startswith(HUB):
+            return last
+        from model.hub.files import place_of
+
+        place = place_of(self.location)
+        return last if place.path_in_repo else place.id.rpartition("/")[2]  # a repository for one model
+
     def _checked(self, number: int, sizes: dict[str, int]) -> Manifest:
         place = f"{self.location}/{number}"
         if MANIFEST not in sizes:
@@ -212,6 +223,17 @@ class Versions:
         with store_errors(self.location):
             self.fs.get_file(path, str(target), callback=counted(f"fetching {target.name}", progress))
         sync(target)
+
+
+def _file_system(location: str, options: dict[str, Any]) -> tuple[Any, str]:
+    """fsspec's file system for a location, and the path in it."""
+    if not location.startswith(HUB):
+        fs, root = fsspec.core.url_to_fs(location, **options)
+        return fs, str(root)
+    from model.hub.files import HubFileSystem, place_of
+
+    place_of(location)
+    return HubFileSystem(**options), location.removeprefix(HUB)
 
 
 def version_number(name: str) -> int | None:
@@ -246,4 +268,13 @@ def store_errors(location: str) -> Iterator[None]:
     except FileNotFoundError as error:  # the store answers: something is not there
         raise CheckpointError(f"{location}: {type(error).__name__}: {error}") from error
     except Exception as error:
-        raise StoreError(f"{location}: {type(error).__name__}: {error}") from error
+        raise StoreError(f"{location}: {_in_words(error, location)}") from error
+
+
+def _in_words(error: Exception, location: str) -> str:
+    if not location.startswith(HUB):
+        return f"{type(error).__name__}: {error}"
+    from model.hub.errors import in_words
+    from model.hub.files import place_of
+
+    return in_words(error, place_of(location).id)

@@ -2,7 +2,8 @@
 
 OPTIONS: dict[str, str] = {
     "checkpoint": "folder of the checkpoint to serve; left out, the EBSeg-tiny that comes with ebseg",
-    "registry": "folder or URL that versions are published to, REGISTRY/NAME/VERSION; instead of checkpoint",
+    "registry": "folder or URL (hf://OWNER/REPOSITORY, s3://BUCKET/FOLDER) that versions are published to, "
+    "REGISTRY/NAME/VERSION; instead of checkpoint",
     "model": "models to serve from the registry, with commas between: NAME, NAME@3 (pinned) or "
     "NAME@canary:10 (percent for a new version); the first answers requests that name none",
     "registry_poll_s": "time between two looks at the registry, seconds (default: 5.0)",

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Literal, ParamSpec, TypeVar
 
+from model.errors import ModelError
 from service.batching.admission import Admission
 from service.batching.batcher import Batcher
 from service.caches.prediction_cache import PredictionCache
@@ -14,7 +15,7 @@ from service.caches.text_cache import TextCache
 from service.class_lists.vocabularies import Vocabularies
 from service.engine import Engine, device_names, load_engine
 from service.errors import NotReadyError
-from service.hot_loading.loader import LoadEngine
+from service.hot_loading.loader import LoadEngine, in_words
 from service.hot_loading.models import Models
 from service.metrics import Metrics
 from service.picture_threads import PictureThreads
@@ -157,7 +158,9 @@ class Service:
         try:
             await self.models.start()
         except Exception as error:
-            LOG.exception("the model could not be loaded")
+            # a sentence of ours says all that there is to say, a traceback would bury it
+            unknown = None if isinstance(error, ModelError) else error
+            LOG.error("the model could not be loaded", exc_info=unknown, extra={"reason": in_words(error)})
             self.state, self.failure = "failed", error
             self.on_failure()
             return

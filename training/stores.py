@@ -1,8 +1,10 @@
-"""Places that versions are published to: a local folder, and an object store behind an fsspec URL.
+"""Places that versions are published to: a local folder, and an object store behind an fsspec URL; see
+`training.hub_store` for the Hugging Face hub.
 
-Both give a number away by creating `.claims/<number>`, which only one process can; claims stay, so a number
-is never given twice, not even that of a version that was deleted. A folder then renames the finished version
-into its place. An object store cannot rename: files go to their place one by one and the manifest last.
+Folder and object store give a number away by creating `.claims/<number>`, which only one process can; claims
+stay, so a number is never given twice, not even that of a version that was deleted. A folder then renames the
+finished version into its place. An object store cannot rename: files go to their place one by one and the
+manifest last.
 """
 
 import errno
@@ -20,6 +22,7 @@ from pathlib import Path
 from typing import Protocol
 
 from model.files import Progress, sync, write_text
+from model.hub import HUB
 from model.manifest import FILES, MANIFEST, Manifest
 from model.versions import Versions, counted, store_errors, version_number
 from model.workplace import STALE_SECONDS, age, remove_left_over, temporary
@@ -70,6 +73,10 @@ class Store(Protocol):
 
 def open_store(versions: Versions) -> Store:
     """The store behind a place."""
+    if versions.location.startswith(HUB):
+        from training.hub_store import HubStore
+
+        return HubStore(versions)
     return FolderStore(versions, versions.folder) if versions.folder is not None else ObjectStore(versions)
 
 

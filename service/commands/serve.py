@@ -11,6 +11,7 @@ EXAMPLES = """
   ebseg serve
   ebseg serve --checkpoint registry/ebseg-base/1
   ebseg serve --registry s3://bucket/registry --model ebseg-base,ebseg-tiny@3 --redis-url redis://cache:6379/0
+  ebseg serve --registry hf://OWNER/REPOSITORY --model ebseg-base
   ebseg serve --checkpoint registry/ebseg-base/1 --host 0.0.0.0 --port 9000 --max-pending 16
   EBSEG_CHECKPOINT=registry/ebseg-base/1 ebseg serve --config ebseg.toml
   ebseg serve --print-config > ebseg.toml

@@ -54,6 +54,9 @@ NOT_RUN = {
     "ebseg serve --registry registry --model ebseg-tiny --redis-url redis://127.0.0.1:6379/0": "as above",
     "ebseg serve --registry s3://bucket/registry --model ebseg-base,ebseg-tiny@3 --redis-url "
     "redis://cache:6379/0": "tests/service/test_models_real.py serves from a real S3 server",
+    "ebseg serve --registry hf://OWNER/REPOSITORY --model ebseg-base": (
+        "tests/service/test_models_hub.py serves from a local hub"
+    ),
     'curl -X POST -H "X-API-Key: $EBSEG_ADMIN_KEY" http://127.0.0.1:8000/v1/models/ebseg-tiny:rollback': (
         "needs two versions; tests/service/test_models_api.py rolls back over HTTP"
     ),

@@ -16,8 +16,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import s3fs  # noqa: F401 (once, before the children are forked)
 import torch
+from huggingface_hub import HfApi
 
 import training.publish
 from model import golden
@@ -43,7 +45,15 @@ def publish_dying(run: Path, destination: str, options: dict[str, Any], at: int)
         return call
 
     versions = Versions(destination, **options)
-    if versions.folder is None:
+    if destination.startswith("hf://"):
+        send = httpx2.Client.send
+        changing = deadly(send)
+
+        def sent(client: httpx2.Client, request: httpx2.Request, **options: Any) -> Any:
+            return (send if request.method == "GET" else changing)(client, request, **options)
+
+        setattr(httpx2.Client, "send", sent)  # noqa: B010  # whoever it is that sends
+    elif versions.folder is None:
         for name in ("pipe_file", "put_file", "rm"):  # fsspec gives the same instance again
             setattr(versions.fs, name, deadly(getattr(versions.fs, name)))
     else:
@@ -103,7 +113,12 @@ def tidy(destination: str, options: dict[str, Any]) -> None:
                 for one in (*path.iterdir(), path):
                     os.utime(one, (0, 0))
     for number in old:
-        versions.fs.rm(versions.path(number), recursive=True)
+        if destination.startswith("hf://"):
+            owner, repository, *inner = versions.path(number).split("/")
+            api = HfApi(token=options["token"])
+            api.delete_folder("/".join(inner), f"{owner}/{repository}", commit_message="an old version goes")
+        else:
+            versions.fs.rm(versions.path(number), recursive=True)
 
 
 def race(run: Path, destination: str, options: dict[str, Any]) -> None:

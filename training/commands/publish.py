@@ -30,6 +30,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
   ebseg publish runs/storybook registry/ebseg-tiny --dtype float16 --dry-run
   ebseg publish runs/street registry/ebseg-street --license CC-BY-4.0 --card card.json
   ebseg publish runs/coco-stuff s3://bucket/registry/ebseg-base --margin 0.2 --metrics miou_all,miou_new
+  ebseg publish runs/coco-stuff hf://OWNER/REPOSITORY/ebseg-base
   ebseg publish runs/coco-stuff registry/ebseg-base --force --reason "new labels, scores start again"
 """,
     )
@@ -42,7 +43,8 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     parser.add_argument(
         "destination",
         metavar="REGISTRY/NAME",
-        help="the model's place in a folder or at any fsspec URL (s3:// needs the package s3fs)",
+        help="the model's place in a folder, on the Hugging Face hub (hf://OWNER/REPOSITORY/NAME, with the "
+        "token of `hf auth login` or HF_TOKEN) or at any fsspec URL (s3:// needs the package s3fs)",
     )
     parser.add_argument(
         "--margin",

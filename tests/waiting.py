@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-WAIT = 120.0  # seconds until a test gives up on an event, an answer or a small command
+WAIT = 300.0  # seconds until a test gives up on an event, an answer or a small command
 LONG_WAIT = 1800.0  # on a command that computes for long
 
 T = TypeVar("T")

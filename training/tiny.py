@@ -31,6 +31,7 @@ from training.datasets.storybook.classes import CLASSES, TRAINED
 from training.datasets.storybook.generate import HELD_OUT, TRAIN, generate
 from training.errors import TrainingError
 from training.loop import train
+from training.precision import cpu_amp
 from training.pretrain.backbone import BackbonePretraining, pretrain_backbone
 from training.pretrain.ceiling import Ceiling, ceiling
 from training.pretrain.clip import ClipPretraining, pretrain_clip
@@ -107,7 +108,7 @@ class Recipe:
             crop=192,
             short_sides=(160, 192, 224, 256),
             points=1024,
-            amp="bfloat16",
+            amp=cpu_amp(),
             ema=0.998 if self.steps >= 1000 else 0.0,
             seed=self.seed,
             workers=1,

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from model.checkpoint import check_golden, load
 from tests.waiting import LONG_WAIT, WAIT
 
@@ -13,21 +15,23 @@ ROOT = Path(__file__).parents[2]
 SHARE = "0.004"
 
 
-def ebseg(*args: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "ebseg", *args]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=LONG_WAIT, check=True)
-
-
-def test_recipe_runs_whole_and_goes_on(tmp_path: Path) -> None:
-    work = tmp_path / "tiny"
-    make = ["make", "train-tiny", f"TINY={work}", f"SHARE={SHARE}", "SEED=3"]
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The recipe's folder, after `make train-tiny`."""
+    folder = tmp_path_factory.mktemp("recipe") / "tiny"
+    make = ["make", "train-tiny", f"TINY={folder}", f"SHARE={SHARE}", "SEED=3"]
     # the make that runs the tests hands its flags down
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
-    first = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, timeout=LONG_WAIT, env=environment)
-    assert first.returncode == 0, first.stderr[-2000:]
+    done = subprocess.run(
+        make, cwd=ROOT, capture_output=True, text=True, timeout=LONG_WAIT, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
     for told in ("1/5", "2/5", "3/5", "4/5", "5/5", "right under true masks"):
-        assert told in first.stderr
+        assert told in done.stderr
+    return folder
 
+
+def test_recipe_runs_whole(work: Path) -> None:
     loaded = load(work / "registry" / "ebseg-tiny" / "1")
     assert not loaded.manifest.untrained
     assert check_golden(loaded) < 1e-3
@@ -35,16 +39,21 @@ def test_recipe_runs_whole_and_goes_on(tmp_path: Path) -> None:
     assert set(loaded.metrics) >= {"miou_all", "miou_trained", "miou_new"}
     assert 0 <= loaded.metrics["miou_all"] <= 100
 
-    # what is there is not made again; a lost run is
+
+@pytest.mark.slow
+def test_what_is_there_is_not_made_again_and_a_lost_run_is(work: Path, tmp_path: Path) -> None:
     made = (work / "clip.safetensors").stat().st_mtime_ns
     (work / "run" / "metrics.json").rename(tmp_path / "metrics.json")
     for left in sorted((work / "run").rglob("*"), reverse=True):
         left.rmdir() if left.is_dir() else left.unlink()
     (work / "run").rmdir()
-    again = json.loads(ebseg("train-tiny", str(work), "--seed", "3", "--share", SHARE, "--json").stdout)
+    command = [sys.executable, "-m", "ebseg", "train-tiny", str(work), "--seed", "3", "--share", SHARE]
+    done = subprocess.run(
+        [*command, "--json"], cwd=ROOT, capture_output=True, text=True, timeout=LONG_WAIT, check=True
+    )
     assert (work / "clip.safetensors").stat().st_mtime_ns == made
     first_scores = json.loads((tmp_path / "metrics.json").read_text())
-    assert again["miou_all"] == first_scores["miou_all"]  # the same seed, the same weights
+    assert json.loads(done.stdout)["miou_all"] == first_scores["miou_all"]  # the same seed, the same weights
 
 
 def test_another_recipe_is_refused(tmp_path: Path) -> None:

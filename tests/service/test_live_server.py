@@ -62,11 +62,11 @@ def test_client_that_hangs_up_while_it_sends() -> None:
 
 
 def test_slow_body_is_given_up() -> None:
-    with live(body_timeout_s=0.1) as (url, service), connected(url) as connection:
+    with live(body_timeout_s=1.0) as (url, service), connected(url) as connection:
         connection.sendall(head(10_000) + body()[:50])
         began = time.monotonic()
         answer = read_answer(connection)
-        assert time.monotonic() - began > 0.05
+        assert time.monotonic() - began > 0.9
         assert answer.startswith(b"HTTP/1.1 408 ")
         assert b"application/problem+json" in answer
         assert b"urn:ebseg:problem:body-too-slow" in answer

@@ -22,6 +22,7 @@ from tests.service.redis_server import RedisServer, redis_server
 from tests.service.stores import (
     CLOSED,
     OPEN,
+    PATIENT_S,
     breaker_state,
     count,
     get,
@@ -48,7 +49,7 @@ async def test_one_command_for_all_keys(empty_redis: RedisServer) -> None:
         asked: int = stats["calls"]
         return asked
 
-    async with started(empty_redis.url, timeout_s=1) as (store, metrics):
+    async with started(empty_redis.url, timeout_s=PATIENT_S) as (store, metrics):
         await until(lambda: calls() == 2)  # the greeting's
         assert await get(store, b"a", b"none", b"list", b"b") == [b"1", None, None, bytes(range(256))]
         assert await get(store) == []
@@ -62,7 +63,7 @@ async def test_one_command_for_all_keys(empty_redis: RedisServer) -> None:
 async def test_writes_come_later_with_a_jittered_time_to_live(empty_redis: RedisServer) -> None:
     client = empty_redis.client()
     entries = {b"k%d" % i: b"v%d" % i for i in range(300)}
-    async with started(empty_redis.url, timeout_s=1) as (store, metrics):
+    async with started(empty_redis.url, timeout_s=PATIENT_S) as (store, metrics):
         store.put_later(entries, ttl_s=1000, cache="text")
         assert client.dbsize() == 0
         await until(lambda: count(metrics, "stored") == 300)
@@ -76,7 +77,7 @@ async def test_writes_come_later_with_a_jittered_time_to_live(empty_redis: Redis
 async def test_the_newest_change_of_a_key_wins(empty_redis: RedisServer) -> None:
     client = empty_redis.client()
     client.mset({"gone": "1", "repaired": "1"})
-    async with started(empty_redis.url, timeout_s=1) as (store, metrics):
+    async with started(empty_redis.url, timeout_s=PATIENT_S) as (store, metrics):
         store.delete_later([b"gone", b"repaired", b"never"], cache="text")
         store.put_later({b"repaired": b"2", b"taken back": b"1"}, ttl_s=9, cache="text")
         store.delete_later([b"taken back"], cache="text")
@@ -86,7 +87,7 @@ async def test_the_newest_change_of_a_key_wins(empty_redis: RedisServer) -> None
 
 
 async def test_stop_writes_what_waits(empty_redis: RedisServer) -> None:
-    async with started(empty_redis.url, timeout_s=1) as (store, metrics):
+    async with started(empty_redis.url, timeout_s=PATIENT_S) as (store, metrics):
         store.put_later({b"k%d" % i: b"v" for i in range(1000)}, ttl_s=9, cache="text")
     assert empty_redis.client().dbsize() == 1000
     assert count(metrics, "stored") == 1000
@@ -100,7 +101,7 @@ async def test_stop_writes_what_waits(empty_redis: RedisServer) -> None:
 async def test_many_lookups_at_once_share_few_connections(empty_redis: RedisServer) -> None:
     client = empty_redis.client()
     client.mset({f"k{i}": f"v{i}" for i in range(100)})
-    async with started(empty_redis.url, timeout_s=2) as (store, _):
+    async with started(empty_redis.url, timeout_s=PATIENT_S) as (store, _):
         before = client.info("stats")["total_connections_received"]
         values = await asyncio.gather(*(get(store, b"k%d" % i) for i in range(100)))
         assert values == [[b"v%d" % i] for i in range(100)]
@@ -109,7 +110,7 @@ async def test_many_lookups_at_once_share_few_connections(empty_redis: RedisServ
 
 async def test_a_cancelled_caller_leaves_nothing_behind(empty_redis: RedisServer) -> None:
     empty_redis.client().mset({"a": b"1", "b": b"2"})
-    async with started(empty_redis.url, timeout_s=1) as (store, metrics):
+    async with started(empty_redis.url, timeout_s=PATIENT_S) as (store, metrics):
         for _ in range(20):
             task = asyncio.create_task(get(store, b"a"))
             await asyncio.sleep(0)
@@ -136,7 +137,7 @@ async def test_command(empty_redis: RedisServer) -> None:
 
 async def test_password_by_url_and_a_wrong_one() -> None:
     with redis_server(password="s3cret") as server:
-        async with started(server.url, timeout_s=1) as (store, _):
+        async with started(server.url, timeout_s=PATIENT_S) as (store, _):
             assert await get(store, b"k") == [None]
         async with started(server.url.replace("s3cret", "wrong")) as (store, metrics):
             for _ in range(3):
@@ -151,7 +152,7 @@ async def test_a_unix_socket(tmp_path: Path) -> None:
     path = tmp_path / "redis.sock"
     with redis_server("--unixsocket", str(path)) as server:
         server.client().set("k", "v")
-        async with started(f"unix://{path}", timeout_s=1) as (store, _):
+        async with started(f"unix://{path}", timeout_s=PATIENT_S) as (store, _):
             assert await get(store, b"k") == [b"v"]
 
 
@@ -165,7 +166,7 @@ async def test_tls(tmp_path: Path) -> None:
             await tripped(store)  # the certificate is nobody's that this client trusts
             assert breaker_state(metrics) == OPEN
             assert server.client().info("commandstats").get("cmdstat_mget") is None
-        async with started(f"{url}?ssl_ca_certs={certificate}") as (store, metrics):
+        async with started(f"{url}?ssl_ca_certs={certificate}", timeout_s=PATIENT_S) as (store, metrics):
             await until(lambda: server.client().info("commandstats").get("cmdstat_mget"))
             assert await get(store, b"k") == [None]
             store.put_later({b"k": b"v"}, ttl_s=9, cache="text")

@@ -124,7 +124,7 @@ def test_refusals(
 def test_service_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     with scripted() as server:
         pass
-    assert run("models", "list", "--url", server.url, "--timeout", "0.2") == 1
+    assert run("models", "list", "--url", server.url, "--timeout", "2") == 1
     told = capsys.readouterr().err
     assert "Connection refused" in told
     assert told.endswith(". Does `ebseg serve` run there?\n")

@@ -60,6 +60,7 @@ def test_publishers_at_once_share_no_version_of_a_folder(run: Path, tmp_path: Pa
     assert {path.name for path in Path(destination).iterdir()} == {".claims", *map(str, numbers)}
 
 
+@pytest.mark.slow
 def test_publishers_at_once_share_no_version_on_s3(run: Path, s3: dict[str, Any], tmp_path: Path) -> None:
     destination = "s3://bucket/race/ebseg-tiny"
     numbers = start("race", run, destination, s3)
@@ -75,6 +76,7 @@ def test_killed_at_any_call_on_a_folder(run: Path, tmp_path: Path) -> None:
     assert calls > 30  # eight files written, read, synced; folders; claim; renames
 
 
+@pytest.mark.slow
 def test_killed_at_any_call_on_s3(run: Path, s3: dict[str, Any]) -> None:
     (calls,) = start("crash", run, "s3://bucket/crash/ebseg-tiny", s3)
     assert calls == 7  # claim, five files, manifest

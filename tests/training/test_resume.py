@@ -1,8 +1,10 @@
 """A run that is cut off goes on exactly: the same bits as one that was not."""
 
 import dataclasses
+import os
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tests.training.runs import command, log_of, micro_run, start
-from tests.waiting import WAIT, wait_until
+from tests.waiting import wait_until
 from training.config import TrainConfig
 from training.errors import DatasetError, TrainingError
 from training.loop import train
@@ -83,13 +85,31 @@ def test_a_killed_run_goes_on_with_the_same_bits(
     assert strip == [{k: v for k, v in line.items() if k != "rate"} for line in log_of(folder / "whole")]
 
 
-def test_sigterm_saves_the_step_at_hand(folder: Path, config: TrainConfig, uninterrupted: RunState) -> None:
+@pytest.fixture
+def second_signal() -> Iterator[list[int]]:
+    """SIGTERM where nobody catches it, in place of the end of the tests."""
+    came: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: came.append(number))
+    yield came
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_sigterm_saves_the_step_at_hand(
+    folder: Path, config: TrainConfig, uninterrupted: RunState, second_signal: list[int]
+) -> None:
     run = folder / "stopped"
-    with start(command(dataclasses.replace(config, save_every=1000), run)) as process:
-        wait_for_steps(process, run, 2)
-        process.send_signal(signal.SIGTERM)
-        process.wait(WAIT)
-    assert process.returncode == 128 + signal.SIGTERM
+
+    def terminate() -> None:
+        wait_until(lambda: len(log_of(run)) >= 2)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    operator = threading.Thread(target=terminate)
+    operator.start()
+    with pytest.raises(SystemExit) as stopped:
+        train(dataclasses.replace(config, save_every=1000), run)
+    operator.join()
+    assert stopped.value.code == 128 + signal.SIGTERM
+    assert second_signal == []
     assert state_of(run).step == log_of(run)[-1]["step"] < STEPS
     train(config, run)
     assert_equal(state_of(run), uninterrupted)

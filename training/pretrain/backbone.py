@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from model.ebseg import EBSeg
 from training.config import TrainConfig
 from training.datasets.layout import SegmentationFolder
+from training.precision import cpu_autocast
 from training.pretrain.clip import cosine
 from training.progress import progress
 from training.samples import Samples
@@ -103,7 +104,7 @@ def pretrain_backbone(ebseg: EBSeg, data: SegmentationFolder, settings: Backbone
             regions = torch.stack([_regions(sample.target.masks) for sample in batch])
             points = torch.randint(regions.shape[1], (settings.batch, POINTS))
             wanted = regions.gather(1, points)[:, :, None] == regions[:, None]
-            with torch.autocast("cpu", dtype=torch.bfloat16):
+            with cpu_autocast():
                 maps = backbone(images)
             logits = head([x.float() for x in maps], points, size).flatten(2)
             truth = wanted.float()

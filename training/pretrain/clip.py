@@ -29,6 +29,7 @@ from model.config import ClipConfig, EBSegConfig
 from model.templates import VILD
 from training.datasets.storybook.classes import CLASSES
 from training.datasets.storybook.scene import caption, phrase
+from training.precision import cpu_autocast
 from training.pretrain.pictures import Pool
 from training.progress import progress
 
@@ -96,7 +97,7 @@ def pretrain_clip(config: EBSegConfig, data: Pool, settings: ClipPretraining, ou
             named = np.concatenate([sheet.named for sheet in sheets])
             texts, true = _texts(named, rng)
             pictures = _normed(torch.stack([sheet.picture for sheet in sheets]))
-            with torch.autocast("cpu", dtype=torch.bfloat16):
+            with cpu_autocast():
                 features = image(pictures, True)
                 inside = _tiles(sheets, config.clip.patch_size)
                 bias = torch.where(inside, 0.0, OUTSIDE)[:, None].expand(-1, config.clip.image_heads, -1, -1)

@@ -16,10 +16,11 @@ from tests.e2e.soak.client import Answer, Connection, json_request
 from tests.e2e.soak.load import Load
 from tests.e2e.soak.server import HOST, Metrics, Server
 from tests.service.redis_server import RedisServer
+from tests.waiting import WAIT
 
-NOTICED_S = 20.0  # until a fault must show in the metrics
-LIVE_S = 10.0  # until a new version must answer, from its manifest on
-REFUSED_S = 30.0  # until a bad one must be in quarantine
+NOTICED_S = 60.0  # until a fault must show in the metrics
+LIVE_S = 60.0  # until a new version must answer, from its manifest on
+REFUSED_S = WAIT  # until a bad one must be in quarantine
 POLL_S = 0.1
 STORED = "/v1/vocabularies/soak"
 Sign = Callable[[Metrics, Metrics], bool]  # of the metrics before and now

@@ -19,6 +19,7 @@ from tests.e2e.soak.load import Load, Options
 from tests.e2e.soak.server import Server, serving
 from tests.e2e.soak.workload import Workload
 from tests.service.redis_server import RedisServer, redis_server
+from tests.waiting import WAIT
 
 MEMORY_GROWTH = 0.10  # from the middle to the end
 # Small caches, so that they are full long before the middle, and the memory's growth is a leak's.
@@ -34,6 +35,7 @@ class Plan:
     Attributes:
         seconds: of load, at least; with chaos until the last fault is over.
         clients: at the same time.
+        requests: answered ones, at least: a slow machine takes longer than `seconds` for them.
         chaos: whether there are faults.
         registry_poll_s: of the service; None is its default.
         check_memory: whether growth is a violation; a short run says nothing of it.
@@ -42,6 +44,7 @@ class Plan:
 
     seconds: float
     clients: int
+    requests: int = 0
     chaos: bool = False
     registry_poll_s: float | None = None
     check_memory: bool = True
@@ -101,6 +104,9 @@ async def _drive(plan: Plan, load: Load, chaos: Chaos | None) -> None:
         if chaos is not None:
             await chaos.run()
         await asyncio.sleep(max(0.0, began + plan.seconds - time.monotonic()))
+        async with asyncio.timeout(WAIT):
+            while load.tally.statuses[200] < plan.requests:
+                await asyncio.sleep(0.05)
     finally:
         await load.stop()
 

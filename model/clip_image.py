@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.layers import Block, ShapeCache, attention, join_heads, resize_table, split_heads
+from model.layers import Block, ShapeCache, attention, embed_patches, join_heads, resize_table, split_heads
 
 PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)  # of pixels in 0..1, from OpenAI's CLIP
 PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -72,9 +72,9 @@ class ClipImageEncoder(nn.Module):
                 patch is lost, as in the official code.
             surgery: whether to run the surgery path (inference) or not (training).
         """
-        patches = self.conv1(images)
-        grid = (patches.shape[-2], patches.shape[-1])
-        x = patches.flatten(2).transpose(1, 2)
+        patches = embed_patches(self.conv1, images)
+        grid = (patches.shape[1], patches.shape[2])
+        x = patches.flatten(1, 2)
         x = torch.cat([self.class_embedding.expand(x.shape[0], 1, -1), x], 1)
         x = self.ln_pre(x + self._position_table(grid))
         layers: list[Tensor] = []

@@ -1,7 +1,8 @@
 """The golden picture: an input stored with a checkpoint beside what `predict` made of it.
 
 It tells, wherever the checkpoint is loaded, that the model there computes what it computed where it
-was saved.
+was saved. Both compute in float32 as IEEE 754 has it: TF32, which a GPU may take for products, would move
+the outputs of a sound EBSeg-B by more than `TOLERANCE`.
 """
 
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from model.ebseg import EBSeg
 from model.errors import CheckpointError
+from model.precision import ieee_float32
 
 # Other processors and torch builds add up in another order. Noise of that size (each weight moved by 1e-7
 # of itself) moves the outputs by 1e-6, and where it tips a pixel over a mask's threshold by up to 1e-4
@@ -54,7 +56,9 @@ def compare(ebseg: EBSeg, golden: Mapping[str, Tensor]) -> float:
     wrong = [f"{name} by {error:.2g}" for name, error in errors.items() if not error <= TOLERANCE]
     if wrong:
         raise CheckpointError(
-            f"the golden picture's outputs are off by more than the {TOLERANCE:g} allowed: {', '.join(wrong)}"
+            f"the golden picture's outputs are off by more than the {TOLERANCE:g} allowed: "
+            f"{', '.join(wrong)} (computed {_where(ebseg)}): the weights are not those that made the golden "
+            "file, or this installation or device computes something else"
         )
     return max(errors.values())
 
@@ -69,6 +73,17 @@ def image(height: int, width: int) -> Tensor:
 
 @torch.no_grad()
 def _predict(ebseg: EBSeg, picture: Tensor) -> dict[str, Tensor]:
-    device = next(ebseg.parameters()).device
-    predictions = ebseg.predict(picture[None].to(device))
+    with ieee_float32():
+        predictions = ebseg.predict(picture[None].to(ebseg.device))
     return {name: getattr(predictions, name).detach().cpu().contiguous() for name in OUTPUTS}
+
+
+def _where(ebseg: EBSeg) -> str:
+    """Device and precision of a model, in words."""
+    device = ebseg.device
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    else:
+        name = torch.backends.cpu.get_cpu_capability() if device.type == "cpu" else ""
+    precision = str(ebseg.background.dtype).removeprefix("torch.")
+    return f"on {device}{f' ({name})' if name else ''} in {precision}, IEEE"

@@ -90,6 +90,19 @@ def resize(x_BCHW: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(x_BCHW, size=size, mode="bilinear", align_corners=False)
 
 
+def embed_patches(conv: nn.Conv2d, x_BCHW: Tensor) -> Tensor:
+    """Patches to tokens, [B, C, H, W] -> [B, h, w, channels]: a convolution that steps by its own kernel.
+
+    It is one matrix product, and as such rounds less than the convolution kernels do; on a GPU those may
+    compute in TF32 where products do not. An edge that does not fill a patch is lost.
+    """
+    down, across = conv.kernel_size
+    height, width = x_BCHW.shape[-2] // down, x_BCHW.shape[-1] // across
+    x = x_BCHW[..., : height * down, : width * across]
+    patches = x.unflatten(3, (width, across)).unflatten(2, (height, down))  # [B, C, h, down, w, across]
+    return F.linear(patches.permute(0, 2, 4, 1, 3, 5).flatten(3), conv.weight.flatten(1), conv.bias)
+
+
 def pointwise(conv: nn.Conv2d, x_BCHW: Tensor, bias: Tensor | None) -> Tensor:
     """A 1x1 convolution as a matrix product, which rounds less than the convolution kernels do."""
     out = F.linear(x_BCHW.permute(0, 2, 3, 1), conv.weight.flatten(1), bias)

@@ -12,6 +12,7 @@ from model.layers import (
     Block,
     ShapeCache,
     at_least_float32,
+    embed_patches,
     join_heads,
     join_windows,
     prefers_products,
@@ -42,7 +43,7 @@ class SamEncoder(nn.Module):
     def __init__(
         self,
         *,
-        patch_embed: nn.Module,
+        patch_embed: Block,
         pos_embed: nn.Parameter,
         blocks: nn.ModuleList,
         global_blocks: tuple[int, ...],
@@ -57,7 +58,7 @@ class SamEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """[B, 3, H, W], normalised and padded -> outputs of the global blocks, [B, C, h, w] each."""
-        x = self.patch_embed(images)
+        x = embed_patches(self.patch_embed.proj, images)
         grid = (x.shape[1], x.shape[2])
         x = x + self._positions.get(grid, self.pos_embed, lambda: resize_table(self.pos_embed[0], grid))
         outputs: list[Tensor] = []

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from timm.models.swin_transformer import WindowAttention, get_relative_position_index
 from torch import Tensor, nn
 
-from model.layers import Block, join_windows, split_windows
+from model.layers import Block, embed_patches, join_windows, split_windows
 
 PIXEL_MEAN = (123.675, 116.28, 103.53)  # of pixels in 0..255; ImageNet's, as timm's Swin was trained
 PIXEL_STD = (58.395, 57.12, 57.375)
@@ -34,7 +34,7 @@ class SwinEncoder(nn.Module):
 
     pixel_mean, pixel_std = PIXEL_MEAN, PIXEL_STD
 
-    def __init__(self, *, patch_embed: nn.Module, layers: nn.Sequential, window: int):
+    def __init__(self, *, patch_embed: Block, layers: nn.Sequential, window: int):
         super().__init__()
         self.patch_embed = patch_embed
         self.layers = layers
@@ -51,7 +51,7 @@ class SwinEncoder(nn.Module):
         Each map is normalised over its channels, without weights: the 1x1 convolution that reads it can
         scale and shift it.
         """
-        x = self.patch_embed(images)
+        x = self.patch_embed.norm(embed_patches(self.patch_embed.proj, images))
         outputs: list[Tensor] = []
         stage: Any
         for stage in self.layers:

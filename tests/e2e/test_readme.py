@@ -99,6 +99,7 @@ TOO_LONG = {
     "ebseg encoders ": "needs pretrained encoders; tests/training/test_encoders.py makes small ones",
     "ebseg train ": "takes hours; tests/training/test_train_cli.py trains on a few scenes",
     "ebseg evaluate ": "needs a run; tests/training/test_evaluate_cli.py makes a model",
+    "ebseg reproduce ": "needs the released weights and data; test_reproduce.py has miniatures",
     "ebseg calibrate ": "takes minutes; tests/training/test_calibrate.py measures on small pictures",
     "ebseg ablate ": "needs many runs; tests/training/test_ablate_cli.py makes small ones",
     "docker build ": "needs a container engine; tests/deploy/build_image.py builds without one",

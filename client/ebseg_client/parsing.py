@@ -46,7 +46,7 @@ def read(parse: Callable[[Any], T], document: Any) -> T:
 def segmentation(document: Document) -> Segmentation:
     """The answer of `POST /v1/segment`."""
     width, height = (_field(document["size"], name, int) for name in ("width", "height"))
-    entries: Sequence[Document] = document["classes"]
+    entries = _field(document, "classes", list)
     if width < 1 or height < 1 or not entries:
         raise ValueError(f"{len(entries)} classes in maps of {width} x {height}")
     files = {
@@ -63,7 +63,7 @@ def segmentation(document: Document) -> Segmentation:
         classes=tuple(_found_class(entry, label, maps) for label, entry in enumerate(entries, 1)),
         other=None if other is None else Share(_field(other, "area", int), _field(other, "fraction", float)),
         model=ModelVersion(**_version_fields(document["model"])),
-        warnings=tuple(str(warning) for warning in document.get("warnings") or ()),
+        warnings=_texts(document, "warnings") if document.get("warnings") else (),
         caches=dict(document.get("caches") or {}),
         timings_ms=dict(document["timings_ms"]),
         request_id=_field(document, "request_id", str),
@@ -81,7 +81,7 @@ def _found_class(entry: Document, label: int, maps: Maps) -> FoundClass:
         raise ValueError(f"class {label} has the label {entry['label']}")
     color = _field(entry, "color", str)
     if not _COLOR.fullmatch(color):
-        raise ValueError(f"{color!r} is no colour")
+        raise ValueError(f"{reprlib.repr(color)} is no colour")
     confidence = entry["mean_confidence"]
     return FoundClass(
         name=_field(entry, "name", str),
@@ -106,7 +106,7 @@ def _ring(points: Sequence[Sequence[int]]) -> Ring:
 
 def vocabulary_summaries(document: Document) -> list[VocabularySummary]:
     """The answer of `GET /v1/vocabularies`."""
-    return [VocabularySummary(**_summary_fields(entry)) for entry in document["vocabularies"]]
+    return [VocabularySummary(**_summary_fields(entry)) for entry in _field(document, "vocabularies", list)]
 
 
 def vocabulary(document: Document) -> Vocabulary:
@@ -114,11 +114,11 @@ def vocabulary(document: Document) -> Vocabulary:
     classes = (
         ClassSpec(
             _field(entry, "name", str),
-            tuple(str(synonym) for synonym in entry["synonyms"]),
+            _texts(entry, "synonyms"),
             None if entry.get("trained") is None else _field(entry, "trained", bool),
             None if entry.get("color") is None else _field(entry, "color", str),
         )
-        for entry in document["classes"]
+        for entry in _field(document, "classes", list)
     )
     return Vocabulary(**_summary_fields(document), classes=tuple(classes))
 
@@ -129,7 +129,7 @@ def _summary_fields(entry: Document) -> dict[str, Any]:
 
 def model_list(document: Document) -> list[ModelDetails]:
     """The answer of `GET /v1/models`."""
-    return [model_details(entry) for entry in document["models"]]
+    return [model_details(entry) for entry in _field(document, "models", list)]
 
 
 def model_details(document: Document) -> ModelDetails:
@@ -140,10 +140,10 @@ def model_details(document: Document) -> ModelDetails:
         **_fields(document, variant=str, device=str, dtype=str, default=bool, policy=str),
         pinned=None if document["pinned"] is None else _field(document, "pinned", int),
         last_error=None if document["last_error"] is None else _field(document, "last_error", str),
-        versions=tuple(_loaded(entry) for entry in document["versions"]),
+        versions=tuple(_loaded(entry) for entry in _field(document, "versions", list)),
         quarantined=tuple(
             QuarantinedVersion(**_fields(entry, version=int, reason=str), since=_time(entry["since"]))
-            for entry in document["quarantined"]
+            for entry in _field(document, "quarantined", list)
         ),
         last_checked_at=None if checked is None else _time(checked),
     )
@@ -187,6 +187,10 @@ def _field(entry: Document, name: str, kind: type[T]) -> T:
     if not fits:
         raise TypeError(f"{name} is {reprlib.repr(value)}")
     return value
+
+
+def _texts(entry: Document, name: str) -> tuple[str, ...]:
+    return tuple(str(text) for text in _field(entry, name, list))
 
 
 def _time(text: str) -> datetime:

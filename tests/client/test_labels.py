@@ -63,11 +63,17 @@ def test_long_runs() -> None:
         ("1", "1 pixels, expected 6"),
         ("7", "7 pixels, expected 6"),
         ("O7", "expected 6"),  # a negative run whose sum would fit
+        (40 * "o" + "0", "beyond all numbers"),
     ],
 )
 def test_damaged_run_lengths(counts: str, message: str) -> None:
     with pytest.raises(AnswerError, match=message):
         labels_of([counts], 2, 3)
+
+
+def test_damaged_run_lengths_take_no_memory() -> None:
+    with pytest.raises(AnswerError, match="1 pixels, expected 1000000000000000000"):
+        labels_of(["1"], 10**9, 10**9)
 
 
 def test_damaged_files() -> None:

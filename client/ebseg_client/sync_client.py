@@ -2,6 +2,7 @@
 
 import ssl
 import threading
+import time
 from collections.abc import Generator, Iterable
 from types import TracebackType
 from typing import Self, TypeVar, Unpack, cast
@@ -68,6 +69,8 @@ class EBSegClient:
         self._retry = retry or Retry()
         self._http = httpx.Client(**options(url, api_key, connections, verify), transport=transport)
         self._closed = threading.Event()
+        # httpcore's own queue may close a connection that becomes idle under the request that was given it
+        self._places = threading.BoundedSemaphore(connections)
 
     def __enter__(self) -> Self:
         return self
@@ -193,6 +196,14 @@ class EBSegClient:
                 reply = None
 
     def _send(self, send: Send) -> httpx.Response | Exception:
+        if not self._places.acquire(timeout=max(0.0, send.until - time.monotonic())):
+            return httpx.PoolTimeout("all connections are in use")
+        try:
+            return self._sent(send)
+        finally:
+            self._places.release()
+
+    def _sent(self, send: Send) -> httpx.Response | Exception:
         if self._http.is_closed:
             raise ConnectionFailedError(CLOSED)
         body = Body(send.until)

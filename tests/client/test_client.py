@@ -338,6 +338,22 @@ def test_busy_service_is_asked_again_after_the_time_it_names() -> None:
     assert answer.width == 8
 
 
+def test_call_that_finds_all_connections_in_use_waits_its_time() -> None:
+    gate = threading.Event()
+    engine = FakeEngine(gate=gate)
+    with live(engine) as (address, _), EBSegClient(address, connections=1) as client:
+        busy = threading.Thread(target=client.segment, args=(PNG, CLASSES))
+        busy.start()
+        try:
+            assert engine.running.wait(WAIT)
+            with pytest.raises(DeadlineError, match=r"within 0.2 s \(PoolTimeout\)"):
+                client.segment(PNG, CLASSES, timeout=0.2)
+        finally:
+            gate.set()
+            busy.join(WAIT)
+        assert client.segment(PNG, CLASSES).width == 8  # the place is free again
+
+
 def test_services_deadline_ends_a_call() -> None:
     with live(FakeEngine(seconds=0.5)) as (address, _), EBSegClient(address) as client:
         with pytest.raises(DeadlineError) as late:

@@ -6,6 +6,7 @@
 #   TORCH_CPU   address of that index
 #   INSTALLER   uv or pip; auto: uv, and pip where there is no uv to be had
 #   CHECKPOINT  checkpoint folder for `demo` and `serve`; the default comes with the repository
+#   MODEL       a model by name for `demo` and `serve` instead, such as base: fetched where it is missing
 #   PORT        port for `serve`
 #   WORKERS     processes that `test` and `test-all` share the test files out to; each computes on one thread
 #   TINY        folder that `train-tiny` works in, and goes on in when it was cut off
@@ -21,6 +22,7 @@ PORT ?= 8000
 WORKERS ?= 2
 
 CHECKPOINT ?= model/pretrained/ebseg-tiny/1
+MODEL ?=
 TINY ?= out/tiny
 SHARE ?= 1
 SEED ?= 0
@@ -75,11 +77,14 @@ $(VENV)/.torch-$(TORCH):
 $(SERVING) $(TRAINING) $(DEVELOPMENT): $(VENV)/.torch-$(TORCH)
 endif
 
+CHOSEN = $(if $(MODEL),--model "$(MODEL)",--checkpoint "$(CHECKPOINT)")
+SERVED = $(if $(MODEL),"$(MODEL)",--checkpoint "$(CHECKPOINT)")
+
 demo: $(SERVING) ## start the service, segment sample scenes over HTTP, stop the service
-	$(BIN)/python samples/demo.py --checkpoint "$(CHECKPOINT)"
+	$(BIN)/python samples/demo.py $(CHOSEN)
 
 serve: $(SERVING) ## run the service on PORT with CHECKPOINT
-	exec $(BIN)/ebseg serve --checkpoint "$(CHECKPOINT)" --port $(PORT)
+	exec $(BIN)/ebseg serve $(SERVED) --port $(PORT)
 
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 

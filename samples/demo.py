@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from photographs import NoPhotographsError, photographs
 from PIL import Image
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from model.errors import CheckpointError
+from model.commands.choosing import pulled_folder
+from model.errors import ModelError, UnreachableError
 from model.packaged import packaged_checkpoint
 from service.sheet import Entry, contact_sheet
 
@@ -61,10 +63,10 @@ def main(argv: list[str] | None = None) -> int:
             signal.signal(number, lambda number, frame: sys.exit(128 + number))
     args.out.mkdir(parents=True, exist_ok=True)
     try:
-        checkpoint = args.checkpoint or packaged_checkpoint()
+        checkpoint = chosen_checkpoint(args, console)
         with running_service(checkpoint, args.out / "service.log", console) as url:
             entries = []
-            for scene in scenes(args):
+            for scene in scenes(args, checkpoint, console):
                 answer = segment(url, scene)
                 show(scene, answer, console)
                 entries.append(write(scene, answer, args.out))
@@ -74,7 +76,7 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         console.print("interrupted; the service has stopped")
         return 130
-    except (DemoError, CheckpointError, httpx.HTTPError, OSError) as error:
+    except (DemoError, ModelError, httpx.HTTPError, OSError) as error:
         print(f"demo: error: {error}", file=sys.stderr)
         return 1
     return 0
@@ -90,6 +92,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="checkpoint to serve (default: the one ebseg comes with)",
     )
     parser.add_argument(
+        "--model",
+        metavar="MODEL",
+        help="model to serve by name, such as base; fetched into registry if it is missing, and shown on "
+        "photographs (without a network: EBSeg-tiny on its scenes, and a line that says so)",
+    )
+    parser.add_argument("--yes", action="store_true", help="fetch a missing model without asking")
+    parser.add_argument(
         "--picture", type=Path, metavar="FILE", help="picture to send (default: the sample scenes)"
     )
     parser.add_argument("--classes", metavar="NAMES", help='its class names, such as "sky, tree, road"')
@@ -99,13 +108,40 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if (args.picture is None) != (args.classes is None):
         parser.error("--picture and --classes go together: the sample scenes have classes of their own")
+    if args.model is not None and args.checkpoint is not None:
+        parser.error("--model and --checkpoint do not go together: give one of them")
+    if args.yes and args.model is None:
+        parser.error("--yes needs a --model that may be missing")
     return args
 
 
-def scenes(args: argparse.Namespace) -> list[Scene]:
-    """What the command line asks for."""
+def chosen_checkpoint(args: argparse.Namespace, console: Console) -> Path:
+    """The checkpoint that the command line asks for, or EBSeg-tiny if that needs a network and there is none.
+
+    Raises:
+        ModelError: there is no such model, or it could not be fetched though there is a network.
+    """
+    if args.model is None:
+        return args.checkpoint or packaged_checkpoint()
+    try:
+        return pulled_folder(args.model, yes=args.yes)
+    except UnreachableError as error:
+        reason = str(error).partition(". Other ways")[0]
+        console.print(f"{escape(args.model)} cannot be fetched now, so this is EBSeg-tiny: {escape(reason)}")
+        return packaged_checkpoint()
+
+
+def scenes(args: argparse.Namespace, checkpoint: Path, console: Console) -> list[Scene]:
+    """What the command line asks for: photographs for a model by name, but for EBSeg-tiny."""
     if args.picture is not None:
         return [Scene(args.picture, tuple(name.strip() for name in args.classes.split(",")))]
+    if args.model is not None and checkpoint != packaged_checkpoint():
+        try:
+            found = photographs(args.out / "photographs")
+        except (NoPhotographsError, OSError) as error:
+            console.print(f"no photographs, so these are drawn scenes: {escape(str(error))}")
+        else:
+            return [Scene(path, classes) for path, classes in found.items()]
     folder = Path(__file__).parent
     return [Scene(folder / f"{name}.jpg", shown + absent) for name, (shown, absent) in SCENES.items()]
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from model.command import JSON_HELP, add_command
 from model.commands.telling import progress_bars
+from model.errors import CheckpointError
 
 if TYPE_CHECKING:
     from model.card import Card
@@ -22,16 +23,16 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         "verify a checkpoint folder and print what is inside",
         """
   ebseg inspect registry/ebseg-base/1
-  ebseg inspect registry/ebseg-base/1 --json
+  ebseg inspect base --json
   ebseg inspect
 """,
     )
     parser.add_argument(
-        "directory",
-        type=Path,
+        "model",
         nargs="?",
-        metavar="DIR",
-        help="checkpoint folder (default: the EBSeg-tiny that comes with ebseg)",
+        default="tiny",
+        metavar="MODEL",
+        help="checkpoint folder, or the name of a model that is here: tiny, base, large (default: tiny)",
     )
     parser.add_argument("--json", action="store_true", help=JSON_HELP)
 
@@ -39,9 +40,11 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
 def run(args: argparse.Namespace) -> int:
     """`ebseg inspect`."""
     from model.checkpoint import load
-    from model.packaged import packaged_checkpoint
+    from model.fetch.resolve import local_folder_of
 
-    directory = args.directory or packaged_checkpoint()
+    directory = local_folder_of(args.model)
+    if not isinstance(directory, Path):
+        raise CheckpointError(f"{directory.directory} is not there: `ebseg pull {args.model}` makes it")
     with progress_bars() as progress:
         loaded = load(directory, progress=progress)
     if args.json:

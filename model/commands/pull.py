@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from model.command import JSON_HELP, add_command, count
+from model.commands.choosing import announcement
 from model.commands.telling import progress_bars, tell
 from model.errors import FetchError, UnreachableError
 
@@ -78,7 +79,7 @@ holds no weights of EBSeg.
 def run(args: argparse.Namespace) -> int:
     """`ebseg pull`."""
     from model.fetch.pull import pull
-    from model.fetch.resolve import order_of
+    from model.fetch.resolve import order_of, other_ways
     from model.manifest import check_name
 
     order = order_of(
@@ -90,13 +91,18 @@ def run(args: argparse.Namespace) -> int:
         sha256=_digest(args.sha256),
     )
     check_name(order.name, order.version)
+
+    def announced(found: "Found") -> bool:
+        tell(announcement(order, found))
+        return True  # nobody is asked: that is what the command is for
+
     try:
         if args.dry_run:
             return _dry_run(args, order)
         with progress_bars(lines=True) as progress:
-            pulled = pull(order, tell=tell, progress=progress, allow=lambda found: _announce(order, found))
+            pulled = pull(order, tell=tell, progress=progress, allow=announced)
     except UnreachableError as error:
-        raise UnreachableError(f"{error}. {_other_ways(order)}") from None
+        raise UnreachableError(f"{error}. {other_ways(args.source, args.like)}") from None
     except KeyboardInterrupt:
         tell("what was fetched is kept: the same command goes on there")
         raise
@@ -110,17 +116,6 @@ def _digest(text: str | None) -> str | None:
     if _SHA256.fullmatch(text) is None:
         raise FetchError(f"--sha256 takes 64 hexadecimal digits, as sha256sum prints them; got {text!r}")
     return text.lower()
-
-
-def _announce(order: "Order", found: "Found") -> bool:
-    """Says what begins; nobody is asked, since that is what the command is for."""
-    from model.fetch.pull import size_text
-
-    if found.whole is None:
-        size = "a file of unknown size" if found.size is None else size_text(found.size)
-        rest = f", {size_text(found.here)} of it are here already" if found.here else ""
-        tell(f"fetching {found.where}: {size}{rest}")
-    return True
 
 
 def _dry_run(args: argparse.Namespace, order: "Order") -> int:
@@ -165,21 +160,3 @@ def _report(args: argparse.Namespace, order: "Order", pulled: "Pulled") -> None:
     else:
         print(f"pulled {order.source} as {pulled.directory}")
     print(f"digest {manifest.digest}\nserve it with: ebseg serve --checkpoint {pulled.directory}")
-
-
-def _other_ways(order: "Order") -> str:
-    """What somebody can do whose network does not lead there."""
-    from huggingface_hub import constants
-
-    from model.fetch.sources import HubFile
-
-    source = order.source
-    if not isinstance(source, HubFile):
-        return "Fetch the file in another way, then: ebseg pull FILE"
-    like = f" --as {order.model.name}" if order.model is not None else ""
-    site = constants.HUGGINGFACE_CO_URL_HOME.rstrip("/")
-    address = f"{site}/{source.repository}/resolve/{source.revision}/{source.path}"
-    return (
-        f"Other ways: a mirror, HF_ENDPOINT=https://MIRROR ebseg pull ...; or fetch {address} with a "
-        f"browser, perhaps elsewhere, then: ebseg pull {source.name}{like}"
-    )

@@ -53,16 +53,20 @@ def progress_bars(*, lines: bool = False) -> Iterator["Progress"]:
     columns: list[ProgressColumn] = [TextColumn("{task.description}"), BarColumn(), DownloadColumn()]
     if lines:
         columns += [TransferSpeedColumn(), TimeRemainingColumn()]
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        tasks: dict[str, TaskID] = {}
+    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    tasks: dict[str, TaskID] = {}
 
-        def advance(step: str, done: int, total: int) -> None:
-            if step not in tasks:
-                # what was there before did not come with any speed
-                tasks[step] = bar.add_task(step, total=total or None, completed=done)
-            bar.update(tasks[step], completed=done)
+    def advance(step: str, done: int, total: int) -> None:
+        bar.start()  # not before there is something to show: a question may come first
+        if step not in tasks:
+            # what was there before did not come with any speed
+            tasks[step] = bar.add_task(step, total=total or None, completed=done)
+        bar.update(tasks[step], completed=done)
 
+    try:
         yield advance
+    finally:
+        bar.stop()
 
 
 class _Lines:

@@ -19,7 +19,7 @@ from model.fetch.known import ReleasedModel
 from model.fetch.local import LocalFetcher
 from model.fetch.sources import HubFile, LocalFile, Source
 from model.fetch.transfer import Patience, Tell
-from model.files import Progress, refuse_taken, sync
+from model.files import Progress, sync
 from model.manifest import MANIFEST, Manifest
 from model.workplace import remove_left_over, work_folder
 
@@ -106,11 +106,13 @@ def pull(
             _check_room(order, found)
             with fetcher.fetched(found) as file:
                 _check_digest(order, file)
-                there = present(order, progress)  # another process may have been quicker
-                if there is not None:
-                    return Pulled(directory=order.directory, manifest=there, received=file.received)
-                manifest = _placed(order, file, work / str(order.version), progress)
-    return Pulled(directory=order.directory, manifest=manifest, received=file.received)
+                manifest = None
+                if not _taken(order.directory):
+                    manifest = _placed(order, file, work / str(order.version), progress)
+        if manifest is not None:
+            return Pulled(directory=order.directory, manifest=manifest, received=file.received)
+    # another process was quicker; if what it left is no version, the sentence about that is due
+    return pull(order, tell=tell, progress=progress, allow=allow, patience=patience)
 
 
 def present(order: Order, progress: Progress) -> Manifest | None:
@@ -120,7 +122,7 @@ def present(order: Order, progress: Progress) -> Manifest | None:
         CheckpointError: what is there is damaged, or other weights than those that were asked for.
     """
     folder = order.directory
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+    if not _taken(folder):
         return None
     from model.checkpoint import verify
 
@@ -160,6 +162,10 @@ def fetcher_of(order: Order, *, tell: Tell, progress: Progress, patience: Patien
     from model.fetch.web import WebFetcher
 
     return WebFetcher(order.source, order.sha256, tell=tell, progress=progress, patience=patience)
+
+
+def _taken(folder: Path) -> bool:
+    return folder.exists() and not (folder.is_dir() and not any(folder.iterdir()))
 
 
 def _same(source: Source, noted: str) -> bool:
@@ -213,8 +219,8 @@ def _check_room(order: Order, found: Found) -> None:
             )
 
 
-def _placed(order: Order, file: Fetched, folder: Path, progress: Progress) -> Manifest:
-    """Imports the file into a hidden folder, and renames that."""
+def _placed(order: Order, file: Fetched, folder: Path, progress: Progress) -> Manifest | None:
+    """Imports the file into a hidden folder, and renames that; None if its place was taken meanwhile."""
     from model.released import import_released
 
     try:
@@ -230,8 +236,12 @@ def _placed(order: Order, file: Fetched, folder: Path, progress: Progress) -> Ma
         )
     except CheckpointError as error:  # the cache's names say nothing to a user
         raise CheckpointError(str(error).replace(str(file.path), str(order.source))) from None
-    refuse_taken(order.directory)
-    os.rename(folder, order.directory)
+    try:
+        os.rename(folder, order.directory)  # takes an empty folder's place, and no other
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            return None
+        raise
     sync(order.directory.parent)
     return imported.manifest
 

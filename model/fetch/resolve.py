@@ -6,6 +6,7 @@ hf://..., https://...              registry/NAME/1, NAME after the file, pulled 
 anything else                      a version folder
 """
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from model.errors import CheckpointError
 from model.fetch.fetching import Found
 from model.fetch.known import RELEASED, released_model
 from model.fetch.pull import REGISTRY, Order, pull
-from model.fetch.sources import parse_source
+from model.fetch.sources import HubFile, parse_source
 from model.fetch.transfer import Tell
 from model.files import Progress
 from model.manifest import MANIFEST
@@ -103,9 +104,32 @@ def local_folder_of(text: str, *, registry: Path = REGISTRY) -> Path | Order:
     if released_model(text) is not None or "://" in text:
         order = order_of(text, registry=registry)
         return order.directory if (order.directory / MANIFEST).exists() else order
+    if os.sep in text and not Path(text).is_dir():
+        raise CheckpointError(f"{text} is not a folder")
     if not Path(text).is_dir():
         raise CheckpointError(f"there is no folder {text}, and no model of that name: give {MODEL_HELP}")
     return Path(text)
+
+
+def other_ways(text: str, like: str | None = None) -> str:
+    """What somebody can do whose network does not lead to a source.
+
+    Args:
+        text, like: as `order_of` takes them.
+    """
+    from huggingface_hub import constants
+
+    source = parse_source(text)
+    if not isinstance(source, HubFile):
+        return "Fetch the file in another way, then: ebseg pull FILE"
+    model = released_model(text) or (None if like is None else released_model(like))
+    flag = f" --as {model.name}" if model is not None else ""
+    site = constants.HUGGINGFACE_CO_URL_HOME.rstrip("/")
+    address = f"{site}/{source.repository}/resolve/{source.revision}/{source.path}"
+    return (
+        f"Other ways: a mirror, HF_ENDPOINT=https://MIRROR ebseg pull ...; or fetch {address} with a "
+        f"browser, perhaps elsewhere, then: ebseg pull {source.name}{flag}"
+    )
 
 
 def _name_after(file: str) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from model.command import above_zero, add_command, count, share
+from model.commands.choosing import MODEL_HELP, add_yes, expected_folder, pulled_folder
 from service.commands.complaint import FAILED, UNUSABLE, complain
 from service.commands.flags import (
     KEY_HELP,
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 TIMEOUT = 60.0  # seconds, of each picture
 EXAMPLES = """
   ebseg segment samples/village.jpg --classes "house, umbrella, clouds" --overlay overlay.png
-  ebseg segment photo.jpg --classes "sky, tree, road" --checkpoint registry/ebseg-base/1
+  ebseg segment photo.jpg --classes "sky, tree, road" --model base
   ebseg segment photo.jpg --vocabulary ade20k-150 --checkpoint registry/ebseg-base/1 --out mask.png
   ebseg segment samples/room.jpg --classes "clock, lamp" --threshold 0.3 --json
   ebseg segment samples --classes "house, boat, car, lamp" --out masks --overlay overlays --sheet sheet.png
@@ -88,16 +89,20 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     parser.add_argument(
         "--json", action="store_true", help="print one JSON object a picture instead of the table"
     )
+    parser.add_argument(
+        "--model",
+        metavar="MODEL",
+        help=f"{MODEL_HELP}; what is missing is pulled into registry (default: tiny, or what settings say). "
+        "With --url: one of the service's models (default: its own choice)",
+    )
     here = parser.add_argument_group("without a server")
     for name in ("checkpoint", "device", "dtype", "max_pixels"):
         add_setting(here, name)
     add_config(here)
+    add_yes(here)
     there = parser.add_argument_group("with a running one")
     there.add_argument("--url", metavar="URL", help="the service, such as http://127.0.0.1:8000")
     there.add_argument("--api-key", metavar="KEY", help=KEY_HELP)
-    there.add_argument(
-        "--model", metavar="NAME", help="one of the service's models (default: its own choice)"
-    )
     there.add_argument(
         "--version",
         type=count,
@@ -150,7 +155,12 @@ def _run_here(args: argparse.Namespace, job: "Job") -> int:
     configure("error", "text")
     try:
         spec = read_request(_request(args))
-        settings = load_settings(given_settings(args), args.config)
+        given = given_settings(args)
+        if args.model is not None:
+            given["checkpoint"] = expected_folder(args.model)
+        settings = load_settings(given, args.config)
+        if args.model is not None:
+            pulled_folder(args.model, yes=args.yes)
 
         from service.local import LocalSource
 
@@ -183,11 +193,12 @@ def _refuse_mixture(args: argparse.Namespace) -> None:
     from service.found import UsageError
 
     here = {f"--{name.replace('_', '-')}": value for name, value in given_settings(args).items()}
-    here["--config"] = args.config
-    there = {
-        f"--{name.replace('_', '-')}": getattr(args, name)
-        for name in ("api_key", "model", "version", "timeout")
-    }
+    if args.url is None and args.model is not None and "--checkpoint" in here:
+        raise UsageError("--model and --checkpoint do not go together: give one of them")
+    if args.url is None and args.model is None and args.yes:
+        raise UsageError("--yes needs a --model that may be missing, as in --model base --yes")
+    here |= {"--config": args.config, "--yes": args.yes or None}
+    there = {f"--{name.replace('_', '-')}": getattr(args, name) for name in ("api_key", "version", "timeout")}
     for flag, value in (there if args.url is None else here).items():
         if value is not None:
             how = "needs --url" if args.url is None else "does not go with --url: the service has its own"

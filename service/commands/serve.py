@@ -1,14 +1,17 @@
 """`ebseg serve`."""
 
 import argparse
+from typing import Any
 
 from model.command import add_command
+from model.commands.choosing import MODEL_HELP, add_yes, expected_folder, pulled_folder
 from service.commands.complaint import UNUSABLE, complain
 from service.commands.flags import add_config, add_setting, given_settings
 from service.options import OPTIONS
 
 EXAMPLES = """
   ebseg serve
+  ebseg serve base
   ebseg serve --checkpoint registry/ebseg-base/1
   ebseg serve --registry s3://bucket/registry --model ebseg-base,ebseg-tiny@3 --redis-url redis://cache:6379/0
   ebseg serve --registry hf://OWNER/REPOSITORY --model ebseg-base
@@ -29,6 +32,13 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "Serve a checkpoint over HTTP. Each setting is a flag (--max-bytes), a variable of the environment\n"
         "(EBSEG_MAX_BYTES) and a key of the TOML file (max_bytes); the first of these that is given counts."
     )
+    parser.add_argument(
+        "named",
+        nargs="?",
+        metavar="MODEL",
+        help=f"{MODEL_HELP}; what is missing is pulled into registry (default: tiny, or what settings say)",
+    )
+    add_yes(parser)
     for name in OPTIONS:
         add_setting(parser, name)
     add_config(parser)
@@ -42,13 +52,16 @@ def run(args: argparse.Namespace) -> int:
     from service.settings import SettingsError, load_settings, to_toml
 
     try:
-        settings = load_settings(given_settings(args), args.config)
+        settings = load_settings(_given(args), args.config)
         if args.print_config:
             print(to_toml(settings), end="")
             return 0
         directory = settings.checkpoint_folder() if settings.registry is None else None
     except SettingsError as error:
         return complain(error, UNUSABLE)
+
+    if args.named is not None:
+        directory = pulled_folder(args.named, yes=args.yes)
 
     from model.checkpoint import verify
     from service.app import create_app
@@ -63,3 +76,18 @@ def run(args: argparse.Namespace) -> int:
     except SettingsError as error:
         return complain(error, UNUSABLE)
     return 0
+
+
+def _given(args: argparse.Namespace) -> dict[str, Any]:
+    """The settings that were given as flags, MODEL among them as the checkpoint's folder."""
+    from service.settings import SettingsError
+
+    given = given_settings(args)
+    if args.named is None:
+        if args.yes:
+            raise SettingsError("--yes needs a MODEL that may be missing, as in `ebseg serve base --yes`")
+        return given
+    for name in ("checkpoint", "registry", "model"):
+        if name in given:
+            raise SettingsError(f"MODEL ({args.named}) does not go with --{name}: give one of them")
+    return given | {"checkpoint": expected_folder(args.named)}

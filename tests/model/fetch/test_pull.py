@@ -194,6 +194,19 @@ def test_folders_that_cannot_be_written(
     assert hub.sent("/cdn/") == 0
 
 
+def test_another_process_may_be_quicker(order: Order, watch: Watch, hub: Hub, tmp_path: Path) -> None:
+    other = order_of(SOURCE, registry=tmp_path / "other")
+    theirs = pull(other, tell=watch.tell, progress=watch.progress)
+
+    def quicker(step: str, done: int, total: int) -> None:
+        if step == "writing the weights" and not order.directory.exists():
+            shutil.copytree(theirs.directory, order.directory)
+
+    pulled = pull(order, tell=watch.tell, progress=quicker)
+    assert (pulled.manifest, pulled.received) == (theirs.manifest, None)
+    assert left(order.registry) == ["ebseg-tiny", "ebseg-tiny/1"]
+
+
 def test_nothing_is_fetched_that_was_not_allowed(order: Order, watch: Watch, hub: Hub) -> None:
     asked: list[Found] = []
 

@@ -8,6 +8,7 @@ version is deleted, so that no number is given twice.
 import io
 import re
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -75,26 +76,25 @@ class HubStore:
         files: list[CommitOperationAdd] = [
             _Upload(f"{folder}/{name}", version / name, progress) for name in (*FILES, MANIFEST)
         ]
-        claims = f"{self._folder}{CLAIMS}/{claim.number}"
-        files.append(CommitOperationAdd(claims, f"{manifest.digest}\n".encode()))
+        # two publishers may have the very same version: this tells whose commit it was
+        word = uuid.uuid4().hex.encode()
+        files.append(CommitOperationAdd(f"{self._folder}{CLAIMS}/{claim.number}", word))
         with store_errors(self.versions.location), patient(), _without_bars():
             self._fs.api.preupload_lfs_files(
                 self._repository, files, revision=self._branch, num_threads=1, free_memory=False
             )
-            committed = self._commit(files, claim, version, manifest)
+            committed = self._commit(files, claim, word, manifest)
         if not committed:
             raise TakenError
 
-    def _commit(
-        self, files: list[CommitOperationAdd], claim: Claim, version: Path, manifest: Manifest
-    ) -> bool:
+    def _commit(self, files: list[CommitOperationAdd], claim: Claim, word: bytes, manifest: Manifest) -> bool:
         """Whether the commit is made; it is not where another one came in between."""
         for wait in (*WAITS, None):
             try:
                 self._create_commit(files, claim, manifest)
                 return True
             except Exception as error:
-                if self._arrived(claim, version):
+                if self._arrived(claim, word):
                     return True
                 if status(error) == 412:
                     return False
@@ -114,11 +114,10 @@ class HubStore:
             num_threads=1,
         )
 
-    def _arrived(self, claim: Claim, version: Path) -> bool:
+    def _arrived(self, claim: Claim, word: bytes) -> bool:
         """Whether a commit was made whose answer was lost."""
         with suppress(Exception):  # the first error is the one to tell
-            path = f"{self.versions.path(claim.number)}/{MANIFEST}"
-            return self.versions.read(path) == (version / MANIFEST).read_bytes()
+            return self.versions.read(f"{self.versions.root}/{CLAIMS}/{claim.number}") == word
         return False
 
 

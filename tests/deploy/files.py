@@ -20,7 +20,7 @@ K8S = ROOT / "k8s"
 VERSION: str = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
 OVERLAYS = ("cpu", "gpu", "gpu-keda", "gpu-bucket", "canary")
 SERVING = ("cpu", "gpu", "gpu-keda", "gpu-bucket")  # overlays that bring everything; canary adds to one
-FOLDERS = [*(f"overlays/{name}" for name in OVERLAYS), "publisher", "training"]
+FOLDERS = [*(f"overlays/{name}" for name in OVERLAYS), "publisher", "pull", "training"]
 # Of Kubernetes; matchLabelKeys and sleep in preStop are on by default since the oldest.
 OLDEST, NEWEST = "1.31", "1.37"
 # What the service may still take once it is drained: a load under way ends, caches are written back and
@@ -70,7 +70,7 @@ def one(folder: str, kind: str, name: str) -> Manifest:
 
 
 def pod_spec(manifest: Manifest) -> dict[str, Any]:
-    """The pod's specification of a Deployment or StatefulSet."""
+    """The pod's specification of a Deployment, StatefulSet or Job."""
     spec: dict[str, Any] = manifest["spec"]["template"]["spec"]
     return spec
 
@@ -99,7 +99,7 @@ def pod_templates(folder: str) -> list[tuple[str, dict[str, Any]]]:
     """Every pod that a kustomization starts, with a name for it."""
     found = []
     for manifest in rendered(folder):
-        if manifest["kind"] in ("Deployment", "StatefulSet"):
+        if manifest["kind"] in ("Deployment", "StatefulSet", "Job"):
             found.append((manifest["metadata"]["name"], manifest["spec"]["template"]))
         if manifest["kind"] == "Pod":
             found.append((manifest["metadata"]["name"], manifest))

@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 import ebseg
+from model.fetch.known import RELEASED
 from service.app import create_app
 from service.metrics import Metrics
 from service.settings import Settings, load_settings
@@ -16,6 +17,7 @@ from tests.deploy.files import (
     K8S,
     OVERLAYS,
     SERVING,
+    VERSION,
     of_kind,
     one,
     read_yaml,
@@ -232,3 +234,29 @@ def test_no_manifest_names_a_variable_that_is_unknown() -> None:
     known = {f"EBSEG_{name.upper()}" for name in Settings.model_fields}
     for overlay in OVERLAYS:
         assert set(re.findall(r"EBSEG_[A-Z_]+", str(rendered(f"overlays/{overlay}")))) <= known
+
+
+def test_pull_command_is_one_that_ebseg_takes() -> None:
+    """It writes what the service serves, from a cache that a restarted container finds again."""
+    job = one("pull", "Job", "ebseg-pull")["spec"]
+    pod = job["template"]["spec"]
+    (container,) = pod["containers"]
+    args = ebseg.build_parser().parse_args(container["args"])
+    model = RELEASED[args.source]
+    variables = settings_variables("gpu")
+    assert str(args.registry) == variables["EBSEG_REGISTRY"]
+    assert model.checkpoint == variables["EBSEG_MODEL"]
+    mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+    assert mounts[str(args.registry)] == "registry"
+    (home,) = [entry["value"] for entry in container["env"] if entry["name"] == "HF_HOME"]
+    assert mounts[home] == "cache"
+    assert pod["restartPolicy"] == "OnFailure"  # the pod's own folders stay
+    bounds = [
+        int(volume["emptyDir"]["sizeLimit"].removesuffix("Gi"))
+        for volume in pod["volumes"]
+        if "emptyDir" in volume
+    ]
+    assert sum(bounds) < int(container["resources"]["limits"]["ephemeral-storage"].removesuffix("Gi"))
+    assert 4 * model.parameters < bounds[0] << 30
+    assert job["ttlSecondsAfterFinished"] > 0
+    assert container["image"] == f"ebseg:{VERSION}-cpu"

@@ -49,7 +49,8 @@ def test_keys_of_the_secret(overlay: str) -> None:
     assert "redis-password" not in example["stringData"]
     assert "\n  # redis-password:\n" in text
     told = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
-    assert set(re.findall(r"--from-literal=([\w-]+)=", told)) == keys
+    commands = re.findall(r"create secret generic ebseg (.*?)\n```", told, re.DOTALL)
+    assert set(re.findall(r"--from-literal=([\w-]+)=", "".join(commands))) == keys
 
 
 def test_redis_may_be_reached_by_the_service_alone() -> None:
@@ -124,3 +125,23 @@ def test_the_publisher_writes_where_the_service_reads() -> None:
                 spec = manifest["spec"]
                 selector = spec.get("podSelector") or spec["selector"]
                 assert not selects(selector.get("matchLabels", selector), pod["metadata"]["labels"])
+
+
+def test_a_pull_writes_where_the_service_reads_and_talks_to_the_hub_alone() -> None:
+    job, policy = one("pull", "Job", "ebseg-pull"), one("pull", "NetworkPolicy", "ebseg-pull")["spec"]
+    pod, service = pod_spec(job), pod_spec(one("overlays/gpu", "Deployment", "ebseg"))
+    claims = [volume["persistentVolumeClaim"] for volume in pod["volumes"] if "emptyDir" not in volume]
+    assert claims == [{"claimName": service["volumes"][0]["persistentVolumeClaim"]["claimName"]}]
+    for name in ("runAsUser", "fsGroup"):
+        assert pod["securityContext"][name] == service["securityContext"][name]
+    labels = job["spec"]["template"]["metadata"]["labels"]
+    assert selects(policy["podSelector"]["matchLabels"], labels)
+    assert policy["ingress"] == []
+    assert [sorted({port["port"] for port in rule["ports"]}) for rule in policy["egress"]] == [[53], [443]]
+    assert policy["egress"][1]["to"][0]["ipBlock"]["except"] == ["169.254.0.0/16"]  # the node's metadata
+    for overlay in SERVING:
+        for kind in ("Service", "PodDisruptionBudget", "NetworkPolicy"):
+            for manifest in of_kind(f"overlays/{overlay}", kind):
+                spec = manifest["spec"]
+                selector = spec.get("podSelector") or spec["selector"]
+                assert not selects(selector.get("matchLabels", selector), labels)

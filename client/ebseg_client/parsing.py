@@ -138,6 +138,8 @@ def model_details(document: Document) -> ModelDetails:
     return ModelDetails(
         **_version_fields(document),
         **_fields(document, variant=str, device=str, dtype=str, default=bool, policy=str),
+        license=None if document.get("license") is None else _field(document, "license", str),
+        card=None if document.get("card") is None else _field(document, "card", dict),
         pinned=None if document["pinned"] is None else _field(document, "pinned", int),
         last_error=None if document["last_error"] is None else _field(document, "last_error", str),
         versions=tuple(_loaded(entry) for entry in _field(document, "versions", list)),

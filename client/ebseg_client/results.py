@@ -201,11 +201,17 @@ class QuarantinedVersion:
 
 @dataclass(frozen=True, slots=True)
 class ModelDetails(ModelVersion):
-    """A loaded model: its current version, how that runs, and what goes on around it."""
+    """A loaded model: its current version, how that runs, and what goes on around it.
+
+    `license` is of the weights, as SPDX writes it; `card` is what the checkpoint tells of itself, as JSON
+    values. Either is None if it does not say.
+    """
 
     variant: str
     device: str
     dtype: str
+    license: str | None
+    card: Document | None
     default: bool
     policy: str
     pinned: int | None

@@ -158,6 +158,7 @@ def _print(model: "ModelDetails") -> None:
             ("name", model.name + (" (answers requests that name none)" if model.default else "")),
             ("version", f"{model.version}{', UNTRAINED: its masks mean nothing' if model.untrained else ''}"),
             ("digest", model.digest),
+            ("licence", model.license or "not told"),
             ("policy", _policy(model)),
             ("variant", model.variant),
             ("device", f"{model.device}, {model.dtype}"),

@@ -64,6 +64,8 @@ def changed(document: Any, path: tuple[str | int, ...], value: Any) -> Any:
         (segmentation, ("timings_ms",), 3),
         (model_details, ("default",), None),
         (model_details, ("pinned",), "4"),
+        (model_details, ("license",), 3),
+        (model_details, ("card",), "a card"),
         (model_details, ("versions",), {}),
         (model_details, ("versions", 0, "loaded_at"), "yesterday"),
         (model_details, ("versions", 0, "in_flight"), None),

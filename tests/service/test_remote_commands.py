@@ -17,6 +17,8 @@ DETAILS = {
     "variant": "base",
     "device": "cuda:0",
     "dtype": "bfloat16",
+    "license": "MIT AND Apache-2.0",
+    "card": {"domain": "photographs", "words": ["sky"], "threshold": 0.4},
     "default": True,
     "policy": "latest",
     "pinned": 4,
@@ -61,10 +63,12 @@ def test_everything_that_a_model_may_tell(capsys: pytest.CaptureFixture[str]) ->
         shown = capsys.readouterr().out
         assert run("models", "show", "ebseg-base", "--url", server.url, "--json") == 0
         document = json.loads(capsys.readouterr().out)
+    assert "MIT AND Apache-2.0" in shown
     for text in ("UNTRAINED", "pinned to 4", "no route to host", "damaged", "2026-01-02 03:04:05", "1.2 s"):
         assert text in shown
     assert document["quarantined"][0]["since"] == "2026-01-02T03:04:06+00:00"
     assert document.keys() == DETAILS.keys()
+    assert (document["license"], document["card"]) == (DETAILS["license"], DETAILS["card"])
     with scripted(Answer(body={"models": [DETAILS, DETAILS | {"default": False, "pinned": None}]})) as server:
         assert run("models", "list", "--url", server.url) == 0
     listed = " ".join(capsys.readouterr().out.split())

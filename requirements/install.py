@@ -57,6 +57,9 @@ def main(argv: list[str] | None = None) -> int:
     except SetupError as error:
         print(f"set-up: error: {error}", file=sys.stderr)
         return UNUSABLE
+    except OSError as error:  # such as a full disk
+        print(f"set-up: error: {error.filename or options.venv}: {error.strerror}", file=sys.stderr)
+        return UNUSABLE
     except KeyboardInterrupt:
         print("set-up: interrupted; the same command goes on", file=sys.stderr)
         return 130
@@ -84,7 +87,8 @@ def set_up(options: argparse.Namespace) -> None:
 def install_layer(installer: Installer, python: Path, options: argparse.Namespace) -> None:
     """PyTorch of the right kind, and the rest."""
     here = pytorch.Environment.of(python)
-    choice = pytorch.choose(options.torch, here, installer.folders, options.torch_cpu)
+    index = None if installer.offline else options.torch_cpu
+    choice = pytorch.choose(options.torch, here, installer.folders, index)
     if choice.reason:
         print(choice.reason, file=sys.stderr, flush=True)
     if not choice.cuda:
@@ -156,9 +160,9 @@ def alone(venv: Path) -> Iterator[None]:
 
     try:
         venv.mkdir(parents=True, exist_ok=True)
-        file = os.open(venv / ".set-up", os.O_RDWR | os.O_CREAT, 0o644)
+        file = os.open(venv / ".set-up", os.O_RDWR | os.O_CREAT, 0o644)  # .lock is uv's own
     except OSError as error:
-        raise SetupError(f"{venv} cannot be written: {error.strerror}") from None
+        raise SetupError(f"{venv} cannot be made or written: {error.strerror}") from None
     try:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

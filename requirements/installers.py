@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -16,6 +16,15 @@ from requirements import layers, pip_settings
 from requirements.errors import SetupError
 
 OLDEST_UV = (0, 5)  # has all the flags that are used here
+# By which uv may be told of indexes and folders
+_PLACES = {
+    "UV_INDEX",
+    "UV_DEFAULT_INDEX",
+    "UV_INDEX_URL",
+    "UV_EXTRA_INDEX_URL",
+    "UV_FIND_LINKS",
+    "UV_NO_INDEX",
+}
 
 
 class Installer(Protocol):
@@ -23,9 +32,11 @@ class Installer(Protocol):
 
     Attributes:
         folders: on this machine's disk that it takes packages from.
+        offline: it may ask no index.
     """
 
     folders: list[Path]
+    offline: bool
 
     def install(self, python: Path, requirements: str, *, index: str | None = None) -> None:
         """Installs what a requirements file says into a Python's environment, from one index if given."""
@@ -49,6 +60,7 @@ class Uv:
     def __init__(self, program: Path, python: Path, spare_cache: Path):
         settings = pip_settings.read(python)
         self.folders = pip_settings.folders(settings)
+        self.offline = pip_settings.is_on(settings, "no-index")
         self._program = str(program)
         self._flags, variables = pip_settings.for_uv(settings, os.environ)
         self._variables = {**os.environ, **variables}
@@ -60,9 +72,16 @@ class Uv:
 
     def install(self, python: Path, requirements: str, *, index: str | None = None) -> None:
         """As `Installer` says."""
-        flags = self._flags if index is None else self._only(index)
-        with written(requirements) as file:
-            self._run("install", python, *flags, "--no-deps", "--requirements", str(file))
+        flags, variables = self._flags, self._variables
+        if index is not None:
+            flags = [flag for flag in flags if flag[0] not in ("--index", "--find-links")]
+            flags.append(("--default-index", index))
+            variables = {name: value for name, value in variables.items() if name not in _PLACES}
+        parts = [part for flag in flags for part in flag]
+        with written(requirements, python) as file:
+            self._run(
+                "install", python, *parts, "--no-deps", "--requirements", str(file), variables=variables
+            )
 
     def install_projects(self, python: Path, projects: Sequence[Path]) -> None:
         """As `Installer` says."""
@@ -74,27 +93,17 @@ class Uv:
         if found := list(names):
             self._run("uninstall", python, *found)
 
-    def _run(self, what: str, python: Path, *arguments: str) -> None:
+    def _run(
+        self, what: str, python: Path, *arguments: str, variables: Mapping[str, str] | None = None
+    ) -> None:
         command = [self._program, "pip", what, "--python", str(python), *arguments]
         if what == "install" and "UV_LINK_MODE" not in os.environ and not self._can_link(python):
             command += ["--link-mode", "copy"]
-        if subprocess.run(command, env=self._variables, cwd=layers.ROOT, check=False).returncode:
+        if subprocess.run(command, env=variables or self._variables, cwd=layers.ROOT).returncode:
             raise SetupError(
                 "uv failed, with the reason above; the same command goes on where it stopped, and "
                 "INSTALLER=pip does without uv"
             )
-
-    def _only(self, index: str) -> list[str]:
-        """The flags with one index in place of those of pip."""
-        kept, flags = [], iter(self._flags)
-        for flag in flags:
-            if flag.startswith("--no-"):
-                kept.append(flag)
-            elif flag not in ("--index", "--find-links"):
-                kept += [flag, next(flags)]
-            else:
-                next(flags)
-        return [*kept, "--default-index", index]
 
     def _can_link(self, python: Path) -> bool:
         """Whether cache and environment share a file system; otherwise uv copies, and warns first."""
@@ -122,13 +131,15 @@ class Pip:
     """
 
     def __init__(self, python: Path):
-        self.folders = pip_settings.folders(pip_settings.read(python))
+        settings = pip_settings.read(python)
+        self.folders = pip_settings.folders(settings)
+        self.offline = pip_settings.is_on(settings, "no-index")
         self._python = str(python)
 
     def install(self, python: Path, requirements: str, *, index: str | None = None) -> None:
         """As `Installer` says."""
         place = ["--index-url", index] if index else []
-        with written(requirements) as file:
+        with written(requirements, python) as file:
             self._run(python, "install", "--no-deps", *place, "--requirement", str(file))
 
     def install_projects(self, python: Path, projects: Sequence[Path]) -> None:
@@ -177,9 +188,9 @@ def uv_version(program: Path) -> tuple[int, ...] | None:
 
 
 @contextmanager
-def written(text: str) -> Iterator[Path]:
-    """The text as a file, for as long as the block lasts."""
-    with tempfile.TemporaryDirectory(prefix="ebseg-setup-") as folder:
+def written(text: str, python: Path) -> Iterator[Path]:
+    """The text as a file in the environment of a Python, for as long as the block lasts."""
+    with tempfile.TemporaryDirectory(prefix="set-up-", dir=python.parents[1]) as folder:
         file = Path(folder) / "requirements.txt"
         file.write_text(text, encoding="utf-8")
         yield file

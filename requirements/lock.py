@@ -19,6 +19,7 @@ from pathlib import Path
 
 from requirements import layers, pip_settings
 from requirements.errors import SetupError
+from requirements.install import environment
 from requirements.installers import find_uv
 
 PYPROJECT = layers.ROOT / "pyproject.toml"
@@ -33,6 +34,7 @@ SOURCES = {
     "moto": (["--group", f"{PYPROJECT}:moto"], ""),
     "uv": (["-"], "uv"),
 }
+BELOW = {"training": "serving", "development": "training", "torch": "serving", "uv": "development"}
 OWN = ("ebseg", "ebseg-client")  # distributions of this repository, which are installed from it
 
 
@@ -60,20 +62,22 @@ def main(argv: list[str] | None = None) -> int:
 
 def renew(upgrade: list[str]) -> None:
     """Writes all locks, or none where one can't be made."""
-    uv, problem = find_uv(Path(sys.executable))
+    python = environment(layers.ROOT / ".venv")
+    uv, problem = find_uv(python)
     if uv is None:
         raise SetupError(problem)
-    settings = pip_settings.without_folders(pip_settings.read(Path(sys.executable)))
+    settings = pip_settings.without_folders(pip_settings.read(python))
     flags, variables = pip_settings.for_uv(settings, os.environ)
+    places = [part for flag in flags for part in flag]
     with tempfile.TemporaryDirectory(prefix="ebseg-lock-") as folder:
         made: dict[str, dict[str, str]] = {}
         for name, (arguments, text) in SOURCES.items():
-            below = {"training": "serving", "development": "training", "torch": "serving"}.get(name)
+            below = BELOW.get(name)
             file = Path(folder) / f"{name}.txt"
             file.write_text(known(name), encoding="utf-8")
             command = [str(uv), "pip", "compile", "--quiet", "--universal", "--python-version", "3.11"]
             command += ["--fork-strategy", "fewest", "--generate-hashes", "--no-header", "--no-annotate"]
-            command += [*(part for own in OWN for part in ("--no-emit-package", own)), *flags, *upgrade]
+            command += [*(part for own in OWN for part in ("--no-emit-package", own)), *places, *upgrade]
             command += ["--constraint", str(file.with_name(f"{below}.txt"))] if below else []
             command += ["--output-file", str(file), *arguments]
             done = subprocess.run(

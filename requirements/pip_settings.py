@@ -7,14 +7,19 @@ index. What uv itself is configured with, by its own variables, comes first.
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from requirements.errors import SetupError
+
+if TYPE_CHECKING:  # older Pythons, which are told that they are too old, know no such types
+    Flag = tuple[str, ...]  # one of uv's, with its value if it takes one
 
 # Of pip's options those with one value, and uv's variable for it.
 _VARIABLES = {
@@ -60,7 +65,7 @@ def read(python: Path) -> dict[str, str]:
     if "No module named pip" in done.stderr:
         return {}
     if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1].removeprefix("ERROR: ")
+        reason = " ".join(re.split("error: ", done.stderr, flags=re.IGNORECASE)[-1].split())
         raise SetupError(f"pip's configuration cannot be read ({reason}); `pip config debug` shows its files")
     found: dict[str, str] = {}
     lines = [line.partition("=") for line in done.stdout.splitlines()]
@@ -71,14 +76,15 @@ def read(python: Path) -> dict[str, str]:
     return found
 
 
-def for_uv(settings: Mapping[str, str], own: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
+def for_uv(settings: Mapping[str, str], own: Mapping[str, str]) -> tuple[list[Flag], dict[str, str]]:
     """uv's flags and variables for what pip is configured with.
 
     Args:
         settings: pip's.
         own: the variables that are set; those of uv among them are kept.
     """
-    flags, variables = [], {}
+    flags: list[Flag] = []
+    variables: dict[str, str] = {}
     for option, value in settings.items():
         if _OWN_VARIABLES.get(option, "") in own or not value.strip():
             continue
@@ -87,12 +93,17 @@ def for_uv(settings: Mapping[str, str], own: Mapping[str, str]) -> tuple[list[st
             if not {name, name.lower()} & own.keys() and words:
                 variables[name] = words[0]
         if option in _FLAGS:
-            flags += [part for word in words for part in (_FLAGS[option], word)]
-        if option in _SWITCHES and value.lower() not in _NO:
-            flags.append(_SWITCHES[option])
+            flags += [(_FLAGS[option], word) for word in words]
+        if option in _SWITCHES and is_on(settings, option):
+            flags.append((_SWITCHES[option],))
     if "UV_INDEX_STRATEGY" not in own:
-        flags += ["--index-strategy", "unsafe-best-match"]  # to pip all indexes are one
+        flags.append(("--index-strategy", "unsafe-best-match"))  # to pip all indexes are one
     return flags, variables
+
+
+def is_on(settings: Mapping[str, str], option: str) -> bool:
+    """Whether an option that is a switch is set."""
+    return settings.get(option, "no").lower() not in _NO
 
 
 def without_folders(settings: Mapping[str, str]) -> dict[str, str]:
@@ -123,6 +134,8 @@ def _existing(option: str, word: str) -> list[str]:
         return [] if word in ("auto", "import") else [word]  # uv has "disabled" and "subprocess"
     if option in ("no-binary", "only-binary"):
         return [name for name in word.split(",") if name]
+    if option in ("timeout", "default-timeout"):
+        return [str(round(float(word)))]  # of seconds uv takes whole ones
     if option == "proxy":
         return [word if "://" in word else f"http://{word}"]
     found = folder(word) if option in _PLACES else None

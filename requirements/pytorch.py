@@ -80,7 +80,7 @@ def choose(
     wanted: str,
     here: Environment,
     folders: Iterable[Path],
-    index: str,
+    index: str | None,
     driver: Callable[[], bool] = has_driver,
 ) -> Choice:
     """Which PyTorch to install.
@@ -89,7 +89,7 @@ def choose(
         wanted: one of `CHOICES`.
         here: the environment.
         folders: on this machine's disk that packages are taken from.
-        index: address of the index with PyTorch without CUDA.
+        index: address of the index with PyTorch without CUDA; None where none may be asked.
         driver: tells whether NVIDIA's driver is there.
     """
     version = layers.torch_version()[0]
@@ -108,9 +108,9 @@ def choose(
         return Choice(cuda=False, reason=f"PyTorch {version} without CUDA, from this machine's disk")
     if wanted == AUTO and _has_all(offered, here, local=""):
         return Choice(cuda=True, reason=f"PyTorch {version} with CUDA: that one is on this machine's disk")
-    problem = _missing(index, here)
-    place = urlsplit(index).hostname or index
-    if not problem:
+    problem = _missing(index, here) if index else "pip is configured to ask no index"
+    if index and not problem:
+        place = urlsplit(index).hostname or index
         return Choice(cuda=False, index=index, reason=f"PyTorch {version} without CUDA, from {place}")
     what = "keeping" if installed else "installing"
     size = "" if installed else ", 3 GB"

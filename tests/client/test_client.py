@@ -325,7 +325,7 @@ def test_busy_service_is_asked_again_after_the_time_it_names() -> None:
         waiting = threading.Thread(target=client.segment, args=(PNG, CLASSES))
         waiting.start()
         try:
-            assert engine.running.wait(10)
+            assert engine.running.wait(WAIT)
             with EBSegClient(address, retry=ONCE) as hasty, pytest.raises(BusyError) as busy:
                 hasty.segment(PNG, CLASSES)
             assert busy.value.retry_after is not None
@@ -334,7 +334,7 @@ def test_busy_service_is_asked_again_after_the_time_it_names() -> None:
             answer = client.segment(PNG, CLASSES)
         finally:
             gate.set()
-            waiting.join(10)
+            waiting.join(WAIT)
     assert answer.width == 8
 
 

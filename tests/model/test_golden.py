@@ -213,13 +213,13 @@ def test_settings_are_put_back_once_nobody_needs_them(tf32_allowed: None) -> Non
 
     def hold(event: threading.Event) -> None:
         with ieee_float32():
-            inside.wait(60)
-            event.wait(60)
+            inside.wait(WAIT)
+            event.wait(WAIT)
 
     threads = [threading.Thread(target=hold, args=(event,)) for event in leave]
     for thread in threads:
         thread.start()
-    inside.wait(60)
+    inside.wait(WAIT)
     assert place.fp32_precision == "ieee"
     leave[0].set()
     threads[0].join()

@@ -15,7 +15,7 @@ from model.errors import CheckpointError
 from service.engine import Engine
 from tests.service.fakes import INFO, PNG, FakeEngine, encoded, picture, running
 from tests.service.inference_requests import BINARY_CLASSES, BINARY_IMAGE, CLASSES, IMAGE, body, tensor
-from tests.waiting import until
+from tests.waiting import WAIT, until
 
 pytestmark = pytest.mark.anyio
 
@@ -192,7 +192,7 @@ async def test_not_ready_yet_and_not_any_more() -> None:
     gate = threading.Event()
 
     def load(*args: Any, **options: Any) -> Engine:
-        assert gate.wait(10)
+        assert gate.wait(WAIT)
         raise CheckpointError("broken")
 
     async with running(load=load, ready=False, device="cpu") as (client, service):

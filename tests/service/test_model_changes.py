@@ -30,7 +30,7 @@ from tests.service.model_fakes import (
     serving,
     until_current,
 )
-from tests.waiting import until
+from tests.waiting import WAIT, until
 
 pytestmark = pytest.mark.anyio
 
@@ -279,7 +279,7 @@ async def test_a_registry_that_hangs_is_given_up(
     async with serving(remote_registry) as (models, _, _):
         monkeypatch.setattr("service.hot_loading.follower.LOOK_SECONDS", 0.02)
         with monkeypatch.context() as patch:
-            patch.setattr(Versions(f"{remote_registry}/a").fs, "ls", lambda *_, **__: gate.wait(10) and [])
+            patch.setattr(Versions(f"{remote_registry}/a").fs, "ls", lambda *_, **__: gate.wait(WAIT) and [])
             with pytest.raises(StoreUnavailableError, match=r"asking the registry took longer than 0\.02 s"):
                 await models.reload("a")
             gate.set()

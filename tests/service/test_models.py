@@ -31,7 +31,7 @@ from tests.service.model_fakes import (
     roles,
     serving,
 )
-from tests.waiting import until
+from tests.waiting import WAIT, until
 
 pytestmark = pytest.mark.anyio
 USUAL = [(480, 640), (640, 480), (512, 512), (720, 1280)]
@@ -245,7 +245,7 @@ async def test_stopping_breaks_a_load_off(registry: Path) -> None:
 async def test_the_loaders_thread() -> None:
     thread, order = LoaderThread(), list[int]()
     gate = threading.Event()
-    first = asyncio.create_task(thread.run(lambda: gate.wait(10)))
+    first = asyncio.create_task(thread.run(lambda: gate.wait(WAIT)))
     await until(lambda: thread._thread is not None)
     second = asyncio.create_task(thread.run(lambda: order.append(2)))
     await asyncio.sleep(0.01)

@@ -13,6 +13,7 @@ from model.balance import Balance
 from service.caches.prediction_cache import CachedPrediction, PredictionCache
 from service.metrics import Metrics
 from tests.service.fakes import INFO
+from tests.waiting import WAIT
 
 
 @dataclass(frozen=True)
@@ -185,7 +186,7 @@ def test_threads_leave_it_in_order(metrics: Metrics) -> None:
     kept = [of(10 + number) for number in range(40)]
 
     def work(seed: int) -> int:
-        begin.wait(10)
+        begin.wait(WAIT)
         hits = 0
         for step in range(400):
             number = (seed * 31 + step * 17) % 40

@@ -14,7 +14,7 @@ from service.errors import NotReadyError
 from service.metrics import Metrics
 from tests.service.stores import count
 from tests.service.towers import WIDTH, Device, Tower, row_of
-from tests.waiting import until
+from tests.waiting import WAIT, until
 
 pytestmark = pytest.mark.anyio
 ENTRY = WIDTH * 4 + ENTRY_BYTES
@@ -168,7 +168,7 @@ async def test_work_that_has_started_is_finished_for_whoever_comes_next(bench: B
     class SlowTower(Tower):
         def embed(self, names: Sequence[str], templates: Sequence[str]) -> Tensor:
             begun.set()
-            assert go.wait(5)
+            assert go.wait(WAIT)
             return super().embed(names, templates)
 
     tower, vocabulary = SlowTower(), Vocabulary.of(["a"], templates=("{}",))
@@ -201,7 +201,7 @@ async def test_an_error_that_nobody_waits_for_is_no_mishap(bench: Bench) -> None
 
     def failing(names: Sequence[str], templates: Sequence[str]) -> Tensor:
         begun.set()
-        assert go.wait(5)
+        assert go.wait(WAIT)
         raise ValueError("broken")
 
     bench.tower.embed = failing  # type: ignore[method-assign]

@@ -21,6 +21,7 @@ from model.torch_archive import read_archive
 
 WRAPPERS = ("model", "state_dict", "model_state_dict")  # keys under which files put their state dict
 DEEPEST = 3  # of those within each other
+LONGEST_NAME = 500  # characters; the official ones have a hundred
 REMARKS = ("__author__", "matching_heuristics")  # detectron2's, beside the weights
 
 
@@ -70,13 +71,16 @@ def _entries(content: Any, place_of: Callable[[Storage], Place]) -> StateDict:
     for name, value in _unwrapped(content).items():
         if not isinstance(name, str):
             raise CheckpointError(f"holds a state dict with {kind(name)} among the names of its tensors")
+        if len(name) > LONGEST_NAME:
+            raise CheckpointError(f"holds a state dict with a name of {len(name):,} characters")
+        shown = name if name.isprintable() else ascii(name)  # messages and tables hold it
         if isinstance(value, StoredTensor | StoredArray):
             try:
-                tensors[printable(name)] = to_tensor(value, place_of)
+                tensors[shown] = to_tensor(value, place_of)
             except CheckpointError as error:
                 raise CheckpointError(f"is not sound: tensor {printable(name)} {error}") from None
         elif name not in REMARKS:
-            others[printable(name)] = f"of type {kind(value)}"
+            others[shown] = f"of type {kind(value)}"
     return StateDict(tensors=tensors, others=others)
 
 

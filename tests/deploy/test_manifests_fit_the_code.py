@@ -260,3 +260,28 @@ def test_pull_command_is_one_that_ebseg_takes() -> None:
     assert 4 * model.parameters < bounds[0] << 30
     assert job["ttlSecondsAfterFinished"] > 0
     assert container["image"] == f"ebseg:{VERSION}-cpu"
+
+
+def test_pull_to_a_bucket_publishes_what_it_fetched() -> None:
+    pod = one("pull-bucket", "Job", "ebseg-pull")["spec"]["template"]["spec"]
+    (fetch,), (publish,) = pod["initContainers"], pod["containers"]
+    (plain,) = one("pull", "Job", "ebseg-pull")["spec"]["template"]["spec"]["containers"]
+    for key in ("image", "args", "env", "envFrom", "volumeMounts", "securityContext"):
+        assert fetch[key] == plain[key]
+    fetched = ebseg.build_parser().parse_args(fetch["args"])
+    args = ebseg.build_parser().parse_args(publish["args"])
+    model = RELEASED[fetched.source].checkpoint
+    variables = settings_variables("gpu-bucket")
+    assert args.source == fetched.registry / model / "1"
+    assert args.destination == f"{variables['EBSEG_REGISTRY']}/{variables['EBSEG_MODEL']}"
+    assert args.force
+    assert publish["volumeMounts"] == fetch["volumeMounts"]
+    assert all("emptyDir" in volume for volume in pod["volumes"])
+    accounts = [account["metadata"]["name"] for account in of_kind("pull-bucket", "ServiceAccount")]
+    assert accounts == [pod["serviceAccountName"]]
+    (training,) = {
+        container["image"]
+        for replica in training_job()["pytorchReplicaSpecs"].values()
+        for container in replica["template"]["spec"]["containers"]
+    }
+    assert publish["image"] == training  # which has the packages

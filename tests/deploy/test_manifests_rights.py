@@ -101,7 +101,7 @@ def test_pods_are_restricted(folder: str) -> None:
         assert context["runAsUser"] > 0
         assert context["seccompProfile"] == {"type": "RuntimeDefault"}
         assert spec["automountServiceAccountToken"] is False
-        for container in spec["containers"]:
+        for container in (*spec.get("initContainers", ()), *spec["containers"]):
             assert container["securityContext"] == RESTRICTED, name
             assert "memory" in container["resources"]["limits"]
             assert {"cpu", "memory"} <= container["resources"]["requests"].keys()

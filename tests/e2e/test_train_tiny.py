@@ -12,7 +12,7 @@ from model.checkpoint import check_golden, load
 from tests.waiting import LONG_WAIT, WAIT
 
 ROOT = Path(__file__).parents[2]
-SHARE = "0.004"
+SHARE = "0.002"
 
 
 @pytest.fixture(scope="module")

@@ -50,7 +50,7 @@ holds no weights of EBSeg.
     )
     parser.add_argument(
         "--registry",
-        type=Path,
+        type=_folder,
         default=Path("registry"),
         metavar="DIR",
         help="where the folder NAME/VERSION goes (default: registry)",
@@ -108,6 +108,14 @@ def run(args: argparse.Namespace) -> int:
         raise
     _report(args, order, pulled)
     return 0
+
+
+def _folder(text: str) -> Path:
+    if "://" in text:  # a path would lose a slash, and become a folder of that name
+        raise argparse.ArgumentTypeError(
+            f"a folder, not {text}: pull into a folder, then ebseg publish FOLDER/NAME/1 {text}/NAME --force"
+        )
+    return Path(text)
 
 
 def _digest(text: str | None) -> str | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ebseg import main
+from ebseg import build_parser, main
 from model.build import build
 from model.config import VARIANTS
 from model.files import sha256
@@ -246,3 +246,9 @@ def _read(descriptor: int) -> str:
         return os.read(descriptor, 4096).decode(errors="replace")
     except OSError:  # the other side is closed
         return ""
+
+
+def test_a_registry_at_a_url_is_no_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        build_parser().parse_args(["pull", "base", "--registry", "s3://bucket/registry"])
+    assert "then ebseg publish FOLDER/NAME/1 s3://bucket/registry/NAME --force" in capsys.readouterr().err

@@ -12,8 +12,7 @@ reads a pickle.
 """
 
 import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,7 +26,7 @@ from model.build import build
 from model.card import Card, check_license
 from model.config import EBSegConfig
 from model.ebseg import EBSeg
-from model.errors import CheckpointError, ModelError
+from model.errors import CheckpointError
 from model.files import (
     Progress,
     read_tensors,
@@ -53,6 +52,7 @@ from model.manifest import (
     json_object,
     to_json,
 )
+from model.verify import errors_in, verify
 from model.vocabulary import TrainingClasses
 
 _LOG = logging.getLogger(__name__)
@@ -149,39 +149,6 @@ def save(
     return manifest
 
 
-def verify(directory: str | Path, *, digests: bool = True, progress: Progress | None = None) -> Manifest:
-    """Checks a folder against its manifest without loading the model.
-
-    Args:
-        directory: a version folder.
-        digests: hash every file; without, only presence and sizes are compared.
-        progress: told about hashing.
-
-    Raises:
-        CheckpointError: the first thing that is wrong, with the file's name.
-    """
-    folder = Path(directory)
-    if not folder.is_dir():
-        raise CheckpointError(f"{folder} is not a folder")
-    if not (folder / MANIFEST).exists():
-        raise CheckpointError(f"{folder} has no {MANIFEST}: it is no checkpoint, or was never finished")
-    with _errors_in(folder):
-        manifest = Manifest.from_json((folder / MANIFEST).read_bytes())
-        extra = {path.name for path in folder.iterdir()} - {*FILES, MANIFEST}
-        if extra:
-            raise CheckpointError(f"unexpected files: {', '.join(sorted(extra))}")
-        for name, entry in manifest.files.items():
-            if not (folder / name).is_file():
-                raise CheckpointError(f"{name} is missing")
-            size = (folder / name).stat().st_size
-            if size != entry.bytes:
-                raise CheckpointError(f"{name} has {size} bytes, the manifest says {entry.bytes}")
-        for name, entry in manifest.files.items():
-            if digests and sha256(folder / name, progress or silent) != entry.sha256:
-                raise CheckpointError(f"{name} does not match its sha256, it was changed or damaged")
-    return manifest
-
-
 def load(
     directory: str | Path,
     *,
@@ -206,7 +173,7 @@ def load(
     """
     folder = Path(directory)
     manifest = verify(folder, digests=verify_digests, progress=progress)
-    with _errors_in(folder):
+    with errors_in(folder):
         config = EBSegConfig.from_dict(json_object((folder / CONFIG).read_bytes(), CONFIG))
         if config.variant != manifest.variant:
             raise CheckpointError(f"{CONFIG} is of variant {config.variant}, not {manifest.variant}")
@@ -233,7 +200,7 @@ def check_golden(loaded: LoadedCheckpoint) -> float:
     Raises:
         CheckpointError: an error above `golden.TOLERANCE`, or a golden file that does not fit the model.
     """
-    with _errors_in(loaded.directory):
+    with errors_in(loaded.directory):
         return golden.compare(loaded.ebseg, read_tensors(loaded.directory / GOLDEN))
 
 
@@ -284,14 +251,3 @@ def _refuse_non_finite(tensors: Mapping[str, Tensor], of: str = "tensor") -> Non
             least, greatest = tensor.aminmax()
             if not (least.isfinite() and greatest.isfinite()):
                 raise CheckpointError(f"{of} {name} holds NaN or infinity")
-
-
-@contextmanager
-def _errors_in(folder: Path) -> Iterator[None]:
-    """Puts the folder before the message of whatever is wrong inside it."""
-    try:
-        yield
-    except ModelError as error:
-        raise CheckpointError(f"{folder}: {error}") from error
-    except OSError as error:
-        raise CheckpointError(f"{folder}: cannot be read: {error}") from error

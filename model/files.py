@@ -113,6 +113,22 @@ def sha256(path: Path, progress: Progress = silent) -> str:
     return digest.hexdigest()
 
 
+def refuse_existing(path: Path) -> None:
+    """Raises CheckpointError if there is something at `path`, or no folder to put it in."""
+    if os.path.lexists(path):
+        raise CheckpointError(f"{path} exists already, choose another name or remove it first")
+    if not path.absolute().parent.is_dir():
+        raise CheckpointError(f"{path.absolute().parent} is not a folder, make it first")
+
+
+def refuse_unreadable(path: Path) -> None:
+    """Raises CheckpointError if a file cannot be read."""
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from None
+
+
 def sync(path: Path) -> None:
     """Waits until a file or folder is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from model.errors import CheckpointError
+from model.files import refuse_existing
 from model.pickle_machine import kind, printable
 from model.stored_tensors import Place, Storage, StoredArray, StoredTensor, to_tensor
 from model.torch_archive import read_archive
@@ -104,14 +105,6 @@ def _unwrapped(content: Any) -> dict[Any, Any]:
         key = (inside or named)[0]
         content, where = content[key], f" under {key}"
     raise CheckpointError(f"holds wrappers in wrappers, more than {DEEPEST} deep")
-
-
-def refuse_existing(path: Path) -> None:
-    """Raises CheckpointError if there is something at `path`, or no folder to put it in."""
-    if os.path.lexists(path):
-        raise CheckpointError(f"{path} exists already, choose another name or remove it first")
-    if not path.absolute().parent.is_dir():
-        raise CheckpointError(f"{path.absolute().parent} is not a folder, make it first")
 
 
 def write_state_dict(path: Path, tensors: Mapping[str, Tensor]) -> None:

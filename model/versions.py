@@ -144,7 +144,7 @@ class Versions:
             StoreError: the store does not answer.
             OSError: the disk did not take it.
         """
-        from model.checkpoint import verify
+        from model.verify import verify
 
         manifest = self.check(number)
         told = progress or silent

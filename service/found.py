@@ -12,10 +12,7 @@ from PIL import Image, ImageColor
 from ebseg_client import Segmentation
 from service import render
 from service.sheet import Entry
-
-
-class UsageError(Exception):
-    """A file that cannot be read or written as asked."""
+from service.usage import UsageError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 
 from ebseg_client.parallel import in_order
 from model.errors import PictureError
+from model.vocabulary import Vocabulary
 from service.decode import decode
 from service.errors import ServiceError
-from service.found import Found, Segmented, UsageError, read
-from service.local_model import LocalModel, found, load_local, requested_vocabulary
+from service.found import Found, Segmented, read
+from service.local_model import LocalModel, found, load_local
 from service.schemas import SegmentRequest
 from service.settings import Settings
+from service.usage import UsageError
 
 Status = Callable[[str], AbstractContextManager[object]]
 
@@ -36,22 +38,20 @@ class LocalSource:
     """Segments with a model in this process: one picture at a time, while others are decoded.
 
     Args:
-        settings: checkpoint, device, dtype and limits.
+        settings: device, dtype and limits.
         spec: the request.
+        vocabulary, folder: of `checked_for_here`.
         status: tells of steps that take a while.
-
-    Raises:
-        UsageError, ServiceError, ModelError: the classes, several devices, or there is no checkpoint.
     """
 
-    def __init__(self, settings: Settings, spec: SegmentRequest, status: Status):
+    def __init__(
+        self, settings: Settings, spec: SegmentRequest, vocabulary: Vocabulary, folder: Path, status: Status
+    ):
         self._settings = settings
         self._spec = spec
+        self._vocabulary = vocabulary
+        self._folder = folder
         self._status = status
-        self._directory = settings.checkpoint_folder()
-        if "," in settings.device:
-            raise UsageError(f"pictures are segmented on one device without a service, got {settings.device}")
-        self._vocabulary = requested_vocabulary(spec, settings.max_classes)
 
     def segmented(
         self, files: Sequence[Path], *, pictures: bool, parallel: int
@@ -73,7 +73,7 @@ class LocalSource:
 
     def _load(self) -> LocalModel:
         with self._status("loading the model"):
-            return load_local(self._directory, device=self._settings.device, dtype=self._settings.dtype)
+            return load_local(self._folder, device=self._settings.device, dtype=self._settings.dtype)
 
     def _found(self, model: LocalModel, picture: NDArray[np.uint8], decoding: float, *, keep: bool) -> Found:
         began = time.perf_counter() - decoding

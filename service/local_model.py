@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from ebseg_client.parsing import segmentation
 from model.vocabulary import Vocabulary
@@ -19,11 +18,10 @@ from service.answer import Outcome, json_answer
 from service.deadline import Deadline
 from service.encode import resized
 from service.engine import Engine, Job, Segmentation, device_names, load_engine
-from service.errors import field_problems
-from service.found import Found, UsageError
-from service.pipeline import check_length, output_size
+from service.found import Found
+from service.requested import output_size
 from service.schemas import SegmentRequest
-from service.settings import Settings
+from service.usage import UsageError
 
 TEXTS_KEPT = 16  # vocabularies whose embeddings are kept
 
@@ -152,38 +150,3 @@ def load_local(folder: Path, *, device: str, dtype: str) -> LocalModel:
         raise UsageError(f"pictures are segmented on one device without a service, got {device}")
     engine = load_engine(folder, device=device_names(device)[0], dtype=dtype, golden=False)
     return LocalModel(engine)
-
-
-def read_request(document: dict[str, Any]) -> SegmentRequest:
-    """A request's document, checked.
-
-    Raises:
-        UsageError: it cannot be used; names each wrong field.
-    """
-    try:
-        return SegmentRequest.model_validate(document)
-    except ValidationError as error:
-        problems = field_problems(error.errors())
-        raise UsageError("; ".join(f"{one.field}: {one.message}" for one in problems)) from None
-
-
-def requested_vocabulary(
-    spec: SegmentRequest, most: int = Settings.model_fields["max_classes"].default
-) -> Vocabulary:
-    """The classes that are asked for; only the built-in lists have names here.
-
-    Raises:
-        UsageError: there is no list of that name.
-        VocabularyError, ServiceError: a class that cannot be used, or more than `most`.
-    """
-    if spec.vocabulary is None:
-        vocabulary = spec.listed
-    elif spec.vocabulary in Vocabulary.builtin_names():
-        vocabulary = Vocabulary.builtin(spec.vocabulary, spec.templates)
-    else:
-        raise UsageError(
-            f"there is no built-in vocabulary {spec.vocabulary!r}; "
-            f"known are {', '.join(Vocabulary.builtin_names())}"
-        )
-    check_length("classes", len(vocabulary), most)
-    return vocabulary

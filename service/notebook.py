@@ -18,10 +18,12 @@ from model.versions import version_number
 from model.vocabulary import Vocabulary
 from service.decode import decode, from_pillow
 from service.engine import ModelInfo
-from service.found import UsageError, read
-from service.local_model import LocalModel, found, load_local, read_request, requested_vocabulary
+from service.found import read
+from service.local_model import LocalModel, found, load_local
 from service.notebook_result import SegmentedPicture
+from service.requested import read_request, requested_vocabulary
 from service.settings import DEVICES, Settings, SettingsError
+from service.usage import UsageError
 
 Picture = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | NDArray[np.uint8]
 """A file's path, its content, an open file, or pixels: uint8 [H, W], [H, W, 3] RGB or [H, W, 4] RGBA."""

@@ -13,8 +13,9 @@ from PIL import Image
 
 from ebseg_client.results import FoundClass, ModelVersion, Share
 from service.encode import npy
-from service.found import Found, UsageError
+from service.found import Found
 from service.sheet import contact_sheet
+from service.usage import UsageError
 
 SHOWN = 12  # classes in the text form
 Kind = Literal["labels", "overlay", "sheet"]

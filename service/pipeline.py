@@ -19,14 +19,15 @@ from service.deadline import Deadline
 from service.decode import decode
 from service.encode import resized
 from service.engine import Engine, Job, Prepared
-from service.errors import DeadlineExceededError, FieldProblem, InvalidRequestError
+from service.errors import DeadlineExceededError
 from service.hot_loading.loaded import Lease
 from service.intake import Intake
 from service.negotiate import OUTPUT_OF, Form
 from service.problems import kind_of
 from service.render import WEBP_LONGEST
+from service.requested import check_length, invalid, output_size
 from service.runtime import Service
-from service.schemas import BalanceSpec, LongSide, SegmentRequest
+from service.schemas import BalanceSpec, SegmentRequest
 from service.settings import Settings
 
 MOST_SCORES = 32 << 20  # elements of K x H x W that one answer may hold
@@ -244,12 +245,6 @@ async def chosen_vocabulary(service: Service, spec: SegmentRequest) -> tuple[Voc
     return vocabulary, [entry.color for entry in entries]
 
 
-def check_length(field: str, classes: int, most: int) -> None:
-    """Raises InvalidRequestError if a class list is too long."""
-    if classes > most:
-        raise _invalid(field, f"{classes} classes are too many; at most {most} are taken")
-
-
 def to_balance(spec: BalanceSpec | None, default: Balance) -> Balance | None:
     """The balance of a request; None leaves it to the checkpoint.
 
@@ -265,22 +260,7 @@ def to_balance(spec: BalanceSpec | None, default: Balance) -> Balance | None:
         return default
     if spec.mean == "arithmetic":
         return Balance.arithmetic()
-    raise _invalid("balance", "this checkpoint has no weights for a geometric mean; give trained and new")
-
-
-def output_size(spec: LongSide | None, picture: tuple[int, int], max_pixels: int) -> tuple[int, int]:
-    """Rows and columns of the answer.
-
-    Raises:
-        InvalidRequestError: more pixels than the service makes.
-    """
-    if spec is None:
-        return picture
-    scale = spec.long_side / max(picture)
-    height, width = (max(1, round(side * scale)) for side in picture)
-    if height * width > max_pixels:
-        raise _invalid("output_size", f"{width} x {height} is above the limit of {max_pixels} pixels")
-    return height, width
+    raise invalid("balance", "this checkpoint has no weights for a geometric mean; give trained and new")
 
 
 def chosen_timeout(spec: SegmentRequest, settings: Settings) -> int:
@@ -292,7 +272,7 @@ def chosen_timeout(spec: SegmentRequest, settings: Settings) -> int:
     if spec.timeout_ms is None:
         return settings.timeout_ms
     if spec.timeout_ms > settings.max_timeout_ms:
-        raise _invalid("timeout_ms", f"must be at most {settings.max_timeout_ms}")
+        raise invalid("timeout_ms", f"must be at most {settings.max_timeout_ms}")
     return spec.timeout_ms
 
 
@@ -306,7 +286,7 @@ def chosen_outputs(spec: SegmentRequest, form: Form) -> frozenset[str]:
     if only is None:
         return frozenset(spec.outputs or ["rle"])
     if spec.outputs not in (None, [only]):
-        raise _invalid("outputs", f"an answer as {form} holds {only} only; accept application/json for more")
+        raise invalid("outputs", f"an answer as {form} holds {only} only; accept application/json for more")
     return frozenset([only])
 
 
@@ -314,11 +294,11 @@ def check_outputs(outputs: frozenset[str], size: tuple[int, int], classes: int) 
     """Raises InvalidRequestError if an output would be larger than it may be."""
     height, width = size
     if "overlay" in outputs and max(size) > WEBP_LONGEST:
-        raise _invalid(
+        raise invalid(
             "outputs", f"an overlay has at most {WEBP_LONGEST} pixels a side; set output_size to less"
         )
     if "scores" in outputs and classes * height * width > MOST_SCORES:
-        raise _invalid(
+        raise invalid(
             "outputs",
             f"scores of {classes} x {height} x {width} are more than {MOST_SCORES} numbers; set output_size, "
             'for example {"long_side": 512}',
@@ -328,7 +308,3 @@ def check_outputs(outputs: frozenset[str], size: tuple[int, int], classes: int) 
 def _size(picture: NDArray[np.uint8] | None) -> tuple[int, int]:
     assert picture is not None
     return picture.shape[0], picture.shape[1]
-
-
-def _invalid(field: str, message: str) -> InvalidRequestError:
-    return InvalidRequestError([FieldProblem(field, message)])

@@ -21,7 +21,8 @@ from ebseg_client import (
 from ebseg_client.parallel import in_order
 from service.decode import decode
 from service.errors import ServiceError
-from service.found import Found, Segmented, UsageError, read
+from service.found import Found, Segmented, read
+from service.usage import UsageError
 
 # Met by every other picture as well.
 HOPELESS = (AnswerError, ConnectionFailedError, FieldsRefusedError, KeyRefusedError, NotFoundError)

@@ -29,6 +29,7 @@ from training.errors import DatasetError, RefusedError, TrainingError
 from training.gate import MARGIN, Score, finite, judge
 from training.gate import METRICS as GATED
 from training.loop import CONFIG, read_config
+from training.run_folder import checkpoint_in
 from training.stores import Claim, Store, TakenError, next_number, open_store
 
 MOST_PICTURES = 500  # that calibrate a threshold; more change it less than another draw of classes does
@@ -176,12 +177,7 @@ def read_run(run: Path) -> Run:
         TrainingError: there is no checkpoint.
         CheckpointError: metrics.json is broken.
     """
-    checkpoint = run if (run / MANIFEST).is_file() else run / "checkpoint"
-    if not (checkpoint / MANIFEST).is_file():
-        raise TrainingError(
-            f"{run} holds no checkpoint: it has neither checkpoint/{MANIFEST} nor {MANIFEST}. Name a folder "
-            "that ebseg train has written to, once it has evaluated or ended"
-        )
+    checkpoint = checkpoint_in(run)
     step = Manifest.from_json((checkpoint / MANIFEST).read_bytes()).training.get("step")
     metrics: dict[str, Any] = {}
     for scores in (run / METRICS, checkpoint / METRICS):

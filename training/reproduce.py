@@ -23,7 +23,8 @@ from model.fetch.known import RELEASED, ReleasedModel
 from model.manifest import WEIGHTS
 from model.vocabulary import Vocabulary
 from training.counting import Options
-from training.datasets.layout import CLASSES_FILE, SegmentationFolder, beside
+from training.datasets.layout import SegmentationFolder, beside
+from training.datasets.present import CLASSES_FILE
 from training.errors import DatasetError, TrainingError
 from training.evaluate import evaluate_checkpoint
 

@@ -25,11 +25,16 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
 
 def run(args: argparse.Namespace) -> int:
     """`ebseg export`."""
-    from model.checkpoint import load
-    from model.official import to_official
-    from model.torch_file import refuse_existing, write_state_dict
+    from model.files import refuse_existing
+    from model.verify import verify
 
     refuse_existing(args.official)
+    verify(args.directory, digests=False)  # before torch is imported, which takes seconds
+
+    from model.checkpoint import load
+    from model.official import to_official
+    from model.torch_file import write_state_dict
+
     with progress_bars() as progress:
         loaded = load(args.directory, progress=progress)
     tensors = to_official(loaded.ebseg)

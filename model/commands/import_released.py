@@ -78,9 +78,16 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
 def run(args: argparse.Namespace) -> int:
     """`ebseg import`."""
     name, version = name_and_version(args.out) if args.out is not None else ("", 0)
+    from model.files import refuse_taken, refuse_unreadable
+
+    # before torch is imported, which takes seconds
+    refuse_unreadable(args.file)
+    if args.out is not None:
+        refuse_taken(args.out)
+    classes = _classes(args.training_classes)
+
     from model.released import import_released, read_released
 
-    classes = _classes(args.training_classes)
     with progress_bars() as progress:
         if args.dry_run:
             account = read_released(

@@ -32,14 +32,16 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
 def run(args: argparse.Namespace) -> int:
     """`ebseg init`."""
     name, version = name_and_version(args.out)
+    from model.files import refuse_taken
+
+    refuse_taken(args.out)  # before torch is imported, which takes seconds
+
     from model import config
     from model.build import build
     from model.cards import UNTRAINED_LICENSE, untrained
     from model.checkpoint import save
-    from model.files import refuse_taken
     from model.vocabulary import TrainingClasses
 
-    refuse_taken(args.out)
     ebseg = build(config.VARIANTS[args.variant], TrainingClasses.coco_stuff(), seed=args.seed)
     with progress_bars() as progress:
         notes = {"initialised_with_seed": args.seed}

@@ -39,12 +39,16 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
 
 def run(args: argparse.Namespace) -> int:
     """`ebseg inspect`."""
-    from model.checkpoint import load
     from model.fetch.resolve import local_folder_of
+    from model.verify import verify
 
     directory = local_folder_of(args.model)
     if not isinstance(directory, Path):
         raise CheckpointError(f"{directory.directory} is not there: `ebseg pull {args.model}` makes it")
+    verify(directory, digests=False)  # before torch is imported, which takes seconds
+
+    from model.checkpoint import load
+
     with progress_bars() as progress:
         loaded = load(directory, progress=progress)
     if args.json:

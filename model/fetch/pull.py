@@ -124,7 +124,7 @@ def present(order: Order, progress: Progress) -> Manifest | None:
     folder = order.directory
     if not _taken(folder):
         return None
-    from model.checkpoint import verify
+    from model.verify import verify
 
     other = f"choose another place with --version {order.version + 1} or --name"
     if not (folder / MANIFEST).exists():

@@ -18,7 +18,7 @@ from service.commands.flags import (
 from service.commands.remote import complain_of, connected
 
 if TYPE_CHECKING:
-    from service.segment_files import Job
+    from service.segment_plan import Job
 
 TIMEOUT = 60.0  # seconds, of each picture
 EXAMPLES = """
@@ -116,13 +116,9 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 def run(args: argparse.Namespace) -> int:
     """`ebseg segment`."""
-    from ebseg_client import ClientError
-    from service.decode import settle_warnings
-    from service.errors import ServiceError
-    from service.found import UsageError
-    from service.segment_files import plan
+    from service.segment_plan import plan
+    from service.usage import UsageError
 
-    settle_warnings()
     try:
         _refuse_mixture(args)
         # whatever can be wrong is looked at before the model is loaded, which takes seconds
@@ -134,22 +130,21 @@ def run(args: argparse.Namespace) -> int:
             as_json=args.json,
             parallel=args.parallel,
         )
-        failed = _run_here(args, job) if args.url is None else _run_there(args, job)
-    except ClientError as error:
-        return complain_of(error, args.url)
-    except (UsageError, ServiceError) as error:
+        return _run_here(args, job) if args.url is None else _run_there(args, job)
+    except UsageError as error:
         return complain(error, UNUSABLE)
-    if failed:
-        return complain(f"{failed} of {len(job.files)} pictures failed", FAILED)
-    return 0
+
+
+def _told(job: "Job", failed: int) -> int:
+    """The exit code, once it was said how many pictures failed."""
+    return complain(f"{failed} of {len(job.files)} pictures failed", FAILED) if failed else 0
 
 
 def _run_here(args: argparse.Namespace, job: "Job") -> int:
-    """Segments with a model in this process; how many pictures failed."""
-    from service.found import UsageError
-    from service.local_model import read_request
+    """Segments with a model in this process."""
+    from service.errors import ServiceError
     from service.logging import configure
-    from service.segment_files import run as run_job
+    from service.requested import checked_for_here, read_request, requested_vocabulary
     from service.settings import SettingsError, load_settings
 
     configure("error", "text")
@@ -160,18 +155,25 @@ def _run_here(args: argparse.Namespace, job: "Job") -> int:
             given["checkpoint"] = expected_folder(args.model)
         settings = load_settings(given, args.config)
         if args.model is not None:
+            requested_vocabulary(spec, settings.max_classes)  # before anything is fetched
             pulled_folder(args.model, yes=args.yes)
+        vocabulary, folder = checked_for_here(settings, spec)
 
+        from service.decode import settle_warnings
         from service.local import LocalSource
+        from service.segment_files import run as run_job
 
-        return run_job(job, LocalSource(settings, spec, nullcontext if job.many else _status))
-    except SettingsError as error:
-        raise UsageError(str(error)) from None
+        settle_warnings()
+        status = nullcontext if job.many else _status
+        return _told(job, run_job(job, LocalSource(settings, spec, vocabulary, folder, status)))
+    except (ServiceError, SettingsError) as error:
+        return complain(error, UNUSABLE)
 
 
 def _run_there(args: argparse.Namespace, job: "Job") -> int:
-    """Segments with a running service, which looks at the request; how many pictures failed."""
-    from ebseg_client import SegmentOptions
+    """Segments with a running service, which looks at the request."""
+    from ebseg_client import ClientError, SegmentOptions
+    from service.decode import settle_warnings
     from service.remote import RemoteSource
     from service.segment_files import run as run_job
 
@@ -184,13 +186,17 @@ def _run_there(args: argparse.Namespace, job: "Job") -> int:
         version=args.version,
     )
     timeout = TIMEOUT if args.timeout is None else args.timeout
-    with connected(args.url, args.api_key, timeout, connections=args.parallel) as client:
-        return run_job(job, RemoteSource(client, request.get("classes"), options))
+    settle_warnings()
+    try:
+        with connected(args.url, args.api_key, timeout, connections=args.parallel) as client:
+            return _told(job, run_job(job, RemoteSource(client, request.get("classes"), options)))
+    except ClientError as error:
+        return complain_of(error, args.url)
 
 
 def _refuse_mixture(args: argparse.Namespace) -> None:
     """No flag is accepted and ignored."""
-    from service.found import UsageError
+    from service.usage import UsageError
 
     here = {f"--{name.replace('_', '-')}": value for name, value in given_settings(args).items()}
     if args.url is None and args.model is not None and "--checkpoint" in here:

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
 
-from model.checkpoint import verify
 from model.errors import CheckpointError
 from model.files import Progress
 from model.manifest import Manifest, check_name
+from model.verify import verify
 from model.versions import Versions
 from service.settings import Settings, SettingsError
 

@@ -16,12 +16,13 @@ import torch
 from torch import Tensor
 
 from model import golden
-from model.checkpoint import check_golden, load, verify
+from model.checkpoint import check_golden, load
 from model.config import VARIANTS
 from model.ebseg import EBSeg
 from model.errors import CheckpointError
 from model.files import write_tensors
 from model.manifest import FILES, GOLDEN, MANIFEST, WEIGHTS
+from model.verify import verify
 from tests.model.checkpoints import BIG_TENSOR, CLASSES, edit_tensors, make, put, reseal, write
 
 

@@ -9,11 +9,11 @@ import huggingface_hub
 import pytest
 from huggingface_hub import constants
 
-from model.checkpoint import verify
 from model.errors import CheckpointError
 from model.hub.errors import in_words
 from model.hub.session import prepare
 from model.manifest import FILES, MANIFEST, Manifest
+from model.verify import verify
 from model.versions import StoreError, Versions
 from tests.hub.faults import GATE, Fault, too_many
 from tests.hub.server import READ, WRITE, Hub, hub_server

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from model.checkpoint import load, save, verify
+from model.checkpoint import load, save
 from model.errors import CheckpointError
 from model.manifest import FILES, MANIFEST
+from model.verify import verify
 from model.versions import StoreError, Versions, version_number
 from tests.training.publish_runs import small_ebseg
 

@@ -18,10 +18,10 @@ from model.errors import CheckpointError, VocabularyError
 from model.packaged import packaged_checkpoint
 from service.app import create_app
 from service.errors import BadPictureError, TooManyPixelsError, UnsupportedMediaError
-from service.found import UsageError
 from service.notebook import MAX_PIXELS, NotebookModel, find_checkpoint
 from service.server import build_server
 from service.settings import SettingsError
+from service.usage import UsageError
 from tests.service.commands import run
 from tests.service.fakes import encoded, in_thread, settings
 from tests.waiting import WAIT, wait_until

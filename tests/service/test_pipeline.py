@@ -12,7 +12,8 @@ from service.deadline import Deadline
 from service.engine import Segmentation
 from service.errors import DeadlineExceededError, InvalidRequestError
 from service.intake import Intake
-from service.pipeline import check_length, check_outputs, output_size, to_balance
+from service.pipeline import check_outputs, to_balance
+from service.requested import check_length, output_size
 from service.schemas import BalanceSpec, ClassEntry, LongSide, SegmentRequest
 from tests.service.fakes import INFO
 

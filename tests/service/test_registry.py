@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from model.checkpoint import verify
 from model.errors import CheckpointError
 from model.files import silent
 from model.manifest import MANIFEST
+from model.verify import verify
 from model.versions import StoreError, Versions
 from service.hot_loading.registry import Cache, Policy, Source, chosen_models, sources
 from service.settings import Settings, SettingsError

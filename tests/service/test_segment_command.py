@@ -223,7 +223,7 @@ def test_time_of_each_picture(folder: Path, capsys: pytest.CaptureFixture[str]) 
         (("A", "A", *CLASSES, "--out", "NEW"), "a.PNG is named more than once"),
         (("A", *CLASSES, "--sheet", "sheet.gif"), "sheet.gif must end in .png"),
         (("A", *CLASSES, "--timeout", "3"), "--timeout needs --url"),
-        (("A", *CLASSES, "--model", "m"), "--model needs --url"),
+        (("A", *CLASSES, "--version", "3"), "--version needs --url"),
         (("A", *CLASSES, "--api-key", "k"), "--api-key needs --url"),
         (("A", *CLASSES, "--url", "URL", "--max-pixels", "9"), "--max-pixels does not go with --url"),
         (("A", *CLASSES, "--url", "URL", "--config", "f"), "--config does not go with --url"),

@@ -8,10 +8,11 @@ import pytest
 from PIL import Image
 
 from model import packaged
-from model.checkpoint import load, verify
+from model.checkpoint import load
 from model.errors import CheckpointError, VocabularyError
 from model.packaged import packaged_checkpoint
 from model.segmenter import Segmenter
+from model.verify import verify
 from model.vocabulary import Vocabulary
 from service.answer import UNTRAINED
 from service.options import OPTIONS

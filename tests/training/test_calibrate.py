@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 
 from model.card import Card
-from model.checkpoint import LoadedCheckpoint, check_golden, load, save, verify
+from model.checkpoint import LoadedCheckpoint, check_golden, load, save
 from model.domain import OwnWords, own_vocabulary
 from model.errors import CheckpointError
 from model.manifest import rewrite
 from model.packaged import packaged_checkpoint
 from model.segmenter import Segmenter
+from model.verify import verify
 from model.vocabulary import TrainingClasses, Vocabulary
 from tests.training.publish_runs import SCORES
 from tests.training.runs import CLASSES, micro_run, small_set, write_dataset, write_places

@@ -12,9 +12,10 @@ import pytest
 import torch
 
 import training.publish
-from model.checkpoint import check_golden, load, save, verify
+from model.checkpoint import check_golden, load, save
 from model.errors import CheckpointError
 from model.manifest import FILES, MANIFEST
+from model.verify import verify
 from model.versions import Versions
 from tests.training.publish_runs import SCORES, make_run, small_ebseg, write_scores
 from training.errors import TrainingError

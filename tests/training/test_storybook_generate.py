@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from training.commands import storybook
-from training.datasets.layout import CLASSES_FILE, SegmentationFolder, check, write_sample
+from training.datasets.layout import SegmentationFolder, check, write_sample
+from training.datasets.present import CLASSES_FILE
 from training.datasets.storybook import generate as module
 from training.datasets.storybook.classes import CLASSES, NEW, TRAINED
 from training.datasets.storybook.generate import HEIGHT, HELD_OUT, TRAIN, WIDTH, generate, scene_of

@@ -12,6 +12,7 @@ from training.commands.evaluate import (
     add_set_options,
     opened,
     options,
+    refuse_missing,
     refuse_missing_device,
 )
 
@@ -116,6 +117,7 @@ def _add_grid_options(parser: argparse.ArgumentParser) -> None:
 
 def embeddings(args: argparse.Namespace) -> int:
     """`ebseg ablate embeddings`."""
+    refuse_missing(args)
     from training.ablate.subsets import embeddings_table
 
     how = options(args)
@@ -126,6 +128,7 @@ def embeddings(args: argparse.Namespace) -> int:
 
 def balance(args: argparse.Namespace) -> int:
     """`ebseg ablate balance`."""
+    refuse_missing(args)
     from training.ablate.subsets import balance_table
 
     how = options(args)

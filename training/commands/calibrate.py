@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from model.command import JSON_HELP, add_command, count, seed
-from training.commands.evaluate import opened, options, short_side
+from training.commands.evaluate import opened, options, refuse_missing, short_side
 
 if TYPE_CHECKING:
     from training.calibrate import Calibration
@@ -73,15 +73,18 @@ def run(args: argparse.Namespace) -> int:
     """`ebseg calibrate`."""
     import dataclasses
 
+    from training.errors import TrainingError
+
+    if args.license is not None and not args.write:
+        raise TrainingError("--license is for --write: without it nothing is written")
+    refuse_missing(args)
+
     from model.card import ANY_NOUN, Card
     from model.manifest import SCHEMA, rewrite
     from training.calibrate import calibrate, title
     from training.cards import Described, amended
-    from training.errors import TrainingError
     from training.progress import progress
 
-    if args.license is not None and not args.write:
-        raise TrainingError("--license is for --write: without it nothing is written")
     loaded, folder = opened(args)
     manifest = loaded.manifest
     unknown = Card(domain=f"pictures like those of {title(folder)}", words=ANY_NOUN)

@@ -58,20 +58,26 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 def run(args: argparse.Namespace) -> int:
     """`ebseg encoders`."""
     name, version = name_and_version(args.out)
+    from model.files import refuse_taken, refuse_unreadable, sha256
+
+    # before torch is imported, which takes seconds
+    refuse_taken(args.out)
+    for path in (args.clip, args.sam, args.swin):
+        if path is not None:
+            refuse_unreadable(path)
+
     from model import config
     from model.build import build
     from model.checkpoint import save
-    from model.files import refuse_taken, sha256
     from model.vocabulary import TrainingClasses
     from training.encoders import load_clip, load_sam, load_swin
 
-    refuse_taken(args.out)
     _check_backbone(args, config.VARIANTS[args.variant])
     ebseg = build(config.VARIANTS[args.variant], TrainingClasses.coco_stuff(), seed=args.seed)
     notes: dict[str, object] = {"initialised_with_seed": args.seed}
     loaded = {}
     for encoder, load in (("clip", load_clip), ("sam", load_sam), ("swin", load_swin)):
-        path: Path | None = getattr(args, encoder)
+        path = getattr(args, encoder)
         if path is not None:
             loaded[encoder] = load(ebseg, path)
             notes[encoder] = {"file": path.name, "sha256": sha256(path)}

@@ -89,6 +89,19 @@ def short_side(text: str) -> int | Literal["configured"] | None:
     return count_from_zero(text) or None
 
 
+def refuse_missing(args: argparse.Namespace) -> None:
+    """Looks at the checkpoint and the data set of `add_set_options` before torch is imported.
+
+    Raises:
+        CheckpointError, DatasetError: there is none.
+    """
+    from model.verify import verify
+    from training.datasets.present import refuse_missing_data
+
+    refuse_missing_data(args.data)
+    verify(args.checkpoint, digests=False)
+
+
 def opened(args: argparse.Namespace) -> "tuple[LoadedCheckpoint, SegmentationFolder]":
     """The checkpoint and the data set of `add_set_options`.
 
@@ -130,10 +143,13 @@ def options(args: argparse.Namespace, pictures: Path | None = None, picture_coun
 def run(args: argparse.Namespace) -> int:
     """`ebseg evaluate`."""
     from training.errors import TrainingError
-    from training.evaluate import evaluate_checkpoint
 
     if args.picture_count is not None and args.pictures is None:
         raise TrainingError("--picture-count needs --pictures, the folder for them")
+    refuse_missing(args)
+
+    from training.evaluate import evaluate_checkpoint
+
     how = options(args, args.pictures, args.picture_count or PICTURES)
     loaded, folder = opened(args)
     balance = _balance(args.balance, loaded.ebseg.config.balance)

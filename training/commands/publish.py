@@ -96,6 +96,10 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 def run(args: argparse.Namespace) -> int:
     """`ebseg publish`."""
+    from training.run_folder import checkpoint_in
+
+    checkpoint_in(args.source)  # before torch is imported, which takes seconds
+
     from training.publish import Gate, publish
 
     gate = Gate(

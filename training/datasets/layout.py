@@ -25,10 +25,10 @@ from PIL import Image, ImageFile
 
 from model.errors import VocabularyError
 from model.vocabulary import ClassName, TrainingClasses, Vocabulary
+from training.datasets.present import CLASSES_FILE, missing
 from training.errors import DatasetError
 from training.progress import progress as progress_bar
 
-CLASSES_FILE = "classes.json"
 IGNORED = -1  # label of a pixel without a class, in memory
 IGNORE_VALUES = (255, 65535)  # the largest values of label maps of 8 and 16 bits
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -342,9 +342,7 @@ def _read_classes(root: Path) -> tuple[str, tuple[ClassName, ...], tuple[bool, .
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise DatasetError(
-            f"{path} is missing: {root} is no data set, or `ebseg prepare` has not ended there"
-        ) from None
+        raise missing(root) from None
     except (OSError, ValueError) as error:
         raise DatasetError(f"{path} cannot be read: {error}") from error
     return _parsed(content, path)

@@ -18,7 +18,6 @@ from typing import Any
 
 from model.vocabulary import TrainingClasses, Vocabulary
 from training.datasets.layout import (
-    CLASSES_FILE,
     beside,
     labels_path,
     listing,
@@ -32,6 +31,7 @@ from training.datasets.prepare.archive import Archive, Pair, checked_picture, sh
 from training.datasets.prepare.coco_stuff import COCO_STUFF
 from training.datasets.prepare.pascal_context import PASCAL_CONTEXT_59, PASCAL_CONTEXT_459
 from training.datasets.prepare.voc import VOC
+from training.datasets.present import CLASSES_FILE
 from training.errors import DatasetError
 from training.progress import progress
 

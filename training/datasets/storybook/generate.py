@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 
 from model.vocabulary import ClassName
-from training.datasets.layout import CLASSES_FILE, beside, write_classes, write_sample
+from training.datasets.layout import beside, write_classes, write_sample
+from training.datasets.present import CLASSES_FILE
 from training.datasets.storybook.classes import CLASSES, NEW, TRAINED
 from training.datasets.storybook.scene import SCENES, draw
 from training.errors import DatasetError

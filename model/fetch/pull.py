@@ -252,13 +252,13 @@ def _disk(order: Order) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        where = error.filename or order.registry
+        where = error.filename or "a disk"
         if error.errno in _FULL:
             raise FetchError(
                 f"{where}: {error.strerror}: make room, or choose other disks with HF_HOME (for what is "
                 "fetched) and --registry, and start again; what was fetched is kept"
             ) from None
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT):
             raise FetchError(
                 f"{where} cannot be written ({error.strerror}): choose another folder with --registry, or "
                 "with HF_HOME for what is fetched"

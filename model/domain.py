@@ -27,7 +27,7 @@ class OwnWords:
     def __init__(self, segmenter: Segmenter, card: Card):
         self._segmenter = segmenter
         self._vocabulary = own_vocabulary(card, segmenter.ebseg.training_classes)
-        self._text = segmenter.encode_text(self._vocabulary)
+        self._text = segmenter.encode_text(self._vocabulary).float()
 
     @torch.inference_mode()
     def confidence(self, predictions: MaskPredictions, index: int = 0) -> float:

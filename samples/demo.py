@@ -272,7 +272,12 @@ def show(scene: Scene, answer: dict[str, Any], console: Console) -> None:
             "-" if confidence is None else f"{confidence:.2f}",
             "trained" if entry["trained"] else "new",
         )
+    if "other" in answer:
+        below = f"< {answer['background']['threshold']:.2f}"
+        table.add_row("[i]other[/]", "", f"{answer['other']['fraction']:.1%}", below, "")
     console.print(table)
+    for warning in answer.get("warnings", ()):
+        console.print(f"[bold]{escape(warning['message'])}[/]")
     console.print("time in ms: " + ", ".join(f"{stage} {value:.1f}" for stage, value in timings.items()))
     if model["untrained"]:
         console.print(

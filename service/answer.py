@@ -9,15 +9,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from model.background import Background
+from model.caution import Caution, cautions, untrained
 from model.vocabulary import Vocabulary
 from service import encode, render
 from service.colors import class_colors, to_hex
 from service.engine import ModelInfo, Segmentation
 from service.negotiate import OUTPUT_OF, Form
-from service.schemas import CacheAnswer, ClassAnswer, ModelAnswer, Other, Polygon, Rle, SegmentAnswer, Size
+from service.schemas import (
+    BackgroundAnswer,
+    CacheAnswer,
+    ClassAnswer,
+    ModelAnswer,
+    Other,
+    Polygon,
+    Rle,
+    SegmentAnswer,
+    Size,
+    WarningAnswer,
+)
 
 FILES = frozenset({"png", "overlay", "npy", "scores"})  # outputs that are files; base64 in JSON
-UNTRAINED = "The model is untrained: its weights are random and its masks mean nothing."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,7 +50,7 @@ class Outcome:
         info: the model.
         result: of the engine.
         picture: RGB, uint8 [H, W, 3] of the label map's size; needed for an overlay.
-        background: whether a threshold was set.
+        background: which threshold was used.
         outputs: what to make.
         request_id: to put into the answer.
         seconds: by stage so far.
@@ -52,7 +64,7 @@ class Outcome:
     info: ModelInfo
     result: Segmentation
     picture: NDArray[np.uint8] | None
-    background: bool
+    background: Background
     outputs: frozenset[str]
     request_id: str
     seconds: dict[str, float]
@@ -63,12 +75,13 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """Bytes for the client, the version that made them, and the time that each stage took."""
+    """Bytes for the client, the version that made them, the time of each stage, and reasons to doubt them."""
 
     body: bytes
     media_type: Form
     info: ModelInfo
     seconds: dict[str, float]
+    warnings: tuple[Caution, ...] = ()
 
 
 def encode_answer(outcome: Outcome, form: Form) -> Answer:
@@ -85,7 +98,8 @@ def encode_answer(outcome: Outcome, form: Form) -> Answer:
     else:
         body = make_file(outcome, OUTPUT_OF[form])
     seconds = {**outcome.seconds, "encode": time.perf_counter() - started}
-    return Answer(body=body, media_type=form, info=outcome.info, seconds=seconds)
+    warnings = warnings_of(outcome)
+    return Answer(body=body, media_type=form, info=outcome.info, seconds=seconds, warnings=warnings)
 
 
 def json_answer(outcome: Outcome) -> SegmentAnswer:
@@ -104,9 +118,11 @@ def json_answer(outcome: Outcome) -> SegmentAnswer:
     }
     if outcome.caches is not None:
         parts["caches"] = CacheAnswer(text=outcome.caches.text, prediction=outcome.caches.prediction)
-    if info.untrained:
-        parts["warnings"] = [UNTRAINED]
-    if outcome.background:
+    if warnings := warnings_of(outcome):
+        parts["warnings"] = [WarningAnswer(code=one.code, message=one.message) for one in warnings]
+    background = outcome.background
+    parts["background"] = BackgroundAnswer(threshold=background.threshold, source=background.source)
+    if background.threshold is not None:
         parts["other"] = Other(area=int(area[0]), fraction=int(area[0]) / labels.size)
     for name in outcome.outputs & FILES:
         outcome.check()
@@ -115,6 +131,14 @@ def json_answer(outcome: Outcome) -> SegmentAnswer:
     seconds = {**outcome.seconds, "encode": now - started, "total": now - outcome.began}
     parts["timings_ms"] = {stage: round(1000 * value, 3) for stage, value in seconds.items()}
     return SegmentAnswer(**parts)
+
+
+def warnings_of(outcome: Outcome) -> tuple[Caution, ...]:
+    """Reasons to doubt an answer."""
+    info, result = outcome.info, outcome.result
+    if info.untrained:
+        return (untrained(info.name),)
+    return cautions(info.name, info.card, outcome.vocabulary.classes, result.trained, result.own)
 
 
 def make_file(outcome: Outcome, name: str) -> bytes:

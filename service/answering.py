@@ -1,11 +1,12 @@
 """What routes that segment do around the pipeline."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
 from fastapi import Request
 
+from model.caution import Caution
 from service.engine import ModelInfo
 from service.errors import ClientGoneError
 
@@ -32,13 +33,17 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
         gone.cancel()
 
 
-def note(request: Request, info: ModelInfo, seconds: dict[str, float]) -> dict[str, str]:
-    """Tells log, trace and `Server-Timing` of an answer, and gives the headers that name its model."""
+def note(
+    request: Request, info: ModelInfo, seconds: dict[str, float], warnings: Sequence[Caution]
+) -> dict[str, str]:
+    """Tells log, trace and `Server-Timing` of an answer; the headers that name its model and its warnings."""
     request.state.seconds = seconds
     request.state.model = f"{info.name}/{info.version}"
     headers = {"X-EBSeg-Model": request.state.model}
     if info.untrained:
         headers["X-EBSeg-Untrained"] = "true"
+    if warnings:
+        headers["X-EBSeg-Warnings"] = ", ".join(one.code for one in warnings)
     return headers
 
 

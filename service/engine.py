@@ -21,6 +21,7 @@ from model import checkpoint
 from model.allocator import keep_freed_memory
 from model.balance import Balance
 from model.card import Card
+from model.domain import OwnWords
 from model.ebseg import MaskPredictions
 from model.errors import CheckpointError
 from model.segmenter import Segmenter
@@ -101,6 +102,8 @@ class Segmentation:
         labels: uint16 [H, W]; 0 is "other", k is class k - 1.
         confidence: float32 [H, W], 0..1.
         scores: float16 [K, H, W] if asked for.
+        own: how sure the model is of its own words in the picture; None if its card does not say how sure
+            it should be.
         trained: which classes counted as trained, [K].
         prediction: what it was made of, for other classes on the same picture.
         seconds: by stage: queue, predict, classify.
@@ -110,6 +113,7 @@ class Segmentation:
     confidence: NDArray[np.float32]
     scores: NDArray[np.float16] | None
     trained: list[bool]
+    own: float | None = None
     prediction: Any = None
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -149,9 +153,10 @@ class Engine(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One picture's `MaskPredictions`."""
+    """One picture's `MaskPredictions`, and how sure the model is of its own words there."""
 
     masks: MaskPredictions
+    own: float | None = None
 
     @property
     def nbytes(self) -> int:
@@ -170,6 +175,9 @@ class TorchEngine:
 
     def __init__(self, segmenter: Segmenter, info: ModelInfo, text_digest: str):
         self._segmenter: Segmenter | None = segmenter
+        self._own_words: OwnWords | None = None
+        if info.card is not None and info.card.confidence is not None:
+            self._own_words = OwnWords(segmenter, info.card)
         self.info = info
         tokenizer = type(segmenter.ebseg.clip_text.tokenizer).__name__
         context = segmenter.ebseg.clip_text.positional_embedding.shape[0]
@@ -209,9 +217,12 @@ class TorchEngine:
                 batch.mask_logits.device
             )  # so that errors and seconds are this batch's own
         if len(prepared) == 1:
-            return [Prediction(batch)]
+            return [self._prediction(batch)]
         # slices of a batch would keep all of it in the prediction cache
-        return [Prediction(_own(batch[i])) for i in range(len(batch))]
+        return [self._prediction(_own(batch[i])) for i in range(len(batch))]
+
+    def _prediction(self, masks: MaskPredictions) -> Prediction:
+        return Prediction(masks, None if self._own_words is None else self._own_words.confidence(masks))
 
     def classify(self, prediction: Prediction, job: Job) -> Segmentation:
         """The label map of one picture, and the scores if they are wanted."""
@@ -238,6 +249,7 @@ class TorchEngine:
             confidence=label_map.confidence,
             scores=scores,
             trained=segmenter.ebseg.trained(job.vocabulary),
+            own=prediction.own,
             prediction=prediction,
             seconds={"classify": time.perf_counter() - began},
         )
@@ -253,7 +265,7 @@ class TorchEngine:
 
     def close(self) -> None:
         """Lets go of the weights."""
-        self._segmenter = None
+        self._segmenter = self._own_words = None
 
 
 def _own(masks: MaskPredictions) -> MaskPredictions:

@@ -38,7 +38,7 @@ SHORT_TEXT = 1 << 12  # bytes; so much of it, beside the picture, is checked the
 DOCUMENTS_KEPT = 256
 REPEATED = ("classes", "outputs", "templates")
 Document = TypeVar("Document", bound=BaseModel)
-PLAIN = ("vocabulary", "threshold", "mean", "output_size", "model", "version", "timeout_ms")
+PLAIN = ("vocabulary", "background", "mean", "output_size", "model", "version", "timeout_ms")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,8 @@ def _from_json(chunks: list[bytes]) -> Intake:
     except (binascii.Error, ValueError):
         raise InvalidRequestError([FieldProblem("image", "must be base64")]) from None
     spec = SegmentRequest.model_construct(
-        **{name: getattr(document, name) for name in SegmentRequest.model_fields}
+        _fields_set=document.model_fields_set - {"image"},
+        **{name: getattr(document, name) for name in SegmentRequest.model_fields},
     )
     return Intake(spec, [picture].pop)
 
@@ -168,8 +169,8 @@ def _from_fields(form: FormData) -> dict[str, Any]:
     if "templates" in form:
         templates = form.getlist("templates")  # sentences hold commas
         document["templates"] = templates[0] if len(templates) == 1 else templates
-    if "threshold" in form:
-        document["background"] = {"threshold": form["threshold"]}
+    if "background" in form:
+        document["background"] = None if form["background"] == "none" else {"threshold": form["background"]}
     if "mean" in form:
         document["balance"] = {"mean": form["mean"]}
     if document.get("output_size") not in (None, "image"):

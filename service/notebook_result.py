@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ebseg_client.results import FoundClass, ModelVersion, Share
+from ebseg_client.results import AnswerWarning, FoundClass, ModelVersion, Share, UsedBackground
 from service.encode import npy
 from service.found import Found
 from service.sheet import contact_sheet
@@ -78,13 +78,18 @@ class SegmentedPicture:
         return self._found.answer.other
 
     @property
+    def background(self) -> UsedBackground:
+        """Which threshold made pixels "other", and whether the call or the checkpoint's card said so."""
+        return self._found.answer.background
+
+    @property
     def model(self) -> ModelVersion:
         """What segmented it."""
         return self._found.answer.model
 
     @property
-    def warnings(self) -> tuple[str, ...]:
-        """What to know before trusting it."""
+    def warnings(self) -> tuple[AnswerWarning, ...]:
+        """What to know before trusting it, each with a code and a message."""
         return self._found.answer.warnings
 
     @cached_property

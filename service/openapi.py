@@ -49,6 +49,11 @@ HEADERS: dict[str, dict[str, Any]] = {
         "description": "there if the weights are random, so that the mask means nothing",
         "schema": {"enum": ["true"], "type": "string"},
     },
+    "X-EBSeg-Warnings": {
+        "description": "there if the answer is doubtful: codes of its warnings, which a JSON answer explains",
+        "schema": _TEXT,
+        "example": "unknown-words, unlike-its-domain",
+    },
     "Retry-After": {
         "description": "seconds after which to come again",
         "schema": {"type": "integer", "minimum": 0},
@@ -58,7 +63,7 @@ HEADERS: dict[str, dict[str, Any]] = {
 # of all answers, and of those of some status or path
 _ALWAYS = ("X-Request-ID", "Server-Timing")
 _BY_STATUS = {"401": ("WWW-Authenticate",), "429": ("Retry-After",), "503": ("Retry-After",)}
-_OF_MASKS = ("X-EBSeg-Model", "X-EBSeg-Untrained")
+_OF_MASKS = ("X-EBSeg-Model", "X-EBSeg-Untrained", "X-EBSeg-Warnings")
 # said where a picture is sent only
 _OF_PICTURES = frozenset({"bad-picture", "too-many-pixels", "out-of-memory"})
 
@@ -104,12 +109,11 @@ _FORM_FIELDS: dict[str, Any] = {
         {**_NAMES, "minItems": 1, "examples": [["plain"], ["a photo of a {}.", "a drawing of a {}."]]},
         "; repeated, because commas belong to a sentence",
     ),
-    "threshold": {
-        "type": "number",
-        "minimum": 0,
-        "maximum": 1,
-        "description": 'pixels of a lower confidence become "other", label 0; left out, all get a class',
-        "examples": [0.3],
+    "background": {
+        "anyOf": [{"type": "number", "minimum": 0, "maximum": 1}, {"const": "none", "type": "string"}],
+        "description": 'pixels of a lower confidence become "other", label 0; none: every pixel gets a '
+        "class; left out, the threshold of the model's card holds",
+        "examples": [0.3, "none"],
     },
     "mean": {
         "type": "string",

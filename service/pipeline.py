@@ -145,6 +145,7 @@ class _Request(Generic[E]):
         at = service.least_busy()
         engine, device = self.lease.engines[at], service.devices[at]
         balance = to_balance(spec.balance, engine.info.balance)
+        background = spec.background_for(engine.info.card)
         plan = await service.in_pool(self._plan, engine, len(vocabulary))
         service.metrics.megapixels.observe(plan.picture_size[0] * plan.picture_size[1] / 1e6)
         service.metrics.vocabulary_size.observe(len(vocabulary))
@@ -157,7 +158,7 @@ class _Request(Generic[E]):
                 vocabulary=vocabulary,
                 text=text.tensor,
                 output_size=plan.output_size,
-                threshold=0.0 if spec.background is None else spec.background.threshold,
+                threshold=background.least,
                 balance=balance,
                 scores="scores" in self.wish.outputs,
                 deadline=self.deadline,
@@ -169,7 +170,7 @@ class _Request(Generic[E]):
             info=engine.info,
             result=result,
             picture=plan.picture,
-            background=spec.background is not None,
+            background=background,
             outputs=self.wish.outputs,
             request_id=self.request_id,
             seconds={"decode": plan.seconds, "text": text.seconds, **result.seconds},

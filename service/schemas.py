@@ -9,6 +9,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, model_validator
 
+from model.background import Background as UsedBackground
+from model.background import Source, asked, of_card
+from model.card import Card
+from model.caution import Code
 from model.errors import ModelError
 from model.templates import SETS, resolve
 from model.vocabulary import MAX_CLASSES, ClassName, Vocabulary
@@ -170,7 +174,11 @@ class SegmentRequest(Strict):
         json_schema_extra={"default": "vild"},
     )
     balance: BalanceSpec | None = Field(default=None, description="instead of the checkpoint's")
-    background: Background | None = Field(default=None, description="without it every pixel gets a class")
+    background: Background | None = Field(
+        default_factory=lambda: None,
+        description='when a pixel is "other"; left out, the threshold of the model\'s card holds; '
+        "null: never, every pixel gets a class",
+    )
     outputs: list[Output] | None = Field(
         default=None, min_length=1, max_length=6, description='parts of a JSON answer; ["rle"] if left out'
     )
@@ -194,6 +202,12 @@ class SegmentRequest(Strict):
         if (self.classes is None) == (self.vocabulary is None):
             raise ValueError("give either classes or vocabulary")
         return self
+
+    def background_for(self, card: Card | None) -> UsedBackground:
+        """Which threshold holds with a model of this card."""
+        if "background" not in self.model_fields_set:
+            return of_card(card)
+        return asked(None if self.background is None else self.background.threshold)
 
     @cached_property
     def listed(self) -> Vocabulary:
@@ -289,6 +303,30 @@ class Other(BaseModel):
     fraction: float = Field(description="of all pixels, 0..1")
 
 
+class BackgroundAnswer(BaseModel):
+    """Which threshold was used."""
+
+    threshold: float | None = Field(
+        description='pixels of a lower confidence are "other"; null: every pixel got a class', examples=[0.5]
+    )
+    source: Source = Field(
+        description="request: it said so; card: the model's own, since the request said nothing; "
+        "uncalibrated: neither has one",
+        examples=["card"],
+    )
+
+
+class WarningAnswer(BaseModel):
+    """A reason to doubt an answer."""
+
+    code: Code = Field(
+        description="untrained: the weights are random; unknown-words: the model does not know words that "
+        "were asked for; unlike-its-domain: it is less sure of the picture than of nearly all that it is for",
+        examples=["unknown-words"],
+    )
+    message: str = Field(description="what is doubtful, and what to do about it, a sentence")
+
+
 class CacheAnswer(BaseModel):
     """Where text embeddings and the picture's prediction came from."""
 
@@ -305,10 +343,13 @@ class SegmentAnswer(BaseModel):
     request_id: str = Field(description="the same as in the header X-Request-ID")
     size: Size = Field(description="of the maps below")
     model: ModelAnswer = Field(description="what answered")
-    warnings: list[str] | None = Field(default=None, description="what to know before trusting this answer")
+    warnings: list[WarningAnswer] | None = Field(
+        default=None, description="what to know before trusting this answer; left out if there is nothing"
+    )
     caches: CacheAnswer | None = Field(default=None, description="what the caches did")
     classes: list[ClassAnswer] = Field(description="all that were asked for, found or not, in their order")
-    other: Other | None = Field(default=None, description="with a background threshold only")
+    background: BackgroundAnswer = Field(description='which threshold made pixels "other"')
+    other: Other | None = Field(default=None, description="where `background` has a threshold")
     png: str | None = Field(
         default=None,
         description="label map as PNG in base64: a palette picture in the classes' colours; 16-bit grey for "

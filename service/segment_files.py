@@ -86,7 +86,7 @@ class _Row:
         named = [f"{item.name} {item.fraction:.0%}" for item in answer.found[:SHOWN]]
         more = [f"{len(answer.found) - SHOWN} more"] if len(answer.found) > SHOWN else []
         size = f"{answer.width} x {answer.height}"
-        return cls(one.file, size, ", ".join(named + more), answer.warnings, None)
+        return cls(one.file, size, ", ".join(named + more), tuple(map(str, answer.warnings)), None)
 
 
 def _written(job: Job, one: Segmented) -> Segmented:
@@ -149,7 +149,8 @@ def _print_table(answer: Segmentation) -> None:
             "trained" if item.trained else "new",
         )
     if answer.other is not None:
-        table.add_row("", Text("other", style="italic"), f"{answer.other.fraction:.1%}", "", "")
+        below = f"< {answer.background.threshold:.2f}"
+        table.add_row("", Text("other", style="italic"), f"{answer.other.fraction:.1%}", below, "")
     console = stdout()
     console.print(table)
     missing = [item.name for item in answer.classes if not item.area]
@@ -173,7 +174,7 @@ def _remarks(job: Job, rows: Sequence[_Row], on_sheet: int) -> None:
         if row.error is not None:
             print(f"ebseg: failed: {row.file}: {row.error}", file=sys.stderr)
     for warning in dict.fromkeys(warning for row in rows for warning in row.warnings):
-        console.print(Text(warning, "bold red"))
+        console.print(Text(warning, "bold red"), soft_wrap=True)
     done = sum(row.error is None for row in rows)
     if job.sheet is not None and on_sheet < done:
         console.print(f"{job.sheet} shows the first {on_sheet} of {done} pictures", markup=False)

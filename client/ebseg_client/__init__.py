@@ -26,6 +26,7 @@ from ebseg_client.errors import (
 from ebseg_client.exchange import Retry
 from ebseg_client.requests import Balance, ClassSpec, SegmentOptions, Shares
 from ebseg_client.results import (
+    AnswerWarning,
     FoundClass,
     Health,
     ModelChange,
@@ -34,6 +35,7 @@ from ebseg_client.results import (
     Polygon,
     Segmentation,
     Segmented,
+    UsedBackground,
     Vocabulary,
     VocabularySummary,
 )
@@ -41,6 +43,7 @@ from ebseg_client.sync_client import EBSegClient
 
 __all__ = [
     "AnswerError",
+    "AnswerWarning",
     "AsyncEBSegClient",
     "Balance",
     "BusyError",
@@ -72,6 +75,7 @@ __all__ = [
     "ServiceFaultError",
     "Shares",
     "UnavailableError",
+    "UsedBackground",
     "Vocabulary",
     "VocabularySummary",
 ]

@@ -11,6 +11,7 @@ from ebseg_client.errors import AnswerError
 from ebseg_client.labels import Maps
 from ebseg_client.requests import ClassSpec
 from ebseg_client.results import (
+    AnswerWarning,
     Document,
     FoundClass,
     Health,
@@ -23,6 +24,7 @@ from ebseg_client.results import (
     Ring,
     Segmentation,
     Share,
+    UsedBackground,
     Vocabulary,
     VocabularySummary,
 )
@@ -61,9 +63,13 @@ def segmentation(document: Document) -> Segmentation:
         width=width,
         height=height,
         classes=tuple(_found_class(entry, label, maps) for label, entry in enumerate(entries, 1)),
+        background=_background(document["background"]),
         other=None if other is None else Share(_field(other, "area", int), _field(other, "fraction", float)),
         model=ModelVersion(**_version_fields(document["model"])),
-        warnings=_texts(document, "warnings") if document.get("warnings") else (),
+        warnings=tuple(
+            AnswerWarning(_field(one, "code", str), _field(one, "message", str))
+            for one in document.get("warnings") or ()
+        ),
         caches=dict(document.get("caches") or {}),
         timings_ms=dict(document["timings_ms"]),
         request_id=_field(document, "request_id", str),
@@ -73,6 +79,11 @@ def segmentation(document: Document) -> Segmentation:
         _maps=maps,
         _scores=files.get("scores"),
     )
+
+
+def _background(used: Document) -> UsedBackground:
+    threshold = None if used["threshold"] is None else _field(used, "threshold", float)
+    return UsedBackground(threshold, _field(used, "source", str))
 
 
 def _found_class(entry: Document, label: int, maps: Maps) -> FoundClass:

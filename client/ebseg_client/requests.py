@@ -66,7 +66,8 @@ class SegmentOptions(TypedDict, total=False):
         vocabulary: name of a stored class list, instead of classes.
         templates: "vild", "imagenet", "plain", or sentences of your own, each with one "{}".
         balance: instead of the checkpoint's.
-        threshold: pixels of a lower confidence, 0..1, become "other", label 0.
+        background: pixels of a lower confidence, 0..1, become "other", label 0; "none": every pixel gets a
+            class; left out, the threshold of the model's card holds.
         outputs: parts of the answer; ("rle",) if left out, which is enough for `labels` and masks.
         long_side: of the maps, pixels; else they have the picture's size.
         model, version: which of the loaded ones.
@@ -76,7 +77,7 @@ class SegmentOptions(TypedDict, total=False):
     vocabulary: str | None
     templates: str | Sequence[str] | None
     balance: Balance | None
-    threshold: float | None
+    background: float | Literal["none"] | None
     outputs: Collection[Output] | None
     long_side: int | None
     model: str | None
@@ -113,13 +114,14 @@ def request_document(classes: Classes | None, options: SegmentOptions) -> dict[s
             for kind, shares in kinds.items()
             if shares is not None
         }
-    if (threshold := options.get("threshold")) is not None:
-        document["background"] = {"threshold": threshold}
+    if (background := options.get("background")) not in (None, "none"):
+        document["background"] = {"threshold": background}
     if (outputs := options.get("outputs")) is not None:
         document["outputs"] = sorted(outputs)
     if (long_side := options.get("long_side")) is not None:
         document["output_size"] = {"long_side": long_side}
-    return {name: value for name, value in document.items() if value is not None}
+    told = {name: value for name, value in document.items() if value is not None}
+    return told | ({"background": None} if background == "none" else {})
 
 
 def class_documents(classes: Classes) -> list[str | dict[str, Any]]:

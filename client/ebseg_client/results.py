@@ -73,6 +73,30 @@ class FoundClass:
         return self._maps.mask(self.label)
 
 
+@dataclass(frozen=True, slots=True)
+class UsedBackground:
+    """Which threshold was used.
+
+    Attributes:
+        threshold: pixels of a lower confidence are "other"; None: every pixel got a class.
+        source: "request", "card" where the request said nothing, or "uncalibrated" where neither has one.
+    """
+
+    threshold: float | None
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerWarning:
+    """A reason to doubt an answer: a code for programs, and a sentence that says what to do."""
+
+    code: str
+    message: str
+
+    def __str__(self) -> str:
+        return self.message
+
+
 @dataclass(frozen=True)
 class Segmentation:
     """The answer to one picture.
@@ -80,7 +104,8 @@ class Segmentation:
     Attributes:
         width, height: pixels of the maps.
         classes: in the order of the request.
-        other: pixels that belong to no class; None if no threshold was set.
+        background: which threshold made pixels "other".
+        other: pixels that belong to no class; None if there was no threshold.
         model: what answered.
         warnings: what to know before trusting the answer.
         caches: where the text embeddings and the prediction came from, see docs/http.md.
@@ -93,9 +118,10 @@ class Segmentation:
     width: int
     height: int
     classes: tuple[FoundClass, ...]
+    background: UsedBackground
     other: Share | None
     model: ModelVersion
-    warnings: tuple[str, ...]
+    warnings: tuple[AnswerWarning, ...]
     caches: dict[str, str]
     timings_ms: dict[str, float]
     request_id: str

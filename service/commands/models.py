@@ -2,7 +2,8 @@
 
 import argparse
 import json
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from model.command import add_command, count
 from service.commands.flags import add_service
@@ -150,6 +151,11 @@ def _row(model: "ModelDetails") -> tuple[object, ...]:
     )
 
 
+def _threshold(card: "Mapping[str, Any]") -> str:
+    told = "none" if card["threshold"] is None else f"{card['threshold']:.3f}"
+    return f"{told}, {card['threshold_note']}"
+
+
 def _print(model: "ModelDetails") -> None:
     from service.commands.tables import print_pairs, print_table
 
@@ -162,6 +168,8 @@ def _print(model: "ModelDetails") -> None:
             ("policy", _policy(model)),
             ("variant", model.variant),
             ("device", f"{model.device}, {model.dtype}"),
+            ("for", "not told" if model.card is None else model.card["domain"]),
+            ("threshold", "none" if model.card is None else _threshold(model.card)),
             ("registry", model.last_error or "no error"),
             ("looked at", model.last_checked_at or "never"),
         ]

@@ -3,7 +3,7 @@
 import argparse
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from model.command import above_zero, add_command, count, share
 from model.commands.choosing import MODEL_HELP, add_yes, expected_folder, pulled_folder
@@ -25,7 +25,7 @@ EXAMPLES = """
   ebseg segment samples/village.jpg --classes "house, umbrella, clouds" --overlay overlay.png
   ebseg segment photo.jpg --classes "sky, tree, road" --model base
   ebseg segment photo.jpg --vocabulary ade20k-150 --checkpoint registry/ebseg-base/1 --out mask.png
-  ebseg segment samples/room.jpg --classes "clock, lamp" --threshold 0.3 --json
+  ebseg segment samples/room.jpg --classes "clock, lamp" --background 0.3 --json
   ebseg segment samples --classes "house, boat, car, lamp" --out masks --overlay overlays --sheet sheet.png
   ebseg segment photos --classes "sky, tree" --out masks --url http://127.0.0.1:8000 --parallel 8
 
@@ -57,10 +57,11 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help="a built-in class list, such as ade20k-150; with --url also one that the service stores",
     )
     parser.add_argument(
-        "--threshold",
-        type=share,
+        "--background",
+        type=_background,
         metavar="T",
-        help='pixels of a lower confidence become "other", 0 to 1 (default: every pixel gets a class)',
+        help='pixels of a lower confidence become "other", 0 to 1; or none: every pixel gets a class '
+        "(default: the threshold of the model's card)",
     )
     parser.add_argument(
         "--templates",
@@ -181,7 +182,7 @@ def _run_there(args: argparse.Namespace, job: "Job") -> int:
     options = SegmentOptions(
         vocabulary=args.vocabulary,
         templates=request.get("templates"),
-        threshold=args.threshold,
+        background=args.background,
         model=args.model,
         version=args.version,
     )
@@ -218,9 +219,14 @@ def _request(args: argparse.Namespace) -> dict[str, Any]:
         request["classes"] = class_names(args.classes)
     if args.templates is not None:
         request["templates"] = args.templates[0] if len(args.templates) == 1 else args.templates
-    if args.threshold is not None:
-        request["background"] = {"threshold": args.threshold}
+    if args.background is not None:
+        request["background"] = None if args.background == "none" else {"threshold": args.background}
     return request
+
+
+def _background(text: str) -> "float | Literal['none']":
+    """What `--background` takes."""
+    return "none" if text == "none" else share(text)
 
 
 def _status(text: str) -> Any:

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic_core import to_json
 
-from service.answer import Outcome
+from model.caution import Caution
+from service.answer import Outcome, warnings_of
 from service.engine import ModelInfo
 from service.errors import FieldProblem, InvalidRequestError
 from service.protocol_v2.protocol import Inference
@@ -31,13 +32,14 @@ _MARK = '"data":[]'  # where an output's elements go into the document
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InferenceReply:
-    """An answer's bytes and the headers that go with them, the version that made it, seconds by stage."""
+    """An answer's bytes and headers, the version that made it, seconds by stage, and reasons to doubt it."""
 
     body: bytes
     media_type: str
     headers: dict[str, str]
     info: ModelInfo
     seconds: dict[str, float]
+    warnings: tuple[Caution, ...] = ()
 
 
 def check_size(inference: Inference, size: tuple[int, int], classes: int) -> None:
@@ -79,6 +81,7 @@ def encode_inference(outcome: Outcome, inference: Inference) -> InferenceReply:
         headers={HEADER: str(len(document))} if binaries else {},
         info=outcome.info,
         seconds={**outcome.seconds, "encode": time.perf_counter() - started},
+        warnings=warnings_of(outcome),
     )
 
 
@@ -118,9 +121,13 @@ def _described(outcome: Outcome, inference: Inference) -> dict[str, Any]:
     parts: dict[str, Any] = {"model_name": info.name, "model_version": str(info.version)}
     if inference.id is not None:
         parts["id"] = inference.id
+    background = outcome.background
+    parameters: dict[str, Any] = {"threshold": background.least, "threshold_source": background.source}
     if info.untrained:
-        parts["parameters"] = {"untrained": True}
-    return parts
+        parameters["untrained"] = True
+    if warnings := warnings_of(outcome):
+        parameters["warnings"] = " ".join(one.message for one in warnings)
+    return parts | {"parameters": parameters}
 
 
 def _with(document: dict[str, Any], field: str, elements: bytes) -> bytes:

@@ -170,8 +170,11 @@ class InferenceAnswer(BaseModel):
     model_name: str = Field(description="the model that answered", examples=["ebseg-base"])
     model_version: str = Field(description="its version that answered", examples=["1"])
     id: str | None = Field(default=None, description="the request's, if it had one")
-    parameters: dict[str, bool] | None = Field(
-        default=None, description="untrained: the weights are random, and the masks mean nothing"
+    parameters: dict[str, bool | float | str] = Field(
+        description='threshold: pixels of a lower confidence are "other"; threshold_source: request, card or '
+        "uncalibrated; untrained: the weights are random, and the masks mean nothing; warnings: what "
+        "makes the answer doubtful, in words",
+        examples=[{"threshold": 0.5, "threshold_source": "card"}],
     )
     outputs: list[OutputTensor] = Field(description="in the order in which they were asked for")
 

@@ -191,7 +191,7 @@ async def _infer(request: Request, model: str, version: str | None) -> Response:
         )
         work = fulfil(service, inference.intake, ticket, wish, request.state.request_id)
         reply = await unless_gone(request, work)
-    headers = {**note(request, reply.info, reply.seconds), **reply.headers}
+    headers = {**note(request, reply.info, reply.seconds, reply.warnings), **reply.headers}
     return Response(reply.body, headers=headers, media_type=reply.media_type)
 
 

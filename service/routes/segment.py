@@ -46,5 +46,5 @@ async def segment(request: Request) -> Response:
         async with read_request(request, service) as intake:
             work = run(service, intake, ticket, form, request.state.request_id)
             answer = await unless_gone(request, work)
-    headers = {**note(request, answer.info, answer.seconds), "Vary": "Accept"}
+    headers = {**note(request, answer.info, answer.seconds, answer.warnings), "Vary": "Accept"}
     return Response(answer.body, headers=headers, media_type=answer.media_type)

@@ -121,6 +121,12 @@ def expected_legend(answer: dict[str, Any]) -> list[tuple[str, str, str, str]]:
     ]
 
 
+def shows_other(page: Page, answer: dict[str, Any]) -> None:
+    """Waits until the legend's row of "other" is that of an answer."""
+    share = f"{round_half_up(1000 * answer['other']['fraction']) / 10:.1f}%"
+    expect(page.locator("#legend .other-row .figure")).to_have_text(share)
+
+
 def round_half_up(value: float) -> int:
     """As JavaScript does it."""
     return int(np.floor(value + 0.5))

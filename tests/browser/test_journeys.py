@@ -20,6 +20,7 @@ from tests.browser.reading import (
     legend,
     painted,
     scene,
+    shows_other,
     slide,
     type_classes,
 )
@@ -95,19 +96,42 @@ def test_pointing_at_the_legend_dims_the_others(village: Page, url: str) -> None
 
 
 def test_threshold_gives_other(village: Page, url: str) -> None:
-    slide(village, "threshold", 0.6)
-    expect(village.locator("#legend .other-row")).to_be_visible()
+    own = ask(url, scene(), {"classes": VILLAGE})
+    answer = ask(url, scene(), {"classes": VILLAGE, "background": {"threshold": 0.7}})
+    assert answer["other"]["area"] > own["other"]["area"] > 0
+    shows_other(village, own)
+    expect(village.locator("#threshold-value")).to_have_text("50%")
+    expect(village.locator("#threshold-source")).to_have_text("the model’s own")
+    slide(village, "threshold", 0.7)
+    shows_other(village, answer)
     found(village, len(VILLAGE))
-    answer = ask(url, scene(), {"classes": VILLAGE, "background": {"threshold": 0.6}})
-    assert answer["other"]["area"] > 0
     assert legend(village) == expected_legend(answer)
     share = village.locator("#legend .other-row .figure").text_content() or ""
     assert float(share.rstrip("%")) == pytest.approx(100 * answer["other"]["fraction"], abs=0.051)
     slide(village, "opacity", 100)
     assert np.array_equal(canvas(village, "mask"), painted(answer))
-    expect(village.locator("#threshold-value")).to_have_text("60%")
+    expect(village.locator("#threshold-value")).to_have_text("70%")
     slide(village, "threshold", 0)
     expect(village.locator("#legend .other-row")).to_have_count(0)
+    village.click("#threshold-own")
+    shows_other(village, own)
+    expect(village.locator("#threshold-own")).to_be_hidden()
+
+
+def test_doubts_are_shown_and_what_the_model_is_for(visit: OpenPage) -> None:
+    page = visit()
+    expect(page.locator("#about")).not_to_have_attribute("open", "")
+    page.click("#about summary")
+    expect(page.locator("#about-facts dd").nth(1)).to_have_text("MIT")
+    expect(page.locator("#about-facts")).to_contain_text("drawn Storybook scenes, not photographs")
+    choose_scene(page)
+    expect(page.locator("#warning")).to_be_hidden()
+    type_classes(page, "face")
+    found(page, len(VILLAGE) + 1)
+    expect(page.locator("#warning [data-code='unknown-words']")).to_contain_text("ebseg pull base")
+    page.click("[aria-label='Remove face']")
+    found(page, len(VILLAGE))
+    expect(page.locator("#warning")).to_be_hidden()
 
 
 def test_new_classes_on_a_known_picture_use_the_prediction_cache(visit: OpenPage) -> None:

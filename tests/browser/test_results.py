@@ -20,6 +20,7 @@ from tests.browser.reading import (
     found,
     label_map,
     scene,
+    shows_other,
     slide,
     type_classes,
 )
@@ -48,7 +49,7 @@ def test_downloads_hold_what_is_shown(visit: OpenPage, url: str) -> None:
     page = visit()
     choose_scene(page)
     slide(page, "threshold", 0.4)
-    expect(page.locator("#legend .other-row")).to_be_visible()
+    shows_other(page, ask(url, scene(), {"classes": VILLAGE, "background": {"threshold": 0.4}}))
     found(page, len(VILLAGE))
     answer = ask(url, scene(), {"classes": VILLAGE, "background": {"threshold": 0.4}})
     labels = label_map(answer)
@@ -83,7 +84,7 @@ def test_copied_calls_of_a_scene_run_anywhere(visit: OpenPage, tmp_path: Path, u
     page = visit()
     choose_scene(page)
     slide(page, "threshold", 0.4)
-    expect(page.locator("#legend .other-row")).to_be_visible()
+    shows_other(page, ask(url, scene(), {"classes": VILLAGE, "background": {"threshold": 0.4}}))
     found(page, len(VILLAGE))
     curl = copied(page, "curl")
     done = subprocess.run(

@@ -52,7 +52,7 @@ def expected_labels(pixels: NDArray[np.uint8], classes: int = 3) -> NDArray[np.u
 
 
 def test_typed_answer(client: EBSegClient) -> None:
-    answer = client.segment(PNG, CLASSES, threshold=0.5)
+    answer = client.segment(PNG, CLASSES, background=0.5)
     labels = expected_labels(picture())
     labels[picture()[:, :, 1] / 255 < 0.5] = 0
     assert (answer.width, answer.height) == (8, 6)
@@ -181,7 +181,7 @@ def test_every_field_arrives() -> None:
             ["sky", ClassSpec("bush", synonyms=["shrub"], trained=True, color="#123456")],
             templates=["a photo of a {}.", "a {}."],
             balance=Balance("arithmetic", trained=shares, new=shares),
-            threshold=0.25,
+            background=0.25,
             model="fake",
             version=3,
         )

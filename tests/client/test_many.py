@@ -56,9 +56,9 @@ def test_stopping_early_begins_nothing_more() -> None:
 async def test_async_client_gives_the_same(url: str, tmp_path: Path) -> None:
     (tmp_path / "p.png").write_bytes(PNG)
     with EBSegClient(url, timeout=WAIT) as client:
-        reference = client.segment(PNG, CLASSES, threshold=0.5)
+        reference = client.segment(PNG, CLASSES, background=0.5)
     async with AsyncEBSegClient(url, timeout=WAIT) as other:
-        answer = await other.segment(tmp_path / "p.png", CLASSES, threshold=0.5)
+        answer = await other.segment(tmp_path / "p.png", CLASSES, background=0.5)
         assert (answer.labels == reference.labels).all()
         assert answer.classes == reference.classes
         with pytest.raises(FieldsRefusedError):

@@ -320,6 +320,6 @@ def test_every_problem_of_the_service_has_an_error_of_its_own() -> None:
 
 def test_options_are_the_services() -> None:
     assert get_args(sent.Output) == get_args(Output)
-    renamed = {"background": "threshold", "output_size": "long_side", "timeout_ms": "timeout"}
+    renamed = {"output_size": "long_side", "timeout_ms": "timeout"}
     fields = {renamed.get(name, name) for name in SegmentRequest.model_fields}
     assert fields == {"classes", *sent.SegmentOptions.__annotations__}

@@ -94,8 +94,14 @@ def test_examples_are_of_the_command_and_parse(name: str) -> None:
     ("line", "told"),
     [
         ("segment p.jpg --classes a --parallel 1.5", "--parallel: must be a whole number from 1, got '1.5'"),
-        ("segment p.jpg --classes a --threshold 1.1", "--threshold: must be a number from 0 to 1, got '1.1'"),
-        ("segment p.jpg --classes a --threshold nan", "--threshold: must be a number from 0 to 1, got 'nan'"),
+        (
+            "segment p.jpg --classes a --background 1.1",
+            "--background: must be a number from 0 to 1, got '1.1'",
+        ),
+        (
+            "segment p.jpg --classes a --background nan",
+            "--background: must be a number from 0 to 1, got 'nan'",
+        ),
         ("models list --timeout soon", "--timeout: must be a number above 0, got 'soon'"),
         ("init --variant tiny --out a/1 --seed -1", "--seed: must be a whole number from 0, got '-1'"),
         (f"init --variant tiny --out a/1 --seed {1 << 63}", f"--seed: must be at most {(1 << 63) - 1}"),

@@ -26,6 +26,7 @@ NAMES = ("harbour", "room", "street", "village")
 SIZE = (512, 384)
 LEAST_SHOWN = 0.01  # of a scene's pixels; less of a class need not be asked for
 LEAST_RIGHT = 0.8  # of a scene's pixels
+LEAST_SURE = 0.6  # share of the pixels that are not called other, though all of the scene is asked for
 JPEG_ERROR = 6.0  # mean of 255 steps
 
 Asked = dict[str, tuple[tuple[str, ...], tuple[str, ...]]]
@@ -85,11 +86,10 @@ def drawn() -> Drawn:
 
 
 def read_labels(path: Path, names: tuple[str, ...]) -> NDArray[np.int64]:
-    """A mask of the demo, in Storybook's numbers."""
+    """A mask of the demo, in Storybook's numbers; -1 is "other"."""
     with Image.open(path) as mask:
         assert (mask.size, mask.mode) == (SIZE, "P")
         labels = np.asarray(mask).astype(np.int64)
-    assert labels.min() >= 1  # no threshold was set, so no pixel is without a class
     numbers: NDArray[np.int64] = np.array([-1, *(CLASSES.index(name) for name in names)])[labels]
     return numbers
 
@@ -127,7 +127,9 @@ def test_demo_prints_a_table_of_each_scene(shown: tuple[str, Path], asked: Asked
         )
         kinds = {row[0]: row[3] for row in rows}
         assert kinds == {item: "new" if item in NEW else "trained" for item in present + absent}
-        assert sum(float(row[1]) for row in rows) == pytest.approx(100, abs=0.6)  # each is rounded to 0.1
+        (other,) = re.findall(r"│ other +│ +│ +([\d.]+)% │ < 0\.50 +│", table)
+        shares = [float(row[1]) for row in rows]
+        assert sum(shares) + float(other) == pytest.approx(100, abs=0.6)  # each is rounded to 0.1
         labels = read_labels(folder / f"{name}-mask.png", present + absent)
         for item, share, _, _ in rows:
             assert float(share) == pytest.approx(100 * (labels == CLASSES.index(item)).mean(), abs=0.06)
@@ -161,7 +163,9 @@ def test_packaged_model_segments_the_scenes_well(
     right = {
         CLASSES[number]: float((labels[truth == number] == number).mean()) for number in np.unique(truth)
     }
-    assert (labels == truth).mean() >= LEAST_RIGHT, right
+    sure = labels >= 0
+    assert (labels == truth)[sure].mean() >= LEAST_RIGHT, right
+    assert sure.mean() >= LEAST_SURE, right
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

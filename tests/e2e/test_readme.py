@@ -125,14 +125,15 @@ def json_answer(workspace: Path, output: str) -> None:
     answer = json.loads(output)
     assert answer["size"] == dict(zip(("width", "height"), PICTURE_SIZE, strict=True))
     assert [entry["name"] for entry in answer["classes"]] == NAMES
-    assert sum(entry["area"] for entry in answer["classes"]) == 512 * 384
+    assert answer["background"]["source"] == "card"
+    assert sum(entry["area"] for entry in [*answer["classes"], answer["other"]]) == 512 * 384
     assert answer["model"]["untrained"] is False
 
 
 def label_map(workspace: Path, output: str) -> None:
     with Image.open(workspace / "mask.png") as mask:
         assert (mask.format, mask.mode, mask.size) == ("PNG", "P", PICTURE_SIZE)
-        assert set(np.unique(np.asarray(mask))) <= set(range(1, 1 + len(NAMES)))
+        assert set(np.unique(np.asarray(mask))) <= set(range(1 + len(NAMES)))
 
 
 def overlay(workspace: Path, output: str) -> None:

@@ -32,6 +32,7 @@ ANSWER: dict[str, Any] = {
             "rle": {"size": [1, 2], "counts": "02"},
         }
     ],
+    "background": {"threshold": None, "source": "uncalibrated"},
     "timings_ms": {"total": 1.0},
 }
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco
 
-from service.answer import UNTRAINED
+from model.caution import untrained
 from tests.service.fakes import BASE64, INFO, PNG, FakeEngine, encoded, picture, post, problem, running
 
 pytestmark = pytest.mark.anyio
@@ -41,7 +41,7 @@ async def test_json_answer_by_multipart() -> None:
     assert body["request_id"] == "my.id-7"
     assert body["size"] == {"width": 8, "height": 6}
     assert body["model"] == {"name": "fake", "version": 3, "digest": "d" * 64, "untrained": False}
-    assert set(body) == {"request_id", "size", "model", "caches", "classes", "timings_ms"}
+    assert set(body) == {"request_id", "size", "model", "caches", "classes", "background", "timings_ms"}
     assert body["caches"] == {"text": "embedded", "prediction": "miss"}
     for index, (name, item) in enumerate(zip(("sky", "tree"), body["classes"], strict=True)):
         mask = np.equal(LABELS, index + 1)
@@ -207,7 +207,8 @@ async def test_an_untrained_model_says_so_in_every_answer() -> None:
         png = await post(client, headers={"Accept": "image/png"})
         model = await client.get("/v1/models/fake")
     assert body.json()["model"]["untrained"] is True
-    assert body.json()["warnings"] == [UNTRAINED]
+    assert body.json()["warnings"] == [dataclasses.asdict(untrained("fake"))]
+    assert body.headers["x-ebseg-warnings"] == png.headers["x-ebseg-warnings"] == "untrained"
     assert body.headers["x-ebseg-untrained"] == png.headers["x-ebseg-untrained"] == "true"
     assert model.json()["untrained"] is True
 

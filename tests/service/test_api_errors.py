@@ -155,7 +155,7 @@ async def test_form_that_cannot_be_used() -> None:
         file = problem(await client.post(url, files=[image, ("classes", b"sky")]), 422)
         files = problem(await client.post(url, files=[image] * 3, data=request), 400)
         number = problem(
-            await client.post(url, files=[image], data={"classes": "a", "threshold": "low"}), 422
+            await client.post(url, files=[image], data={"classes": "a", "background": "low"}), 422
         )
         side = problem(
             await client.post(url, files=[image], data={"classes": "a", "output_size": "big"}), 422

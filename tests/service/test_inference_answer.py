@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from model.background import of_card
+from model.caution import untrained
 from model.vocabulary import Vocabulary
 from service.answer import Outcome
 from service.deadline import Deadline
@@ -34,7 +36,7 @@ def outcome(info: ModelInfo = INFO, deadline: Deadline | None = None) -> Outcome
         info=info,
         result=result,
         picture=None,
-        background=False,
+        background=of_card(None),
         outputs=frozenset(),
         request_id="id",
         seconds={"decode": 0.5},
@@ -61,6 +63,7 @@ def test_an_answer_in_json() -> None:
         "model_name": "fake",
         "model_version": "3",
         "id": tricky,
+        "parameters": {"threshold": 0.0, "threshold_source": "uncalibrated"},
     }
     labels, confidence, names, trained = document["outputs"]
     assert labels == {
@@ -98,7 +101,12 @@ def test_an_untrained_model_is_said_so() -> None:
     reply = encode_inference(
         outcome(dataclasses.replace(INFO, untrained=True)), asked("label_map", binary=False)
     )
-    assert json.loads(reply.body)["parameters"] == {"untrained": True}
+    assert json.loads(reply.body)["parameters"] == {
+        "threshold": 0.0,
+        "threshold_source": "uncalibrated",
+        "untrained": True,
+        "warnings": untrained("fake").message,
+    }
 
 
 def test_encoding_stops_when_nobody_waits() -> None:

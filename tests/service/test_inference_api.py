@@ -11,6 +11,7 @@ import httpx
 import numpy as np
 import pytest
 
+from model.caution import untrained
 from model.errors import CheckpointError
 from service.engine import Engine
 from tests.service.fakes import INFO, PNG, FakeEngine, encoded, picture, running
@@ -84,6 +85,7 @@ async def test_an_inference_from_json_to_json() -> None:
         assert "predict;dur=" in answer.headers["server-timing"]
         document = answer.json()
         (output,) = document.pop("outputs")
+        assert document.pop("parameters") == {"threshold": 0.5, "threshold_source": "request"}
         assert document == {"model_name": "fake", "model_version": "3", "id": "42"}
         labels = np.reshape(output["data"], output["shape"])
         assert labels[:3].max() == 0
@@ -97,7 +99,7 @@ async def test_an_answer_is_the_one_of_the_services_own_route() -> None:
         own = await client.post(
             "/v1/segment",
             files={"image": PNG},
-            data={"classes": "sky,tree", "threshold": "0.3"},
+            data={"classes": "sky,tree", "background": "0.3"},
             headers={"Accept": "application/x-npy"},
         )
         path = "/v2/models/fake/versions/3/infer"
@@ -216,7 +218,12 @@ async def test_an_untrained_model_says_so() -> None:
     async with running(FakeEngine(dataclasses.replace(INFO, untrained=True))) as (client, _):
         answer = await infer(client, IMAGE, CLASSES)
         assert answer.headers["x-ebseg-untrained"] == "true"
-        assert answer.json()["parameters"] == {"untrained": True}
+        assert answer.json()["parameters"] == {
+            "threshold": 0.0,
+            "threshold_source": "uncalibrated",
+            "untrained": True,
+            "warnings": untrained("fake").message,
+        }
 
 
 async def test_maps_too_large_for_json_never_reach_the_device(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ import io
 import numpy as np
 import pytest
 
+from model.background import of_card
 from model.balance import Balance
 from model.vocabulary import Vocabulary
 from service.answer import Outcome, encode_answer, make_file
@@ -95,7 +96,7 @@ def outcome(deadline: Deadline, *outputs: str) -> Outcome:
         info=INFO,
         result=result,
         picture=None,
-        background=False,
+        background=of_card(None),
         outputs=frozenset(outputs),
         request_id="id",
         seconds={},

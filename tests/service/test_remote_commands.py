@@ -21,6 +21,8 @@ DETAILS = {
     "card": {"domain": "photographs", "words": ["sky"], "threshold": 0.4},
     "default": True,
     "policy": "latest",
+    "license": "MIT AND Apache-2.0",
+    "card": {"domain": "photographs", "words": "any noun", "threshold": 0.25, "threshold_note": "measured"},
     "pinned": 4,
     "versions": [
         {

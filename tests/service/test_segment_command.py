@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from model.caution import untrained
 from model.checkpoint import load
 from model.segmenter import Segmenter
 from model.vocabulary import Vocabulary
 from service import segment_files
-from service.answer import UNTRAINED
 from tests.service.commands import run
 from tests.service.fakes import FakeEngine, encoded, live, picture
 from tests.service.scripted_server import Answer, scripted
@@ -70,7 +70,7 @@ def test_folder_without_a_server(
     assert "%" in line
     assert "failed" in printed.out
     assert f"ebseg: failed: {folder / 'c.png'}: the picture" in printed.err
-    assert UNTRAINED in printed.err
+    assert untrained("ebseg-tiny").message in printed.err
     assert printed.err.endswith("ebseg: error: 1 of 4 pictures failed\n")
 
 
@@ -89,7 +89,7 @@ def test_folder_with_a_service(
     folder: Path, tmp_path: Path, url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ("--url", url, "--out", tmp_path / "masks", "--sheet", tmp_path / "sheet.webp", "--json")
-    assert run("segment", folder, *CLASSES, *words, "--threshold", 0.5) == 1
+    assert run("segment", folder, *CLASSES, *words, "--background", 0.5) == 1
     lines = documents(capsys.readouterr().out)
     assert [Path(line["picture"]).name for line in lines] == ["a.PNG", "b.jpg", "b.png", "c.png"]
     assert "cannot be decoded" in lines[3]["error"]

@@ -1,5 +1,6 @@
 """`ebseg serve` and `ebseg segment`, in this process."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -8,13 +9,13 @@ import pytest
 from PIL import Image
 
 from model import packaged
+from model.caution import untrained
 from model.checkpoint import load
 from model.errors import CheckpointError, VocabularyError
 from model.packaged import packaged_checkpoint
 from model.segmenter import Segmenter
 from model.verify import verify
 from model.vocabulary import Vocabulary
-from service.answer import UNTRAINED
 from service.options import OPTIONS
 from service.server import listen
 from tests.service.commands import run
@@ -53,18 +54,18 @@ def test_segment_writes_files_and_prints_a_table(
         share = (expected.labels == index + 1).mean()
         line = next(line for line in printed.out.splitlines() if name in line)
         assert (f"{share:.1%}" in line) if share else line.startswith("not found: ")
-    assert UNTRAINED in printed.err
+    assert untrained("ebseg-tiny").message in printed.err
 
 
 def test_segment_prints_json(
     photo: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("EBSEG_CHECKPOINT", str(tiny_checkpoint))
-    assert run("segment", photo, "--vocabulary", "voc-20", "--threshold", "0.5", "--json") == 0
+    assert run("segment", photo, "--vocabulary", "voc-20", "--background", "0.5", "--json") == 0
     answer = json.loads(capsys.readouterr().out)
     assert answer["size"] == {"width": 80, "height": 60}
     assert answer["model"]["untrained"] is True
-    assert answer["warnings"] == [UNTRAINED]
+    assert answer["warnings"] == [dataclasses.asdict(untrained("ebseg-tiny"))]
     assert len(answer["classes"]) == 20
     assert answer["other"]["area"] + sum(item["area"] for item in answer["classes"]) == 4800
     assert set(answer["classes"][0]["rle"]) == {"size", "counts"}

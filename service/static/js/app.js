@@ -1,5 +1,6 @@
 // The page: what it knows, and who hears of changes.
 
+import { showAbout } from "./about.js";
 import { Chips } from "./chips.js";
 import { Code } from "./code.js";
 import { showDetails } from "./details.js";
@@ -21,17 +22,19 @@ import { installTheme } from "./theme.js";
 
 const TYPING_MS = 500; // another class may follow
 const SLIDING_MS = 200;
+const SOURCES = { card: "the model’s own", uncalibrated: "the model has none", request: "" };
 
 const state = {
   picture: null,
   vocabulary: null, // name of the stored list that the chips are, until they are changed
-  threshold: 0,
+  threshold: null, // null leaves it to the model's card; 0 is none at all
   shown: null, // {sent, answer, text} of the mask that is on the page
   first: null, // ms of the picture's first answer, for which the network ran
   looking: null, // AbortController of the confidences that are on their way
 };
 
 let turns = 0; // pictures that were offered
+let models = []; // of the service, as GET v1/models tells
 
 const colors = new Colors();
 const stage = new Stage(fetchConfidences, (label) => legend.highlight(label), (label) => legend.toggle(label));
@@ -94,6 +97,7 @@ function onAnswer(sent, answer, text, roundTrip) {
     sent.picture, { labels: labelMap(answer), ...answer.size, classes: answer.classes, confidence: null }, summary,
   );
   legend.show(answer, previous);
+  if (state.threshold === null) showThreshold(answer.background);
   chips.paint(new Map(answer.classes.map(({ name, color }) => [name, color])));
   showDetails(answer, { roundTrip, first: state.first });
   code.show(sent);
@@ -184,18 +188,34 @@ function installSliders() {
   const threshold = byId("threshold");
   threshold.addEventListener("input", () => {
     state.threshold = Number(threshold.value);
-    const words = state.threshold ? wholePercent(state.threshold) : "off";
-    byId("threshold-value").textContent = words;
-    threshold.setAttribute("aria-valuetext", words);
+    showThreshold({ threshold: state.threshold, source: "request" });
     refresh(SLIDING_MS);
   });
+  byId("threshold-own").addEventListener("click", () => {
+    state.threshold = null;
+    threshold.focus(); // the button goes away with the answer
+    refresh();
+  });
+}
+
+/** Shows which threshold made pixels "other"; the slider stays where a person has put it. */
+function showThreshold({ threshold, source }) {
+  const slider = byId("threshold");
+  const asked = source === "request";
+  if (!asked) slider.value = String(threshold ?? 0);
+  const words = threshold ? wholePercent(threshold) : "off";
+  byId("threshold-value").textContent = words;
+  slider.setAttribute("aria-valuetext", asked ? words : `${words}, ${SOURCES[source]}`);
+  byId("threshold-source").textContent = SOURCES[source];
+  byId("threshold-own").hidden = !asked;
 }
 
 async function connect(lists) {
   try {
-    await loadModels(() => {
+    models = await loadModels(() => {
       byId("model").replaceChildren(el("option", { value: "", textContent: "loading the model" }));
     });
+    showAbout(models, chosenModel().model);
     await lists.refresh(state.vocabulary ?? "");
     clearNotice();
   } catch (error) {
@@ -219,7 +239,10 @@ async function start() {
   installDownloads(() => state.shown, () => stage.overlay(), onError);
   installKey(() => connect(lists).then(() => refresh()));
   byId("list").addEventListener("change", () => takeList(byId("list").value, lists));
-  byId("model").addEventListener("change", () => refresh());
+  byId("model").addEventListener("change", () => {
+    showAbout(models, chosenModel().model);
+    refresh();
+  });
   byId("run").addEventListener("click", () => {
     if (runner.running) runner.cancel();
     else refresh();

@@ -38,7 +38,9 @@ export class Legend {
     byId("missing").querySelector("ul").replaceChildren(...missing.map(({ name, trained }) => (
       el("li", {}, el("span", { textContent: name }), badge(trained))
     )));
-    byId("warning").textContent = (answer.warnings ?? []).join(" ");
+    byId("warning").replaceChildren(...(answer.warnings ?? []).map(({ code, message }) => (
+      el("p", { "data-code": code, textContent: message })
+    )));
     byId("warning").hidden = !answer.warnings?.length;
     byId("result").hidden = false;
     this.#mark();

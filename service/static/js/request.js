@@ -46,10 +46,10 @@ function tidy({ name, synonyms, trained, color }) {
 /** Classes to store; without the colours that only the page remembers. */
 export const toStore = (classes) => classes.map(tidy);
 
-/** The request document of the page's state. */
+/** The request document of the page's state; a threshold of null leaves it to the model's card, 0 is none at all. */
 export function requestDocument({ picture, classes, vocabulary, threshold, model, version }, colors) {
   const document = vocabulary ? { vocabulary } : { classes: colors.entries(classes) };
-  if (threshold > 0) document.background = { threshold };
+  if (threshold !== null) document.background = threshold > 0 ? { threshold } : null;
   document.outputs = ["rle"];
   if (Math.max(picture.width, picture.height) > DISPLAY_SIDE) document.output_size = { long_side: DISPLAY_SIDE };
   if (model) document.model = model;

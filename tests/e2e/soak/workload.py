@@ -50,8 +50,8 @@ class Wanted:
 
     def document(self) -> dict[str, Any]:
         """What a request says of it."""
-        background = {} if self.threshold is None else {"background": {"threshold": self.threshold}}
-        return {"classes": list(self.names), "timeout_ms": TIMEOUT_MS, **background}
+        background = None if self.threshold is None else {"threshold": self.threshold}
+        return {"classes": list(self.names), "timeout_ms": TIMEOUT_MS, "background": background}
 
     def vocabulary(self) -> Vocabulary:
         """The model's own idea of it."""

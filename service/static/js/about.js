@@ -1,0 +1,32 @@
+// What a model's checkpoint tells of itself.
+
+import { byId, el, wholePercent } from "./dom.js";
+
+const MOST_WORDS = 60; // more would be a page of their own; GET v1/models has them all
+
+/** Shows the card of a model, by name; null is the service's default. */
+export function showAbout(models, name) {
+  const model = models.find((one) => (name === null ? one.default : one.name === name));
+  const rows = model ? facts(model) : [];
+  byId("about").hidden = rows.length === 0;
+  byId("about-facts").replaceChildren(...rows.flatMap(([term, text]) => (
+    [el("dt", { textContent: term }), el("dd", { textContent: text })]
+  )));
+}
+
+function facts({ name, version, license, card }) {
+  const rows = [["Model", `${name}, version ${version}`], ["Licence", license ?? "not said"]];
+  if (card === null) return rows;
+  rows.push(["For", card.domain], ["Knows", words(card.words)]);
+  rows.push(["“Other” below", card.threshold === null ? "no threshold" : wholePercent(card.threshold)]);
+  if (card.training_data.length) rows.push(["Trained on", card.training_data.map((data) => `${data.name} (${data.terms})`).join("; ")]);
+  if (card.parts.length) rows.push(["Parts", card.parts.map((part) => `${part.name}: ${part.license}`).join("; ")]);
+  if (card.notes) rows.push(["Note", card.notes]);
+  return rows;
+}
+
+function words(known) {
+  if (typeof known === "string") return known;
+  const more = known.length - MOST_WORDS;
+  return known.slice(0, MOST_WORDS).join(", ") + (more > 0 ? ` and ${more} more` : "");
+}

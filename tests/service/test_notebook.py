@@ -59,7 +59,7 @@ def test_labels_are_those_of_the_command_and_of_the_service(model: NotebookModel
     found = model.segment(VILLAGE, NAMES, background=0.3, templates="plain", size=300)
     whole = model.segment(str(VILLAGE), NAMES, background=None)
     out = tmp_path / "mask.png"
-    assert run("segment", VILLAGE, "--classes", ",".join(NAMES), "--out", out) == 0
+    assert run("segment", VILLAGE, "--classes", ",".join(NAMES), "--background", "none", "--out", out) == 0
     with Image.open(out) as image:
         assert (np.asarray(image) == whole.label_map).all()
     own = settings(checkpoint=packaged_checkpoint())

@@ -18,11 +18,9 @@ DETAILS = {
     "device": "cuda:0",
     "dtype": "bfloat16",
     "license": "MIT AND Apache-2.0",
-    "card": {"domain": "photographs", "words": ["sky"], "threshold": 0.4},
+    "card": {"domain": "photographs", "words": ["sky"], "threshold": 0.4, "threshold_note": "measured"},
     "default": True,
     "policy": "latest",
-    "license": "MIT AND Apache-2.0",
-    "card": {"domain": "photographs", "words": "any noun", "threshold": 0.25, "threshold_note": "measured"},
     "pinned": 4,
     "versions": [
         {

@@ -17,11 +17,10 @@ from model import clip_image, sam_encoder
 from model.account import Account, Entry, Status
 from model.build import build
 from model.config import VARIANTS
-from model.ebseg import EBSeg
 from model.errors import CheckpointError
 from model.files import Progress, silent
 from model.misfits import misshapen
-from model.official import CAUSAL_MASK, CLASS_WEIGHTS, COPIES, causal_mask, official_names
+from model.official_names import CAUSAL_MASK, CLASS_WEIGHTS, COPIES, causal_mask, official_names
 from model.vocabulary import TrainingClasses
 
 ANYWHERE = ("module", "_orig_mod")  # parts of a name that wrappers put between others
@@ -66,22 +65,6 @@ def account_of(
     shapes = {official[name]: tuple(tensor.shape) for name, tensor in tensors.items()}
     variant = _variant(shapes, variant)
     return _Fitting(tensors, others or {}, official, variant, classes, ignore).account(progress)
-
-
-def load_official(
-    state_dict: Mapping[str, Tensor], variant: str, training_classes: TrainingClasses | None = None
-) -> EBSeg:
-    """Builds the model of a released checkpoint's weights, in evaluation mode.
-
-    Args:
-        state_dict: official names to tensors.
-        variant: "base" or "large" (or "tiny").
-        training_classes: what it was trained on; COCO-Stuff's 171 classes when left out.
-
-    Raises:
-        CheckpointError: see `account_of` and `Account.ebseg`.
-    """
-    return account_of(state_dict, variant, training_classes=training_classes).ebseg()
 
 
 def official_name(name: str) -> str:

@@ -17,8 +17,7 @@ from model.build import build
 from model.card import ANY_NOUN
 from model.checkpoint import check_golden, load
 from model.config import VARIANTS
-from model.fitting import load_official
-from model.official import to_official
+from model.official import load_official, to_official
 from model.torch_file import read_state_dict, write_state_dict
 from model.vocabulary import TrainingClasses
 

@@ -15,7 +15,8 @@ from model import CheckpointError, EBSeg
 from model.account import Account
 from model.checkpoint import load
 from model.fitting import account_of
-from model.official import CAUSAL_MASK, CLASS_WEIGHTS, COPIES, to_official
+from model.official import to_official
+from model.official_names import CAUSAL_MASK, CLASS_WEIGHTS, COPIES
 from model.released import import_released, read_released
 from tests.golden.weights import official_shapes
 

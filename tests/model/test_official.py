@@ -9,8 +9,7 @@ from torch import Tensor
 
 from model import VARIANTS, CheckpointError, ClassName, EBSeg, TrainingClasses
 from model.build import build
-from model.fitting import load_official
-from model.official import official_names, to_official
+from model.official import load_official, official_names, to_official
 from tests.golden.weights import official_shapes
 
 COPIES = {

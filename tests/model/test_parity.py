@@ -13,8 +13,8 @@ from torch import Tensor
 
 from model import EBSeg, Segmenter, Vocabulary
 from model.clip_image import ClipFeatures
-from model.fitting import load_official
 from model.fusion import Level
+from model.official import load_official
 from tests.golden import weights
 from tests.model.plain_encoders import bilinear
 

@@ -10,8 +10,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from model.ebseg import StagePredictions
-from model.fitting import load_official
-from model.official import official_names
+from model.official import load_official, official_names
 from tests.golden import weights
 from training.losses import BatchTotals, EBSegLoss, LossWeights, Target, ssc_loss
 from training.matcher import MatchingCosts, match, sample_points

@@ -127,7 +127,7 @@ def test_demo_prints_a_table_of_each_scene(shown: tuple[str, Path], asked: Asked
         )
         kinds = {row[0]: row[3] for row in rows}
         assert kinds == {item: "new" if item in NEW else "trained" for item in present + absent}
-        (other,) = re.findall(r"│ other +│ +│ +([\d.]+)% │ < 0\.50 +│", table)
+        (other,) = re.findall(r"│ other +│ +│ +([\d.]+)% │ +< 0\.50 │", table)
         shares = [float(row[1]) for row in rows]
         assert sum(shares) + float(other) == pytest.approx(100, abs=0.6)  # each is rounded to 0.1
         labels = read_labels(folder / f"{name}-mask.png", present + absent)

@@ -67,7 +67,7 @@ def test_answer_fields() -> None:
 
 
 def test_every_place_at_the_top_is_explained() -> None:
-    explained = first_column("README.md", "## What is where")
+    explained = first_column("docs/code.md", "## At the top")
     unexplained = [
         path
         for path in tracked_files()

@@ -54,14 +54,11 @@ NOT_RUN = {
     "ebseg inspect base": "tests/model/fetch/test_pull_command.py inspects by name",
     "make demo MODEL=base": "tests/e2e/test_demo_models.py runs what it runs",
     "make serve MODEL=base": "tests/service/test_model_by_name.py serves by name",
-    "ebseg import EBSeg_base.pth --variant base --out registry/ebseg-base/1": "needs the released weights",
     "ebseg import EBSeg_base.pth --dry-run": "needs the released weights",
     "ebseg import EBSeg_base.pth --out registry/ebseg-base/1": "needs the released weights",
-    "ebseg inspect registry/ebseg-base/1": "needs the released weights",
     "ebseg serve --checkpoint registry/ebseg-base/1": "needs the released weights",
     "ebseg export registry/ebseg-base/1 --official EBSeg_base_again.pth": "needs the released weights",
     "ebseg serve --registry registry --model ebseg-tiny": "tests/service/test_soak.py serves a registry",
-    "ebseg serve --registry registry --model ebseg-tiny --redis-url redis://127.0.0.1:6379/0": "as above",
     "ebseg serve --registry s3://bucket/registry --model ebseg-base,ebseg-tiny@3 --redis-url "
     "redis://cache:6379/0": "tests/service/test_models_real.py serves from a real S3 server",
     "ebseg serve --registry hf://OWNER/REPOSITORY --model ebseg-base": (
@@ -253,13 +250,44 @@ def test_make_knows_the_target(command: str) -> None:
     assert planned.stdout.strip()
 
 
-def test_python_example(url: str, workspace: Path, environment: dict[str, str]) -> None:
-    (example,) = python_blocks("README.md")
+def test_python_over_http(url: str, workspace: Path, environment: dict[str, str]) -> None:
+    (example,) = python_blocks("docs/http.md")
     assert DEFAULT_URL in example
     words = [sys.executable, "-c", example.replace(DEFAULT_URL, url)]
     lines = done(words, environment, workspace).stdout.splitlines()
     assert [line[:10].strip() for line in lines] == ["house", "butterfly", "hay"]
     assert all(line.endswith("regions") for line in lines)
+
+
+def test_first_python_example(workspace: Path, environment: dict[str, str]) -> None:
+    (example,) = python_blocks("README.md")
+    # -P: the workspace's own links to the packages do not count
+    lines = done([sys.executable, "-P", "-c", example], environment, workspace).stdout.splitlines()
+    assert [line[:10].strip() for line in lines] == ["house", "umbrella", "butterfly", "hay"]
+    assert all(line.endswith("% of the image") for line in lines)
+    with Image.open(workspace / "overlay.png") as image:
+        assert image.size == PICTURE_SIZE
+    (workspace / "overlay.png").unlink()
+
+
+def test_answer_as_the_readme_shows_it(url: str, workspace: Path, environment: dict[str, str]) -> None:
+    """All fields of the answer, and the numbers of what is shown of its classes."""
+    (text,) = [block.text for block in blocks() if (block.document, block.language) == ("README.md", "json")]
+    shown = json.loads(text)
+    (command,) = [line for line in RUN if RUN[line] is json_answer]
+    words = ["bash", "-euo", "pipefail", "-c", command.replace(DEFAULT_URL, url)]
+    answer = json.loads(done(words, environment, workspace).stdout)
+    assert shown.keys() == answer.keys()
+    assert {name: shown[name].keys() for name in ("model", "timings_ms", "caches")} == {
+        name: answer[name].keys() for name in ("model", "timings_ms", "caches")
+    }
+    assert shown["background"] == answer["background"]
+    for entry, real in zip(shown["classes"], answer["classes"], strict=False):
+        assert entry.keys() == real.keys()
+        for name in ("name", "label", "color", "trained"):
+            assert entry[name] == real[name]
+        for name in ("fraction", "mean_confidence"):
+            assert entry[name] == pytest.approx(real[name], abs=0.02)
 
 
 def test_notebook_examples(workspace: Path, environment: dict[str, str]) -> None:

@@ -5,7 +5,8 @@ from pathlib import Path
 from model.errors import CheckpointError
 
 # the keys of model.config.VARIANTS, which needs torch
-VARIANTS = ("tiny", "base", "large", "tiny-swin-t", "tiny-swin-b", "base-swin-t", "base-swin-b")
+SWIN_VARIANTS = ("tiny-swin-t", "tiny-swin-b", "base-swin-t", "base-swin-b")
+VARIANTS = ("tiny", "base", "large", *SWIN_VARIANTS)
 OUT_HELP = "folder to make, ending in NAME/VERSION as in registry/ebseg-base/1"
 
 

@@ -108,7 +108,7 @@ def test_types_reach_the_users_type_checker(programs: Path, tmp_path: Path) -> N
     script.write_text(
         "from ebseg_client import EBSegClient\n"
         "with EBSegClient() as client:\n"
-        "    answer = client.segment('p.jpg', ['sky'], threshold=0.5)\n"
+        "    answer = client.segment('p.jpg', ['sky'], background=0.5)\n"
         "reveal_type(answer.found[0].fraction)\n"
         "reveal_type(answer.labels)\n"
         "client.segment('p.jpg', ['sky'], treshold=0.5)\n"

@@ -71,6 +71,8 @@ def one_line(run: Run) -> str:
 
 def test_variants_are_the_configurations() -> None:
     assert set(model.commands.places.VARIANTS) == set(VARIANTS)
+    with_swin = {name for name, config in VARIANTS.items() if config.swin is not None}
+    assert set(model.commands.places.SWIN_VARIANTS) == with_swin
 
 
 def test_init_says_untrained(run: Command, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -271,7 +271,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     [
         ([], "needs --sam FILE"),
         (["--sam", "a", "--swin", "b"], "takes no --swin"),
-        (["--sam", "missing.pth"], "missing.pth is not there"),
+        (["--sam", "missing.pth"], "missing.pth cannot be read: No such file or directory"),
     ],
 )
 def test_command_refuses(

@@ -4,14 +4,10 @@ import argparse
 import dataclasses
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from model.command import JSON_HELP, add_command, seed
-from model.commands.places import OUT_HELP, VARIANTS, name_and_version
+from model.commands.places import OUT_HELP, SWIN_VARIANTS, VARIANTS, name_and_version
 from model.errors import CheckpointError
-
-if TYPE_CHECKING:
-    from model.config import EBSegConfig
 
 EXAMPLES = """
   ebseg encoders --variant base --clip ViT-B-16.pt --sam sam_vit_b_01ec64.pth --out registry/encoders-base/1
@@ -61,6 +57,7 @@ def run(args: argparse.Namespace) -> int:
     from model.files import refuse_taken, refuse_unreadable, sha256
 
     # before torch is imported, which takes seconds
+    _check_backbone(args)
     refuse_taken(args.out)
     for path in (args.clip, args.sam, args.swin):
         if path is not None:
@@ -72,7 +69,6 @@ def run(args: argparse.Namespace) -> int:
     from model.vocabulary import TrainingClasses
     from training.encoders import load_clip, load_sam, load_swin
 
-    _check_backbone(args, config.VARIANTS[args.variant])
     ebseg = build(config.VARIANTS[args.variant], TrainingClasses.coco_stuff(), seed=args.seed)
     notes: dict[str, object] = {"initialised_with_seed": args.seed}
     loaded = {}
@@ -93,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _check_backbone(args: argparse.Namespace, config: "EBSegConfig") -> None:
-    wanted, other = ("sam", "swin") if config.swin is None else ("swin", "sam")
+def _check_backbone(args: argparse.Namespace) -> None:
+    wanted, other = ("swin", "sam") if args.variant in SWIN_VARIANTS else ("sam", "swin")
     if getattr(args, wanted) is None or getattr(args, other) is not None:
-        raise CheckpointError(f"the variant {config.variant} needs --{wanted} FILE, and takes no --{other}")
+        raise CheckpointError(f"the variant {args.variant} needs --{wanted} FILE, and takes no --{other}")

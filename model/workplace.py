@@ -54,11 +54,15 @@ def remove_left_over(parent: Path) -> None:
 
 
 def age(folder: Path) -> float:
-    """Seconds since anything in a folder was changed."""
+    """Seconds since anything in a folder was changed; since 1970 if it is gone.
+
+    Its owner may take it away meanwhile, at any moment.
+    """
     latest = 0.0
-    for path in (folder, *folder.rglob("*")):
-        with suppress(FileNotFoundError):
-            latest = max(latest, path.stat().st_mtime)
+    for place, folders, files in os.walk(folder):  # which passes over what it cannot list
+        for path in (place, *(os.path.join(place, name) for name in (*folders, *files))):
+            with suppress(FileNotFoundError):
+                latest = max(latest, os.stat(path).st_mtime)
     return time.time() - latest
 
 

@@ -79,6 +79,16 @@ def test_work_folders_of_live_processes_stay_however_old(tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_that_goes_while_it_is_looked_at_harms_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / ".ebseg-publishing-gone"
+    young = left_over(tmp_path, ".ebseg-publishing-young", YOUNG, None)
+    monkeypatch.setattr(Path, "glob", lambda *_: iter([gone, young]))
+    remove_left_over(tmp_path)
+    assert list(tmp_path.iterdir()) == [young]
+
+
 def test_without_locks_age_tells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def unsupported(*_: object) -> None:
         raise OSError("no locks available")

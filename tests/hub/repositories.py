@@ -125,8 +125,10 @@ class Repositories:
 
     def small_blob(self, content: bytes) -> Blob:
         """A file's content that came inside a commit."""
-        path = self._blobs / hashlib.sha256(content).hexdigest()
-        path.write_bytes(content)
+        written = self.partial()
+        written.write_bytes(content)
+        # renamed, since the same content may be there already, and be read this moment
+        path = written.rename(self._blobs / hashlib.sha256(content).hexdigest())
         return _blob(path, len(content), path.name, large=False)
 
     def add(

@@ -5,6 +5,7 @@ import re
 import socket
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -47,8 +48,9 @@ class Answering(BaseHTTPRequestHandler):
     def hang_up(self) -> None:
         """Cuts the connection."""
         self.close_connection = True
-        self.wfile.flush()
-        self.connection.shutdown(socket.SHUT_RDWR)
+        with suppress(OSError):  # the client, or the server's end, cut it first
+            self.wfile.flush()
+            self.connection.shutdown(socket.SHUT_RDWR)
 
     def answer(self, status: int, headers: Mapping[str, str], body: bytes = b"") -> None:
         """Sends an answer that is in memory."""

@@ -8,6 +8,8 @@ ModelError
     └── UnreachableError  nobody answers; another time it may work
 """
 
+from collections.abc import Iterator
+
 
 class ModelError(Exception):
     """Base of all errors that the model package raises on purpose."""
@@ -40,3 +42,13 @@ class FetchError(ModelError):
 
 class UnreachableError(FetchError):
     """There is no network, or the server stays silent or overloaded; another time it may work."""
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """An error, what it was raised from or while handling, and so on; each once."""
+    seen: set[int] = set()
+    found: BaseException | None = error
+    while found is not None and id(found) not in seen:
+        seen.add(id(found))
+        yield found
+        found = found.__cause__ or found.__context__

@@ -5,12 +5,11 @@ import errno
 import socket
 import ssl
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 
 import httpx2
 
-from model.errors import FetchError
+from model.errors import FetchError, causes
 from model.fetch.sources import shown
 
 RETRIED = (408, 425, 429, 500, 502, 503, 504)
@@ -20,7 +19,7 @@ _TOKEN = "with HF_TOKEN or `hf auth login`"
 def unreachable(error: BaseException, url: str) -> str | None:
     """Why there is no connection at all; None if the server was reached and only the connection was lost."""
     host = httpx2.URL(url).host
-    chain = list(_causes(error))
+    chain = list(causes(error))
     if any(isinstance(one, httpx2.ProxyError) for one in chain):
         return f"the proxy refuses the way to {host} ({_text(error)}): check HTTPS_PROXY and NO_PROXY"
     if "CERTIFICATE_VERIFY" in str(error):
@@ -98,15 +97,6 @@ def again_after(response: httpx2.Response) -> float | None:
     with suppress(TypeError, ValueError):
         return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
     return None
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    one: BaseException | None = error
-    while one is not None and id(one) not in seen:
-        seen.add(id(one))
-        yield one
-        one = one.__cause__ or one.__context__
 
 
 def _text(error: BaseException) -> str:

@@ -15,6 +15,8 @@ from huggingface_hub.errors import (
     XetDownloadError,
 )
 
+from model.errors import causes
+
 LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
 LONGEST_TEXT = 300  # characters of what the hub itself says
 
@@ -123,14 +125,10 @@ def _refused(error: HfHubHTTPError, repository: str) -> str:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    found: BaseException | None = error
-    while found is not None and id(found) not in seen:
-        seen.add(id(found))
+    for found in causes(error):
         # what is missing on disk, too, is told by why it could not be fetched
         if not isinstance(found, LocalEntryNotFoundError) or found.__cause__ is None:
             yield found
-        found = found.__cause__ or found.__context__
 
 
 def _host(error: httpx2.TransportError) -> str:

@@ -5,8 +5,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from model.command import JSON_HELP, add_command, count, seed
-from training.commands.evaluate import opened, options, refuse_missing, short_side
+from model.command import JSON_HELP, add_command, seed
+from training.commands.evaluate import add_data_options, opened, options, refuse_missing
 
 if TYPE_CHECKING:
     from training.calibrate import Calibration
@@ -25,25 +25,8 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
   ebseg calibrate registry/ebseg-street/2 data/street --write --license CC-BY-4.0 --card card.json
 """,
     )
-    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="checkpoint folder")
-    parser.add_argument(
-        "data",
-        type=Path,
-        metavar="DATA",
-        help="data set in the layout of `ebseg prepare`, that the checkpoint was not trained on",
-    )
-    parser.add_argument("--split", default="val", metavar="NAME", help="which part of it (default: val)")
-    parser.add_argument(
-        "--short-side",
-        type=short_side,
-        default="configured",
-        metavar="N",
-        help="pictures are resized to this short side, pixels; 0 takes them as they are "
-        "(default: as the checkpoint is configured)",
-    )
-    parser.add_argument(
-        "--limit", type=count, metavar="N", help="only the first N pictures (default: all of them)"
-    )
+    parser.description = f"{parser.description} DATA is what the checkpoint was not trained on."
+    add_data_options(parser)
     parser.add_argument(
         "--device", default="cpu", metavar="NAME", help="where the model runs: cpu or cuda (default: cpu)"
     )

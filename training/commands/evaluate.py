@@ -47,7 +47,13 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 
 def add_set_options(parser: argparse.ArgumentParser) -> None:
-    """What to score, on what and how: for every command that goes through a data set with a checkpoint."""
+    """What to score, on what and how: for every command that scores a checkpoint on a data set."""
+    add_data_options(parser)
+    add_process_options(parser)
+
+
+def add_data_options(parser: argparse.ArgumentParser) -> None:
+    """A checkpoint, and the pictures that it goes through."""
     parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="checkpoint folder")
     parser.add_argument("data", type=Path, metavar="DATA", help="data set in the layout of `ebseg prepare`")
     parser.add_argument("--split", default="val", metavar="NAME", help="which part of it (default: val)")
@@ -62,7 +68,6 @@ def add_set_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--limit", type=count, metavar="N", help="only the first N pictures (default: all of them)"
     )
-    add_process_options(parser)
 
 
 def add_process_options(parser: argparse.ArgumentParser) -> None:

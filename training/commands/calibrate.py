@@ -25,7 +25,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
   ebseg calibrate registry/ebseg-street/2 data/street --write --license CC-BY-4.0 --card card.json
 """,
     )
-    parser.description = f"{parser.description} DATA is what the checkpoint was not trained on."
+    parser.description = f"{parser.description}\nDATA is what the checkpoint was not trained on."
     add_data_options(parser)
     parser.add_argument(
         "--device", default="cpu", metavar="NAME", help="where the model runs: cpu or cuda (default: cpu)"

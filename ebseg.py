@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
-    from service.notebook import NotebookModel
+    from service.local.notebook import NotebookModel
 
 __all__ = ["build_parser", "load", "main"]
 
@@ -115,7 +115,7 @@ def load(
         ImportError: a package is missing; the message says how to install it.
     """
     try:
-        from service import notebook
+        from service.local import notebook
 
         return notebook.load(name, device=device, dtype=dtype)
     except ModuleNotFoundError as error:

@@ -8,12 +8,12 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from model.balance import Balance, Weights
-    from model.config import VARIANTS, EBSegConfig
-    from model.ebseg import EBSeg, MaskPredictions, StagePredictions
     from model.errors import CheckpointError, ModelError, PictureError, VocabularyError
+    from model.network.balance import Balance, Weights
+    from model.network.config import VARIANTS, EBSegConfig
+    from model.network.ebseg import EBSeg, MaskPredictions, StagePredictions
     from model.segmenter import LabelMap, Segmenter
-    from model.vocabulary import ClassName, TrainingClasses, Vocabulary
+    from model.vocabulary.classes import ClassName, TrainingClasses, Vocabulary
 
 __all__ = [
     "VARIANTS",
@@ -35,12 +35,12 @@ __all__ = [
 ]
 
 _HOMES = {
-    "balance": ("Balance", "Weights"),
-    "config": ("VARIANTS", "EBSegConfig"),
-    "ebseg": ("EBSeg", "MaskPredictions", "StagePredictions"),
+    "network.balance": ("Balance", "Weights"),
+    "network.config": ("VARIANTS", "EBSegConfig"),
+    "network.ebseg": ("EBSeg", "MaskPredictions", "StagePredictions"),
     "errors": ("CheckpointError", "ModelError", "PictureError", "VocabularyError"),
     "segmenter": ("LabelMap", "Segmenter"),
-    "vocabulary": ("ClassName", "TrainingClasses", "Vocabulary"),
+    "vocabulary.classes": ("ClassName", "TrainingClasses", "Vocabulary"),
 }
 
 

@@ -19,8 +19,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from model import VARIANTS, EBSeg, Segmenter, TrainingClasses, Vocabulary
 from model.allocator import keep_freed_memory
-from model.build import build
-from model.checkpoint import load
+from model.network.build import build
+from model.storage.checkpoint import load
 
 MATRIX_SIDE = 2048
 TRIAL_SIDE = 512  # emulated products of the full size take seconds each

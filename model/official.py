@@ -5,9 +5,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from model.ebseg import EBSeg
-from model.fitting import account_of
-from model.official_names import (
+from model.network.ebseg import EBSeg
+from model.released.fitting import account_of
+from model.released.official_names import (
     CAUSAL_MASK,
     CLASS_WEIGHTS,
     COPIES,
@@ -15,7 +15,7 @@ from model.official_names import (
     causal_mask,
     official_names,
 )
-from model.vocabulary import TrainingClasses
+from model.vocabulary.classes import TrainingClasses
 
 __all__ = ["load_official", "official_names", "to_official"]
 

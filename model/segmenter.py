@@ -16,12 +16,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.balance import Balance
-from model.ebseg import EBSeg, MaskPredictions
 from model.errors import ModelError, PictureError
-from model.layers import resize
+from model.network.balance import Balance
+from model.network.ebseg import EBSeg, MaskPredictions
+from model.network.layers import resize
 from model.transforms import to_network
-from model.vocabulary import Vocabulary
+from model.vocabulary.classes import Vocabulary
 
 OTHER = 0  # the label of a pixel that no class wins with enough confidence
 TILE_ROWS, TILE_COLUMNS = 64, 256  # small enough for the cache, and for few classes to be seen in it

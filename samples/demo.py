@@ -23,8 +23,8 @@ from rich.table import Table
 
 from model.commands.choosing import pulled_folder
 from model.errors import ModelError, UnreachableError
-from model.packaged import packaged_checkpoint
-from service.sheet import Entry, contact_sheet
+from model.storage.packaged import packaged_checkpoint
+from service.segmentation.sheet import SheetEntry, contact_sheet
 
 # What is asked for in each scene: classes that it shows, then some that it does not show.
 SCENES = {
@@ -46,7 +46,7 @@ class DemoError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
+class DemoScene:
     """A picture to send, and the classes to ask for."""
 
     picture: Path
@@ -131,19 +131,19 @@ def chosen_checkpoint(args: argparse.Namespace, console: Console) -> Path:
         return packaged_checkpoint()
 
 
-def scenes(args: argparse.Namespace, checkpoint: Path, console: Console) -> list[Scene]:
+def scenes(args: argparse.Namespace, checkpoint: Path, console: Console) -> list[DemoScene]:
     """What the command line asks for: photographs for a model by name, but for EBSeg-tiny."""
     if args.picture is not None:
-        return [Scene(args.picture, tuple(name.strip() for name in args.classes.split(",")))]
+        return [DemoScene(args.picture, tuple(name.strip() for name in args.classes.split(",")))]
     if args.model is not None and checkpoint != packaged_checkpoint():
         try:
             found = photographs(args.out / "photographs")
         except (NoPhotographsError, OSError) as error:
             console.print(f"no photographs, so these are drawn scenes: {escape(str(error))}")
         else:
-            return [Scene(path, classes) for path, classes in found.items()]
+            return [DemoScene(path, classes) for path, classes in found.items()]
     folder = Path(__file__).parent
-    return [Scene(folder / f"{name}.jpg", shown + absent) for name, (shown, absent) in SCENES.items()]
+    return [DemoScene(folder / f"{name}.jpg", shown + absent) for name, (shown, absent) in SCENES.items()]
 
 
 @contextmanager
@@ -231,7 +231,7 @@ def tail(log: Path) -> str:
     return "".join(f"\n  {line}" for line in [f"last lines of {log}:", *lines])
 
 
-def segment(url: str, scene: Scene) -> dict[str, Any]:
+def segment(url: str, scene: DemoScene) -> dict[str, Any]:
     """The answer to one request.
 
     Raises:
@@ -253,7 +253,7 @@ def segment(url: str, scene: Scene) -> dict[str, Any]:
     return answer
 
 
-def show(scene: Scene, answer: dict[str, Any], console: Console) -> None:
+def show(scene: DemoScene, answer: dict[str, Any], console: Console) -> None:
     """Prints the answer as a table."""
     model, size, timings = answer["model"], answer["size"], answer["timings_ms"]
     title = f"{scene.picture.name}, {size['width']} x {size['height']}, {model['name']}/{model['version']}"
@@ -286,7 +286,7 @@ def show(scene: Scene, answer: dict[str, Any], console: Console) -> None:
         )
 
 
-def write(scene: Scene, answer: dict[str, Any], folder: Path) -> Entry:
+def write(scene: DemoScene, answer: dict[str, Any], folder: Path) -> SheetEntry:
     """Writes mask and overlay; what the contact sheet shows of them."""
     name, overlay = scene.picture.stem, base64.b64decode(answer["overlay"])
     (folder / f"{name}-mask.png").write_bytes(base64.b64decode(answer["png"]))
@@ -296,7 +296,7 @@ def write(scene: Scene, answer: dict[str, Any], folder: Path) -> Entry:
         for entry in answer["classes"]
     ]
     with Image.open(scene.picture) as picture, Image.open(io.BytesIO(overlay)) as painted:
-        return Entry.of(name, picture, painted, classes)
+        return SheetEntry.of(name, picture, painted, classes)
 
 
 if __name__ == "__main__":

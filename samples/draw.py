@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from training.datasets.storybook.scene import draw
+from training.storybook.scene import draw
 
 SEED = 2026
 SCENES = {

@@ -12,14 +12,14 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import Scope
 
-from service import openapi
-from service.auth import Keys
-from service.decode import settle_warnings
-from service.engine import Engine, load_engine
 from service.hot_loading.loader import LoadEngine
-from service.middleware import BodyLimits, Requests, answer_error
+from service.http import openapi
+from service.http.auth import ApiKeys
+from service.http.middleware import BodyLimits, Requests, answer_error
 from service.routes import health, inference_protocol, models, page, segment, vocabularies
 from service.runtime import Service
+from service.scheduling.engine import Engine, load_engine
+from service.segmentation.decode import settle_warnings
 from service.settings import Settings
 
 DESCRIPTION = "A picture and a list of class names in, a mask out."
@@ -83,7 +83,7 @@ def create_app(settings: Settings, *engines: Engine, load: LoadEngine = load_eng
         Requests,
         metrics=service.metrics,
         routes=paths,
-        keys=Keys.of(settings),
+        keys=ApiKeys.of(settings),
         tracing=service.tracing,
     )
     app.add_middleware(BodyLimits, max_bytes=settings.max_bytes, seconds=settings.body_timeout_s)

@@ -22,6 +22,8 @@ ServiceError
 ├── NotReadyError          loading, draining or failed
 ├── UnhealthyError         the same, told to a probe
 └── DeadlineExceededError  the request's time is over
+
+UsageError              arguments of a command or of a caller of ours: no request, so no answer to one
 """
 
 from collections.abc import Mapping, Sequence
@@ -180,3 +182,7 @@ def field_problems(errors: Sequence[Mapping[str, Any]]) -> list[FieldProblem]:
             message = "must not be empty"
         problems.append(FieldProblem(path, message))
     return problems
+
+
+class UsageError(Exception):
+    """An argument that cannot be used, or a file that cannot be read or written as asked."""

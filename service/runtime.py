@@ -7,21 +7,21 @@ from collections.abc import Callable, Sequence
 from typing import Literal, ParamSpec, TypeVar
 
 from model.errors import ModelError
-from service.batching.admission import Admission
-from service.batching.batcher import Batcher
 from service.caches.prediction_cache import PredictionCache
 from service.caches.redis_store import RedisStore
 from service.caches.text_cache import TextCache
-from service.class_lists.vocabularies import Vocabularies
-from service.engine import Engine, device_names, load_engine
 from service.errors import NotReadyError
 from service.hot_loading.loader import LoadEngine, in_words
 from service.hot_loading.models import Models
-from service.metrics import Metrics
-from service.picture_threads import PictureThreads
+from service.observability.metrics import Metrics
+from service.observability.tracing import Tracing
+from service.observability.watch import Watch
+from service.scheduling.admission import Admission
+from service.scheduling.batcher import Batcher
+from service.scheduling.engine import Engine, device_names, load_engine
+from service.scheduling.picture_threads import PictureThreads
 from service.settings import Settings, SettingsError
-from service.tracing import Tracing
-from service.watch import Watch
+from service.vocabularies.catalog import Vocabularies
 
 LOG = logging.getLogger(__name__)
 State = Literal["loading", "ready", "draining", "failed"]

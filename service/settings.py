@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
-from model.packaged import packaged_checkpoint
-from model.vocabulary import MAX_CLASSES
+from model.storage.packaged import packaged_checkpoint
+from model.vocabulary.classes import MAX_CLASSES
 from service.options import OPTIONS
 
 PREFIX = "EBSEG_"

@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 
 from tests.waiting import WAIT
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 LEFT_OUT = shutil.ignore_patterns("*.egg-info", "__pycache__", "build")
 
 

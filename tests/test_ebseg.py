@@ -16,7 +16,7 @@ import model.commands.inspect
 from model.errors import CheckpointError, VocabularyError
 from tests.waiting import WAIT
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 HELP = [sys.executable, "-E", "ebseg.py", "--help"]  # -E: output is buffered, whatever the environment says
 
 
@@ -121,7 +121,7 @@ def test_closed_output_is_quiet() -> None:
         ("torch.cuda", "training.commands.train", "training"),
         ("torch", "model.commands.inspect", "model"),
         ("cv2", "training.commands.prepare", "training"),
-        ("cv2", "service.commands.segment", "service"),
+        ("cv2", "service.commands.segment.command", "service"),
         ("scipy.optimize", "service.commands.serve", "training"),
         ("s3fs", "model.commands.inspect", "s3"),
         ("rich", "model.commands.inspect", ""),

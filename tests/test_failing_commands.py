@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 HEAVY = ("torch", "torchvision", "open_clip", "timm", "cv2", "scipy", "fastapi", "uvicorn", "tensorboard")
 MOST_FOR_HELP = 260  # modules, most of them Python's own
 TINY = "model/pretrained/ebseg-tiny/1"

@@ -1,11 +1,13 @@
 """Sizes and contents of source files."""
 
+import ast
 import re
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 FOLDERS = ("model", "service", "training", "requirements", "client", "samples", "tests")
 FILES = [ROOT / "ebseg.py", *(path for name in FOLDERS for path in sorted((ROOT / name).rglob("*.py")))]
 LONGEST = 400
@@ -38,3 +40,18 @@ def test_modules_say_what_they_are_for(package: str) -> None:
         if path.name != "__init__.py" and not path.read_text(encoding="utf-8").startswith('"""')
     ]
     assert silent == []
+
+
+def test_a_class_name_stands_once() -> None:
+    """What client and service both have is the same thing on both sides: the client counts for itself."""
+    houses: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for path in FILES:
+        house = label(path).partition("/")[0]
+        if house == "tests":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                houses["client" if house == "client" else "project"][node.name].append(label(path))
+    assert len(houses["project"]) > 300
+    twice = {name: paths for names in houses.values() for name, paths in names.items() if len(paths) > 1}
+    assert twice == {}

@@ -27,14 +27,14 @@ from model.bench import (
     peak_bytes,
     weights_size,
 )
-from model.build import build
-from model.config import VARIANTS
-from model.ebseg import EBSeg
-from model.vocabulary import TrainingClasses
+from model.network.build import build
+from model.network.config import VARIANTS
+from model.network.ebseg import EBSeg
+from model.vocabulary.classes import TrainingClasses
 from training.config import Amp, TrainConfig
-from training.losses import EBSegLoss
-from training.matcher import Target
-from training.optim import build_optimizer, clip_gradients
+from training.losses.criterion import EBSegLoss
+from training.losses.matcher import Target
+from training.run.optim import build_optimizer, clip_gradients
 
 TIMES_FORWARD = 3
 AUTOCAST: dict[str, torch.dtype | None] = {"float32": None, "bfloat16": torch.bfloat16}

@@ -20,7 +20,7 @@ CHANGEABLE = frozenset(
 )
 
 
-def _told(text: str) -> dict[str, str]:
+def _help(text: str) -> dict[str, str]:
     return {"help": text}
 
 
@@ -32,57 +32,57 @@ class TrainConfig:
         TrainingError: a value makes no sense; the message names the field.
     """
 
-    data: str = field(metadata=_told("data set: a folder in the layout that `ebseg prepare` makes"))
-    name: str = field(default="ebseg", metadata=_told("the model's name in its checkpoint"))
-    train_split: str = field(default="train", metadata=_told("split that is trained on"))
+    data: str = field(metadata=_help("data set: a folder in the layout that `ebseg prepare` makes"))
+    name: str = field(default="ebseg", metadata=_help("the model's name in its checkpoint"))
+    train_split: str = field(default="train", metadata=_help("split that is trained on"))
     val_split: str | None = field(
-        default=None, metadata=_told("split that is evaluated on; without, nothing is evaluated")
+        default=None, metadata=_help("split that is evaluated on; without, nothing is evaluated")
     )
-    variant: str | None = field(default=None, metadata=_told("configuration to start anew from"))
+    variant: str | None = field(default=None, metadata=_help("configuration to start anew from"))
     init: str | None = field(
-        default=None, metadata=_told("checkpoint folder whose configuration and weights are started from")
+        default=None, metadata=_help("checkpoint folder whose configuration and weights are started from")
     )
     fresh_decoder: bool = field(
-        default=False, metadata=_told("with init: everything after the encoders starts at random")
+        default=False, metadata=_help("with init: everything after the encoders starts at random")
     )
     train_backbone: bool = field(
-        default=False, metadata=_told("train the whole image backbone, not only its position table")
+        default=False, metadata=_help("train the whole image backbone, not only its position table")
     )
-    steps: int = field(default=120_000, metadata=_told("optimiser steps in all"))
-    batch: int = field(default=16, metadata=_told("pictures a step, over all processes and parts"))
-    accumulate: int = field(default=1, metadata=_told("parts that a process takes its pictures of a step in"))
-    learning_rate: float = field(default=1e-4, metadata=_told("at the start; the paper's is 8e-5 for large"))
-    weight_decay: float = field(default=0.05, metadata=_told("of everything but norms, embeddings, tables"))
-    clip_norm: float = field(default=0.01, metadata=_told("largest norm of the whole model's gradient"))
-    poly_power: float = field(default=0.9, metadata=_told("the rate falls as (1 - step / steps) to this"))
-    warmup_steps: int = field(default=0, metadata=_told("steps in which the rate rises from zero"))
-    crop: int = field(default=640, metadata=_told("side of the square crops, pixels"))
+    steps: int = field(default=120_000, metadata=_help("optimiser steps in all"))
+    batch: int = field(default=16, metadata=_help("pictures a step, over all processes and parts"))
+    accumulate: int = field(default=1, metadata=_help("parts that a process takes its pictures of a step in"))
+    learning_rate: float = field(default=1e-4, metadata=_help("at the start; the paper's is 8e-5 for large"))
+    weight_decay: float = field(default=0.05, metadata=_help("of everything but norms, embeddings, tables"))
+    clip_norm: float = field(default=0.01, metadata=_help("largest norm of the whole model's gradient"))
+    poly_power: float = field(default=0.9, metadata=_help("the rate falls as (1 - step / steps) to this"))
+    warmup_steps: int = field(default=0, metadata=_help("steps in which the rate rises from zero"))
+    crop: int = field(default=640, metadata=_help("side of the square crops, pixels"))
     short_sides: tuple[int, ...] = field(
-        default=tuple(range(320, 961, 64)), metadata=_told("short sides that pictures are resized to, pixels")
+        default=tuple(range(320, 961, 64)), metadata=_help("short sides that pictures are resized to, pixels")
     )
-    long_side: int = field(default=2560, metadata=_told("largest long side after resizing, pixels"))
-    pad_value: int = field(default=128, metadata=_told("grey value around pictures smaller than the crop"))
-    color_jitter: bool = field(default=True, metadata=_told("change brightness, contrast, saturation, hue"))
-    flip: bool = field(default=True, metadata=_told("mirror half of the pictures"))
-    points: int = field(default=12_544, metadata=_told("points at which masks are compared"))
-    ssc: Ssc = field(default="official", metadata=_told("form of the SSC loss"))
+    long_side: int = field(default=2560, metadata=_help("largest long side after resizing, pixels"))
+    pad_value: int = field(default=128, metadata=_help("grey value around pictures smaller than the crop"))
+    color_jitter: bool = field(default=True, metadata=_help("change brightness, contrast, saturation, hue"))
+    flip: bool = field(default=True, metadata=_help("mirror half of the pictures"))
+    points: int = field(default=12_544, metadata=_help("points at which masks are compared"))
+    ssc: Ssc = field(default="official", metadata=_help("form of the SSC loss"))
     ssc_embeddings: tuple[Embeddings, ...] = field(
-        default=("supervised",), metadata=_told("embeddings that the SSC loss holds for")
+        default=("supervised",), metadata=_help("embeddings that the SSC loss holds for")
     )
-    ssc_stages: int = field(default=1, metadata=_told("last stages that the SSC loss holds for"))
-    amp: Amp = field(default="off", metadata=_told("number type of the model's products"))
-    compile: bool = field(default=False, metadata=_told("compile the model with torch.compile"))
-    ema: float = field(default=0.0, metadata=_told("decay of the weights' moving average; 0: none is kept"))
-    seed: int = field(default=0, metadata=_told("of new weights, data order, augmentation and points"))
-    workers: int = field(default=4, metadata=_told("threads that read pictures; 0: none but the main one"))
-    log_every: int = field(default=50, metadata=_told("steps between lines of the log"))
-    pictures_every: int = field(default=2000, metadata=_told("steps between pictures; 0: none"))
-    save_every: int = field(default=1000, metadata=_told("steps between saved states"))
+    ssc_stages: int = field(default=1, metadata=_help("last stages that the SSC loss holds for"))
+    amp: Amp = field(default="off", metadata=_help("number type of the model's products"))
+    compile: bool = field(default=False, metadata=_help("compile the model with torch.compile"))
+    ema: float = field(default=0.0, metadata=_help("decay of the weights' moving average; 0: none is kept"))
+    seed: int = field(default=0, metadata=_help("of new weights, data order, augmentation and points"))
+    workers: int = field(default=4, metadata=_help("threads that read pictures; 0: none but the main one"))
+    log_every: int = field(default=50, metadata=_help("steps between lines of the log"))
+    pictures_every: int = field(default=2000, metadata=_help("steps between pictures; 0: none"))
+    save_every: int = field(default=1000, metadata=_help("steps between saved states"))
     evaluate_every: int = field(
-        default=10_000, metadata=_told("steps between evaluations and checkpoints; 0: at the end only")
+        default=10_000, metadata=_help("steps between evaluations and checkpoints; 0: at the end only")
     )
     evaluate_short_side: int | None = field(
-        default=None, metadata=_told("short side in evaluation, pixels; without, the model's own")
+        default=None, metadata=_help("short side in evaluation, pixels; without, the model's own")
     )
 
     def __post_init__(self) -> None:

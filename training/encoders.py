@@ -26,11 +26,11 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from model.ebseg import EBSeg
 from model.errors import CheckpointError
-from model.files import read_tensors, sync
-from model.misfits import check_tensors
-from model.torch_file import read_state_dict
+from model.network.ebseg import EBSeg
+from model.released.misfits import check_tensors
+from model.released.torch_file import read_state_dict
+from model.storage.files import read_tensors, sync
 from training.torchscript import is_torchscript, read_torchscript
 
 CLIP_PARTS = ("clip_image.", "clip_text.", "mask_attention.")

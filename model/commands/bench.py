@@ -81,7 +81,7 @@ def _run(args: argparse.Namespace) -> int:
     function = getattr(bench, f"bench_{args.benchmark}")
     names = inspect.signature(function).parameters.keys() - {"progress"}
     options = {name: getattr(args, name) for name in names}
-    report(args, function(**options, progress=told))
+    report(args, function(**options, progress=print_step))
     return 0
 
 
@@ -93,7 +93,7 @@ def report(args: argparse.Namespace, found: dict[str, Any]) -> None:
     print(json.dumps(found))
 
 
-def told(step: str) -> None:
+def print_step(step: str) -> None:
     """Progress of a benchmark, a line a step on standard error."""
     print(step, file=sys.stderr, flush=True)
 

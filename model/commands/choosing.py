@@ -5,13 +5,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from model.commands.telling import progress_bars, tell
+from model.commands.output import progress_bars, say
 
 if TYPE_CHECKING:
-    from model.fetch.fetching import Found
+    from model.fetch.fetching import SourceFile
     from model.fetch.pull import Order
 
-# model.fetch.known has the names, and resolve.py what else may be given
+# model.released.known has the names, and resolve.py what else may be given
 MODEL_HELP = "tiny, base, large, hf://OWNER/REPOSITORY/FILE, https://... or a checkpoint folder"
 
 
@@ -44,24 +44,24 @@ def pulled_folder(text: str, *, yes: bool) -> Path:
     from model.errors import UnreachableError
     from model.fetch.resolve import folder_of, other_ways
 
-    def allow(order: "Order", found: "Found") -> bool:
+    def allow(order: "Order", found: "SourceFile") -> bool:
         announced = announcement(order, found)
         if yes or not (sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()):
-            tell(announced)
+            say(announced)
             return True
         return _agreed(f"{order.directory} is not there: {announced}. Go on? [Y/n] ")
 
     try:
         with progress_bars(lines=True) as progress:
-            return folder_of(text, tell=tell, progress=progress, allow=allow)
+            return folder_of(text, say=say, progress=progress, allow=allow)
     except UnreachableError as error:
         raise UnreachableError(f"{error}. {other_ways(text)}") from None
     except KeyboardInterrupt:
-        tell("what was fetched is kept: the same command goes on there")
+        say("what was fetched is kept: the same command goes on there")
         raise
 
 
-def announcement(order: "Order", found: "Found") -> str:
+def announcement(order: "Order", found: "SourceFile") -> str:
     """What is about to be done."""
     from model.fetch.pull import size_text
 

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from model.command import JSON_HELP, add_command
-from model.commands.telling import progress_bars, report
+from model.commands.output import progress_bars, report
 
 
 def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -25,15 +25,15 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
 
 def run(args: argparse.Namespace) -> int:
     """`ebseg export`."""
-    from model.files import refuse_existing
-    from model.verify import verify
+    from model.storage.files import refuse_existing
+    from model.storage.verify import verify
 
     refuse_existing(args.official)
     verify(args.directory, digests=False)  # before torch is imported, which takes seconds
 
-    from model.checkpoint import load
     from model.official import to_official
-    from model.torch_file import write_state_dict
+    from model.released.torch_file import write_state_dict
+    from model.storage.checkpoint import load
 
     with progress_bars() as progress:
         loaded = load(args.directory, progress=progress)

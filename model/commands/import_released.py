@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from model.command import JSON_HELP, add_command
+from model.commands.output import progress_bars, report
 from model.commands.places import OUT_HELP, VARIANTS, name_and_version
-from model.commands.telling import progress_bars, report
 from model.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from model.account import Account
-    from model.vocabulary import TrainingClasses
+    from model.released.account import Account
+    from model.vocabulary.classes import TrainingClasses
 
 MEANINGS = {
     "taken": "weights under their official names",
@@ -78,7 +78,7 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
 def run(args: argparse.Namespace) -> int:
     """`ebseg import`."""
     name, version = name_and_version(args.out) if args.out is not None else ("", 0)
-    from model.files import refuse_taken, refuse_unreadable
+    from model.storage.files import refuse_taken, refuse_unreadable
 
     # before torch is imported, which takes seconds
     refuse_unreadable(args.file)
@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
         refuse_taken(args.out)
     classes = _classes(args.training_classes)
 
-    from model.released import import_released, read_released
+    from model.released.importing import import_released, read_released
 
     with progress_bars() as progress:
         if args.dry_run:
@@ -117,8 +117,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _classes(path: Path | None) -> "TrainingClasses | None":
-    from model.manifest import json_object
-    from model.vocabulary import TrainingClasses
+    from model.storage.manifest import json_object
+    from model.vocabulary.classes import TrainingClasses
 
     if path is None:
         return None

@@ -5,8 +5,8 @@ import logging
 from pathlib import Path
 
 from model.command import JSON_HELP, add_command, seed
+from model.commands.output import progress_bars, report
 from model.commands.places import OUT_HELP, VARIANTS, name_and_version
-from model.commands.telling import progress_bars, report
 
 _LOG = logging.getLogger(__name__)
 
@@ -32,15 +32,15 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
 def run(args: argparse.Namespace) -> int:
     """`ebseg init`."""
     name, version = name_and_version(args.out)
-    from model.files import refuse_taken
+    from model.storage.files import refuse_taken
 
     refuse_taken(args.out)  # before torch is imported, which takes seconds
 
-    from model import config
-    from model.build import build
-    from model.cards import UNTRAINED_LICENSE, untrained
-    from model.checkpoint import save
-    from model.vocabulary import TrainingClasses
+    from model.network import config
+    from model.network.build import build
+    from model.released.cards import UNTRAINED_LICENSE, untrained
+    from model.storage.checkpoint import save
+    from model.vocabulary.classes import TrainingClasses
 
     ebseg = build(config.VARIANTS[args.variant], TrainingClasses.coco_stuff(), seed=args.seed)
     with progress_bars() as progress:

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from model.command import JSON_HELP, add_command
-from model.commands.telling import progress_bars
+from model.commands.output import progress_bars
 from model.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from model.card import Card
-    from model.checkpoint import LoadedCheckpoint
+    from model.confidence.card import Card
+    from model.storage.checkpoint import LoadedCheckpoint
 
 
 def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -40,14 +40,14 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
 def run(args: argparse.Namespace) -> int:
     """`ebseg inspect`."""
     from model.fetch.resolve import local_folder_of
-    from model.verify import verify
+    from model.storage.verify import verify
 
     directory = local_folder_of(args.model)
     if not isinstance(directory, Path):
         raise CheckpointError(f"{directory.directory} is not there: `ebseg pull {args.model}` makes it")
     verify(directory, digests=False)  # before torch is imported, which takes seconds
 
-    from model.checkpoint import load
+    from model.storage.checkpoint import load
 
     with progress_bars() as progress:
         loaded = load(directory, progress=progress)
@@ -104,7 +104,7 @@ def _print_table(loaded: "LoadedCheckpoint") -> None:
         "files": f"{sum(entry.bytes for entry in manifest.files.values()):,} bytes",
         **{f"  {name}": f"{entry.bytes:,} bytes" for name, entry in manifest.files.items()},
         "metrics": "" if loaded.metrics else "none",
-        **{f"  {name}": _told(value) for name, value in loaded.metrics.items()},
+        **{f"  {name}": _shown(value) for name, value in loaded.metrics.items()},
         "notes": "" if manifest.training else "none",
         **{f"  {name}": value for name, value in manifest.training.items()},
     }
@@ -128,9 +128,9 @@ def _card_rows(card: "Card | None") -> dict[str, object]:
         "  words": words,
         **{f"  trained on {source.name}": source.terms for source in card.training_data},
         **{f"  licence of {part.name}": part.license for part in card.parts},
-        **{f"  score {name}": _told(value) for name, value in card.scores.items()},
+        **{f"  score {name}": _shown(value) for name, value in card.scores.items()},
         "  threshold": f"{threshold}, {card.threshold_note}",
-        **{f"  calibration {name}": _told(value) for name, value in card.calibration.items()},
+        **{f"  calibration {name}": _shown(value) for name, value in card.calibration.items()},
         **(
             {}
             if card.confidence is None
@@ -140,7 +140,7 @@ def _card_rows(card: "Card | None") -> dict[str, object]:
     }
 
 
-def _told(metric: Any) -> str:
+def _shown(metric: Any) -> str:
     """A metric in a cell: scores of every class would be no table any more."""
     if isinstance(metric, list | dict):
         return f"{len(metric)} entries, which --json prints"

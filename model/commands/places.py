@@ -4,7 +4,7 @@ from pathlib import Path
 
 from model.errors import CheckpointError
 
-# the keys of model.config.VARIANTS, which needs torch
+# the keys of model.network.config.VARIANTS, which needs torch
 SWIN_VARIANTS = ("tiny-swin-t", "tiny-swin-b", "base-swin-t", "base-swin-b")
 VARIANTS = ("tiny", "base", "large", *SWIN_VARIANTS)
 OUT_HELP = "folder to make, ending in NAME/VERSION as in registry/ebseg-base/1"
@@ -16,7 +16,7 @@ def name_and_version(directory: Path) -> tuple[str, int]:
     Raises:
         CheckpointError: the path does not end so.
     """
-    from model.manifest import check_name
+    from model.storage.manifest import check_name
 
     path = directory.absolute()
     if not (path.name.isascii() and path.name.isdigit() and str(int(path.name)) == path.name):

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 from model.command import JSON_HELP, add_command, count
 from model.commands.choosing import announcement
-from model.commands.telling import progress_bars, tell
+from model.commands.output import progress_bars, say
 from model.errors import FetchError, UnreachableError
 
 if TYPE_CHECKING:
-    from model.fetch.fetching import Found
+    from model.fetch.fetching import SourceFile
     from model.fetch.pull import Order, Pulled
 
-LIKE = ("base", "large")  # the keys of model.fetch.known.RELEASED
+LIKE = ("base", "large")  # the keys of model.released.known.RELEASED
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 
 
@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     """`ebseg pull`."""
     from model.fetch.pull import pull
     from model.fetch.resolve import order_of, other_ways
-    from model.manifest import check_name
+    from model.storage.manifest import check_name
 
     order = order_of(
         args.source,
@@ -92,19 +92,19 @@ def run(args: argparse.Namespace) -> int:
     )
     check_name(order.name, order.version)
 
-    def announced(found: "Found") -> bool:
-        tell(announcement(order, found))
+    def announced(found: "SourceFile") -> bool:
+        say(announcement(order, found))
         return True  # nobody is asked: that is what the command is for
 
     try:
         if args.dry_run:
             return _dry_run(args, order)
         with progress_bars(lines=True) as progress:
-            pulled = pull(order, tell=tell, progress=progress, allow=announced)
+            pulled = pull(order, say=say, progress=progress, allow=announced)
     except UnreachableError as error:
         raise UnreachableError(f"{error}. {other_ways(args.source, args.like)}") from None
     except KeyboardInterrupt:
-        tell("what was fetched is kept: the same command goes on there")
+        say("what was fetched is kept: the same command goes on there")
         raise
     _report(args, order, pulled)
     return 0
@@ -131,8 +131,8 @@ def _dry_run(args: argparse.Namespace, order: "Order") -> int:
 
     with progress_bars() as progress:
         there = present(order, progress)
-        found = None if there else fetcher_of(order, tell=tell, progress=progress).find()
-    told = {
+        found = None if there else fetcher_of(order, say=say, progress=progress).find()
+    document = {
         "source": str(order.source),
         "directory": str(order.directory),
         "there": there is not None,
@@ -141,7 +141,7 @@ def _dry_run(args: argparse.Namespace, order: "Order") -> int:
         "sha256": None if found is None else found.sha256,
     }
     if args.json:
-        print(json.dumps(told))
+        print(json.dumps(document))
     elif found is None:
         print(f"{order.directory} is there already and whole: nothing would be fetched")
     else:
@@ -154,13 +154,13 @@ def _dry_run(args: argparse.Namespace, order: "Order") -> int:
 def _report(args: argparse.Namespace, order: "Order", pulled: "Pulled") -> None:
     manifest = pulled.manifest
     if args.json:
-        told = {
+        document = {
             "directory": str(pulled.directory),
             "there": pulled.received is None,
             "received": pulled.received or 0,
             "manifest": manifest.to_dict(),
         }
-        print(json.dumps(told))
+        print(json.dumps(document))
         return
     if pulled.received is None:
         source = manifest.training.get("source", "other weights")

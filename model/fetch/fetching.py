@@ -9,11 +9,11 @@ from typing import Protocol
 
 from model.errors import FetchError
 from model.fetch.transfer import Tell
-from model.files import Progress, sha256
+from model.storage.files import Progress, sha256
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Found:
+class SourceFile:
     """What is known of a file before it is fetched.
 
     Attributes:
@@ -57,14 +57,14 @@ class Fetched:
 class Fetcher(Protocol):
     """A kind of source."""
 
-    def find(self) -> Found:
+    def find(self) -> SourceFile:
         """What can be known without fetching.
 
         Raises:
             FetchError: nothing.
         """
 
-    def fetched(self, found: Found) -> AbstractContextManager[Fetched]:
+    def fetched(self, found: SourceFile) -> AbstractContextManager[Fetched]:
         """The whole file, which no other process fetches meanwhile.
 
         Raises:
@@ -73,7 +73,7 @@ class Fetcher(Protocol):
         """
 
 
-def finished(path: Path, found: Found, source: str, progress: Progress, received: int = 0) -> Fetched:
+def finished(path: Path, found: SourceFile, source: str, progress: Progress, received: int = 0) -> Fetched:
     """A file whose digest was looked at; one that is damaged is thrown away.
 
     Raises:
@@ -97,13 +97,13 @@ def throw_away(path: Path) -> None:
 
 
 @contextmanager
-def alone(lock: Path, name: str, tell: Tell) -> Iterator[None]:
+def alone(lock: Path, name: str, say: Tell) -> Iterator[None]:
     """Waits until no other process fetches the same file, and keeps others waiting meanwhile."""
     lock.parent.mkdir(parents=True, exist_ok=True)
     with open(lock, "a", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            tell(f"{name}: another process fetches it just now; waiting for that one")
+            say(f"{name}: another process fetches it just now; waiting for that one")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield

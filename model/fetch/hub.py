@@ -25,7 +25,7 @@ from huggingface_hub.errors import FileMetadataError, HfHubHTTPError
 from huggingface_hub.file_download import repo_folder_name
 
 from model.errors import FetchError, UnreachableError
-from model.fetch.fetching import Fetched, Found, alone, finished
+from model.fetch.fetching import Fetched, SourceFile, alone, finished
 from model.fetch.refusals import RETRIED, again_after, hub_refusal
 from model.fetch.sources import HubFile
 from model.fetch.transfer import (
@@ -40,14 +40,14 @@ from model.fetch.transfer import (
     origin,
     within,
 )
-from model.files import Progress
+from model.storage.files import Progress
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")  # part of a path
 
 
 @dataclass(frozen=True, slots=True)
-class _Told:
+class _HubFile:
     """The hub's answer: the file's digest, the commit, and where the bytes are."""
 
     digest: str
@@ -64,24 +64,24 @@ class HubFetcher:
         patience: with the network.
     """
 
-    def __init__(self, file: HubFile, *, tell: Tell, progress: Progress, patience: Patience):
+    def __init__(self, file: HubFile, *, say: Tell, progress: Progress, patience: Patience):
         self._file = file
-        self._tell = tell
+        self._say = say
         self._progress = progress
         self._patience = patience
         self._folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(
             repo_id=file.repository, repo_type="model"
         )
-        self._told: _Told | None = None
+        self._hub_file: _HubFile | None = None
 
-    def find(self) -> Found:
+    def find(self) -> SourceFile:
         """What the hub, or without it the cache, knows of the file.
 
         Raises:
             FetchError: the hub refuses.
             UnreachableError: it does not answer, and the file is not in the cache.
         """
-        tries = Tries(self._file.name, self._tell, self._patience)
+        tries = Tries(self._file.name, self._say, self._patience)
         where = f"{self._file} at {constants.ENDPOINT}"
         try:
             located(
@@ -93,22 +93,24 @@ class HubFetcher:
             cached = self._cached(self._file.revision)
             if cached is None:
                 raise
-            self._tell(f"{error}; {self._file.name} was fetched before, and is taken from the cache")
-            return Found(where=where, size=cached.stat().st_size, here=cached.stat().st_size, whole=cached)
-        told = self._answer()
-        cached = self._cached(told.commit)
-        here = cached or self._partial(told)
-        return Found(
+            self._say(f"{error}; {self._file.name} was fetched before, and is taken from the cache")
+            return SourceFile(
+                where=where, size=cached.stat().st_size, here=cached.stat().st_size, whole=cached
+            )
+        hub_file = self._answer()
+        cached = self._cached(hub_file.commit)
+        here = cached or self._partial(hub_file)
+        return SourceFile(
             where=where,
-            size=told.location.size,
+            size=hub_file.location.size,
             here=here.stat().st_size if here.exists() else 0,
             whole=cached,
-            sha256=told.digest if _SHA256.fullmatch(told.digest) else None,
+            sha256=hub_file.digest if _SHA256.fullmatch(hub_file.digest) else None,
             place=self._folder,
         )
 
     @contextmanager
-    def fetched(self, found: Found) -> Iterator[Fetched]:
+    def fetched(self, found: SourceFile) -> Iterator[Fetched]:
         """The whole file, which no other process fetches meanwhile.
 
         Args:
@@ -122,26 +124,26 @@ class HubFetcher:
             commit = found.whole.parents[self._file.path.count("/")].name  # snapshots/COMMIT/FILE
             yield finished(found.whole, found, self._pinned(commit), self._progress)
             return
-        told = self._answer()
-        source = self._pinned(told.commit)
-        blob, partial = self._folder / "blobs" / told.digest, self._partial(told)
+        hub_file = self._answer()
+        source = self._pinned(hub_file.commit)
+        blob, partial = self._folder / "blobs" / hub_file.digest, self._partial(hub_file)
         partial.parent.mkdir(parents=True, exist_ok=True)
-        with alone(self._lock(told), self._file.name, self._tell):
+        with alone(self._lock(hub_file), self._file.name, self._say):
             if blob.exists():
                 file = finished(blob, found, source, self._progress)
             else:
-                received = self._transfer(told, partial)
+                received = self._transfer(hub_file, partial)
                 file = finished(partial, found, source, self._progress, received)
                 os.replace(partial, blob)
-            self._publish(blob, told.commit)
+            self._publish(blob, hub_file.commit)
             yield file.at(blob)
 
-    def _transfer(self, told: _Told, partial: Path) -> int:
+    def _transfer(self, hub_file: _HubFile, partial: Path) -> int:
         """Fetches the rest; the bytes that came."""
 
         def again() -> Location:
-            location = self._locate(told.commit)
-            if self._answer().digest != told.digest:
+            location = self._locate(hub_file.commit)
+            if self._answer().digest != hub_file.digest:
                 raise FetchError(f"{self._file} was replaced on the hub meanwhile: start again")
             return location
 
@@ -151,11 +153,11 @@ class HubFetcher:
                 partial,
                 again,
                 http=http,
-                tell=self._tell,
+                say=self._say,
                 progress=self._progress,
                 patience=self._patience,
             )
-            transfer.run(told.location)
+            transfer.run(hub_file.location)
         return transfer.received
 
     def _locate(self, revision: str | None = None) -> Location:
@@ -180,7 +182,7 @@ class HubFetcher:
         location = Location(
             url=metadata.location, headers=self._credentials(metadata.location), size=metadata.size
         )
-        self._told = _Told(digest, commit, location)
+        self._hub_file = _HubFile(digest, commit, location)
         return location
 
     def _credentials(self, place: str) -> dict[str, str]:
@@ -192,15 +194,15 @@ class HubFetcher:
             return {}
         return {"Authorization": f"Bearer {token}"}
 
-    def _answer(self) -> _Told:
+    def _answer(self) -> _HubFile:
         """What the hub said last.
 
         Raises:
             UnreachableError: it was not asked.
         """
-        if self._told is None:
+        if self._hub_file is None:
             raise UnreachableError(f"{constants.ENDPOINT} was not asked for {self._file}")
-        return self._told
+        return self._hub_file
 
     def _url(self, revision: str) -> str:
         return hf_hub_url(self._file.repository, self._file.path, revision=revision)
@@ -209,12 +211,12 @@ class HubFetcher:
         """The file's address at a commit: what a manifest says, so that others get the same."""
         return str(HubFile(self._file.repository, commit, self._file.path))
 
-    def _partial(self, told: _Told) -> Path:
-        return self._folder / "blobs" / f"{told.digest}.incomplete"
+    def _partial(self, hub_file: _HubFile) -> Path:
+        return self._folder / "blobs" / f"{hub_file.digest}.incomplete"
 
-    def _lock(self, told: _Told) -> Path:
+    def _lock(self, hub_file: _HubFile) -> Path:
         """Beside huggingface_hub's own locks; not the same, since we hold it until the file is imported."""
-        return Path(constants.HF_HUB_CACHE) / ".locks" / self._folder.name / f"{told.digest}.ebseg.lock"
+        return Path(constants.HF_HUB_CACHE) / ".locks" / self._folder.name / f"{hub_file.digest}.ebseg.lock"
 
     def _cached(self, revision: str) -> Path | None:
         """The file of a revision or commit, where the cache has it whole."""

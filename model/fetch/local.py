@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from model.errors import FetchError
-from model.fetch.fetching import Fetched, Found
+from model.fetch.fetching import Fetched, SourceFile
 from model.fetch.sources import LocalFile
-from model.files import Progress, sha256
+from model.storage.files import Progress, sha256
 
 
 class LocalFetcher:
@@ -21,7 +21,7 @@ class LocalFetcher:
         self._file = file
         self._progress = progress
 
-    def find(self) -> Found:
+    def find(self) -> SourceFile:
         """Its size.
 
         Raises:
@@ -31,10 +31,10 @@ class LocalFetcher:
             size = self._file.path.stat().st_size
         except OSError as error:
             raise FetchError(f"{self._file} cannot be read: {error.strerror}") from None
-        return Found(where=str(self._file), size=size, here=size, whole=self._file.path)
+        return SourceFile(where=str(self._file), size=size, here=size, whole=self._file.path)
 
     @contextmanager
-    def fetched(self, found: Found) -> Iterator[Fetched]:
+    def fetched(self, found: SourceFile) -> Iterator[Fetched]:
         """The file, with its digest."""
         digest = sha256(self._file.path, self._progress)
         yield Fetched(path=self._file.path, sha256=digest, received=0, source=self._file.name)

@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from model.errors import CheckpointError, FetchError
-from model.fetch.fetching import Fetched, Fetcher, Found, throw_away
-from model.fetch.known import ReleasedModel
+from model.fetch.fetching import Fetched, Fetcher, SourceFile, throw_away
 from model.fetch.local import LocalFetcher
 from model.fetch.sources import HubFile, LocalFile, Source
 from model.fetch.transfer import Patience, Tell
-from model.files import Progress, sync
-from model.manifest import MANIFEST, Manifest
-from model.workplace import remove_left_over, work_folder
+from model.released.known import ReleasedModel
+from model.storage.files import Progress, sync
+from model.storage.manifest import MANIFEST, Manifest
+from model.storage.work_folder import remove_left_over, work_folder
 
 REGISTRY = Path("registry")
 ROOM = 64 << 20  # bytes beside the weights: golden picture, file systems' own
@@ -72,9 +72,9 @@ class Pulled:
 def pull(
     order: Order,
     *,
-    tell: Tell,
+    say: Tell,
     progress: Progress,
-    allow: Callable[[Found], bool] = lambda found: True,
+    allow: Callable[[SourceFile], bool] = lambda found: True,
     patience: Patience | None = None,
 ) -> Pulled:
     """Makes the version, unless it is there.
@@ -94,7 +94,7 @@ def pull(
     there = present(order, progress)
     if there is not None:
         return Pulled(directory=order.directory, manifest=there, received=None)
-    fetcher = fetcher_of(order, tell=tell, progress=progress, patience=patience)
+    fetcher = fetcher_of(order, say=say, progress=progress, patience=patience)
     with _disk(order):
         found = fetcher.find()
         _check_told_digest(order, found)
@@ -112,7 +112,7 @@ def pull(
         if manifest is not None:
             return Pulled(directory=order.directory, manifest=manifest, received=file.received)
     # another process was quicker; if what it left is no version, the sentence about that is due
-    return pull(order, tell=tell, progress=progress, allow=allow, patience=patience)
+    return pull(order, say=say, progress=progress, allow=allow, patience=patience)
 
 
 def present(order: Order, progress: Progress) -> Manifest | None:
@@ -124,7 +124,7 @@ def present(order: Order, progress: Progress) -> Manifest | None:
     folder = order.directory
     if not _taken(folder):
         return None
-    from model.verify import verify
+    from model.storage.verify import verify
 
     other = f"choose another place with --version {order.version + 1} or --name"
     if not (folder / MANIFEST).exists():
@@ -143,14 +143,14 @@ def present(order: Order, progress: Progress) -> Manifest | None:
         if not _same(order.source, source):
             raise CheckpointError(f"{folder} was made of {source}: {other}")
     if isinstance(order.source, LocalFile) and order.sha256 is None:
-        from model.files import sha256
+        from model.storage.files import sha256
 
         if digest != sha256(order.source.path, progress):
             raise CheckpointError(f"{folder} was made of another file than {order.source}: {other}")
     return manifest
 
 
-def fetcher_of(order: Order, *, tell: Tell, progress: Progress, patience: Patience | None = None) -> Fetcher:
+def fetcher_of(order: Order, *, say: Tell, progress: Progress, patience: Patience | None = None) -> Fetcher:
     """What fetches an order's source."""
     if isinstance(order.source, LocalFile):
         return LocalFetcher(order.source, progress=progress)
@@ -158,10 +158,10 @@ def fetcher_of(order: Order, *, tell: Tell, progress: Progress, patience: Patien
     if isinstance(order.source, HubFile):
         from model.fetch.hub import HubFetcher
 
-        return HubFetcher(order.source, tell=tell, progress=progress, patience=patience)
+        return HubFetcher(order.source, say=say, progress=progress, patience=patience)
     from model.fetch.web import WebFetcher
 
-    return WebFetcher(order.source, order.sha256, tell=tell, progress=progress, patience=patience)
+    return WebFetcher(order.source, order.sha256, say=say, progress=progress, patience=patience)
 
 
 def _taken(folder: Path) -> bool:
@@ -178,7 +178,7 @@ def _same(source: Source, noted: str) -> bool:
     return place == f"hf://{source.repository}" and rest.partition("/")[2] == source.path
 
 
-def _check_told_digest(order: Order, found: Found) -> None:
+def _check_told_digest(order: Order, found: SourceFile) -> None:
     if None not in (order.sha256, found.sha256) and order.sha256 != found.sha256:
         raise FetchError(
             f"{found.where} has the sha256 {found.sha256}, not the {order.sha256} that was asked for; "
@@ -196,7 +196,7 @@ def _check_digest(order: Order, file: Fetched) -> None:
     raise FetchError(f"{what}; it was thrown away")
 
 
-def _check_room(order: Order, found: Found) -> None:
+def _check_room(order: Order, found: SourceFile) -> None:
     """Looks before, so that nobody waits an hour to hear it. The version is about as large as the file.
 
     Raises:
@@ -221,7 +221,7 @@ def _check_room(order: Order, found: Found) -> None:
 
 def _placed(order: Order, file: Fetched, folder: Path, progress: Progress) -> Manifest | None:
     """Imports the file into a hidden folder, and renames that; None if its place was taken meanwhile."""
-    from model.released import import_released
+    from model.released.importing import import_released
 
     try:
         imported = import_released(

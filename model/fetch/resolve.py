@@ -12,15 +12,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from model.errors import CheckpointError
-from model.fetch.fetching import Found
-from model.fetch.known import RELEASED, released_model
+from model.fetch.fetching import SourceFile
 from model.fetch.pull import REGISTRY, Order, pull
 from model.fetch.sources import HubFile, parse_source
 from model.fetch.transfer import Tell
-from model.files import Progress
-from model.manifest import MANIFEST
-from model.packaged import NAME as PACKAGED
-from model.packaged import packaged_checkpoint
+from model.released.known import RELEASED, released_model
+from model.storage.files import Progress
+from model.storage.manifest import MANIFEST
+from model.storage.packaged import NAME as PACKAGED
+from model.storage.packaged import packaged_checkpoint
 
 _TINY = (PACKAGED, PACKAGED.removeprefix("ebseg-"))
 MODEL_HELP = (
@@ -67,9 +67,9 @@ def order_of(
 def folder_of(
     text: str,
     *,
-    tell: Tell,
+    say: Tell,
     progress: Progress,
-    allow: Callable[[Order, Found], bool] = lambda order, found: True,
+    allow: Callable[[Order, SourceFile], bool] = lambda order, found: True,
     registry: Path = REGISTRY,
 ) -> Path:
     """The version folder of a model, pulled first where it is missing.
@@ -89,7 +89,7 @@ def folder_of(
     if isinstance(found, Path):
         return found
     order = found
-    return pull(order, tell=tell, progress=progress, allow=lambda file: allow(order, file)).directory
+    return pull(order, say=say, progress=progress, allow=lambda file: allow(order, file)).directory
 
 
 def local_folder_of(text: str, *, registry: Path = REGISTRY) -> Path | Order:

@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from model.errors import FetchError
-from model.fetch.known import RELEASED, released_model
+from model.released.known import RELEASED, released_model
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")

@@ -20,7 +20,7 @@ import httpx2
 from model.errors import FetchError, UnreachableError
 from model.fetch.refusals import RETRIED, again_after, refusal, unreachable
 from model.fetch.sources import shown
-from model.files import Progress
+from model.storage.files import Progress
 
 MOST_REDIRECTS = 10
 _KEPT = "what was fetched is kept, start again to go on"
@@ -85,9 +85,9 @@ class Tries:
         patience: how many, how long.
     """
 
-    def __init__(self, name: str, tell: Tell, patience: Patience):
+    def __init__(self, name: str, say: Tell, patience: Patience):
         self.name = name
-        self._tell = tell
+        self._say = say
         self._patience = patience
         self._failures = 0
         self._paused = 0.0
@@ -124,7 +124,7 @@ class Tries:
             self._paused += max(wait, self._patience.first_wait)
             if self._paused > self._patience.longest_pause:
                 raise UnreachableError(f"{self.name}: {reason} for another {wait:.0f} s; {_KEPT}") from None
-        self._tell(f"{self.name}: {reason}; going on in {wait:g} s")
+        self._say(f"{self.name}: {reason}; going on in {wait:g} s")
         time.sleep(wait)
 
 
@@ -201,7 +201,7 @@ class Transfer:
         locate: Callable[[], Location],
         *,
         http: httpx2.Client,
-        tell: Tell,
+        say: Tell,
         progress: Progress,
         patience: Patience,
     ):
@@ -209,7 +209,7 @@ class Transfer:
         self.partial = partial
         self._locate = locate
         self._http = http
-        self._tell = tell
+        self._say = say
         self._progress = progress
         self._patience = patience
         self.received = 0
@@ -221,7 +221,7 @@ class Transfer:
             FetchError: the server refuses, or the network stays away; `partial` keeps what is there.
             OSError: the disk did not take it; `partial` keeps what is there.
         """
-        fresh, tries = True, Tries(self.name, self._tell, self._patience)
+        fresh, tries = True, Tries(self.name, self._say, self._patience)
         while True:
             before = self.received
             try:
@@ -295,7 +295,7 @@ class Transfer:
         if location.size is not None and length is not None and length != str(location.size):
             raise TryAgainError("the file has changed on its server")
         if offset:
-            self._tell(f"{self.name}: this server cannot go on in the middle of a file, it begins anew")
+            self._say(f"{self.name}: this server cannot go on in the middle of a file, it begins anew")
         return 0
 
 

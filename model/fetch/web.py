@@ -16,7 +16,7 @@ import httpx2
 from huggingface_hub import cached_assets_path, constants, is_offline_mode
 
 from model.errors import FetchError, UnreachableError
-from model.fetch.fetching import Fetched, Found, alone, finished
+from model.fetch.fetching import Fetched, SourceFile, alone, finished
 from model.fetch.refusals import RETRIED, again_after, refusal
 from model.fetch.sources import WebFile
 from model.fetch.transfer import (
@@ -31,7 +31,7 @@ from model.fetch.transfer import (
     content_range,
     located,
 )
-from model.files import Progress
+from model.storage.files import Progress
 
 _NO_HEAD = (400, 403, 405, 501)  # what servers answer that know or allow GET only
 
@@ -50,11 +50,11 @@ class WebFetcher:
     """
 
     def __init__(
-        self, file: WebFile, pinned: str | None, *, tell: Tell, progress: Progress, patience: Patience
+        self, file: WebFile, pinned: str | None, *, say: Tell, progress: Progress, patience: Patience
     ):
         self._file = file
         self._pinned = pinned
-        self._tell = tell
+        self._say = say
         self._progress = progress
         self._patience = patience
         self._url, self._headers = _without_user(file.url)
@@ -65,14 +65,14 @@ class WebFetcher:
         self._note = self._folder / "validator.json"
         self._location: Location | None = None
 
-    def find(self) -> Found:
+    def find(self) -> SourceFile:
         """What the server, or without it the cache, knows of the file.
 
         Raises:
             FetchError: the server refuses.
             UnreachableError: it does not answer, and the file is not here.
         """
-        tries = Tries(self._file.name, self._tell, self._patience)
+        tries = Tries(self._file.name, self._say, self._patience)
         known = self._whole if self._whole.exists() else None
         try:
             if is_offline_mode():
@@ -82,15 +82,15 @@ class WebFetcher:
         except UnreachableError as error:
             if known is None:
                 raise
-            self._tell(f"{error}; {self._file.name} was fetched before, that file is taken")
+            self._say(f"{error}; {self._file.name} was fetched before, that file is taken")
             size = known.stat().st_size
-            return Found(where=str(self._file), size=size, here=size, whole=known)
+            return SourceFile(where=str(self._file), size=size, here=size, whole=known)
         same = self._noted() is not None and self._noted() == _validator(self._location)
         if not same:
             known = None
         here = known or self._partial
         resumes = here.exists() and (same or self._pinned is not None)
-        return Found(
+        return SourceFile(
             where=str(self._file),
             size=self._location.size,
             here=here.stat().st_size if resumes else 0,
@@ -99,7 +99,7 @@ class WebFetcher:
         )
 
     @contextmanager
-    def fetched(self, found: Found) -> Iterator[Fetched]:
+    def fetched(self, found: SourceFile) -> Iterator[Fetched]:
         """The whole file, which no other process fetches meanwhile.
 
         Args:
@@ -113,7 +113,7 @@ class WebFetcher:
             assert found.whole is not None
             yield finished(found.whole, found, str(self._file), self._progress)
             return
-        with alone(self._folder / "lock", self._file.name, self._tell):
+        with alone(self._folder / "lock", self._file.name, self._say):
             received = 0
             if not (self._whole.exists() and self._noted() == _validator(self._location) is not None):
                 received = self._transfer()
@@ -129,7 +129,7 @@ class WebFetcher:
                 self._partial,
                 lambda: self._prepared(self._locate(http)),
                 http=http,
-                tell=self._tell,
+                say=self._say,
                 progress=self._progress,
                 patience=self._patience,
             )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from model.command import above_zero, add_command, count
-from model.commands.bench import add_json, told
+from model.commands.bench import add_json, print_step
 
 FAILED, UNUSABLE = 1, 2
 SECONDS, ROUNDS = 10.0, 5
@@ -94,9 +94,9 @@ def run(args: argparse.Namespace) -> int:
     }
     try:
         if args.instant:
-            found = bench_instant(**options, progress=told)
+            found = bench_instant(**options, progress=print_step)
         else:
-            found = bench_service(url=args.url, checkpoint=args.checkpoint, **options, progress=told)
+            found = bench_service(url=args.url, checkpoint=args.checkpoint, **options, progress=print_step)
     except SettingsError as error:
         return _complain(error, UNUSABLE)
     except (BenchError, ServerFailedError) as error:

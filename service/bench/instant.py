@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model.balance import Balance
+from model.network.balance import Balance
 from service.bench.pictures import label_map
-from service.engine import Job, ModelInfo, Prepared, Segmentation
+from service.scheduling.engine import EngineResult, Job, ModelInfo, PreparedPicture
 
 WIDTH = 4  # of a text embedding
 
@@ -45,18 +45,18 @@ class InstantEngine:
         """All pixels."""
         return size[0] * size[1]
 
-    def prepare(self, picture: NDArray[np.uint8]) -> Prepared:
+    def prepare(self, picture: NDArray[np.uint8]) -> PreparedPicture:
         """The picture as it is."""
-        return Prepared(pixels=picture, shape=(picture.shape[0], picture.shape[1]))
+        return PreparedPicture(pixels=picture, shape=(picture.shape[0], picture.shape[1]))
 
-    def predict(self, prepared: Sequence[Prepared]) -> list[InstantPrediction]:
+    def predict(self, prepared: Sequence[PreparedPicture]) -> list[InstantPrediction]:
         """As many predictions of nothing."""
         return [InstantPrediction()] * len(prepared)
 
-    def classify(self, prediction: InstantPrediction, job: Job) -> Segmentation:
+    def classify(self, prediction: InstantPrediction, job: Job) -> EngineResult:
         """The label map of this size and so many classes."""
         labels, confidence = label_map(job.output_size, len(job.vocabulary))
-        return Segmentation(
+        return EngineResult(
             labels=labels,
             confidence=confidence,
             scores=None,
@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
 
     from service.app import create_app
-    from service.logging import configure
+    from service.observability.logging import configure
     from service.server import run_server
     from service.settings import load_settings
 

@@ -15,9 +15,9 @@ from fastapi import Request, Response
 from numpy.typing import NDArray
 
 from service.bench.pictures import label_map
-from service.colors import class_colors
-from service.decode import decode, settle_warnings
-from service.render import Labels, label_png
+from service.segmentation.colors import class_colors
+from service.segmentation.decode import decode, settle_warnings
+from service.segmentation.render import Labels, label_png
 
 PATH = "/predict"
 READY = "/health"

@@ -1,8 +1,8 @@
 """HTTP load from one thread of one process, as light as Python allows.
 
 The server under test shares the machine with its load, so what the load costs is taken from the server:
-requests are made before the run, and answers are hardly looked at. As a script it reads a `Plan` as JSON from
-standard input and prints a `Load` as JSON.
+requests are made before the run, and answers are hardly looked at. As a script it reads a `LoadPlan` as JSON
+from standard input and prints a `Load` as JSON.
 """
 
 import base64
@@ -20,7 +20,7 @@ _NAP = 0.5  # seconds; how often at least the deadlines of requests are looked a
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Plan:
+class LoadPlan:
     """What to send, and how.
 
     Attributes:
@@ -80,21 +80,21 @@ class Load:
         return self.answered / self.seconds
 
 
-def run_load(plan: Plan) -> Load:
+def run_load(plan: LoadPlan) -> Load:
     """Runs the load; returns when the last request was answered or given up.
 
     Raises:
         LoadError: no connection can be made, at the start or again.
     """
-    run = _Run(plan)
+    run = _LoadRun(plan)
     try:
         return run.run()
     finally:
         run.close()
 
 
-class _Run:
-    def __init__(self, plan: Plan):
+class _LoadRun:
+    def __init__(self, plan: LoadPlan):
         self.plan = plan
         self.load = Load(seconds=plan.seconds)
         self.selector = selectors.DefaultSelector()
@@ -230,7 +230,7 @@ def main() -> int:
     given["requests"] = [base64.b64decode(text) for text in given["requests"]]
     given["expect"] = base64.b64decode(given["expect"])
     try:
-        load = run_load(Plan(**given))
+        load = run_load(LoadPlan(**given))
     except LoadError as error:
         print(error, file=sys.stderr)
         return 1
@@ -238,7 +238,7 @@ def main() -> int:
     return 0
 
 
-def to_json(plan: Plan) -> str:
+def to_json(plan: LoadPlan) -> str:
     """What the script reads."""
     document = asdict(plan)
     document["requests"] = [base64.b64encode(request).decode() for request in plan.requests]

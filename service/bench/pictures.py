@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from model.vocabulary import Vocabulary
+from model.vocabulary.classes import Vocabulary
 from service.bench.connection import STAMP
 
 PICTURES = 4  # different ones, sent in turn

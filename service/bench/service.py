@@ -18,16 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.bench import machine
-from model.packaged import packaged_checkpoint
-from model.vocabulary import Vocabulary
+from model.storage.packaged import packaged_checkpoint
+from model.vocabulary.classes import Vocabulary
 from service.bench.limit import LimitPool
 from service.bench.pictures import class_names, jpeg, pictures
 from service.bench.process import ServerProcess
 from service.bench.requests import segment_request
-from service.bench.target import WAIT, BenchError, Target, address, batches
-from service.deadline import Deadline
-from service.engine import Engine, Job, device_names, load_engine
-from service.picture_threads import cores
+from service.bench.target import WAIT, BenchError, ServiceUnderLoad, address, batches
+from service.scheduling.deadline import Deadline
+from service.scheduling.engine import Engine, Job, device_names, load_engine
+from service.scheduling.picture_threads import cores
 from service.settings import Settings, load_settings
 
 PATH = "/v1/segment"
@@ -95,7 +95,7 @@ def bench_service(
             server.wait()
         host, port = (server.host, server.port) if server else address(str(url))
         requests = [segment_request(host, PATH, jpeg(one), names, "application/json") for one in sent]
-        target = Target(
+        target = ServiceUnderLoad(
             name="the service",
             host=host,
             port=port,
@@ -172,9 +172,9 @@ def bench_instant(*, progress: Progress, **terms: Unpack[Terms]) -> dict[str, An
             "processes": stack.enter_context(LimitPool(processors, 1, size, classes)),
             "threads": stack.enter_context(LimitPool(1, processors, size, classes)),
         }
-        servers: list[tuple[ServerProcess, Target]] = []
+        servers: list[tuple[ServerProcess, ServiceUnderLoad]] = []
         for name, server, path in (("service", service, PATH), ("LitServe", litserve, LITSERVE_PATH)):
-            target = Target(
+            target = ServiceUnderLoad(
                 name=name,
                 host=server.host,
                 port=server.port,

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from service.bench.load import Load, Plan, to_json
+from service.bench.load import Load, LoadPlan, to_json
 from service.bench.process import ROOT
 
 WAIT = 60.0  # seconds for a single answer
@@ -26,7 +26,7 @@ class BenchError(Exception):
 
 
 @dataclass(kw_only=True)
-class Target:
+class ServiceUnderLoad:
     """A service under load, and the rounds so far.
 
     Attributes:
@@ -54,7 +54,7 @@ class Target:
         Raises:
             BenchError: it cannot be reached.
         """
-        plan = Plan(
+        plan = LoadPlan(
             host=self.host,
             port=self.port,
             requests=self.requests,

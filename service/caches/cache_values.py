@@ -35,7 +35,7 @@ class CorruptValueError(ValueError):
     """Bytes that are no embedding of the class they are stored for; the text says why."""
 
 
-class Keys:
+class EmbeddingKeys:
     """Keys of everything that one text tower makes with one list of templates; 32 bytes each.
 
     Args:

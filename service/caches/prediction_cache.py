@@ -7,8 +7,8 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
-from service.engine import ModelInfo
-from service.metrics import Metrics
+from service.observability.metrics import Metrics
+from service.scheduling.engine import ModelInfo
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

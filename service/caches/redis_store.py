@@ -16,7 +16,7 @@ from service.caches.breaker import Breaker, State
 from service.caches.redis_link import RedisLink, TooLateError
 from service.caches.write_behind import Change, WriteBehind
 from service.errors import StoreUnavailableError
-from service.metrics import Metrics
+from service.observability.metrics import Metrics
 
 LOG = logging.getLogger(__name__)
 

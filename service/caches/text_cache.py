@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.vocabulary import Vocabulary
-from service.caches.cache_values import CorruptValueError, Keys, Row, decode, encode, is_unit
+from model.vocabulary.classes import Vocabulary
+from service.caches.cache_values import CorruptValueError, EmbeddingKeys, Row, decode, encode, is_unit
 from service.caches.redis_store import RedisStore
 from service.errors import NotReadyError
-from service.metrics import Metrics
+from service.observability.metrics import Metrics
 
 CACHE = "text"  # label of metrics
 PREFIX = b"ebseg:text:v1:"  # of keys in Redis; the class's key follows in hexadecimal
@@ -314,9 +314,11 @@ class TextCache:
 
 
 @functools.lru_cache(maxsize=KEYS_KEPT)
-def _keys(text_digest: str, templates: tuple[str, ...], names: tuple[str, ...]) -> tuple[Keys, bytes]:
+def _keys(
+    text_digest: str, templates: tuple[str, ...], names: tuple[str, ...]
+) -> tuple[EmbeddingKeys, bytes]:
     """What makes the classes' keys, and the vocabulary's own key."""
-    keys = Keys(text_digest, templates)
+    keys = EmbeddingKeys(text_digest, templates)
     return keys, b"v" + keys.of(names)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from service.caches.redis_link import Command, RedisLink
-from service.metrics import Metrics
+from service.observability.metrics import Metrics
 
 WRITE_S = 1.0  # one pipeline
 DRAIN_S = 0.5  # at the end

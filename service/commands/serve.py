@@ -63,13 +63,13 @@ def run(args: argparse.Namespace) -> int:
     if args.named is not None:
         directory = pulled_folder(args.named, yes=args.yes)
 
-    from model.verify import verify
+    from model.storage.verify import verify
 
     if directory is not None:
         verify(directory)  # before anything is imported and listens: a broken checkpoint should fail at once
 
     from service.app import create_app
-    from service.logging import configure
+    from service.observability.logging import configure
     from service.server import run_server
 
     configure(settings.log_level, settings.log_format)

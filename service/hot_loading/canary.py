@@ -6,11 +6,11 @@ from typing import Literal
 LEAST_FAILURES = 5  # fewer may be chance
 FACTOR, MARGIN = 2.0, 0.05  # a failure rate above FACTOR x the current version's + MARGIN is clearly above it
 
-Verdict = Literal["promote", "fall back"]
+TrialResult = Literal["promote", "fall back"]
 
 
 @dataclass(slots=True)
-class Tally:
+class TrialCounts:
     """Answers of one version since the trial began."""
 
     good: int = 0
@@ -43,8 +43,8 @@ class Trial:
     def __init__(self, *, percent: int, needed: int):
         self.percent = percent
         self.needed = needed
-        self.canary = Tally()
-        self.current = Tally()
+        self.canary = TrialCounts()
+        self.current = TrialCounts()
         self._due = 0  # hundredths of a request that the canary has not got yet
 
     def next_is_canary(self) -> bool:
@@ -55,7 +55,7 @@ class Trial:
         self._due -= 100
         return True
 
-    def count(self, ok: bool, *, canary: bool) -> Verdict | None:
+    def count(self, ok: bool, *, canary: bool) -> TrialResult | None:
         """Takes in one answer; says so when it settles the trial."""
         (self.canary if canary else self.current).count(ok)
         allowed = FACTOR * self.current.failure_rate + MARGIN

@@ -17,10 +17,10 @@ from service.errors import ConflictError, NotFoundError, StoreUnavailableError
 from service.hot_loading.canary import Trial
 from service.hot_loading.loaded import LoadedVersion
 from service.hot_loading.loader import Loading, in_words, is_versions_fault, limited
-from service.hot_loading.registry import Found, Policy, Source
+from service.hot_loading.registry import Policy, RegistryModel, RegistryVersion
 from service.hot_loading.served import Served
 from service.hot_loading.status import ModelStatus, Quarantined
-from service.metrics import Metrics
+from service.observability.metrics import Metrics
 
 LOG = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -50,7 +50,7 @@ class Follower:
         self,
         served: Served,
         policy: Policy,
-        source: Source,
+        source: RegistryModel,
         loading: Loading,
         *,
         metrics: Metrics,
@@ -222,11 +222,11 @@ class Follower:
             raise StoreUnavailableError(detail) from error
         raise NotFoundError(f"the registry has no version {number} of {name}")
 
-    async def _newest(self, above: int) -> Found | None:
+    async def _newest(self, above: int) -> RegistryVersion | None:
         refused = {number: entry.fingerprint for number, entry in self.quarantined.items()}
         return await self._asked(lambda: self._source.newest(above, refused))
 
-    async def _find(self, number: int) -> Found | None:
+    async def _find(self, number: int) -> RegistryVersion | None:
         return await self._asked(lambda: self._source.find(number))
 
     async def _asked(self, question: Callable[[], T]) -> T:
@@ -239,7 +239,7 @@ class Follower:
         self.last_checked_at = datetime.now(UTC)
         return answer
 
-    async def _bring_up(self, found: Found) -> LoadedVersion:
+    async def _bring_up(self, found: RegistryVersion) -> LoadedVersion:
         """Loads a version; what goes wrong is counted, logged and noted.
 
         Raises:

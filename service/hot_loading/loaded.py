@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
 
-from service.engine import Engine, ModelInfo
+from service.scheduling.engine import Engine, ModelInfo
 
 
 class LoadedVersion:
@@ -85,11 +85,11 @@ class Lease:
         engines: one a device, in the order of the devices.
     """
 
-    def __init__(self, version: LoadedVersion, on_outcome: Callable[[LoadedVersion, bool], None]):
+    def __init__(self, version: LoadedVersion, on_answer: Callable[[LoadedVersion, bool], None]):
         self.info: ModelInfo = version.info
         self.engines = version.engines
         self._version = version
-        self._on_outcome = on_outcome
+        self._on_answer = on_answer
         self._released = False
         self._counted = False
         self._lock = threading.Lock()
@@ -102,7 +102,7 @@ class Lease:
     ) -> None:
         self.release()
 
-    def outcome(self, ok: bool) -> None:
+    def count_answer(self, ok: bool) -> None:
         """Tells whether the answer was good, for a canary's trial; on the event loop's thread, once.
 
         Args:
@@ -110,7 +110,7 @@ class Lease:
         """
         if not self._counted:
             self._counted = True
-            self._on_outcome(self._version, ok)
+            self._on_answer(self._version, ok)
 
     def release(self) -> None:
         """Gives the version back; any thread, and more than once does no harm."""

@@ -15,12 +15,12 @@ import numpy as np
 import torch
 
 from model.errors import CheckpointError, ModelError, PictureError
-from model.manifest import Manifest
-from model.versions import StoreError
-from service.batching.out_of_memory import is_out_of_memory
-from service.engine import Engine
+from model.storage.manifest import Manifest
+from model.storage.versions import StoreError
 from service.errors import NotReadyError, ServiceError
 from service.hot_loading.loaded import LoadedVersion
+from service.scheduling.engine import Engine
+from service.scheduling.out_of_memory import is_out_of_memory
 from service.settings import SettingsError
 
 T = TypeVar("T")
@@ -28,7 +28,7 @@ USUAL_PICTURES = ((480, 640), (640, 480), (512, 512), (720, 1280))  # rows, colu
 LOAD_SECONDS = 1800.0  # a load that takes longer hangs
 
 
-class Device(Protocol):
+class LoadingDevice(Protocol):
     """What loading needs of a device's batcher."""
 
     async def call(self, work: Callable[[], T]) -> T:
@@ -39,7 +39,7 @@ class Device(Protocol):
 
 
 class LoadEngine(Protocol):
-    """Loads and checks a checkpoint folder on one device; `service.engine.load_engine` is the one in use."""
+    """Loads and checks a checkpoint folder on one device, as `scheduling.engine.load_engine` does."""
 
     def __call__(self, folder: Path, *, device: str, dtype: str, verify_digests: bool) -> Engine:
         """Raises CheckpointError if the version can never serve."""
@@ -123,7 +123,7 @@ class Loading:
     def __init__(
         self,
         thread: LoaderThread,
-        devices: Sequence[Device],
+        devices: Sequence[LoadingDevice],
         *,
         names: Sequence[str],
         dtype: str,

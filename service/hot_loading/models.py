@@ -9,15 +9,15 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Self
 
-from service.engine import Engine, device_names, load_engine
 from service.errors import ConflictError, DeadlineExceededError, NotFoundError, NotReadyError
 from service.hot_loading.follower import Follower
 from service.hot_loading.loaded import Lease, LoadedVersion
-from service.hot_loading.loader import Device, LoadEngine, LoaderThread, Loading, close
+from service.hot_loading.loader import LoadEngine, LoaderThread, Loading, LoadingDevice, close
 from service.hot_loading.registry import Cache, sources
 from service.hot_loading.served import Served
 from service.hot_loading.status import ModelStatus
-from service.metrics import Metrics
+from service.observability.metrics import Metrics
+from service.scheduling.engine import Engine, device_names, load_engine
 from service.settings import Settings
 
 __all__ = ["Lease", "Models"]
@@ -45,7 +45,7 @@ class Models:
         self,
         settings: Settings,
         metrics: Metrics,
-        devices: Sequence[Device],
+        devices: Sequence[LoadingDevice],
         load: LoadEngine = load_engine,
     ):
         asked, cache = sources(settings)

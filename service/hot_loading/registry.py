@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import IO, Literal
 
 from model.errors import CheckpointError
-from model.files import Progress
-from model.manifest import Manifest, check_name
-from model.verify import verify
-from model.versions import Versions
+from model.storage.files import Progress
+from model.storage.manifest import Manifest, check_name
+from model.storage.verify import verify
+from model.storage.versions import Versions
 from service.settings import Settings, SettingsError
 
 Kind = Literal["latest", "pinned", "canary"]
@@ -71,14 +71,14 @@ def chosen_models(text: str) -> dict[str, Policy]:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class RegistryVersion:
     """A version in the registry, and the sha256 of its manifest."""
 
     number: int
     fingerprint: str
 
 
-class Source:
+class RegistryModel:
     """One model's place in a registry; everything here may take long, and belongs on the loader's thread.
 
     Args:
@@ -102,7 +102,7 @@ class Source:
     def __str__(self) -> str:
         return str(self._versions)
 
-    def newest(self, above: int, refused: Mapping[int, str]) -> Found | None:
+    def newest(self, above: int, refused: Mapping[int, str]) -> RegistryVersion | None:
         """The highest version above a number, those left out whose manifest is still the one refused.
 
         Raises:
@@ -116,14 +116,14 @@ class Source:
                 return found
         return None
 
-    def find(self, number: int) -> Found | None:
+    def find(self, number: int) -> RegistryVersion | None:
         """A version, if it is there: it is once its manifest is.
 
         Raises:
             StoreError: the store does not answer.
         """
         fingerprint = self._versions.fingerprint(number)
-        return None if fingerprint is None else Found(number, fingerprint)
+        return None if fingerprint is None else RegistryVersion(number, fingerprint)
 
     def fetch(self, number: int, progress: Progress) -> tuple[Path, Manifest, bool]:
         """A version's local folder, its manifest, and whether the digests of its files were compared.
@@ -224,7 +224,7 @@ class Cache:
         self._folder = None
 
 
-def sources(settings: Settings) -> tuple[dict[str, tuple[Policy, Source]], Cache | None]:
+def sources(settings: Settings) -> tuple[dict[str, tuple[Policy, RegistryModel]], Cache | None]:
     """What the settings ask for: by name the policy and the place, and the cache if any place needs one.
 
     Raises:
@@ -236,7 +236,7 @@ def sources(settings: Settings) -> tuple[dict[str, tuple[Policy, Source]], Cache
         raise SettingsError("registry: model has to say what to serve of it: NAME, NAME@3, NAME@canary:10")
     cache = Cache(settings.cache_dir)
     asked = {
-        name: (policy, Source(settings.registry, name, cache))
+        name: (policy, RegistryModel(settings.registry, name, cache))
         for name, policy in chosen_models(settings.model).items()
     }
     remote = any(not source.local for _, source in asked.values())

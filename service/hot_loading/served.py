@@ -7,12 +7,12 @@ assignment without a wait inside: a request meets the old version or the new one
 import logging
 from collections.abc import Callable
 
-from service.engine import Engine
 from service.errors import NotFoundError, NotReadyError
 from service.hot_loading.canary import Trial
 from service.hot_loading.loaded import Lease, LoadedVersion
 from service.hot_loading.status import VersionStatus
-from service.metrics import Metrics
+from service.observability.metrics import Metrics
+from service.scheduling.engine import Engine
 
 LOG = logging.getLogger(__name__)
 MOST_REMEMBERED = 50  # versions that served before
@@ -65,7 +65,7 @@ class Served:
             raise NotReadyError(f"the model {self.name} is not loaded yet; try again in a moment")
         chosen = self._choose(version, self.current)
         chosen.take()
-        return Lease(chosen, self._outcome)
+        return Lease(chosen, self._count_answer)
 
     def find(self, number: int) -> LoadedVersion | None:
         """A version that is in memory and can serve, draining ones included, which then drain no more."""
@@ -125,15 +125,15 @@ class Served:
         numbers = " and ".join(str(version.number) for version in self.live)
         raise NotFoundError(f"this version of {self.name} is not loaded; there is {numbers}")
 
-    def _outcome(self, version: LoadedVersion, ok: bool) -> None:
+    def _count_answer(self, version: LoadedVersion, ok: bool) -> None:
         canary, trial = self.canary, self._trial
         if canary is None or trial is None or (version is not canary and version is not self.current):
             return
-        verdict = trial.count(ok, canary=version is canary)
-        if verdict == "promote":
+        decision = trial.count(ok, canary=version is canary)
+        if decision == "promote":
             LOG.info("canary takes over", extra={"model": self.name, "version": canary.number})
             self.serve(canary)
-        elif verdict == "fall back":
+        elif decision == "fall back":
             self.withdraw_canary()
             self.on_fall_back(canary, f"as a canary, {trial}")
 

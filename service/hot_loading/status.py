@@ -2,11 +2,10 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from service.hot_loading.loaded import LoadedVersion
-
-Role = Literal["current", "canary", "draining"]
+from service.schemas.models import Role
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,9 +9,9 @@ from pydantic import BaseModel, Field
 
 from service.caches.breaker import State
 from service.errors import UnhealthyError
-from service.openapi import problems
+from service.http.openapi import problems
+from service.observability.watch import stalled
 from service.runtime import Service
-from service.watch import stalled
 
 router = APIRouter(tags=["operation"])
 _UNHEALTHY: dict[int | str, dict[str, Any]] = {

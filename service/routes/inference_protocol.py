@@ -6,13 +6,13 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request, Response
 
-from service.answering import note, unless_gone
 from service.errors import MalformedRequestError, NotFoundError, UnhealthyError
-from service.intake import refuse_encoded
-from service.pipeline import Wish, fulfil
-from service.protocol_v2.answer import BINARY, JSON, InferenceReply, check_size, encode_inference
-from service.protocol_v2.protocol import Inference, read_inference
-from service.protocol_v2.schemas import (
+from service.http.parsed_request import refuse_encoded
+from service.inference_protocol.answer import BINARY, JSON, InferenceReply, check_size, encode_inference
+from service.inference_protocol.protocol import Inference, read_inference
+from service.routes import health
+from service.runtime import Service
+from service.schemas.inference_protocol import (
     EXTENSIONS,
     HEADER,
     INPUTS,
@@ -27,8 +27,8 @@ from service.protocol_v2.schemas import (
     errors,
     metadata_of,
 )
-from service.routes import health
-from service.runtime import Service
+from service.segmentation.answering import note, unless_gone
+from service.segmentation.pipeline import ResponseSpec, handle
 
 Model = Annotated[str, Path(description="one of GET /v1/models", examples=["ebseg-tiny"])]
 Version = Annotated[str, Path(description="one that serves, from GET /v2/models/{model}", examples=["1"])]
@@ -184,12 +184,12 @@ async def _infer(request: Request, model: str, version: str | None) -> Response:
     _live_versions(service, model, version)  # before a body is read for nothing
     with service.admission.admit() as ticket:
         inference = await _read(request, service, model, version)
-        wish: Wish[InferenceReply] = Wish(
+        spec: ResponseSpec[InferenceReply] = ResponseSpec(
             outputs=frozenset(),
             check=partial(check_size, inference),
             encode=partial(encode_inference, inference=inference),
         )
-        work = fulfil(service, inference.intake, ticket, wish, request.state.request_id)
+        work = handle(service, inference.parsed, ticket, spec, request.state.request_id)
         reply = await unless_gone(request, work)
     headers = {**note(request, reply.info, reply.seconds, reply.warnings), **reply.headers}
     return Response(reply.body, headers=headers, media_type=reply.media_type)

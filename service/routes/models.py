@@ -1,14 +1,16 @@
 """`/v1/models`: what is loaded, and which version of it serves."""
 
+from dataclasses import asdict
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Request
 
-from service.auth import require_admin
 from service.hot_loading.models import Models
-from service.model_schemas import ModelChange, ModelDetails, ModelList, PinRequest
-from service.openapi import problems
+from service.hot_loading.status import ModelStatus
+from service.http.auth import require_admin
+from service.http.openapi import problems
 from service.runtime import Service
+from service.schemas.models import ModelChange, ModelDetails, ModelList, PinRequest
 
 Name = Annotated[str, Path(description="one of GET /v1/models", examples=["ebseg-tiny"])]
 
@@ -27,7 +29,7 @@ REFUSALS = problems(401, 403, 404, 408, 409, 413, 422, 500, 503, 504)
 )
 async def models(request: Request) -> ModelList:
     """The models that requests are answered by; none while the first is loading."""
-    return ModelList(models=[ModelDetails.of(status) for status in _models(request).statuses()])
+    return ModelList(models=[_details(status) for status in _models(request).statuses()])
 
 
 @router.get(
@@ -39,7 +41,7 @@ async def models(request: Request) -> ModelList:
 )
 async def model(name: Name, request: Request) -> ModelDetails:
     """One loaded model: its versions in memory, and those that were refused, with the reason."""
-    return ModelDetails.of(_models(request).status(name))
+    return _details(_models(request).status(name))
 
 
 @router.post(
@@ -94,10 +96,16 @@ async def reload(name: Name, request: Request) -> ModelChange:
     return _changed(request, name, await _models(request).reload(name))
 
 
+def _details(status: ModelStatus) -> ModelDetails:
+    current = status.versions[0]
+    same = ("version", "digest", "untrained", "variant", "device", "dtype", "license", "card")
+    return ModelDetails(**asdict(status), **{field: getattr(current, field) for field in same})
+
+
 def _models(request: Request) -> Models:
     service: Service = request.app.state.service
     return service.models
 
 
 def _changed(request: Request, name: str, done: str) -> ModelChange:
-    return ModelChange(done=done, model=ModelDetails.of(_models(request).status(name)))
+    return ModelChange(done=done, model=_details(_models(request).status(name)))

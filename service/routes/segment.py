@@ -2,12 +2,12 @@
 
 from fastapi import APIRouter, Request, Response
 
-from service.answering import note, unless_gone
-from service.intake import read_request
-from service.negotiate import negotiate
-from service.openapi import SEGMENT_ANSWERS, SEGMENT_BODY, problems
-from service.pipeline import segment as run
+from service.http.negotiate import negotiate
+from service.http.openapi import SEGMENT_ANSWERS, SEGMENT_BODY, problems
+from service.http.parsed_request import read_request
 from service.runtime import Service
+from service.segmentation.answering import note, unless_gone
+from service.segmentation.pipeline import segment as run
 
 router = APIRouter(tags=["segmentation"])
 
@@ -43,8 +43,8 @@ async def segment(request: Request) -> Response:
     service.refuse_unless_ready()
     form = negotiate(request.headers.get("accept"))
     with service.admission.admit() as ticket:
-        async with read_request(request, service) as intake:
-            work = run(service, intake, ticket, form, request.state.request_id)
+        async with read_request(request, service) as parsed:
+            work = run(service, parsed, ticket, form, request.state.request_id)
             answer = await unless_gone(request, work)
     headers = {**note(request, answer.info, answer.seconds, answer.warnings), "Vary": "Accept"}
     return Response(answer.body, headers=headers, media_type=answer.media_type)

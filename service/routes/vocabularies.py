@@ -4,13 +4,13 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request, Response
 
-from service.class_lists.stored_vocabulary import StoredVocabulary
-from service.class_lists.vocabularies import MOST_BYTES_EACH, NAME
 from service.errors import TooManyBytesError, UnsupportedMediaError
-from service.intake import refuse_encoded, validated
-from service.openapi import problems
+from service.http.openapi import problems
+from service.http.parsed_request import refuse_encoded, validated
 from service.runtime import Service
-from service.vocabulary_schemas import StoredClass, VocabularyDetails, VocabularyList, VocabularyRequest
+from service.schemas.vocabularies import StoredClass, VocabularyDetails, VocabularyList, VocabularyRequest
+from service.vocabularies.catalog import MOST_BYTES_EACH, NAME
+from service.vocabularies.stored_vocabulary import StoredVocabulary
 
 MOST_BODY_BYTES = 2 * MOST_BYTES_EACH  # JSON can say the same in more bytes than are stored
 Name = Annotated[

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page
 
-from service.encode import rles
+from service.segmentation.encode import rles
 from tests.browser.conftest import OpenPage
 
 STATIC = Path(__file__).parents[2] / "service" / "static"

@@ -31,7 +31,7 @@ from ebseg_client import (
     Shares,
 )
 from ebseg_client.requests import Output, Picture
-from service.decode import decode
+from service.segmentation.decode import decode
 from tests.service.fakes import INFO, PNG, FakeEngine, encoded, live, picture
 from tests.waiting import WAIT
 

@@ -11,7 +11,7 @@ from pycocotools import mask as coco
 
 from ebseg_client.errors import AnswerError
 from ebseg_client.labels import Maps, labels_of, read_npy, run_lengths
-from service import encode
+from service.segmentation import encode
 
 
 def decoded(counts: str, height: int, width: int) -> NDArray[np.bool_]:

@@ -8,8 +8,8 @@ import pytest
 
 from ebseg_client import AnswerError, EBSegClient
 from ebseg_client.parsing import model_details, read, segmentation, vocabulary
+from tests.service.commands.test_remote_commands import DETAILS
 from tests.service.scripted_server import ANSWER, Answer, scripted
-from tests.service.test_remote_commands import DETAILS
 
 LIST: dict[str, Any] = {
     "name": "harbour",

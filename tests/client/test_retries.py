@@ -28,8 +28,8 @@ from ebseg_client import (
 from ebseg_client import requests as sent
 from ebseg_client.errors import BY_STATUS, BY_TYPE, problem_error
 from ebseg_client.exchange import retry_after
-from service.problems import KINDS
-from service.schemas import Output, SegmentRequest
+from service.http.problems import KINDS
+from service.schemas.segment import Output, SegmentRequest
 from tests.service.scripted_server import ANSWER, Answer, breaking, problem, scripted
 
 QUICK = Retry(attempts=4, first_wait=0.01, longest_wait=0.02)

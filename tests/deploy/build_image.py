@@ -195,7 +195,7 @@ def prove(buildah: Buildah, folder: Path, options: argparse.Namespace) -> dict[s
     served = check(container)
     size = container.size()
     buildah("umount", name)
-    for changed in ("service/metrics.py", "requirements/serving.txt"):
+    for changed in ("service/observability/metrics.py", "requirements/serving.txt"):
         with (sources / changed).open("a", encoding="utf-8") as file:
             file.write("# changed\n")
     say("building it again after a change of a source and of a pin")

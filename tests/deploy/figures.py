@@ -17,16 +17,16 @@ import httpx
 import numpy as np
 import redis
 
-from model.config import VARIANTS
+from model.network.config import VARIANTS
 from service.bench.pictures import jpeg, pictures
 from service.caches.cache_values import encode
 from service.caches.redis_store import RedisStore
 from service.caches.text_cache import ENTRY_BYTES, PREFIX
 from service.caches.write_behind import Change
-from service.decode import decode
-from service.metrics import Metrics
+from service.observability.metrics import Metrics
+from service.segmentation.decode import decode
+from tests.service.caches.redis_server import redis_server
 from tests.service.fakes import PNG, live
-from tests.service.redis_server import redis_server
 
 SIZES = ((640, 480), (853, 640), (1600, 1200), (4000, 3000))
 MOST_PIXELS = 50_000_000

@@ -10,9 +10,9 @@ from typing import Any
 
 import yaml
 
-from service import tracing
 from service.caches import redis_link, text_cache, write_behind
 from service.hot_loading import models
+from service.observability import tracing
 from tests.waiting import WAIT
 
 ROOT = Path(__file__).parents[2]

@@ -2,7 +2,7 @@
 
 import re
 
-from service.metrics import Metrics
+from service.observability.metrics import Metrics
 
 _NAME = re.compile(r"(?<![\w:])ebseg[_:][a-z0-9_:]+(?![\w:])")
 _STRINGS = re.compile(r'"[^"]*"|\'[^\']*\'')

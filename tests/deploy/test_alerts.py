@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from fastapi.routing import APIRoute
 
-from service.metrics import LOAD_RESULTS, TRIGGERS, Metrics
-from service.problems import KINDS
+from service.http.problems import KINDS
+from service.observability.metrics import LOAD_RESULTS, TRIGGERS, Metrics
 from service.routes import inference_protocol, segment
 from tests.deploy.files import ROOT, read_yaml, tool
 from tests.deploy.names import label_names, metric_names, unknown_metrics, used_metrics

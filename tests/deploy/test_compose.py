@@ -10,7 +10,7 @@ import jsonschema  # type: ignore[import-untyped]
 import pytest
 from check_jsonschema.builtin_schemas import get_builtin_schema  # type: ignore[import-untyped]
 
-from model.packaged import PRETRAINED
+from model.storage.packaged import PRETRAINED
 from service.settings import load_settings
 from tests.deploy.files import AFTER_DRAIN_S, ROOT, VERSION, read_yaml
 from tests.waiting import WAIT

@@ -5,7 +5,7 @@ from itertools import combinations
 
 import pytest
 
-from service.metrics import Metrics
+from service.observability.metrics import Metrics
 from tests.deploy.dashboard import DASHBOARD, GRAFANA, as_asked, dashboard, queries
 from tests.deploy.files import ROOT, read_yaml
 from tests.deploy.names import label_names, metric_names, unknown_metrics, used_metrics

@@ -8,9 +8,9 @@ import httpx
 import pytest
 
 import ebseg
-from model.fetch.known import RELEASED
+from model.released.known import RELEASED
 from service.app import create_app
-from service.metrics import Metrics
+from service.observability.metrics import Metrics
 from service.settings import Settings, load_settings
 from tests.deploy.files import (
     AFTER_DRAIN_S,

@@ -18,9 +18,9 @@ from service.server import build_server, listen
 from tests.deploy.dashboard import as_asked, queries
 from tests.deploy.files import ROOT
 from tests.deploy.prometheus_server import Prometheus, hastened, prometheus
+from tests.service.caches.redis_server import RedisServer, redis_server
 from tests.service.fakes import PNG, settings
-from tests.service.model_fakes import Loader, publish
-from tests.service.redis_server import RedisServer, redis_server
+from tests.service.hot_loading.model_fakes import Loader, publish
 from tests.waiting import WAIT, wait_until
 
 WINDOW = "10s"  # of the dashboard's rates

@@ -8,7 +8,7 @@ import pytest
 
 from tests.waiting import WAIT
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[2]
 # what the documents make before they use it
 INIT = "ebseg init --variant tiny --seed 0 --out registry/ebseg-tiny/1"
 HELD_OUT = "ebseg storybook data/held-out --train 0 --val 20 --seed 77"

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tests.waiting import WAIT, wait_until
-from training.datasets.storybook.classes import CLASSES, NEW
-from training.datasets.storybook.scene import draw
+from training.storybook.classes import CLASSES, NEW
+from training.storybook.scene import draw
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[2]
 SAMPLES = ROOT / "samples"
 DEMO = SAMPLES / "demo.py"
 NAMES = ("harbour", "room", "street", "village")

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from model.packaged import packaged_checkpoint
+from model.storage.packaged import packaged_checkpoint
 from tests.model.checkpoints import make, write
 from tests.waiting import LONG_WAIT
 

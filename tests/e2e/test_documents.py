@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 import ebseg
-from service.metrics import STAGES, Metrics
-from service.problems import KINDS
-from service.schemas import ClassAnswer, ClassEntry, SegmentAnswer, SegmentRequest
+from service.http.problems import KINDS
+from service.observability.metrics import STAGES, Metrics
+from service.schemas.segment import ClassAnswer, ClassEntry, SegmentAnswer, SegmentRequest
 from service.settings import Settings
 from tests.e2e.documents import ROOT, code_spans, documents, table_rows, tracked_files
 
@@ -77,22 +77,34 @@ def test_every_place_at_the_top_is_explained() -> None:
     assert [name for name in explained if not (ROOT / name).exists()] == []
 
 
-@pytest.mark.parametrize("package", ["model", "service", "requirements"])
-def test_every_module_is_explained(package: str) -> None:
-    explained = first_column("docs/code.md", f"## In {package}")
-    parts = [path.partition("/")[2] for path in tracked_files() if path.startswith(f"{package}/")]
+ROOMS = {"model": "model/", "service": "service/", "training": "training/", "requirements": "requirements/"}
+ROOMS |= {"client": "client/ebseg_client/"}
+
+
+@pytest.mark.parametrize("heading", ROOMS)
+def test_every_room_is_explained(heading: str) -> None:
+    explained = first_column("docs/code.md", f"## In {heading}")
+    parts = [path.removeprefix(ROOMS[heading]) for path in tracked_files() if path.startswith(ROOMS[heading])]
     tops = {part.partition("/")[0] + ("/" if "/" in part else "") for part in parts}
     assert sorted(explained) == sorted(tops - {"__init__.py"})
 
 
-@pytest.mark.parametrize(
-    ("heading", "folder"), [("training", "training/"), ("client", "client/ebseg_client/")]
-)
-def test_every_module_is_explained_file_by_file(heading: str, folder: str) -> None:
-    """Folders of training are too large to be told in a line."""
-    explained = first_column("docs/code.md", f"## In {heading}")
-    parts = [path.removeprefix(folder) for path in tracked_files() if path.startswith(folder)]
-    assert sorted(explained) == sorted(part for part in parts if not part.endswith("__init__.py"))
+@pytest.mark.parametrize("heading", ["model", "service", "training"])
+def test_rooms_hold_the_files_that_their_sentence_names(heading: str) -> None:
+    text = (ROOT / "docs" / "code.md").read_text(encoding="utf-8")
+    section = text.partition(f"## In {heading}\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)/` \| (.*) \|$", section, re.M)
+    named = {f"{heading}/{room}/{name}" for room, told in rows for name in code_spans(told) if "." in name}
+    named = {name for name in named if not name.endswith(".load")}
+    assert len(named) >= 15
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
+def test_paths_in_the_two_lives_exist() -> None:
+    text = (ROOT / "docs" / "code.md").read_text(encoding="utf-8").partition("## At the top")[0]
+    paths = [span for span in code_spans(text) if "/" in span]
+    assert len(paths) >= 20
+    assert [path for path in paths if not (ROOT / path).exists()] == []
 
 
 @pytest.mark.parametrize("path", documents(), ids=label)

@@ -23,7 +23,7 @@ from tests.e2e.conftest import HELD_OUT, INIT
 from tests.e2e.documents import ROOT, blocks, commands
 from tests.e2e.processes import SECONDS, done, served
 from tests.waiting import WAIT
-from training.datasets.layout import SegmentationFolder, check
+from training.data.layout import SegmentationFolder, check
 
 SERVE = "ebseg serve"
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -49,23 +49,23 @@ NOT_RUN = {
     "ebseg pull hf://slonetime/EBSeg@main/EBSeg_base.pth --name my-base": "as above",
     "ebseg pull https://example.com/weights/EBSeg_base.pth --as base --sha256 HEX": "as above",
     "ebseg pull EBSeg_base.pth --as base": "needs the released weights",
-    "ebseg serve base": "tests/service/test_model_by_name.py serves what it has pulled",
+    "ebseg serve base": "tests/service/commands/test_model_by_name.py serves what it has pulled",
     'ebseg segment photo.jpg --classes "sky, tree, road" --model base': "as above",
     "ebseg inspect base": "tests/model/fetch/test_pull_command.py inspects by name",
     "make demo MODEL=base": "tests/e2e/test_demo_models.py runs what it runs",
-    "make serve MODEL=base": "tests/service/test_model_by_name.py serves by name",
+    "make serve MODEL=base": "tests/service/commands/test_model_by_name.py serves by name",
     "ebseg import EBSeg_base.pth --dry-run": "needs the released weights",
     "ebseg import EBSeg_base.pth --out registry/ebseg-base/1": "needs the released weights",
     "ebseg serve --checkpoint registry/ebseg-base/1": "needs the released weights",
     "ebseg export registry/ebseg-base/1 --official EBSeg_base_again.pth": "needs the released weights",
     "ebseg serve --registry registry --model ebseg-tiny": "tests/service/test_soak.py serves a registry",
     "ebseg serve --registry s3://bucket/registry --model ebseg-base,ebseg-tiny@3 --redis-url "
-    "redis://cache:6379/0": "tests/service/test_models_real.py serves from a real S3 server",
+    "redis://cache:6379/0": "tests/service/hot_loading/test_models_real.py serves from a real S3 server",
     "ebseg serve --registry hf://OWNER/REPOSITORY --model ebseg-base": (
-        "tests/service/test_models_hub.py serves from a local hub"
+        "tests/service/hot_loading/test_models_hub.py serves from a local hub"
     ),
     'curl -X POST -H "X-API-Key: $EBSEG_ADMIN_KEY" http://127.0.0.1:8000/v1/models/ebseg-tiny:rollback': (
-        "needs two versions; tests/service/test_models_api.py rolls back over HTTP"
+        "needs two versions; tests/service/routes/test_models_api.py rolls back over HTTP"
     ),
     'ebseg segment samples --classes "house, boat, car, lamp" --out masks --overlay overlays '
     "--sheet sheet.png": ("tests/e2e/test_cli.py runs it"),
@@ -82,7 +82,7 @@ NOT_RUN = {
     "ebseg vocabularies show harbour --url http://127.0.0.1:8000": "tests/e2e/test_cli.py runs it",
     "ebseg vocabularies delete harbour --url http://127.0.0.1:8000": "tests/e2e/test_cli.py runs it",
     'EBSEG_API_KEY="$EBSEG_ADMIN_KEY" ebseg models rollback ebseg-tiny': (
-        "needs two versions; tests/service/test_models_api.py rolls back over HTTP"
+        "needs two versions; tests/service/routes/test_models_api.py rolls back over HTTP"
     ),
     "source <(ebseg completion bash)": "tests/e2e/test_cli.py runs it",
     "docker compose up --build --detach": "needs a container engine; tests/deploy/test_compose.py",
@@ -104,17 +104,17 @@ TOO_LONG = {
     "ebseg prepare ": "needs the public archives; tests/training/prepare has miniatures of them",
     "ebseg pretrain ": "takes up to an hour; tests/training/test_pretrain_*.py take some steps",
     "ebseg encoders ": "needs pretrained encoders; tests/training/test_encoders.py makes small ones",
-    "ebseg train ": "takes hours; tests/training/test_train_cli.py trains on a few scenes",
-    "ebseg evaluate ": "needs a run; tests/training/test_evaluate_cli.py makes a model",
+    "ebseg train ": "takes hours; tests/training/run/test_train_cli.py trains on a few scenes",
+    "ebseg evaluate ": "needs a run; tests/training/evaluation/test_evaluate_cli.py makes a model",
     "ebseg reproduce ": "needs the released weights and data; test_reproduce.py has miniatures",
-    "ebseg calibrate ": "takes minutes; tests/training/test_calibrate.py measures on small pictures",
-    "ebseg ablate ": "needs many runs; tests/training/test_ablate_cli.py makes small ones",
+    "ebseg calibrate ": "takes minutes; test_calibrate.py measures on small pictures",
+    "ebseg ablate ": "needs many runs; tests/training/ablate/test_ablate_cli.py makes small ones",
     "docker build ": "needs a container engine; tests/deploy/build_image.py builds without one",
     "kubectl create ": "needs a cluster",
     "kubectl --namespace ": "needs a cluster",
     "kubectl apply ": "needs a cluster; tests/deploy/test_manifests.py validates what is applied",
     "kubectl delete ": "needs a cluster",
-    "ebseg publish ": "needs a run; tests/training/test_publish_command.py makes one",
+    "ebseg publish ": "needs a run; tests/training/publishing/test_publish_command.py makes one",
 }
 
 

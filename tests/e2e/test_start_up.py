@@ -26,5 +26,5 @@ def test_a_service_imports_nothing_heavy(tmp_path: Path) -> None:
     with served(words, dict(os.environ), ROOT, tmp_path / "server.log") as url:
         assert httpx.get(f"{url}/readyz").status_code == 200
     imported = set(modules.read_text(encoding="utf-8").split())
-    assert {"torch", "fastapi", "model.build"} <= imported
+    assert {"torch", "fastapi", "model.network.build"} <= imported
     assert imported & {*HEAVY, *OTHERS} == set()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from model.checkpoint import check_golden, load
+from model.storage.checkpoint import check_golden, load
 from tests.waiting import LONG_WAIT, WAIT
 
 ROOT = Path(__file__).parents[2]

@@ -8,13 +8,13 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor
 
-from model.build import build
-from model.checkpoint import save
-from model.config import VARIANTS
-from model.ebseg import EBSeg
-from model.files import sha256
-from model.manifest import FILES, MANIFEST, FileEntry, Manifest, files_digest
-from model.vocabulary import TrainingClasses
+from model.network.build import build
+from model.network.config import VARIANTS
+from model.network.ebseg import EBSeg
+from model.storage.checkpoint import save
+from model.storage.files import sha256
+from model.storage.manifest import FILES, MANIFEST, FileEntry, Manifest, files_digest
+from model.vocabulary.classes import TrainingClasses
 
 CLASSES = TrainingClasses.of(["sky", "tree"])
 BIG_TENSOR = "clip_text.token_embedding.weight"

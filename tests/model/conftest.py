@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from model import VARIANTS, EBSeg, EBSegConfig, TrainingClasses
-from model.build import build
-from model.config import SamConfig, TransformerDecoderConfig
+from model.network.build import build
+from model.network.config import SamConfig, TransformerDecoderConfig
 
 
 @pytest.fixture(scope="session")

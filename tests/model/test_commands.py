@@ -13,13 +13,13 @@ from torch import Tensor
 
 import ebseg
 import model.commands.places
-from model.build import build
-from model.card import ANY_NOUN
-from model.checkpoint import check_golden, load
-from model.config import VARIANTS
+from model.confidence.card import ANY_NOUN
+from model.network.build import build
+from model.network.config import VARIANTS
 from model.official import load_official, to_official
-from model.torch_file import read_state_dict, write_state_dict
-from model.vocabulary import TrainingClasses
+from model.released.torch_file import read_state_dict, write_state_dict
+from model.storage.checkpoint import check_golden, load
+from model.vocabulary.classes import TrainingClasses
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from model import VARIANTS, CheckpointError, ClassName, EBSeg, TrainingClasses
-from model.build import build
+from model.network.build import build
 from model.official import load_official, official_names, to_official
 from tests.golden.weights import official_shapes
 

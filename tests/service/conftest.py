@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from model.build import build
-from model.checkpoint import save
-from model.config import VARIANTS
-from model.vocabulary import TrainingClasses
+from model.network.build import build
+from model.network.config import VARIANTS
+from model.storage.checkpoint import save
+from model.vocabulary.classes import TrainingClasses
+from tests.service.caches.redis_server import RedisServer, redis_server
 from tests.service.fakes import live
-from tests.service.model_fakes import memory_url, publish
-from tests.service.redis_server import RedisServer, redis_server
+from tests.service.hot_loading.model_fakes import memory_url, publish
 
 
 @pytest.fixture

@@ -17,12 +17,12 @@ import uvicorn
 from numpy.typing import NDArray
 from PIL import Image
 
-from model.balance import Balance
+from model.network.balance import Balance
 from service.app import create_app
-from service.encode import resized
-from service.engine import Job, ModelInfo, Prepared, Segmentation
 from service.hot_loading.loader import LoadEngine
 from service.runtime import Service
+from service.scheduling.engine import EngineResult, Job, ModelInfo, PreparedPicture
+from service.segmentation.encode import resized
 from service.server import build_server, listen, run_server
 from service.settings import Settings
 from tests.waiting import WAIT, until, wait_until
@@ -83,10 +83,10 @@ class FakeEngine:
     def cost(self, size: tuple[int, int]) -> int:
         return size[0] * size[1]
 
-    def prepare(self, picture: NDArray[np.uint8]) -> Prepared:
-        return Prepared(pixels=picture, shape=(picture.shape[0], picture.shape[1]))
+    def prepare(self, picture: NDArray[np.uint8]) -> PreparedPicture:
+        return PreparedPicture(pixels=picture, shape=(picture.shape[0], picture.shape[1]))
 
-    def predict(self, prepared: Sequence[Prepared]) -> list[FakePrediction]:
+    def predict(self, prepared: Sequence[PreparedPicture]) -> list[FakePrediction]:
         assert len({one.shape for one in prepared}) == 1
         self.batches.append(len(prepared))
         self.running.set()
@@ -97,7 +97,7 @@ class FakeEngine:
             raise self.error
         return [FakePrediction(one.pixels) for one in prepared]
 
-    def classify(self, prediction: FakePrediction, job: Job) -> Segmentation:
+    def classify(self, prediction: FakePrediction, job: Job) -> EngineResult:
         self.jobs.append(job)
         picture = resized(prediction.picture, job.output_size)
         classes = len(job.vocabulary)
@@ -108,7 +108,7 @@ class FakeEngine:
         scores = None
         if job.scores:
             scores = (labels == np.arange(1, classes + 1)[:, None, None]).astype(np.float16)
-        return Segmentation(
+        return EngineResult(
             labels=labels,
             confidence=confidence,
             scores=scores,
@@ -225,7 +225,7 @@ def in_thread(server: uvicorn.Server, *, ready: Callable[[], bool] = lambda: Tru
 
 
 if __name__ == "__main__":
-    from service.logging import configure
+    from service.observability.logging import configure
 
     configure("info", "json")
     own = settings()

@@ -12,10 +12,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from model.packaged import packaged_checkpoint
+from model.storage.packaged import packaged_checkpoint
 from service.app import create_app
-from service.engine import Engine
-from service.logging import configure
+from service.observability.logging import configure
+from service.scheduling.engine import Engine
 from service.server import run_server
 from tests.e2e.soak.client import Connection, segment_request
 from tests.e2e.soak.server import Server, started

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from service import middleware
+from service.http import middleware
 from tests.service.bad_pictures import announcing
 from tests.service.fakes import PNG, FakeEngine, encoded, live, picture, problem
-from tests.service.wire import CLIENT, HEADERS, body, connected, head, read_answer, segment
+from tests.service.inference_protocol.wire import CLIENT, HEADERS, body, connected, head, read_answer, segment
 from tests.waiting import WAIT, wait_until
 
 

@@ -12,9 +12,9 @@ import torch
 
 from service.runtime import Service
 from tests.e2e.soak.server import Metrics, started
+from tests.service.caches.redis_server import redis_server
 from tests.service.fakes import FakeEngine, encoded, live, picture, problem
-from tests.service.redis_server import redis_server
-from tests.service.wire import segment
+from tests.service.inference_protocol.wire import segment
 from tests.waiting import WAIT, wait_until
 
 SECONDS = 0.3  # of a batch, where it counts

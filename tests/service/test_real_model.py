@@ -9,10 +9,10 @@ import httpx
 import numpy as np
 from pycocotools import mask as coco
 
-from model.balance import Balance
-from model.checkpoint import load
+from model.network.balance import Balance
 from model.segmenter import Segmenter
-from model.vocabulary import Vocabulary
+from model.storage.checkpoint import load
+from model.vocabulary.classes import Vocabulary
 from service.app import create_app
 from service.runtime import Service
 from service.server import build_server

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from model import packaged
 from model.errors import CheckpointError
+from model.storage import packaged
 from service.app import create_app
 from service.server import listen, run_server
 from service.settings import SettingsError

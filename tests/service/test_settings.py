@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from model import packaged
 from model.errors import CheckpointError
+from model.storage import packaged
 from service.options import OPTIONS
 from service.settings import Settings, SettingsError, load_settings, to_toml
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from model.packaged import packaged_checkpoint
+from model.storage.packaged import packaged_checkpoint
 from tests.e2e.soak import __main__ as command
 from tests.e2e.soak.judge import Alone, Asked, Judge
 from tests.e2e.soak.run import Plan, run

@@ -13,9 +13,9 @@ from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncode
 from torch import Tensor, nn
 
 from model import VARIANTS, CheckpointError, EBSeg, EBSegConfig, TrainingClasses
-from model.build import build
-from model.config import ClipConfig, SamConfig, SwinConfig
-from training.pretrain.clip import open_clip_model
+from model.network.build import build
+from model.network.config import ClipConfig, SamConfig, SwinConfig
+from training.storybook.pretrain.clip import open_clip_model
 
 CLIP = ClipConfig(
     joint_width=16,

@@ -10,7 +10,7 @@ import torch
 
 import model.commands.bench
 from model import VARIANTS, TrainingClasses
-from model.build import build
+from model.network.build import build
 from training import bench
 from training.commands.bench import add_benchmark
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import ebseg as program
 from model import VARIANTS, CheckpointError
-from model.checkpoint import load
+from model.storage.checkpoint import load
 from tests.training.encoder_files import (
     CLIP,
     SAM,
@@ -30,7 +30,7 @@ from tests.training.encoder_files import (
 )
 from training import encoders
 from training.encoders import load_clip, load_sam, load_swin, save_clip, save_sam, save_swin
-from training.pretrain.clip import open_clip_model
+from training.storybook.pretrain.clip import open_clip_model
 from training.torchscript import is_torchscript
 
 # --- CLIP

@@ -8,9 +8,9 @@ import pytest
 
 import ebseg
 import training.encoders
-import training.pretrain.backbone
-import training.pretrain.clip
-import training.pretrain.pictures
+import training.storybook.pretrain.backbone
+import training.storybook.pretrain.clip
+import training.storybook.pretrain.pictures
 
 
 def test_storybook(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -32,9 +32,9 @@ def test_pretraining(
     def nothing(*_: Any, **__: Any) -> float:
         return 0.25
 
-    monkeypatch.setattr(training.pretrain.pictures, "pool", nothing)
-    monkeypatch.setattr(training.pretrain.clip, "pretrain_clip", nothing)
-    monkeypatch.setattr(training.pretrain.backbone, "pretrain_backbone", nothing)
+    monkeypatch.setattr(training.storybook.pretrain.pictures, "pool", nothing)
+    monkeypatch.setattr(training.storybook.pretrain.clip, "pretrain_clip", nothing)
+    monkeypatch.setattr(training.storybook.pretrain.backbone, "pretrain_backbone", nothing)
     monkeypatch.setattr(training.encoders, "save_sam", nothing)
     out, data = tmp_path / "out.safetensors", tmp_path / "data"
     assert ebseg.main(["storybook", str(data), "--train", "1", "--val", "1", "--jobs", "1"]) == 0

@@ -4,14 +4,14 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from training.ablate.grid import Run, Score, by_seed, seeds_note, spread
+from training.ablate.grid import GridRun, GridScore, by_seed, seeds_note, spread
 from training.ablate.tables import Cell, Table
 from training.config import TrainConfig
 from training.errors import TrainingError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Row:
+class BackboneRow:
     """One row.
 
     Attributes:
@@ -29,11 +29,17 @@ class Row:
     paper: float
 
 
-ROWS: dict[str, Row] = {
-    "swin-t-trained": Row(label="Swin-T", backbone="swin-t", trained=True, paper_parameters=50.2, paper=28.5),
-    "swin-t": Row(label="Swin-T", backbone="swin-t", trained=False, paper_parameters=24.5, paper=29.0),
-    "swin-b": Row(label="Swin-B", backbone="swin-b", trained=False, paper_parameters=24.9, paper=29.3),
-    "sam": Row(label="SAM", backbone="sam", trained=False, paper_parameters=26.6, paper=30.0),
+ROWS: dict[str, BackboneRow] = {
+    "swin-t-trained": BackboneRow(
+        label="Swin-T", backbone="swin-t", trained=True, paper_parameters=50.2, paper=28.5
+    ),
+    "swin-t": BackboneRow(
+        label="Swin-T", backbone="swin-t", trained=False, paper_parameters=24.5, paper=29.0
+    ),
+    "swin-b": BackboneRow(
+        label="Swin-B", backbone="swin-b", trained=False, paper_parameters=24.9, paper=29.3
+    ),
+    "sam": BackboneRow(label="SAM", backbone="sam", trained=False, paper_parameters=26.6, paper=30.0),
 }
 SWINS = ("swin-t", "swin-b")
 
@@ -68,7 +74,7 @@ def starts(config: TrainConfig, given: Mapping[str, str]) -> dict[str, TrainConf
     return {"sam": config, **{name: dataclasses.replace(config, init=given[name]) for name in SWINS}}
 
 
-def runs(configs: Mapping[str, TrainConfig], seeds: int) -> list[Run]:
+def runs(configs: Mapping[str, TrainConfig], seeds: int) -> list[GridRun]:
     """The trainings; see `grid.by_seed`.
 
     Args:
@@ -87,7 +93,7 @@ def runs(configs: Mapping[str, TrainConfig], seeds: int) -> list[Run]:
     )
 
 
-def table_7(scores: Sequence[Score]) -> Table:
+def table_7(scores: Sequence[GridScore]) -> Table:
     """The rows that have a score."""
     rows: list[tuple[Cell, ...]] = []
     for name, row in ROWS.items():

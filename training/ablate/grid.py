@@ -14,17 +14,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from model import checkpoint
-from model.config import VARIANTS, EBSegConfig
-from model.ebseg import EBSeg
-from model.manifest import CONFIG, json_object
-from training import loop, outcome
+from model.network.config import VARIANTS, EBSegConfig
+from model.network.ebseg import EBSeg
+from model.storage import checkpoint
+from model.storage.manifest import CONFIG, json_object
 from training.ablate.tables import Spread, Table, as_markdown
 from training.config import TrainConfig
-from training.counting import Options
-from training.datasets.layout import SegmentationFolder
+from training.data.layout import SegmentationFolder
 from training.errors import TrainingError
-from training.evaluate import evaluate_checkpoint
+from training.evaluation.confusion_counts import Options
+from training.evaluation.evaluate import evaluate_checkpoint
+from training.run import artifacts as outcome
+from training.run import trainer as loop
 
 SCORE = "score.json"
 TABLE = "table.md"
@@ -33,7 +34,7 @@ HARMLESS = frozenset({"workers", "log_every", "pictures_every", "save_every", "e
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Run:
+class GridRun:
     """One training of a grid."""
 
     variant: str
@@ -45,7 +46,7 @@ class Run:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Score:
+class GridScore:
     """What a run scored, percent; None where the truth holds no such class."""
 
     variant: str
@@ -86,13 +87,13 @@ def model_config(config: TrainConfig) -> EBSegConfig:
 
 
 def run_grid(
-    runs: Sequence[Run],
+    runs: Sequence[GridRun],
     out: Path,
-    tables: Callable[[Sequence[Score]], Sequence[Table]],
+    tables: Callable[[Sequence[GridScore]], Sequence[Table]],
     *,
     processes: int = 1,
     device: str = "cpu",
-) -> list[Score]:
+) -> list[GridScore]:
     """Trains and scores what is not finished yet, one after another, told line by line on standard error.
 
     Args:
@@ -110,28 +111,28 @@ def run_grid(
     """
     known = {run: _finished(run, out) for run in runs}
     todo = [run for run in runs if known[run] is None]
-    _tell(f"{len(runs)} runs, {len(runs) - len(todo)} of them finished before")
+    _say(f"{len(runs)} runs, {len(runs) - len(todo)} of them finished before")
     began = time.monotonic()
     for number, run in enumerate(todo):
         hours = (time.monotonic() - began) / max(number, 1) * (len(todo) - number) / 3600
         left = f", about {hours:.1f} h left" if number else ""
-        _tell(f"run {number + 1} of {len(todo)}: {run.variant}, seed {run.config.seed}{left}")
+        _say(f"run {number + 1} of {len(todo)}: {run.variant}, seed {run.config.seed}{left}")
         known[run] = _trained_and_scored(run, out, processes, device)
         _write(out / TABLE, as_markdown(tables(_scores(known))))
     _write(out / TABLE, as_markdown(tables(_scores(known))))
     return _scores(known)
 
 
-def _scores(known: Mapping[Run, Score | None]) -> list[Score]:
+def _scores(known: Mapping[GridRun, GridScore | None]) -> list[GridScore]:
     return [score for score in known.values() if score is not None]
 
 
-def spread(scores: Sequence[Score], variant: str, field: str) -> Spread | None:
+def spread(scores: Sequence[GridScore], variant: str, field: str) -> Spread | None:
     """Of one variant's seeds; None while there is no score."""
     return Spread.of([getattr(score, field) for score in scores if score.variant == variant])
 
 
-def by_seed(configs: Mapping[str, TrainConfig], seeds: int) -> list[Run]:
+def by_seed(configs: Mapping[str, TrainConfig], seeds: int) -> list[GridRun]:
     """The trainings of variants, seed by seed: what stops early has all variants of the first seeds.
 
     Args:
@@ -144,13 +145,13 @@ def by_seed(configs: Mapping[str, TrainConfig], seeds: int) -> list[Run]:
     if seeds < 1:
         raise TrainingError(f"at least one seed is needed, got {seeds}")
     return [
-        Run(variant=variant, config=dataclasses.replace(config, seed=config.seed + number))
+        GridRun(variant=variant, config=dataclasses.replace(config, seed=config.seed + number))
         for number in range(seeds)
         for variant, config in configs.items()
     ]
 
 
-def seeds_note(scores: Sequence[Score]) -> str:
+def seeds_note(scores: Sequence[GridScore]) -> str:
     """The sentences below a table of spreads."""
     seeds = ", ".join(map(str, sorted({score.seed for score in scores})))
     return (
@@ -167,7 +168,7 @@ def trained_parameters(ebseg: EBSeg, train_backbone: bool) -> int:
     return sum(changed.values())
 
 
-def _trained_and_scored(run: Run, out: Path, processes: int, device: str) -> Score:
+def _trained_and_scored(run: GridRun, out: Path, processes: int, device: str) -> GridScore:
     folder = run.folder(out)
     loop.train(run.config, folder)
     loaded = checkpoint.load(folder / outcome.CHECKPOINT, device=device)
@@ -179,7 +180,7 @@ def _trained_and_scored(run: Run, out: Path, processes: int, device: str) -> Sco
         processes=processes,
         options=Options(short_side="configured" if side is None else side),
     )
-    score = Score(
+    score = GridScore(
         variant=run.variant,
         seed=run.config.seed,
         miou_all=found.miou_all,
@@ -192,12 +193,12 @@ def _trained_and_scored(run: Run, out: Path, processes: int, device: str) -> Sco
     return score
 
 
-def _finished(run: Run, out: Path) -> Score | None:
+def _finished(run: GridRun, out: Path) -> GridScore | None:
     """The score of an earlier call, or None if the run has not ended."""
     path = run.folder(out) / SCORE
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        config, score = TrainConfig.from_dict(content["config"]), Score(**content["score"])
+        config, score = TrainConfig.from_dict(content["config"]), GridScore(**content["score"])
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError, TrainingError) as error:
@@ -220,5 +221,5 @@ def _write(path: Path, text: str) -> None:
     os.replace(partial, path)
 
 
-def _tell(line: str) -> None:
+def _say(line: str) -> None:
     print(f"ablation: {line}", file=sys.stderr, flush=True)

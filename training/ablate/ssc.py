@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from training.ablate.grid import Run, Score, by_seed, seeds_note, spread
+from training.ablate.grid import GridRun, GridScore, by_seed, seeds_note, spread
 from training.ablate.tables import Cell, Table
 from training.config import Embeddings, Ssc, TrainConfig
 from training.errors import TrainingError
@@ -61,7 +61,7 @@ CHOSEN = ("none", "a-last-1", "a-last-1-cosine", "a-last-3", "a-all", "b-last-1"
 PAPER_TABLE_6 = {"none": (40.6, 19.9, 29.2), "a-last-1": (40.3, 21.6, 30.0)}  # trained, new, all
 
 
-def runs(config: TrainConfig, variants: Sequence[str], seeds: int, decoder_layers: int) -> list[Run]:
+def runs(config: TrainConfig, variants: Sequence[str], seeds: int, decoder_layers: int) -> list[GridRun]:
     """The trainings; see `grid.by_seed`.
 
     Args:
@@ -87,7 +87,7 @@ def runs(config: TrainConfig, variants: Sequence[str], seeds: int, decoder_layer
     return by_seed(configs, seeds)
 
 
-def table_5(scores: Sequence[Score]) -> Table:
+def table_5(scores: Sequence[GridScore]) -> Table:
     """Embeddings and layers, of the variants that have a score."""
     rows: list[tuple[Cell, ...]] = []
     for name, variant in VARIANTS.items():
@@ -110,7 +110,7 @@ def table_5(scores: Sequence[Score]) -> Table:
     )
 
 
-def table_6(scores: Sequence[Score]) -> Table:
+def table_6(scores: Sequence[GridScore]) -> Table:
     """Trained and new classes without and with the loss as the paper uses it: on A, last layer."""
     rows: list[tuple[Cell, ...]] = []
     for name, label in (("none", "without"), ("a-last-1", "with")):

@@ -10,12 +10,12 @@ says whether a mask shows anything, and is no part of what is balanced.
 import dataclasses
 from collections.abc import Mapping
 
-from model.balance import Balance, Mean, Weights
-from model.checkpoint import LoadedCheckpoint
+from model.network.balance import Balance, Mean, Weights
+from model.storage.checkpoint import LoadedCheckpoint
 from training.ablate.tables import Cell, Table
-from training.counting import Options, count_loaded
-from training.datasets.layout import SegmentationFolder
-from training.evaluate import DEFAULTS, Evaluation, counting_of, scores
+from training.data.layout import SegmentationFolder
+from training.evaluation.confusion_counts import Options, count_loaded
+from training.evaluation.evaluate import DEFAULTS, Evaluation, counting_of, scores
 
 FIELDS = {"A": "supervised", "B": "mask_attention", "D": "frozen"}
 SUBSETS = ("A", "B", "D", "AB", "AD", "BD", "ABD")

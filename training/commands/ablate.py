@@ -17,7 +17,7 @@ from training.commands.evaluate import (
 )
 
 if TYPE_CHECKING:
-    from training.ablate.grid import Run, Score
+    from training.ablate.grid import GridRun, GridScore
     from training.ablate.tables import Table
 
 
@@ -159,7 +159,9 @@ def backbones(args: argparse.Namespace) -> int:
 
 
 def _grid(
-    args: argparse.Namespace, runs: "Sequence[Run]", tables: "Callable[[Sequence[Score]], list[Table]]"
+    args: argparse.Namespace,
+    runs: "Sequence[GridRun]",
+    tables: "Callable[[Sequence[GridScore]], list[Table]]",
 ) -> int:
     from training.ablate.grid import run_grid
 
@@ -169,7 +171,7 @@ def _grid(
     return 0
 
 
-def _report(args: argparse.Namespace, tables: "Sequence[Table]", scores: "Sequence[Score]" = ()) -> None:
+def _report(args: argparse.Namespace, tables: "Sequence[Table]", scores: "Sequence[GridScore]" = ()) -> None:
     import dataclasses
 
     from training.ablate.tables import as_markdown

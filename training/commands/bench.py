@@ -3,7 +3,7 @@
 import argparse
 
 from model.command import add_command, count
-from model.commands.bench import add_json, report, told
+from model.commands.bench import add_json, print_step, report
 from model.commands.places import VARIANTS
 
 EXAMPLES = """
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
         points=args.points,
         dtype=args.dtype,
         steps=args.steps,
-        progress=told,
+        progress=print_step,
     )
     report(args, found)
     return 0

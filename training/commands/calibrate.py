@@ -9,7 +9,7 @@ from model.command import JSON_HELP, add_command, seed
 from training.commands.evaluate import add_data_options, opened, options, refuse_missing
 
 if TYPE_CHECKING:
-    from training.calibrate import Calibration
+    from training.evaluation.calibrate import Calibration
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -62,11 +62,11 @@ def run(args: argparse.Namespace) -> int:
         raise TrainingError("--license is for --write: without it nothing is written")
     refuse_missing(args)
 
-    from model.card import ANY_NOUN, Card
-    from model.manifest import SCHEMA, rewrite
-    from training.calibrate import calibrate, title
-    from training.cards import Described, amended
+    from model.confidence.card import ANY_NOUN, Card
+    from model.storage.manifest import SCHEMA, rewrite
+    from training.evaluation.calibrate import calibrate, title
     from training.progress import progress
+    from training.run.cards import Described, amended
 
     loaded, folder = opened(args)
     manifest = loaded.manifest
@@ -82,12 +82,12 @@ def run(args: argparse.Namespace) -> int:
             described.card,
             seed=args.seed,
             options=how,
-            told=lambda _, done, __: bar.advance(done - bar.done),
+            progress=lambda _, done, __: bar.advance(done - bar.done),
         )
     if args.write:
         card = found.into(described.card)
-        told = dataclasses.replace(manifest, schema=SCHEMA, license=described.license, card=card)
-        rewrite(loaded.directory, told)
+        rewritten = dataclasses.replace(manifest, schema=SCHEMA, license=described.license, card=card)
+        rewrite(loaded.directory, rewritten)
     if args.json:
         print(json.dumps(_values(found) | {"checkpoint": str(loaded.directory), "written": args.write}))
     else:
@@ -112,5 +112,5 @@ def _print(found: "Calibration") -> None:
     print(f"F1 of named classes {facts['f1_named']:.3f}, without a threshold {facts['f1_named_without']:.3f}")
     print(f"F1 of other {facts['f1_other']:.3f}; {facts['other_found']:.1%} of it found")
     print(f"mIoU of named classes {facts['miou_named']:.1f}, without {facts['miou_named_without']:.1f}")
-    told = ", ".join(f"{value:.3f} at {share:g}" for share, value in found.confidence)
-    print(f"confidence in its own words: {told}")
+    levels = ", ".join(f"{value:.3f} at {share:g}" for share, value in found.confidence)
+    print(f"confidence in its own words: {levels}")

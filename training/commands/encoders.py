@@ -54,7 +54,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 def run(args: argparse.Namespace) -> int:
     """`ebseg encoders`."""
     name, version = name_and_version(args.out)
-    from model.files import refuse_taken, refuse_unreadable, sha256
+    from model.storage.files import refuse_taken, refuse_unreadable, sha256
 
     # before torch is imported, which takes seconds
     _check_backbone(args)
@@ -63,10 +63,10 @@ def run(args: argparse.Namespace) -> int:
         if path is not None:
             refuse_unreadable(path)
 
-    from model import config
-    from model.build import build
-    from model.checkpoint import save
-    from model.vocabulary import TrainingClasses
+    from model.network import config
+    from model.network.build import build
+    from model.storage.checkpoint import save
+    from model.vocabulary.classes import TrainingClasses
     from training.encoders import load_clip, load_sam, load_swin
 
     ebseg = build(config.VARIANTS[args.variant], TrainingClasses.coco_stuff(), seed=args.seed)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Literal
 from model.command import JSON_HELP, add_command, count, count_from_zero
 
 if TYPE_CHECKING:
-    from model.balance import Balance
-    from model.checkpoint import LoadedCheckpoint
-    from training.counting import Options
-    from training.datasets.layout import SegmentationFolder
+    from model.network.balance import Balance
+    from model.storage.checkpoint import LoadedCheckpoint
+    from training.data.layout import SegmentationFolder
+    from training.evaluation.confusion_counts import Options
 
 PICTURES = 20  # shown, of --pictures
 
@@ -100,8 +100,8 @@ def refuse_missing(args: argparse.Namespace) -> None:
     Raises:
         CheckpointError, DatasetError: there is none.
     """
-    from model.verify import verify
-    from training.datasets.present import refuse_missing_data
+    from model.storage.verify import verify
+    from training.data.present import refuse_missing_data
 
     refuse_missing_data(args.data)
     verify(args.checkpoint, digests=False)
@@ -115,8 +115,8 @@ def opened(args: argparse.Namespace) -> "tuple[LoadedCheckpoint, SegmentationFol
         CheckpointError: the checkpoint cannot be used.
         DatasetError: the data set cannot be used.
     """
-    from model.checkpoint import load
-    from training.datasets.layout import SegmentationFolder
+    from model.storage.checkpoint import load
+    from training.data.layout import SegmentationFolder
 
     folder = SegmentationFolder(args.data, args.split)  # first, for it is quicker to fail
     refuse_missing_device(args.device)
@@ -138,7 +138,7 @@ def refuse_missing_device(device: str) -> None:
 
 def options(args: argparse.Namespace, pictures: Path | None = None, picture_count: int = 1) -> "Options":
     """How to go through the data set."""
-    from training.counting import Options
+    from training.evaluation.confusion_counts import Options
 
     return Options(
         short_side=args.short_side, limit=args.limit, pictures=pictures, picture_count=picture_count
@@ -153,7 +153,7 @@ def run(args: argparse.Namespace) -> int:
         raise TrainingError("--picture-count needs --pictures, the folder for them")
     refuse_missing(args)
 
-    from training.evaluate import evaluate_checkpoint
+    from training.evaluation.evaluate import evaluate_checkpoint
 
     how = options(args, args.pictures, args.picture_count or PICTURES)
     loaded, folder = opened(args)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from model.command import JSON_HELP, add_command, count
 
 if TYPE_CHECKING:
-    from training.datasets.prepare.convert import Prepared
+    from training.data.prepare.convert import PreparedDataset
 
-# The keys of training.datasets.prepare.convert.ARCHIVES, which needs numpy.
+# The keys of training.data.prepare.convert.ARCHIVES, which needs numpy.
 ARCHIVES = ("coco-stuff", "voc", "pascal-context-59", "pascal-context-459", "ade20k-150", "ade20k-847")
 
 
@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         DatasetError: the files are not what they should be; the message lists them.
     """
-    from training.datasets.prepare.convert import prepare
+    from training.data.prepare.convert import prepare
 
     splits = None if arguments.splits is None else [item.strip() for item in arguments.splits.split(",")]
     made = prepare(
@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _table(made: "Prepared") -> str:
+def _table(made: "PreparedDataset") -> str:
     lines = [
         f"{made.title} in {made.root}",
         f"  classes  {made.classes}, of which {made.trained} count as trained; {made.ignore} is no class",

@@ -84,10 +84,10 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 def run_clip(args: argparse.Namespace) -> int:
     """`ebseg pretrain clip`."""
-    from model.config import VARIANTS
-    from training.pretrain.clip import ClipPretraining, pretrain_clip
-    from training.pretrain.pictures import pool
-    from training.tiny import CLIP_SHARES, CLIP_SIDE, VARIANT
+    from model.network.config import VARIANTS
+    from training.recipes.tiny import CLIP_SHARES, CLIP_SIDE, VARIANT
+    from training.storybook.pretrain.clip import ClipPretraining, pretrain_clip
+    from training.storybook.pretrain.pictures import pool
 
     folder = args.out.with_suffix(".scenes")
     scenes = pool(folder, seed=args.seed, count=args.scenes, side=CLIP_SIDE, shares=CLIP_SHARES)
@@ -99,12 +99,12 @@ def run_clip(args: argparse.Namespace) -> int:
 
 def run_backbone(args: argparse.Namespace) -> int:
     """`ebseg pretrain backbone`."""
-    from model.build import build
-    from model.config import VARIANTS as CONFIGS
-    from model.vocabulary import TrainingClasses
+    from model.network.build import build
+    from model.network.config import VARIANTS as CONFIGS
+    from model.vocabulary.classes import TrainingClasses
     from training import encoders
-    from training.datasets.layout import SegmentationFolder
-    from training.pretrain.backbone import BackbonePretraining, pretrain_backbone
+    from training.data.layout import SegmentationFolder
+    from training.storybook.pretrain.backbone import BackbonePretraining, pretrain_backbone
 
     data = SegmentationFolder(args.data, args.split)
     classes = TrainingClasses.of([item.name for item in data.classes])
@@ -123,11 +123,11 @@ def run_ceiling(args: argparse.Namespace) -> int:
     """`ebseg pretrain ceiling`."""
     import tempfile
 
-    from model.checkpoint import load
-    from training.datasets.storybook.classes import CLASSES, NEW
-    from training.pretrain.ceiling import ceiling
-    from training.pretrain.pictures import pool
-    from training.tiny import CLIP_SIDE, told
+    from model.storage.checkpoint import load
+    from training.recipes.tiny import CLIP_SIDE, told
+    from training.storybook.classes import CLASSES, NEW
+    from training.storybook.pretrain.ceiling import ceiling
+    from training.storybook.pretrain.pictures import pool
 
     ebseg = load(args.checkpoint).ebseg
     with tempfile.TemporaryDirectory() as folder:

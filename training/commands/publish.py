@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from model.command import JSON_HELP, add_command
-from training.gate import MARGIN, METRICS
+from training.publishing.quality_gate import GATED_METRICS, MARGIN
 
 if TYPE_CHECKING:
-    from model.files import Progress
+    from model.storage.files import Progress
     from training.progress import Bar
-    from training.publish import Published
+    from training.publishing.publish import Published
 
 MEBIBYTE = 1 << 20
 
@@ -55,9 +55,9 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     )
     parser.add_argument(
         "--metrics",
-        default=",".join(METRICS),
+        default=",".join(GATED_METRICS),
         metavar="LIST",
-        help=f"metrics that count (default: {','.join(METRICS)})",
+        help=f"metrics that count (default: {','.join(GATED_METRICS)})",
     )
     parser.add_argument(
         "--force",
@@ -96,13 +96,13 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 def run(args: argparse.Namespace) -> int:
     """`ebseg publish`."""
-    from training.run_folder import checkpoint_in
+    from training.run.folder import checkpoint_in
 
     checkpoint_in(args.source)  # before torch is imported, which takes seconds
 
-    from training.publish import Gate, publish
+    from training.publishing.publish import QualityGate, publish
 
-    gate = Gate(
+    gate = QualityGate(
         metrics=tuple(args.metrics.split(",")), margin=args.margin, force=args.force, reason=args.reason
     )
     with _bars() as progress:
@@ -169,13 +169,13 @@ def _percent(value: float | None) -> str:
 @contextmanager
 def _bars() -> Iterator["Progress"]:
     """A bar for each long step in turn; steps under a MiB are over before one could be read."""
-    from training.calibrate import STEP
+    from training.evaluation.calibrate import STEP
     from training.progress import progress
 
     with ExitStack() as shown:
         bars: dict[str, Bar] = {}
 
-        def tell(step: str, done: int, total: int) -> None:
+        def say(step: str, done: int, total: int) -> None:
             unit, title = (1, step) if step == STEP else (MEBIBYTE, f"{step}, MiB")
             if total < unit:
                 return
@@ -184,4 +184,4 @@ def _bars() -> Iterator["Progress"]:
                 bars[step] = shown.enter_context(progress(title, total // unit))
             bars[step].advance(done // unit - bars[step].done)
 
-        yield tell
+        yield say

@@ -10,9 +10,9 @@ from model.command import JSON_HELP, add_command
 from training.commands.evaluate import add_process_options, refuse_missing_device
 
 if TYPE_CHECKING:
-    from training.reproduce import Reproduction
+    from training.evaluation.reproduce import Reproduction
 
-# The keys of training.reproduce.BENCHMARKS, which needs torch.
+# The keys of training.evaluation.reproduce.BENCHMARKS, which needs torch.
 BENCHMARKS = ("ade20k-847", "pascal-context-459", "ade20k-150", "pascal-context-59", "voc-20")
 KEPT = "reproduced.json"
 
@@ -62,9 +62,9 @@ ended.""",
 
 def run(args: argparse.Namespace) -> int:
     """`ebseg reproduce`."""
-    from model.checkpoint import load
-    from training.datasets.layout import beside
-    from training.reproduce import chosen, reproduce
+    from model.storage.checkpoint import load
+    from training.data.layout import beside
+    from training.evaluation.reproduce import chosen, reproduce
 
     names = BENCHMARKS if args.benchmarks is None else [name.strip() for name in args.benchmarks.split(",")]
     benchmarks = chosen(names)
@@ -92,8 +92,8 @@ def _checkpoint(text: str) -> Path:
         CheckpointError: the released model was not pulled yet.
     """
     from model.errors import CheckpointError
-    from model.fetch.known import released_model
     from model.fetch.pull import REGISTRY
+    from model.released.known import released_model
 
     model = released_model(text)
     if model is None:

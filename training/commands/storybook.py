@@ -40,7 +40,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 def run(args: argparse.Namespace) -> int:
     """`ebseg storybook`."""
-    from training.datasets.storybook.generate import generate
+    from training.storybook.generate import generate
 
     generate(args.folder, train=args.train, held_out=args.val, seed=args.seed, jobs=args.jobs)
     if args.json:

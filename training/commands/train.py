@@ -53,9 +53,9 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 def run(args: argparse.Namespace) -> int:
     """`ebseg train`."""
     config = config_of(args)
-    from training.loop import train
-    from training.outcome import METRICS
-    from training.run_state import STATE
+    from training.run.artifacts import METRICS
+    from training.run.state import STATE
+    from training.run.trainer import train
 
     if args.resume and not (args.folder / STATE).exists():
         raise TrainingError(f"{args.folder} holds no saved state to go on from; leave --resume out to start")

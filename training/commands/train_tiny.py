@@ -37,8 +37,8 @@ def run(args: argparse.Namespace) -> int:
     """`ebseg train-tiny`."""
     import sys
 
-    from training.outcome import METRICS, SCORES
-    from training.tiny import Recipe, train_tiny
+    from training.recipes.tiny import Recipe, train_tiny
+    from training.run.artifacts import METRICS, SCORES
 
     def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)

@@ -15,7 +15,7 @@ from tests.e2e.soak import versions
 from tests.e2e.soak.client import Answer, Connection, json_request
 from tests.e2e.soak.load import Load
 from tests.e2e.soak.server import HOST, Metrics, Server
-from tests.service.redis_server import RedisServer
+from tests.service.caches.redis_server import RedisServer
 from tests.waiting import WAIT
 
 NOTICED_S = 60.0  # until a fault must show in the metrics

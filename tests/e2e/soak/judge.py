@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco
 
-from model import checkpoint
-from model.ebseg import MaskPredictions
+from model.network.ebseg import MaskPredictions
 from model.segmenter import LabelMap, Segmenter
+from model.storage import checkpoint
 from tests.e2e.soak.workload import Wanted, Workload
 
 CLOSE = 1e-5  # where the two best scores are closer, either label is right

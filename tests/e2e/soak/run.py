@@ -11,14 +11,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from model import checkpoint
-from model.packaged import packaged_checkpoint
+from model.storage import checkpoint
+from model.storage.packaged import packaged_checkpoint
 from tests.e2e.soak import versions
 from tests.e2e.soak.chaos import Chaos, Staged
 from tests.e2e.soak.load import Load, Options
 from tests.e2e.soak.server import Server, serving
 from tests.e2e.soak.workload import Workload
-from tests.service.redis_server import RedisServer, redis_server
+from tests.service.caches.redis_server import RedisServer, redis_server
 from tests.waiting import WAIT
 
 MEMORY_GROWTH = 0.10  # from the middle to the end

@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from model import checkpoint
-from model.manifest import FILES, GOLDEN, MANIFEST, WEIGHTS, FileEntry, Manifest, files_digest
-from model.packaged import packaged_checkpoint
+from model.storage import checkpoint
+from model.storage.manifest import FILES, GOLDEN, MANIFEST, WEIGHTS, FileEntry, Manifest, files_digest
+from model.storage.packaged import packaged_checkpoint
 
 NAME = "ebseg-tiny"
 NOISE = 0.05  # relative, on the weights of the other good version: enough for other labels

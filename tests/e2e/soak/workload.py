@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from model.vocabulary import Vocabulary
+from model.vocabulary.classes import Vocabulary
 from tests.e2e.soak.server import ROOT
 
 SCENES = ("village", "room")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from model.manifest import FILES, MANIFEST, WEIGHTS
+from model.storage.manifest import FILES, MANIFEST, WEIGHTS
 from tests.hub.faults import Fault
 from tests.hub.server import Hub
 from tests.waiting import LONG_WAIT, wait_until

@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 
 from ebseg import build_parser, main
-from model.build import build
-from model.config import VARIANTS
-from model.files import sha256
-from model.manifest import FILES, MANIFEST
+from model.network.build import build
+from model.network.config import VARIANTS
 from model.official import to_official
-from model.released import import_released
-from model.torch_file import write_state_dict
-from model.vocabulary import TrainingClasses
+from model.released.importing import import_released
+from model.released.torch_file import write_state_dict
+from model.storage.files import sha256
+from model.storage.manifest import FILES, MANIFEST
+from model.vocabulary.classes import TrainingClasses
 from tests.golden.weights import official_state_dict
 from tests.hub.faults import Fault
 from tests.hub.server import Hub

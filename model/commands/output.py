@@ -1,0 +1,85 @@
+"""What commands show while they work, and what they made."""
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from model.storage.files import Progress
+    from model.storage.manifest import Manifest
+
+LINE_SECONDS = 5.0  # between lines of progress where there is no terminal
+
+
+def report(args: argparse.Namespace, manifest: "Manifest", line: str) -> None:
+    """Prints what was made: a line and the digest, or with `--json` the manifest."""
+    if args.json:
+        print(manifest.to_json())
+    else:
+        print(f"{line}\ndigest {manifest.digest}")
+
+
+def say(line: str) -> None:
+    """A line on standard error, for people."""
+    print(f"ebseg: {line}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def progress_bars(*, lines: bool = False) -> Iterator["Progress"]:
+    """A bar on standard error while it is a terminal.
+
+    Args:
+        lines: where it is none, print a line every `LINE_SECONDS` instead of nothing.
+    """
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        ProgressColumn,
+        TaskID,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    console = Console(stderr=True)
+    if lines and not console.is_terminal:
+        yield _Lines().advance
+        return
+    columns: list[ProgressColumn] = [TextColumn("{task.description}"), BarColumn(), DownloadColumn()]
+    if lines:
+        columns += [TransferSpeedColumn(), TimeRemainingColumn()]
+    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    tasks: dict[str, TaskID] = {}
+
+    def advance(step: str, done: int, total: int) -> None:
+        bar.start()  # not before there is something to show: a question may come first
+        if step not in tasks:
+            # what was there before did not come with any speed
+            tasks[step] = bar.add_task(step, total=total or None, completed=done)
+        bar.update(tasks[step], completed=done)
+
+    try:
+        yield advance
+    finally:
+        bar.stop()
+
+
+class _Lines:
+    """Progress as lines of text."""
+
+    def __init__(self) -> None:
+        self._printed_at = time.monotonic()
+
+    def advance(self, step: str, done: int, total: int) -> None:
+        """Prints a line if the last one is a while ago."""
+        now = time.monotonic()
+        if now - self._printed_at < LINE_SECONDS:
+            return
+        self._printed_at = now
+        of = f" of {total / 1e6:.0f} MB, {done / total:.0%}" if total else " MB"
+        say(f"{step}: {done / 1e6:.0f}{of}")

@@ -1,0 +1,117 @@
+"""What to know before an answer is trusted: words that a model does not know, pictures unlike its own."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+from model.confidence.card import Card
+from model.vocabulary.classes import ClassName
+
+Code = Literal["untrained", "unknown-words", "unlike-its-domain"]
+RARE = 0.01  # pictures of its own domain whose confidence is lower; such an answer is warned of
+MOST_NAMED = 3  # unknown words
+MOST_LETTERS = 40  # of each
+_ARTICLE = re.compile(r"^(a|an|the) ")
+_PLURALS = (
+    ("ies", "y"),
+    ("ches", "ch"),
+    ("shes", "sh"),
+    ("sses", "ss"),
+    ("xes", "x"),
+    ("ss", "ss"),
+    ("s", ""),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerWarning:
+    """A warning: a code for programs, and a sentence that says what to do."""
+
+    code: Code
+    message: str
+
+
+def untrained(name: str) -> AnswerWarning:
+    """Of random weights."""
+    return AnswerWarning(
+        "untrained",
+        f"{name} is untrained: its weights are random and its masks mean nothing; take another model.",
+    )
+
+
+def cautions(
+    name: str, card: Card | None, classes: Sequence[ClassName], trained: Sequence[bool], own: float | None
+) -> tuple[AnswerWarning, ...]:
+    """What the card says against an answer; nothing where it says nothing.
+
+    Args:
+        name: of the model.
+        card: of its checkpoint.
+        classes: that were asked for.
+        trained: which of them count as trained, and so are known.
+        own: how sure the model is of its own words in the picture, see `domain.OwnWords`.
+    """
+    if card is None:
+        return ()
+    narrow = not isinstance(card.words, str)
+    found = []
+    unknown = _unknown(card, classes, trained)
+    if unknown:
+        several = len(unknown) > 1
+        found.append(
+            AnswerWarning(
+                "unknown-words",
+                f"{_listed(unknown)} {'are no words' if several else 'is no word'} that {name} knows; ask "
+                "for words of its card, or take the released weights, which know any noun (ebseg pull base).",
+            )
+        )
+    least = dict(card.confidence or ()).get(RARE)
+    if own is not None and least is not None and own < least:
+        instead = "the released weights (ebseg pull base)" if narrow else "a model made for such pictures"
+        found.append(
+            AnswerWarning(
+                "unlike-its-domain",
+                f"The picture is unlike those that {name} is for ({_cut(card.domain, 200)}), and its mask "
+                f"may mean nothing; take {instead}.",
+            )
+        )
+    return tuple(found)
+
+
+def _unknown(card: Card, classes: Sequence[ClassName], trained: Sequence[bool]) -> list[str]:
+    if isinstance(card.words, str):
+        return []
+    known = _plain_words(card.words)
+    return [
+        item.name
+        for item, sure in zip(classes, trained, strict=True)
+        if not sure and known.isdisjoint(_plain(word) for word in (item.name, *item.synonyms))
+    ]
+
+
+@lru_cache(maxsize=16)
+def _plain_words(words: Iterable[str]) -> frozenset[str]:
+    return frozenset(map(_plain, words))
+
+
+def _plain(word: str) -> str:
+    """A word without case, article and plural, so far as English has rules for them."""
+    folded = _ARTICLE.sub("", " ".join(word.casefold().split()))
+    for ending, instead in _PLURALS:
+        if folded.endswith(ending) and len(folded) > len(ending) + 1:
+            return folded[: len(folded) - len(ending)] + instead
+    return folded
+
+
+def _listed(words: Sequence[str]) -> str:
+    quoted = [f'"{_cut(word, MOST_LETTERS)}"' for word in words[:MOST_NAMED]]
+    more = len(words) - len(quoted)
+    if more:
+        return f"{', '.join(quoted)} and {more} more"
+    return " and ".join([", ".join(quoted[:-1]), quoted[-1]]) if len(quoted) > 1 else quoted[0]
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"

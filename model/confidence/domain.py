@@ -1,0 +1,55 @@
+"""How sure a model is of its own words in a picture, whatever else it is asked for.
+
+Asked for all words that it knows, a model is surer of pictures like those it learned from than of others.
+This says something of the picture, not of a request: a picture in which nothing is that a request asks for
+looks the same as any other.
+"""
+
+import torch
+
+from model.confidence.card import Card
+from model.network.ebseg import MaskPredictions
+from model.segmenter import Segmenter
+from model.vocabulary.classes import MAX_CLASSES, TrainingClasses, Vocabulary
+from model.vocabulary.templates import SETS
+
+LONG_SIDE = 64  # pixels of the label map that the mean is over: enough for a mean, a thousandth of the work
+
+
+class OwnWords:
+    """A model asked for its own words: those that its card lists, or else its training classes.
+
+    Args:
+        segmenter: the model; the words are embedded here, once, under the plain template.
+        card: of its checkpoint.
+    """
+
+    def __init__(self, segmenter: Segmenter, card: Card):
+        self._segmenter = segmenter
+        self._vocabulary = own_vocabulary(card, segmenter.ebseg.training_classes)
+        self._text = segmenter.encode_text(self._vocabulary).float()
+
+    @torch.inference_mode()
+    def confidence(self, predictions: MaskPredictions, index: int = 0) -> float:
+        """Mean confidence over a picture, 0..1; see `Segmenter.label_map`.
+
+        Args:
+            predictions: of `Segmenter.predict`.
+            index: which picture of the batch.
+        """
+        height, width = predictions.image_size
+        scale = min(1.0, LONG_SIDE / max(height, width))
+        size = (max(1, round(height * scale)), max(1, round(width * scale)))
+        found = self._segmenter.label_map(
+            predictions, self._vocabulary, output_size=size, index=index, text=self._text
+        )
+        return float(found.confidence.mean(dtype="float64"))
+
+
+def own_vocabulary(card: Card, classes: TrainingClasses) -> Vocabulary:
+    """The words that `OwnWords` asks for."""
+    names = [item.name for item in classes.classes] if isinstance(card.words, str) else card.words
+    first: dict[str, str] = {}
+    for name in names:
+        first.setdefault(name.strip().casefold(), name)
+    return Vocabulary.of(list(first.values())[:MAX_CLASSES], templates=SETS["plain"])

@@ -1,5 +1,0 @@
-"""The modules of segment_anything's network one by one."""
-
-from model.libraries import folders
-
-__path__ = folders("segment_anything", "modeling")

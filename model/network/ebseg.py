@@ -1,0 +1,345 @@
+"""EBSeg: pictures to vocabulary-free predictions, and those with a vocabulary to class probabilities.
+
+Shapes: B pictures, Q queries, C CLIP's joint width, K classes, H and W the padded picture's rows and
+columns (multiples of 32).
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.errors import ModelError, PictureError
+from model.network import clip_image
+from model.network.balance import Balance, class_probabilities
+from model.network.clip_image import ClipFeatures, ClipImageEncoder
+from model.network.clip_text import ClipTextEncoder
+from model.network.config import EBSegConfig
+from model.network.fusion import Fusion, Level
+from model.network.layers import at_least_float32, resize
+from model.network.mask_attention import MaskAttention
+from model.network.pixel_decoder import PixelDecoder
+from model.network.sam_encoder import SamEncoder
+from model.network.transformer_decoder import TransformerDecoder
+from model.vocabulary.classes import TrainingClasses, Vocabulary
+from model.vocabulary.templates import VILD
+
+if TYPE_CHECKING:
+    from model.network.swin_encoder import SwinEncoder  # timm, which it needs, takes long to import
+
+STRIDE = 32  # pictures are padded to multiples of it
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MaskPredictions:
+    """What the model says of pictures before it knows any class name.
+
+    Attributes:
+        mask_logits: [B, Q, H / 4, W / 4], float32, of the padded pictures.
+        supervised, mask_attention, frozen: embeddings A, B and D, [B, Q, C], float32.
+        image_size: rows and columns of the pictures before padding, pixels.
+    """
+
+    mask_logits: Tensor
+    supervised: Tensor
+    mask_attention: Tensor
+    frozen: Tensor
+    image_size: tuple[int, int]
+
+    def __len__(self) -> int:
+        return self.mask_logits.shape[0]
+
+    def __getitem__(self, index: int) -> "MaskPredictions":
+        """One picture's predictions, as a batch of one."""
+        one = slice(index, index + 1)
+        return MaskPredictions(
+            mask_logits=self.mask_logits[one],
+            supervised=self.supervised[one],
+            mask_attention=self.mask_attention[one],
+            frozen=self.frozen[one],
+            image_size=self.image_size,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StagePredictions:
+    """Training outputs of one decoder stage.
+
+    Attributes:
+        mask_logits: [B, Q, H / 4, W / 4].
+        supervised, mask_attention: embeddings A and B, [B, Q, C].
+    """
+
+    mask_logits: Tensor
+    supervised: Tensor
+    mask_attention: Tensor
+
+
+class EBSeg(nn.Module):
+    """The whole model; `build.build` makes it from a configuration.
+
+    Args:
+        config: sizes and default balancing.
+        training_classes: the classes that the weights were trained on.
+        backbone: the image backbone, SAM's image encoder or a Swin.
+        clip_image, clip_text, mask_attention: CLIP's towers; the image tower's last blocks are the
+            mask attention's.
+        fusion, pixel_decoder, transformer_decoder: what is trained.
+        background: embedding of "no class", [1, C].
+    """
+
+    def __init__(
+        self,
+        *,
+        config: EBSegConfig,
+        training_classes: TrainingClasses,
+        backbone: "SamEncoder | SwinEncoder",
+        clip_image: ClipImageEncoder,
+        clip_text: ClipTextEncoder,
+        fusion: Fusion,
+        pixel_decoder: PixelDecoder,
+        transformer_decoder: TransformerDecoder,
+        mask_attention: MaskAttention,
+        background: nn.Parameter,
+    ):
+        super().__init__()
+        self.config = config
+        self.training_classes = training_classes
+        self.backbone = backbone
+        self.clip_image = clip_image
+        self.clip_text = clip_text
+        self.fusion = fusion
+        self.pixel_decoder = pixel_decoder
+        self.transformer_decoder = transformer_decoder
+        self.mask_attention = mask_attention
+        self.background = background
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.background.device
+
+    def to_compute_dtype(self, dtype: torch.dtype) -> "EBSeg":
+        """Casts what may run in half precision; the pixel decoder and the text tower stay float32.
+
+        Text embeddings are computed once and kept, so they are worth full precision. float64 casts
+        everything: the reference that other types are compared with.
+        """
+        if dtype == torch.float64:
+            return self.double()
+        for part in (
+            self.backbone,
+            self.clip_image,
+            self.fusion,
+            self.transformer_decoder,
+            self.mask_attention,
+        ):
+            part.to(dtype)
+        return self
+
+    @torch.inference_mode()
+    def predict(self, images: Tensor) -> MaskPredictions:
+        """The expensive part: masks and embeddings of pictures; knows no vocabulary.
+
+        On a CPU the pictures run one after another. A batch gains little there, and its matrix products
+        round otherwise than a single picture's; so a picture gets the same bits in any company.
+
+        Args:
+            images: uint8 [B, 3, rows, columns], RGB, at network resolution.
+
+        Raises:
+            PictureError: another shape or type.
+        """
+        if images.dim() == 4 and len(images) > 1 and self.device.type == "cpu":
+            return _joined([self.predict(one) for one in images.split(1)])
+        levels, clip, padded = self._encode(images, surgery=True)
+        maps, mask_features = self.pixel_decoder(levels, padded)
+        decoder = self.transformer_decoder
+        outputs = decoder.read(decoder(maps, mask_features, all_stages=False)[0], mask_features)
+        bias = decoder.attention_bias(
+            outputs.mask_embeddings,
+            decoder.bias_features(mask_features),
+            (mask_features.shape[-2], mask_features.shape[-1]),
+            clip.grid,
+        )
+        mask_attention, f_clip = self.mask_attention(clip, bias)
+        return MaskPredictions(
+            mask_logits=outputs.mask_logits,
+            supervised=outputs.supervised,
+            mask_attention=at_least_float32(mask_attention),
+            frozen=pool_masks(outputs.mask_logits, at_least_float32(f_clip)),
+            image_size=(images.shape[-2], images.shape[-1]),
+        )
+
+    def stages(self, images: Tensor) -> list[StagePredictions]:
+        """Training outputs: the queries before and after every decoder layer, in order.
+
+        Gradients flow to all trained parameters. The surgery path does not run.
+
+        Args:
+            images: uint8 [B, 3, rows, columns], RGB.
+
+        Raises:
+            PictureError: another shape or type.
+        """
+        levels, clip, padded = self._encode(images, surgery=False)
+        decoder = self.transformer_decoder
+        # Under autocast too, the pixel decoder and what reads masks off its features stay float32: deformable
+        # attention loses accuracy in half precision, and sums over a mask pass float16's range.
+        with torch.autocast(self.device.type, enabled=False):
+            maps, mask_features = self.pixel_decoder(levels, padded)
+        normed_by_stage = decoder(maps, mask_features, all_stages=True)
+        with torch.autocast(self.device.type, enabled=False):
+            dtype = decoder.query_features.dtype
+            outputs = [decoder.read(normed.to(dtype), mask_features) for normed in normed_by_stage]
+        size = (mask_features.shape[-2], mask_features.shape[-1])
+        bias_features = decoder.bias_features(mask_features)
+        biases = [
+            decoder.attention_bias(output.mask_embeddings, bias_features, size, clip.grid)
+            for output in outputs
+        ]
+        # Query rows never see each other, so the stages' rows can share one pass of the blocks.
+        embeddings, _ = self.mask_attention(clip, torch.cat(biases, 2))
+        by_stage = embeddings.chunk(len(outputs), 1)
+        return [
+            StagePredictions(
+                mask_logits=output.mask_logits,
+                supervised=output.supervised,
+                mask_attention=mask_attention,
+            )
+            for output, mask_attention in zip(outputs, by_stage, strict=True)
+        ]
+
+    def encode_text(self, names: Sequence[str], templates: Sequence[str] = VILD) -> Tensor:
+        """Unit text embeddings of class names, [K, C], float32."""
+        return self.clip_text.encode(names, templates)
+
+    def classifier(self, text: Tensor) -> Tensor:
+        """Unit text rows [K, C] and the unit background row, times CLIP's logit scale, [K + 1, C].
+
+        Embeddings times its transpose are the class logits.
+        """
+        rows = torch.cat([text, F.normalize(self.background, dim=-1)])
+        return self.clip_text.logit_scale.exp() * rows
+
+    def trained(self, vocabulary: Vocabulary) -> list[bool]:
+        """Which classes of a vocabulary count as trained."""
+        return self.training_classes.matches(vocabulary)
+
+    @torch.inference_mode()
+    def classify(
+        self,
+        predictions: MaskPredictions,
+        vocabulary: Vocabulary | Sequence[Vocabulary],
+        text: Tensor | Sequence[Tensor] | None = None,
+        balance: Balance | None = None,
+    ) -> list[Tensor]:
+        """The cheap part: class probabilities of the queries.
+
+        Args:
+            predictions: of B pictures.
+            vocabulary: one for all pictures, or one for each.
+            text: embeddings of the vocabulary's names [K, C], or one a picture; computed when left out.
+            balance: instead of the configuration's.
+
+        Returns:
+            [Q, K] a picture: see `balance.class_probabilities`.
+        """
+        vocabularies = [vocabulary] * len(predictions) if isinstance(vocabulary, Vocabulary) else vocabulary
+        if text is None:
+            texts = [self.encode_text(v.names, v.templates) for v in vocabularies]
+        else:
+            texts = [text] * len(predictions) if isinstance(text, Tensor) else list(text)
+        if not len(predictions) == len(vocabularies) == len(texts):
+            raise ModelError(
+                f"{len(predictions)} pictures need as many vocabularies and texts, "
+                f"got {len(vocabularies)} and {len(texts)}"
+            )
+        return [
+            class_probabilities(
+                predictions.supervised[i],
+                predictions.mask_attention[i],
+                predictions.frozen[i],
+                self.classifier(own_text),
+                torch.tensor(self.trained(own), device=own_text.device),
+                balance or self.config.balance,
+            )
+            for i, (own, own_text) in enumerate(zip(vocabularies, texts, strict=True))
+        ]
+
+    def text_digest(self) -> str:
+        """sha256 over what text embeddings depend on: the text tower's tensors, by name."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.clip_text.state_dict().items()):
+            digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}:".encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+    def _encode(self, images: Tensor, surgery: bool) -> tuple[list[Level], ClipFeatures, tuple[int, int]]:
+        if images.dim() != 4 or images.shape[1] != 3 or images.dtype != torch.uint8 or not images.numel():
+            raise PictureError(
+                f"pictures must be uint8 [B, 3, H, W], got {images.dtype} {list(images.shape)}"
+            )
+        images = images.to(self.device)
+        height, width = images.shape[-2:]
+        padded = (height + -height % STRIDE, width + -width % STRIDE)
+        clip_mean = tuple(255 * value for value in clip_image.PIXEL_MEAN)
+        clip_std = tuple(255 * value for value in clip_image.PIXEL_STD)
+        precision = self.background.dtype
+        seen = normalise(images, self.backbone.pixel_mean, self.backbone.pixel_std, padded, precision)
+        backbone = self.backbone(seen.to(next(self.backbone.parameters()).dtype))
+        shrunk = F.interpolate(
+            normalise(images, clip_mean, clip_std, padded, precision),
+            scale_factor=self.config.clip_scale,
+            mode="bilinear",
+        )
+        clip = self.clip_image(shrunk.to(self.clip_image.conv1.weight.dtype), surgery)
+        return self.fusion(backbone, clip.layers), clip, padded
+
+
+def _joined(singles: list[MaskPredictions]) -> MaskPredictions:
+    """Predictions of several pictures of one size, as one batch."""
+
+    def join(name: str) -> Tensor:
+        return torch.cat([getattr(single, name) for single in singles])
+
+    return MaskPredictions(
+        mask_logits=join("mask_logits"),
+        supervised=join("supervised"),
+        mask_attention=join("mask_attention"),
+        frozen=join("frozen"),
+        image_size=singles[0].image_size,
+    )
+
+
+def normalise(
+    images: Tensor,
+    mean: Sequence[float],
+    std: Sequence[float],
+    padded: tuple[int, int],
+    dtype: torch.dtype,
+) -> Tensor:
+    """uint8 [B, 3, h, w] -> `dtype`, normalised, then padded with zeros at the bottom and right."""
+    shift = torch.tensor(mean, device=images.device, dtype=dtype)[:, None, None]
+    scale = torch.tensor(std, device=images.device, dtype=dtype)[:, None, None]
+    bottom, right = padded[0] - images.shape[-2], padded[1] - images.shape[-1]
+    return F.pad((images - shift) / scale, (0, right, 0, bottom))
+
+
+def pool_masks(mask_logits: Tensor, f_clip: Tensor) -> Tensor:
+    """Frozen embeddings D (Eq. 3): mean of the CLIP features inside each mask.
+
+    Args:
+        mask_logits: [B, Q, H, W]; resized to the features' grid.
+        f_clip: [B, C, h, w].
+
+    Returns:
+        [B, Q, C]; zero for a mask that is empty on the grid.
+    """
+    inside = resize(mask_logits, (f_clip.shape[-2], f_clip.shape[-1])).sigmoid() > 0.5
+    weight = inside.flatten(2).to(f_clip.dtype)
+    return weight @ f_clip.flatten(2).transpose(1, 2) / (weight.sum(-1, keepdim=True) + 1e-8)

@@ -1,0 +1,280 @@
+"""The versions of one model in a registry: `<registry>/<name>/<number>/`, in a folder or at any fsspec URL.
+
+A version is there once its manifest is, since that is written last, and it counts only if the manifest is
+sealed, belongs to this place, and every file it lists has its size. Whatever else lies beside it, half an
+upload or a hidden folder, is passed over.
+"""
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from model.errors import CheckpointError, ModelError
+from model.storage.files import Progress, renamed_into, silent, sync
+from model.storage.hub import HUB
+from model.storage.manifest import FILES, MANIFEST, METRICS, Manifest, check_name, json_object
+
+_LOG = logging.getLogger(__name__)
+
+
+class StoreError(CheckpointError):
+    """A registry that does not answer, or not now: it says nothing about any version."""
+
+
+class Versions:
+    """One model's place in a registry, for reading.
+
+    Args:
+        location: REGISTRY/NAME: a path, a URL that fsspec knows (`s3://bucket/registry/ebseg-base`), or a
+            place on the Hugging Face hub (`hf://owner/models@main/ebseg-base`, `hf://owner/ebseg-base`).
+        options: for the URL's file system, as fsspec names them; by default, what its own configuration
+            and environment say.
+
+    Attributes:
+        name: of the model.
+        fs, root: fsspec's file system, and the place's path in it.
+        folder: the place where it is a local folder, else None.
+
+    Raises:
+        CheckpointError: an unusable name, or a URL of an unknown kind or one whose package is missing.
+    """
+
+    def __init__(self, location: str | Path, **options: Any):
+        self.location = str(location).rstrip("/")
+        if not self.location:
+            raise CheckpointError(f"name a model's place, REGISTRY/NAME, not {str(location)!r}")
+        with store_errors(self.location):
+            self.fs, root = _file_system(self.location, options)
+        self.root = str(root).rstrip("/")
+        self.name = self._name()
+        check_name(self.name, 1)
+        self.folder = Path(self.root) if isinstance(self.fs, LocalFileSystem) else None
+
+    def __str__(self) -> str:
+        return self.location
+
+    def entries(self) -> set[str]:
+        """Names of all that lies there, hidden and half-written included; empty where there is no such place.
+
+        Raises:
+            StoreError: the store does not answer.
+        """
+        return set(self.sizes(self.root))
+
+    def numbers(self) -> list[int]:
+        """Versions that have a manifest, ascending.
+
+        Raises:
+            StoreError: the store does not answer.
+        """
+        return [number for number in self.candidates() if MANIFEST in self.sizes(self.path(number))]
+
+    def candidates(self) -> list[int]:
+        """Versions that have a folder, whole or not, ascending; one listing, whatever their number.
+
+        Raises:
+            StoreError: the store does not answer.
+        """
+        return sorted(number for name in self.entries() if (number := version_number(name)) is not None)
+
+    def fingerprint(self, number: int) -> str | None:
+        """sha256 of a version's manifest as it lies there, to tell whether it was replaced; None without one.
+
+        Raises:
+            StoreError: the store does not answer.
+        """
+        if MANIFEST not in self.sizes(self.path(number)):
+            return None
+        return hashlib.sha256(self.read(f"{self.path(number)}/{MANIFEST}")).hexdigest()
+
+    def newest(self) -> Manifest | None:
+        """The manifest of the highest version that `check` accepts; damaged ones are logged and passed over.
+
+        Raises:
+            StoreError: the store does not answer.
+        """
+        for number in reversed(self.candidates()):
+            sizes = self.sizes(self.path(number))
+            if MANIFEST not in sizes:
+                continue
+            try:
+                return self._checked(number, sizes)
+            except StoreError:
+                raise
+            except CheckpointError as error:
+                _LOG.warning("passed over: %s", error)
+        return None
+
+    def check(self, number: int) -> Manifest:
+        """The manifest of a version that is whole as far as its sizes tell; `fetch` looks at the content.
+
+        Raises:
+            CheckpointError: there is no such version, or it is damaged.
+            StoreError: the store does not answer.
+        """
+        return self._checked(number, self.sizes(self.path(number)))
+
+    def metrics(self, number: int) -> dict[str, Any]:
+        """The scores of a version, their digest compared.
+
+        Raises:
+            CheckpointError: there is no such version, or it is damaged.
+        """
+        content = self.read(f"{self.path(number)}/{METRICS}")
+        if hashlib.sha256(content).hexdigest() != self.check(number).files[METRICS].sha256:
+            raise CheckpointError(f"{self.location}/{number}: {METRICS} does not match its sha256")
+        return json_object(content, f"{self.location}/{number}/{METRICS}")
+
+    def fetch(self, number: int, target: Path, progress: Progress | None = None) -> Manifest:
+        """Copies a version into a local folder, which appears whole and verified or not at all.
+
+        Args:
+            number: of the version.
+            target: the folder to make.
+            progress: told about every file.
+
+        Raises:
+            CheckpointError: there is no such version, it is damaged, or the target is taken.
+            StoreError: the store does not answer.
+            OSError: the disk did not take it.
+        """
+        from model.storage.verify import verify
+
+        manifest = self.check(number)
+        report = progress or silent
+        with renamed_into(target.absolute()) as folder:
+            for name in (*FILES, MANIFEST):
+                self._copy(f"{self.path(number)}/{name}", folder / name, report)
+            if verify(folder, progress=report) != manifest:
+                raise CheckpointError(f"{self.location}/{number} changed while it was fetched")
+        return manifest
+
+    def path(self, number: int) -> str:
+        """A version's path in the file system."""
+        return f"{self.root}/{number}"
+
+    def sizes(self, path: str) -> dict[str, int]:
+        """Names and bytes of what lies in a folder; empty where there is none.
+
+        Raises:
+            StoreError: the store does not answer.
+        """
+        with store_errors(self.location):
+            self.fs.invalidate_cache()  # others write here as well
+            try:
+                found = self.fs.ls(path, detail=True)
+            except FileNotFoundError:
+                return {}
+        named = ((str(entry["name"]).rstrip("/"), int(entry["size"] or 0)) for entry in found)
+        # some stores list a mark for the folder itself
+        return {name.rpartition("/")[2]: size for name, size in named if name != path}
+
+    def read(self, path: str) -> bytes:
+        """A small file.
+
+        Raises:
+            CheckpointError: it is missing.
+            StoreError: the store does not answer.
+        """
+        with store_errors(self.location):
+            self.fs.invalidate_cache()  # a listing from before the file was there would hide it
+            content: bytes = self.fs.cat_file(path)
+        return content
+
+    def _name(self) -> str:
+        last = self.root.rpartition("/")[2]
+        if not self.location.startswith(HUB):
+            return last
+        from model.storage.hub.files import place_of
+
+        place = place_of(self.location)
+        return last if place.path_in_repo else place.id.rpartition("/")[2]  # a repository for one model
+
+    def _checked(self, number: int, sizes: dict[str, int]) -> Manifest:
+        place = f"{self.location}/{number}"
+        if MANIFEST not in sizes:
+            raise CheckpointError(
+                f"{place} has no {MANIFEST}: there is no such version, or it is not finished"
+            )
+        try:
+            manifest = Manifest.from_json(self.read(f"{self.path(number)}/{MANIFEST}"))
+        except StoreError:
+            raise
+        except CheckpointError as error:
+            raise CheckpointError(f"{place}: {error}") from error
+        if (manifest.name, manifest.version) != (self.name, number):
+            raise CheckpointError(f"{place}: {MANIFEST} is of {manifest.name} version {manifest.version}")
+        extra = sorted(sizes.keys() - {*FILES, MANIFEST})
+        if extra:
+            raise CheckpointError(f"{place}: unexpected files: {', '.join(extra)}")
+        for name, entry in manifest.files.items():
+            if sizes.get(name) != entry.bytes:
+                found = f"{sizes[name]} bytes" if name in sizes else "missing"
+                raise CheckpointError(f"{place}: {name} should have {entry.bytes} bytes, but is {found}")
+        return manifest
+
+    def _copy(self, path: str, target: Path, progress: Progress) -> None:
+        with store_errors(self.location):
+            self.fs.get_file(path, str(target), callback=counted(f"fetching {target.name}", progress))
+        sync(target)
+
+
+def _file_system(location: str, options: dict[str, Any]) -> tuple[Any, str]:
+    """fsspec's file system for a location, and the path in it."""
+    if not location.startswith(HUB):
+        fs, root = fsspec.core.url_to_fs(location, **options)
+        return fs, str(root)
+    from model.storage.hub.files import HubFileSystem, place_of
+
+    place_of(location)
+    return HubFileSystem(**options), location.removeprefix(HUB)
+
+
+def version_number(name: str) -> int | None:
+    """The number of a version folder's name, None for anything else ("01" included)."""
+    plain = name.isascii() and name.isdigit() and name == str(int(name)) and name != "0"
+    return int(name) if plain else None
+
+
+def counted(step: str, progress: Progress) -> "fsspec.callbacks.Callback":
+    """fsspec's callback that tells `progress` the bytes done and in all."""
+
+    def say(size: int | None, value: int) -> None:
+        if size:
+            progress(step, value, size)
+
+    hook: Callable[..., None] = say
+    return fsspec.callbacks.Callback(hooks={"tell": hook})
+
+
+@contextmanager
+def store_errors(location: str) -> Iterator[None]:
+    """Puts what a store's client raises, each has exceptions of its own, into one sentence.
+
+    `FileExistsError` passes: it is the answer to an exclusive write.
+    """
+    try:
+        yield
+    except (ModelError, FileExistsError):
+        raise
+    except ImportError as error:  # fsspec's own message names the package to install
+        raise CheckpointError(f"{location}: {error}; it is needed for this kind of registry") from error
+    except FileNotFoundError as error:  # the store answers: something is not there
+        raise CheckpointError(f"{location}: {type(error).__name__}: {error}") from error
+    except Exception as error:
+        raise StoreError(f"{location}: {_in_words(error, location)}") from error
+
+
+def _in_words(error: Exception, location: str) -> str:
+    if not location.startswith(HUB):
+        return f"{type(error).__name__}: {error}"
+    from model.storage.hub.errors import in_words
+    from model.storage.hub.files import place_of
+
+    return in_words(error, place_of(location).id)

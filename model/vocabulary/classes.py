@@ -1,0 +1,289 @@
+"""The classes of a request: names, synonyms, templates, and which of them count as trained.
+
+A class counts as trained if one of the words for it is a word for a class that the weights were trained
+on (the official code matches the lists of synonyms below `benchmarks/` this way), or if the caller
+says so. Names go into the prompts as given; synonyms decide trained or new and nothing else.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import importlib.resources
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from model.errors import CheckpointError, VocabularyError
+from model.vocabulary import templates as prompt_templates
+
+MAX_CLASSES = 1024
+MAX_NAME_LENGTH = 200  # characters; the text tower cuts prompts at 77 tokens
+
+BUILTIN_NAMES = (
+    "coco-stuff-171",
+    "voc-20",
+    "pascal-context-59",
+    "pascal-context-459",
+    "ade20k-150",
+    "ade20k-847",
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClassName:
+    """One class.
+
+    Attributes:
+        name: what the prompts say.
+        synonyms: the words that decide whether it counts as trained, the name not among them unless it
+            is listed; left out, the name alone decides.
+        trained: the caller's word on that; None leaves it to the words.
+    """
+
+    name: str
+    synonyms: tuple[str, ...] = ()
+    trained: bool | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Vocabulary:
+    """An ordered list of classes and the templates that make prompts of their names.
+
+    Attributes:
+        classes: 1 to 1024, whose names are stripped and differ by more than case.
+        templates: each holds "{}" once.
+
+    Raises:
+        VocabularyError: a class or template cannot be used; `index` tells which class.
+    """
+
+    classes: tuple[ClassName, ...]
+    templates: tuple[str, ...] = prompt_templates.VILD
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "classes", _checked(self.classes))
+        object.__setattr__(self, "templates", prompt_templates.resolve(self.templates))
+
+    @classmethod
+    def of(
+        cls,
+        classes: Sequence[str | ClassName],
+        *,
+        trained: Sequence[bool | None] | None = None,
+        templates: str | Sequence[str] = "vild",
+    ) -> "Vocabulary":
+        """A caller's vocabulary.
+
+        Args:
+            classes: 1 to 1024 names, or names with synonyms.
+            trained: for each class whether it counts as trained; goes over the classes' own word, and
+                None leaves it there.
+            templates: see `templates.resolve`.
+
+        Raises:
+            VocabularyError: a class, template or the length of `trained` is wrong.
+        """
+        if isinstance(classes, str | bytes) or not isinstance(classes, Sequence):
+            raise VocabularyError(f"classes must be a list of names, got {type(classes).__name__}")
+        named = tuple(ClassName(name=item) if isinstance(item, str) else item for item in classes)
+        vocabulary = cls(classes=named, templates=prompt_templates.resolve(templates))
+        if trained is None:
+            return vocabulary
+        if len(trained) != len(named):
+            raise VocabularyError(f"`trained` has {len(trained)} entries for {len(named)} classes")
+        told = (
+            item if word is None else dataclasses.replace(item, trained=word)
+            for item, word in zip(vocabulary.classes, trained, strict=True)
+        )
+        return dataclasses.replace(vocabulary, classes=tuple(told))
+
+    @classmethod
+    def builtin(cls, name: str, templates: str | Sequence[str] = "vild") -> "Vocabulary":
+        """A benchmark's vocabulary, in its order and with the official synonyms.
+
+        Raises:
+            VocabularyError: there is none of that name; the message lists the known ones.
+        """
+        if name not in BUILTIN_NAMES:
+            raise VocabularyError(
+                f"there is no built-in vocabulary {name!r}; known are {', '.join(BUILTIN_NAMES)}"
+            )
+        return cls(classes=_benchmark(name), templates=prompt_templates.resolve(templates))
+
+    @classmethod
+    def builtin_names(cls) -> tuple[str, ...]:
+        """Names that `builtin` takes."""
+        return BUILTIN_NAMES
+
+    @property
+    def names(self) -> list[str]:
+        """The classes' names, in order."""
+        return [item.name for item in self.classes]
+
+    @property
+    def digest(self) -> str:
+        """sha256 in hexadecimal over what text embeddings depend on: templates and ordered names."""
+        content = {"names": self.names, "templates": self.templates}
+        canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingClasses:
+    """The classes that weights were trained on.
+
+    Attributes:
+        classes: names with synonyms; `trained` is None in all.
+
+    Raises:
+        VocabularyError: a class cannot be used; `index` tells which.
+    """
+
+    classes: tuple[ClassName, ...]
+
+    def __post_init__(self) -> None:
+        plain = tuple(dataclasses.replace(item, trained=None) for item in _checked(self.classes))
+        object.__setattr__(self, "classes", plain)
+
+    @classmethod
+    def of(cls, classes: Vocabulary | Sequence[str | ClassName]) -> "TrainingClasses":
+        """From a vocabulary or a list of classes.
+
+        Raises:
+            VocabularyError: a class cannot be used.
+        """
+        vocabulary = classes if isinstance(classes, Vocabulary) else Vocabulary.of(classes)
+        return cls(classes=vocabulary.classes)
+
+    @classmethod
+    def coco_stuff(cls) -> "TrainingClasses":
+        """COCO-Stuff's 171 classes with their 328 synonyms, which the released weights were trained on."""
+        return cls(classes=_benchmark("coco-stuff-171"))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values: `{"classes": [{"name": ..., "synonyms": [...]}, ...]}`."""
+        return {"classes": [{"name": item.name, "synonyms": list(item.synonyms)} for item in self.classes]}
+
+    @classmethod
+    def from_json(cls, values: Any) -> "TrainingClasses":
+        """The opposite of `to_json`.
+
+        Raises:
+            CheckpointError: the values are not what `to_json` makes.
+        """
+        if not isinstance(values, dict) or set(values) != {"classes"}:
+            raise CheckpointError('training classes: expected an object with the one key "classes"')
+        items = values["classes"]
+        if not isinstance(items, list):
+            raise CheckpointError(f'training classes: "classes" must be a list, got {type(items).__name__}')
+        for index, item in enumerate(items):
+            if (
+                not isinstance(item, dict)
+                or set(item) != {"name", "synonyms"}
+                or not isinstance(item["synonyms"], list)
+            ):
+                raise CheckpointError(
+                    f'training classes: class {index} must be an object with "name" and a list "synonyms"'
+                )
+        try:
+            return cls(classes=_from_rows(items))
+        except VocabularyError as error:
+            raise CheckpointError(f"training classes: {error}") from None
+
+    def matches(self, vocabulary: Vocabulary, strict: bool = False) -> list[bool]:
+        """Which classes of a vocabulary count as trained.
+
+        The caller's `trained` goes first. Without it a class counts if one of its words is one of the
+        training classes' words. A class's words are its synonyms, or its name if it has none; case and
+        space around them do not matter.
+
+        Args:
+            vocabulary: K classes.
+            strict: words must be equal to the last space, as in the official code.
+
+        Returns:
+            K truth values.
+        """
+        known = _known_words(self.classes, strict)
+        return [
+            not known.isdisjoint(_words(item, strict)) if item.trained is None else item.trained
+            for item in vocabulary.classes
+        ]
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+
+@functools.lru_cache(maxsize=16)  # every request asks for the loaded model's
+def _known_words(classes: tuple[ClassName, ...], strict: bool) -> frozenset[str]:
+    return frozenset().union(*(_words(item, strict) for item in classes))
+
+
+def _words(item: ClassName, strict: bool) -> frozenset[str]:
+    words = item.synonyms or (item.name,)
+    return frozenset(words if strict else map(_folded, words))
+
+
+def _folded(word: str) -> str:
+    return word.strip().casefold()
+
+
+def _checked(classes: Sequence[ClassName]) -> tuple[ClassName, ...]:
+    """The classes with stripped names, or VocabularyError."""
+    if not classes:
+        raise VocabularyError("the class list is empty; give at least one class name")
+    if len(classes) > MAX_CLASSES:
+        raise VocabularyError(f"{len(classes)} classes are too many, at most {MAX_CLASSES} are allowed")
+    seen: dict[str, int] = {}
+    checked: list[ClassName] = []
+    for index, item in enumerate(classes):
+        name = _checked_name(index, item)
+        first = seen.setdefault(name.casefold(), index)
+        if first != index:
+            raise VocabularyError(
+                f"class {index} ({name!r}) is doubled: class {first} ({checked[first].name!r}) is the same",
+                index,
+            )
+        checked.append(dataclasses.replace(item, name=name, synonyms=tuple(item.synonyms)))
+    return tuple(checked)
+
+
+def _checked_name(index: int, item: ClassName) -> str:
+    """The stripped name of a class that is sound in all parts, or VocabularyError."""
+    if not isinstance(item, ClassName) or not isinstance(item.name, str):
+        wrong = item.name if isinstance(item, ClassName) else item
+        raise VocabularyError(f"class {index} must be a string, got {type(wrong).__name__}", index)
+    if not isinstance(item.synonyms, tuple | list) or not all(
+        isinstance(word, str) for word in item.synonyms
+    ):
+        raise VocabularyError(f"class {index}: synonyms must be a list of strings", index)
+    if not all(word.strip() for word in item.synonyms):
+        raise VocabularyError(f"class {index} has an empty synonym", index)
+    if item.trained is not None and not isinstance(item.trained, bool):
+        raise VocabularyError(
+            f"class {index}: trained must be true, false or null, got {item.trained!r}", index
+        )
+    name = item.name.strip()
+    if not name:
+        raise VocabularyError(f"class {index} has an empty name", index)
+    if len(name) > MAX_NAME_LENGTH:
+        raise VocabularyError(
+            f"class {index}'s name has {len(name)} characters, at most {MAX_NAME_LENGTH} are allowed", index
+        )
+    if prompt_templates.has_control(name):
+        raise VocabularyError(f"class {index}'s name holds a control character: {name!r}", index)
+    return name
+
+
+@functools.cache
+def _benchmark(name: str) -> tuple[ClassName, ...]:
+    folder = importlib.resources.files("model.vocabulary") / "benchmarks"
+    return _from_rows(json.loads((folder / f"{name}.json").read_text(encoding="utf-8")))
+
+
+def _from_rows(rows: list[dict[str, Any]]) -> tuple[ClassName, ...]:
+    return tuple(ClassName(name=row["name"], synonyms=tuple(row["synonyms"])) for row in rows)

@@ -1,0 +1,237 @@
+"""`ebseg segment`."""
+
+import argparse
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from model.command import above_zero, add_command, count, share
+from model.commands.choosing import MODEL_HELP, add_yes, expected_folder, pulled_folder
+from service.commands.complaint import FAILED, UNUSABLE, complain
+from service.commands.flags import (
+    KEY_HELP,
+    add_config,
+    add_setting,
+    class_names,
+    given_settings,
+)
+from service.commands.remote import complain_of, connected
+
+if TYPE_CHECKING:
+    from service.commands.segment.plan import SegmentPlan
+
+TIMEOUT = 60.0  # seconds, of each picture
+EXAMPLES = """
+  ebseg segment samples/village.jpg --classes "house, umbrella, clouds" --overlay overlay.png
+  ebseg segment photo.jpg --classes "sky, tree, road" --model base
+  ebseg segment photo.jpg --vocabulary ade20k-150 --checkpoint registry/ebseg-base/1 --out mask.png
+  ebseg segment samples/room.jpg --classes "clock, lamp" --background 0.3 --json
+  ebseg segment samples --classes "house, boat, car, lamp" --out masks --overlay overlays --sheet sheet.png
+  ebseg segment photos --classes "sky, tree" --out masks --url http://127.0.0.1:8000 --parallel 8
+
+A folder stands for the pictures in it. With a folder or several pictures, --out and --overlay are folders,
+whose files are called like the pictures, and --json prints one object a line.
+
+Exit code: 0; 1 if some of several pictures failed, or the service did; 2 if the only picture, a flag or the
+classes cannot be used.
+"""
+
+
+def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the command."""
+    parser = add_command(
+        commands, "segment", run, "segment pictures, without a server or with a running one", EXAMPLES
+    )
+    parser.add_argument(
+        "pictures",
+        type=Path,
+        nargs="+",
+        metavar="PICTURE",
+        help="JPEG, PNG, WebP, TIFF, BMP or GIF, or a folder of them",
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--classes", action="append", metavar="NAMES", help='such as "sky, tree, road"')
+    what.add_argument(
+        "--vocabulary",
+        metavar="NAME",
+        help="a built-in class list, such as ade20k-150; with --url also one that the service stores",
+    )
+    parser.add_argument(
+        "--background",
+        type=_background,
+        metavar="T",
+        help='pixels of a lower confidence become "other", 0 to 1; or none: every pixel gets a class '
+        "(default: the threshold of the model's card)",
+    )
+    parser.add_argument(
+        "--templates",
+        action="append",
+        metavar="TEXT",
+        help='vild (default), imagenet, plain, or a sentence with "{}"; sentences may be repeated',
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="PATH", help="write the indexed label map as PNG; a folder for several"
+    )
+    parser.add_argument(
+        "--overlay",
+        type=Path,
+        metavar="PATH",
+        help="write the picture under its mask: .png, .jpg or .webp; a folder for several, which get WebP",
+    )
+    parser.add_argument(
+        "--sheet",
+        type=Path,
+        metavar="FILE",
+        help="write a contact sheet, pictures beside their overlays: .png, .jpg or .webp",
+    )
+    parser.add_argument(
+        "--parallel", type=count, default=4, metavar="N", help="pictures at a time (default: 4)"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object a picture instead of the table"
+    )
+    parser.add_argument(
+        "--model",
+        metavar="MODEL",
+        help=f"{MODEL_HELP}; what is missing is pulled into registry (default: tiny, or what settings say). "
+        "With --url: one of the service's models (default: its own choice)",
+    )
+    here = parser.add_argument_group("without a server")
+    for name in ("checkpoint", "device", "dtype", "max_pixels"):
+        add_setting(here, name)
+    add_config(here)
+    add_yes(here)
+    there = parser.add_argument_group("with a running one")
+    there.add_argument("--url", metavar="URL", help="the service, such as http://127.0.0.1:8000")
+    there.add_argument("--api-key", metavar="KEY", help=KEY_HELP)
+    there.add_argument(
+        "--version",
+        type=count,
+        metavar="N",
+        help="one of the model's versions that serve (default: the service's choice)",
+    )
+    there.add_argument(
+        "--timeout", type=above_zero, metavar="S", help=f"for each picture, seconds (default: {TIMEOUT:g})"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """`ebseg segment`."""
+    from service.commands.segment.plan import plan
+    from service.errors import UsageError
+
+    try:
+        _refuse_mixture(args)
+        # whatever can be wrong is looked at before the model is loaded, which takes seconds
+        job = plan(
+            args.pictures,
+            out=args.out,
+            overlay=args.overlay,
+            sheet=args.sheet,
+            as_json=args.json,
+            parallel=args.parallel,
+        )
+        return _run_here(args, job) if args.url is None else _run_there(args, job)
+    except UsageError as error:
+        return complain(error, UNUSABLE)
+
+
+def _exit_code(job: "SegmentPlan", failed: int) -> int:
+    """The exit code, once it was said how many pictures failed."""
+    return complain(f"{failed} of {len(job.files)} pictures failed", FAILED) if failed else 0
+
+
+def _run_here(args: argparse.Namespace, job: "SegmentPlan") -> int:
+    """Segments with a model in this process."""
+    from service.errors import ServiceError
+    from service.observability.logging import configure
+    from service.segmentation.requested import checked_for_here, read_request, requested_vocabulary
+    from service.settings import SettingsError, load_settings
+
+    configure("error", "text")
+    try:
+        spec = read_request(_request(args))
+        given = given_settings(args)
+        if args.model is not None:
+            given["checkpoint"] = expected_folder(args.model)
+        settings = load_settings(given, args.config)
+        if args.model is not None:
+            requested_vocabulary(spec, settings.max_classes)  # before anything is fetched
+            pulled_folder(args.model, yes=args.yes)
+        vocabulary, folder = checked_for_here(settings, spec)
+
+        from service.commands.segment.files import run as run_job
+        from service.commands.segment.local import LocalSource
+        from service.segmentation.decode import settle_warnings
+
+        settle_warnings()
+        status = nullcontext if job.many else _status
+        return _exit_code(job, run_job(job, LocalSource(settings, spec, vocabulary, folder, status)))
+    except (ServiceError, SettingsError) as error:
+        return complain(error, UNUSABLE)
+
+
+def _run_there(args: argparse.Namespace, job: "SegmentPlan") -> int:
+    """Segments with a running service, which looks at the request."""
+    from ebseg_client import ClientError, SegmentOptions
+    from service.commands.segment.files import run as run_job
+    from service.commands.segment.remote import RemoteSource
+    from service.segmentation.decode import settle_warnings
+
+    request = _request(args)
+    options = SegmentOptions(
+        vocabulary=args.vocabulary,
+        templates=request.get("templates"),
+        background=args.background,
+        model=args.model,
+        version=args.version,
+    )
+    timeout = TIMEOUT if args.timeout is None else args.timeout
+    settle_warnings()
+    try:
+        with connected(args.url, args.api_key, timeout, connections=args.parallel) as client:
+            return _exit_code(job, run_job(job, RemoteSource(client, request.get("classes"), options)))
+    except ClientError as error:
+        return complain_of(error, args.url)
+
+
+def _refuse_mixture(args: argparse.Namespace) -> None:
+    """No flag is accepted and ignored."""
+    from service.errors import UsageError
+
+    here = {f"--{name.replace('_', '-')}": value for name, value in given_settings(args).items()}
+    if args.url is None and args.model is not None and "--checkpoint" in here:
+        raise UsageError("--model and --checkpoint do not go together: give one of them")
+    if args.url is None and args.model is None and args.yes:
+        raise UsageError("--yes needs a --model that may be missing, as in --model base --yes")
+    here |= {"--config": args.config, "--yes": args.yes or None}
+    there = {f"--{name.replace('_', '-')}": getattr(args, name) for name in ("api_key", "version", "timeout")}
+    for flag, value in (there if args.url is None else here).items():
+        if value is not None:
+            how = "needs --url" if args.url is None else "does not go with --url: the service has its own"
+            raise UsageError(f"{flag} {how}")
+
+
+def _request(args: argparse.Namespace) -> dict[str, Any]:
+    """The request document that the flags stand for."""
+    request: dict[str, Any] = {"vocabulary": args.vocabulary}
+    if args.classes is not None:
+        request["classes"] = class_names(args.classes)
+    if args.templates is not None:
+        request["templates"] = args.templates[0] if len(args.templates) == 1 else args.templates
+    if args.background is not None:
+        request["background"] = None if args.background == "none" else {"threshold": args.background}
+    return request
+
+
+def _background(text: str) -> "float | Literal['none']":
+    """What `--background` takes."""
+    return "none" if text == "none" else share(text)
+
+
+def _status(text: str) -> Any:
+    """A spinner on standard error while it is a terminal."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    return console.status(text) if console.is_terminal else nullcontext()

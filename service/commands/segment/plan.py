@@ -1,0 +1,124 @@
+"""The pictures of `ebseg segment` and where their results go, looked at before anything heavy is imported."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from service.errors import UsageError
+
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")
+OVERLAY_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SegmentPlan:
+    """What to do.
+
+    Attributes:
+        files: pictures.
+        many: whether a folder or several pictures were named; then results go to folders.
+        masks, overlays: where each file's go; None if they are not wanted.
+        sheet: where the contact sheet goes.
+        as_json: print JSON, one object a line, instead of a table.
+        parallel: pictures at a time.
+    """
+
+    files: list[Path]
+    many: bool
+    masks: dict[Path, Path] | None
+    overlays: dict[Path, Path] | None
+    sheet: Path | None
+    as_json: bool
+    parallel: int
+
+
+def plan(
+    pictures: Sequence[Path],
+    *,
+    out: Path | None,
+    overlay: Path | None,
+    sheet: Path | None,
+    as_json: bool,
+    parallel: int,
+) -> SegmentPlan:
+    """Looks at all that can be wrong with files before anything is segmented.
+
+    Raises:
+        UsageError: a picture or target that cannot be, or results that would be written over pictures or
+            each other.
+    """
+    many = len(pictures) > 1 or pictures[0].is_dir()
+    files = [file for named in pictures for file in (_listed(named) if named.is_dir() else [named])]
+    if many:
+        masks = None if out is None else _in_folder(files, out, ".png")
+        overlays = None if overlay is None else _in_folder(files, overlay, ".webp")
+    else:
+        masks = None if out is None else {files[0]: _checked(out, (".png",))}
+        overlays = None if overlay is None else {files[0]: _checked(overlay, OVERLAY_SUFFIXES)}
+        _refuse_unreadable(files[0])
+    targets = [target for group in (masks, overlays) if group is not None for target in group.values()]
+    targets += [] if sheet is None else [_checked(sheet, OVERLAY_SUFFIXES)]
+    sources = Counter(file.resolve() for file in files)
+    for source, times in sources.items():
+        if times > 1:
+            raise UsageError(f"{source} is named more than once")
+    for target, times in Counter(target.resolve() for target in targets).items():
+        if target in sources:
+            raise UsageError(
+                f"{target} is one of the pictures and would be overwritten; choose another place"
+            )
+        if times > 1:
+            raise UsageError(f"{target} would be written more than once; choose different places")
+    return SegmentPlan(
+        files=files,
+        many=many,
+        masks=masks,
+        overlays=overlays,
+        sheet=sheet,
+        as_json=as_json,
+        parallel=parallel,
+    )
+
+
+def _refuse_unreadable(path: Path) -> None:
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror or error}") from None
+
+
+def _listed(folder: Path) -> list[Path]:
+    """The pictures of a folder, by name; not those of folders within.
+
+    Raises:
+        UsageError: there are none, or it cannot be read.
+    """
+    try:
+        inside = sorted(folder.iterdir())
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be read: {error.strerror or error}") from None
+    files = [
+        path
+        for path in inside
+        if path.suffix.lower() in PICTURES and not path.name.startswith(".") and path.is_file()
+    ]
+    if not files:
+        raise UsageError(f"{folder} holds no pictures; they end in {', '.join(PICTURES)}")
+    return files
+
+
+def _in_folder(files: Sequence[Path], folder: Path, suffix: str) -> dict[Path, Path]:
+    """Where each file's result goes: NAME.png of NAME.jpg, or NAME.jpg.png if there are several NAMEs."""
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} must be a folder, for there are several pictures; it is a file")
+    stems = Counter(file.stem for file in files)
+    return {file: folder / f"{file.stem if stems[file.stem] == 1 else file.name}{suffix}" for file in files}
+
+
+def _checked(path: Path, suffixes: tuple[str, ...]) -> Path:
+    if path.suffix.lower() not in suffixes:
+        raise UsageError(f"{path} must end in {' or '.join(suffixes)}")
+    if not path.parent.is_dir() or path.is_dir():
+        raise UsageError(f"{path} cannot be written: {path.parent} is no folder, or it is one itself")
+    return path

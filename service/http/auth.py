@@ -1,0 +1,142 @@
+"""API keys: who may call /v1 and /v2, and who may change which version of a model is served.
+
+Only digests of keys are known here. A key that is shown is never kept, logged or repeated.
+"""
+
+import hashlib
+import hmac
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from fastapi import Request
+from starlette.types import Scope
+
+from service.errors import ForbiddenError, UnauthorizedError
+from service.http.problems import MEDIA_TYPE
+from service.settings import Settings
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+_SCHEMES: dict[str, Any] = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "Authorization: Bearer KEY"},
+    "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+}
+_HOW = "send it as `Authorization: Bearer KEY` or as `X-API-Key: KEY`"
+
+
+class ApiKeys:
+    """The keys that open the service.
+
+    Args:
+        api: sha256 digests, hexadecimal, of keys for /v1 and /v2; none means that these are open to all.
+        admin: digests of keys that may do everything; none means that nobody may administrate.
+    """
+
+    def __init__(self, *, api: Sequence[str] = (), admin: Sequence[str] = ()):
+        self._api = [bytes.fromhex(digest) for digest in api]
+        self._admin = [bytes.fromhex(digest) for digest in admin]
+
+    @classmethod
+    def of(cls, settings: Settings) -> "ApiKeys":
+        """The keys of the settings."""
+        return cls(api=settings.api_keys, admin=settings.admin_keys)
+
+    def check(self, scope: Scope) -> None:
+        """Lets a request pass that needs no key or shows a good one. Reads nothing but path and headers.
+
+        Raises:
+            UnauthorizedError: no key, or an unknown one.
+        """
+        if self._api and is_protected(_path(scope)):
+            key = shown_key(scope["headers"])
+            if key is None:
+                raise UnauthorizedError(f"this needs a key: {_HOW}")
+            if not _among(key, [*self._api, *self._admin]):
+                raise UnauthorizedError("this key is unknown")
+
+    def check_admin(self, scope: Scope) -> None:
+        """Lets a request pass that shows an admin key.
+
+        Raises:
+            UnauthorizedError: no key.
+            ForbiddenError: a key that is no admin key, or there are none.
+        """
+        if not self._admin:
+            raise ForbiddenError("administration is off: the service was started without EBSEG_ADMIN_KEYS")
+        key = shown_key(scope["headers"])
+        if key is None:
+            raise UnauthorizedError(f"this needs an admin key: {_HOW}")
+        if not _among(key, self._admin):
+            raise ForbiddenError("this needs an admin key, and the key that was sent is none")
+
+
+def require_admin(request: Request) -> None:
+    """FastAPI dependency of routes for administrators; they document statuses 401 and 403.
+
+    Raises:
+        UnauthorizedError: no key.
+        ForbiddenError: a key that is no admin key, or none is configured.
+    """
+    ApiKeys.of(request.app.state.service.settings).check_admin(request.scope)
+
+
+def is_protected(path: str) -> bool:
+    """Whether a path needs a key where keys are set: all of /v1 and /v2 but its health routes."""
+    return (path in ("/v1", "/v2") or path.startswith(("/v1/", "/v2/"))) and not _is_health(path)
+
+
+def shown_key(headers: Headers) -> bytes | None:
+    """The key that a request shows; `X-API-Key` wins, because proxies set `Authorization` for themselves."""
+    bearer = None
+    for name, value in headers:
+        if name == b"x-api-key" and value.strip():
+            return value.strip()
+        if name == b"authorization" and bearer is None:
+            scheme, _, token = value.strip().partition(b" ")
+            bearer = token.strip() if scheme.lower() == b"bearer" else None
+    return bearer or None
+
+
+def install_security(schema: dict[str, Any], *, required: bool) -> None:
+    """Writes the keys into an OpenAPI document, in place.
+
+    Operations that document a 403 are those of administrators; they always need a key.
+
+    Args:
+        schema: the document.
+        required: whether API keys are set, so that /v1 and /v2 need one.
+    """
+    schema.setdefault("components", {})["securitySchemes"] = _SCHEMES
+    needed: list[dict[str, list[str]]] = [{name: []} for name in _SCHEMES]
+    for path, operations in schema["paths"].items():
+        for operation in operations.values():
+            if "403" in operation["responses"]:
+                operation["security"] = needed
+            elif required and is_protected(path):
+                operation["security"] = needed
+                operation["responses"].setdefault(
+                    "401",
+                    {
+                        "description": "A key is needed",
+                        "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+                    },
+                )
+
+
+def _among(key: bytes, digests: Sequence[bytes]) -> bool:
+    """Compares with every digest, whichever fits, so that time tells nothing."""
+    digest = hashlib.sha256(key).digest()
+    found = False
+    for known in digests:
+        found |= hmac.compare_digest(known, digest)
+    return found
+
+
+def _path(scope: Scope) -> str:
+    """The path that routes are matched with: without the prefix that a proxy may have cut off."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
+
+
+def _is_health(path: str) -> bool:
+    return path == "/v2/health" or path.startswith("/v2/health/")

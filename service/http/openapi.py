@@ -1,0 +1,207 @@
+"""What /docs shows of bodies and answers that FastAPI does not make itself."""
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic.json_schema import models_json_schema
+
+from service.http.auth import install_security
+from service.http.problems import KINDS, MEDIA_TYPE
+from service.schemas.inference_protocol import InferenceRequest
+from service.schemas.segment import JsonSegmentRequest, Problem, SegmentAnswer, SegmentRequest
+
+_REF = "#/components/schemas/"
+_HEADERS = "#/components/headers/"
+_TEXT = {"type": "string"}
+
+CONVENTIONS = """
+Every answer carries `X-Request-ID`: the request's own if it is made of up to 64 letters, digits, dots, dashes
+and underscores, else a new one. The service's log has it, too.
+
+Errors are `application/problem+json` (RFC 9457), below `/v2` the protocol's `{"error": ...}`. Of `type`, the
+word after `urn:ebseg:problem:` is for programs; it stands in brackets with each error below. Statuses 429 and
+503 are worth another try, after `Retry-After` seconds where the answer has that header. A path that is not
+here is answered with 404, and a method that a path does not have with 405.
+
+Where the service was started with keys, send one as `Authorization: Bearer KEY` or `X-API-Key: KEY`.
+"""
+TAGS = [
+    {"name": "segmentation", "description": "A picture and class names in, a mask out."},
+    {"name": "vocabularies", "description": "Class lists that requests can name."},
+    {"name": "models", "description": "What is loaded, and which version of it serves."},
+    {"name": "inference protocol", "description": "The Open Inference Protocol, for clients that speak it."},
+    {"name": "operation", "description": "Probes and metrics."},
+]
+HEADERS: dict[str, dict[str, Any]] = {
+    "X-Request-ID": {"description": "names this request in logs and errors", "schema": _TEXT},
+    "Server-Timing": {
+        "description": "ms by stage, `total` last",
+        "schema": _TEXT,
+        "example": "decode;dur=4.2, predict;dur=310.0, total;dur=331.9",
+    },
+    "X-EBSeg-Model": {
+        "description": "model and version that answered",
+        "schema": _TEXT,
+        "example": "ebseg-tiny/1",
+    },
+    "X-EBSeg-Untrained": {
+        "description": "there if the weights are random, so that the mask means nothing",
+        "schema": {"enum": ["true"], "type": "string"},
+    },
+    "X-EBSeg-Warnings": {
+        "description": "there if the answer is doubtful: codes of its warnings, which a JSON answer explains",
+        "schema": _TEXT,
+        "example": "unknown-words, unlike-its-domain",
+    },
+    "Retry-After": {
+        "description": "seconds after which to come again",
+        "schema": {"type": "integer", "minimum": 0},
+    },
+    "WWW-Authenticate": {"description": "how to send a key", "schema": _TEXT, "example": "Bearer"},
+}
+# of all answers, and of those of some status or path
+_ALWAYS = ("X-Request-ID", "Server-Timing")
+_BY_STATUS = {"401": ("WWW-Authenticate",), "429": ("Retry-After",), "503": ("Retry-After",)}
+_OF_MASKS = ("X-EBSeg-Model", "X-EBSeg-Untrained", "X-EBSeg-Warnings")
+# said where a picture is sent only
+_OF_PICTURES = frozenset({"bad-picture", "too-many-pixels", "out-of-memory"})
+
+
+def _file(description: str) -> dict[str, Any]:
+    return {"schema": {"type": "string", "format": "binary", "description": description}}
+
+
+def _field(name: str, schema: dict[str, Any], more: str = "") -> dict[str, Any]:
+    """A form field that stands for the document's field of this name."""
+    return {**schema, "description": f"{SegmentRequest.model_fields[name].description}{more}"}
+
+
+SEGMENT_ANSWERS: dict[str, Any] = {
+    "description": "The mask, in the form that `Accept` asks for",
+    "content": {
+        "application/json": {"schema": {"$ref": f"{_REF}SegmentAnswer"}},
+        "image/png": _file("the label map; its pixels are labels"),
+        "image/webp": _file("the picture under its mask"),
+        "application/x-npy": _file("the label map for numpy.load, uint16 [H, W]"),
+    },
+}
+_NAMES = {"type": "array", "items": _TEXT}
+_COMMAS = "; repeated, or with commas between"
+_FORM_FIELDS: dict[str, Any] = {
+    "image": {
+        "type": "string",
+        "format": "binary",
+        "description": "a file: JPEG, PNG, WebP, TIFF, BMP or GIF, told by its content",
+    },
+    "request": {
+        "$ref": f"{_REF}SegmentRequest",
+        "description": "what the fields below say, and more, as one JSON document in their place",
+    },
+    "classes": _field(
+        "classes",
+        {**_NAMES, "minItems": 1, "examples": [["sky", "tree", "road"], ["sky, tree, road"]]},
+        _COMMAS,
+    ),
+    "vocabulary": _field("vocabulary", {**_TEXT, "examples": ["voc-20"]}),
+    "templates": _field(
+        "templates",
+        {**_NAMES, "minItems": 1, "examples": [["plain"], ["a photo of a {}.", "a drawing of a {}."]]},
+        "; repeated, because commas belong to a sentence",
+    ),
+    "background": {
+        "anyOf": [{"type": "number", "minimum": 0, "maximum": 1}, {"const": "none", "type": "string"}],
+        "description": 'pixels of a lower confidence become "other", label 0; none: every pixel gets a '
+        "class; left out, the threshold of the model's card holds",
+        "examples": [0.3, "none"],
+    },
+    "mean": {
+        "type": "string",
+        "enum": ["geometric", "arithmetic"],
+        "description": "how trained and new classes are balanced, with the weights of that mean",
+    },
+    "outputs": _field(
+        "outputs", {**_NAMES, "minItems": 1, "examples": [["rle", "npy"], ["rle,npy"]]}, _COMMAS
+    ),
+    "output_size": _field(
+        "output_size", {**_TEXT, "examples": ["image", "320"]}, ': "image", or the long side in pixels'
+    ),
+    "model": _field("model", {**_TEXT, "maxLength": 100}),
+    "version": _field("version", {"type": "integer", "minimum": 1}),
+    "timeout_ms": _field("timeout_ms", {"type": "integer", "minimum": 1, "examples": [30_000]}),
+}
+SEGMENT_BODY: dict[str, Any] = {
+    "required": True,
+    "content": {
+        "multipart/form-data": {
+            "schema": {"type": "object", "required": ["image"], "properties": _FORM_FIELDS},
+            "encoding": {"request": {"contentType": "application/json"}},
+        },
+        "application/json": {"schema": {"$ref": f"{_REF}JsonSegmentRequest"}},
+    },
+}
+
+
+def problems(*statuses: int, pictures: bool = False) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI's entry for error answers of these statuses.
+
+    Args:
+        statuses: those that a route can answer with.
+        pictures: whether it takes pictures, so that problems with these are told of, too.
+    """
+    titles: dict[int, dict[str, str]] = {}
+    for kind in KINDS.values():
+        if pictures or kind.slug not in _OF_PICTURES:
+            titles.setdefault(kind.status, {}).setdefault(kind.slug, kind.title)
+    return {
+        status: {
+            "description": "; ".join(f"{title} (`{slug}`)" for slug, title in titles[status].items()),
+            "content": {MEDIA_TYPE: {"schema": {"$ref": f"{_REF}Problem"}}},
+        }
+        for status in statuses
+    }
+
+
+def install(app: FastAPI, *, keys_required: bool) -> None:
+    """Makes the app's schema hold the models that its routes refer to by name, headers, and the keys."""
+
+    def schema() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            made = get_openapi(
+                title=app.title,
+                version=app.version,
+                description=f"{app.description}\n{CONVENTIONS}",
+                routes=app.routes,
+                tags=TAGS,
+                license_info={"name": "MIT", "identifier": "MIT"},
+            )
+            _, definitions = models_json_schema(
+                [
+                    (SegmentRequest, "validation"),
+                    (JsonSegmentRequest, "validation"),
+                    (InferenceRequest, "validation"),
+                    (SegmentAnswer, "serialization"),
+                    (Problem, "serialization"),
+                ],
+                ref_template=_REF + "{model}",
+            )
+            schemas = made.setdefault("components", {}).setdefault("schemas", {})
+            schemas.update(definitions["$defs"])
+            install_security(made, required=keys_required)
+            _install_headers(made)
+            app.openapi_schema = made
+        return app.openapi_schema
+
+    app.openapi = schema  # type: ignore[method-assign]
+
+
+def _install_headers(made: dict[str, Any]) -> None:
+    """Writes into a document, in place, which headers answers have."""
+    made["components"]["headers"] = HEADERS
+    for path, operations in made["paths"].items():
+        for operation in operations.values():
+            for status, answer in operation["responses"].items():
+                masks = status == "200" and path.endswith(("/v1/segment", "/infer"))
+                names = (*_ALWAYS, *_BY_STATUS.get(status, ()), *(_OF_MASKS if masks else ()))
+                references = {name: {"$ref": f"{_HEADERS}{name}"} for name in names}
+                answer["headers"] = {**answer.get("headers", {}), **references}

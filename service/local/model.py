@@ -1,0 +1,152 @@
+"""A checkpoint in this process, without a server: what `ebseg segment` and `ebseg.load` segment with."""
+
+import dataclasses
+import hashlib
+import threading
+import time
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ebseg_client.parsing import segmentation
+from model.vocabulary.classes import Vocabulary
+from service.errors import UsageError
+from service.local.picture_result import PictureResult
+from service.scheduling.deadline import Deadline
+from service.scheduling.engine import Engine, EngineResult, Job, device_names, load_engine
+from service.schemas.segment import SegmentRequest
+from service.segmentation.answer import SegmentationResult, json_answer
+from service.segmentation.encode import resized
+from service.segmentation.requested import output_size
+
+TEXTS_KEPT = 16  # vocabularies whose embeddings are kept
+
+
+class LocalModel:
+    """A loaded checkpoint that segments one picture at a time; callers on other threads wait for their turn.
+
+    The embeddings of the last vocabularies are kept, and what the network made of the last picture: other
+    classes on the same picture cost little.
+
+    Args:
+        engine: the model on its device.
+    """
+
+    def __init__(self, engine: Engine):
+        self.engine = engine
+        self._turn = threading.Lock()
+        self._texts: OrderedDict[str, torch.Tensor] = OrderedDict()
+        self._last: tuple[bytes, Any] | None = None
+
+    def segment(
+        self, picture: NDArray[np.uint8], spec: SegmentRequest, vocabulary: Vocabulary, *, max_pixels: int
+    ) -> EngineResult:
+        """What the service does with one picture, without its queue.
+
+        Args:
+            picture: RGB, uint8 [H, W, 3].
+            spec: the request: threshold and size of the answer.
+            vocabulary: the request's.
+            max_pixels: of the answer.
+
+        Raises:
+            PictureError: a shape that the model cannot take.
+            ServiceError: a size that is too large.
+        """
+        size = output_size(spec.output_size, (picture.shape[0], picture.shape[1]), max_pixels)
+        with self._turn:
+            began = time.perf_counter()
+            prepared = self.engine.prepare(picture)
+            digest = hashlib.sha256(picture.tobytes() + repr(picture.shape).encode()).digest()
+            if self._last is None or self._last[0] != digest:
+                self._last = None  # makes room first
+                self._last = (digest, self.engine.predict([prepared])[0])
+            prediction = self._last[1]
+            predicted = time.perf_counter()
+            text = self._embedded(vocabulary)
+            embedded = time.perf_counter()
+            job = Job(
+                engine=self.engine,
+                prepared=prepared,
+                prediction=prediction,
+                vocabulary=vocabulary,
+                text=text,
+                output_size=size,
+                threshold=spec.background_for(self.engine.info.card).least,
+                balance=None,
+                scores=False,
+                deadline=Deadline(float("inf")),
+            )
+            result = self.engine.classify(prediction, job)
+        seconds = {"predict": predicted - began, "text": embedded - predicted, **result.seconds}
+        return dataclasses.replace(result, seconds=seconds)
+
+    def _embedded(self, vocabulary: Vocabulary) -> torch.Tensor:
+        digest = vocabulary.digest
+        if digest not in self._texts:
+            self._texts[digest] = self.engine.embed(vocabulary.names, vocabulary.templates)
+            while len(self._texts) > TEXTS_KEPT:
+                self._texts.popitem(last=False)
+        self._texts.move_to_end(digest)
+        return self._texts[digest]
+
+
+def found(
+    model: LocalModel,
+    spec: SegmentRequest,
+    vocabulary: Vocabulary,
+    result: EngineResult,
+    *,
+    picture: NDArray[np.uint8] | None,
+    seconds: dict[str, float],
+    began: float,
+) -> PictureResult:
+    """A result with all that the service would answer.
+
+    Args:
+        model, spec, vocabulary, result: who made it, and of what.
+        picture: RGB, uint8 [H, W, 3]; None if it is not to be kept for overlays.
+        seconds: by stage.
+        began: when the work began, by `time.perf_counter`.
+    """
+    answer = json_answer(
+        SegmentationResult(
+            vocabulary=vocabulary,
+            given_colors=[entry.color for entry in spec.classes or ()] or [None] * len(vocabulary),
+            info=model.engine.info,
+            result=result,
+            picture=None,
+            background=spec.background_for(model.engine.info.card),
+            outputs=frozenset(["rle"]),
+            request_id="",
+            seconds=seconds,
+            began=began,
+            caches=None,
+            check=Deadline(float("inf")).check,
+        )
+    )
+    document: dict[str, Any] = answer.model_dump(mode="json", exclude_unset=True)
+    read_back = segmentation(document)
+    del document["request_id"]  # of no request
+    if picture is not None:
+        height, width = result.labels.shape
+        picture = resized(picture, (height, width))
+    return PictureResult(answer=read_back, document=document, labels=result.labels, picture=picture)
+
+
+def load_local(folder: Path, *, device: str, dtype: str) -> LocalModel:
+    """Loads a checkpoint folder on one device.
+
+    Raises:
+        UsageError: several devices.
+        SettingsError: the device is not here.
+        CheckpointError: the folder is not what it should be.
+    """
+    if "," in device:
+        raise UsageError(f"pictures are segmented on one device without a service, got {device}")
+    engine = load_engine(folder, device=device_names(device)[0], dtype=dtype, golden=False)
+    return LocalModel(engine)

@@ -1,0 +1,79 @@
+"""Log lines as JSON (or text), each with the ids of the request and the trace that it belongs to."""
+
+import json
+import logging
+import sys
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import Any
+
+from service.observability.tracing import trace_var
+
+request_id_var: ContextVar[str | None] = ContextVar("ebseg_request_id", default=None)
+
+MOST_CHARACTERS = 8192  # of a message, and of a traceback's end; collectors split or drop longer lines
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
+_IDS = frozenset({"request_id", "trace_id", "span_id"})
+_ENCODER = json.JSONEncoder(default=str)
+
+
+class _Ids(logging.Filter):
+    """Notes the ids when a line is logged; a handler may write it elsewhere."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.request_id = request_id_var.get()
+        trace = trace_var.get()
+        if trace is not None:
+            record.trace_id, record.span_id = trace.trace_id, trace.span_id
+        return True
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time, level, logger, message, ids, and whatever `extra` holds."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, without its end."""
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage()[:MOST_CHARACTERS],
+        }
+        line.update(_extras(record))
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)[-MOST_CHARACTERS:]
+        return _ENCODER.encode(line)
+
+
+class TextFormatter(logging.Formatter):
+    """Time, level, logger, message, the request's id, and what `extra` holds as name=value."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s %(message)s [%(request_id)s]")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        """The line, without a traceback."""
+        extras = (f" {name}={value}" for name, value in _extras(record).items() if name not in _IDS)
+        return super().formatMessage(record) + "".join(extras)
+
+
+def configure(level: str, form: str) -> None:
+    """Sends all logs, warnings included, to standard error.
+
+    Args:
+        level: least level, "debug" to "error".
+        form: "json" or "text".
+    """
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
+    handler.addFilter(_Ids())
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    logging.captureWarnings(True)
+    # Pillow's debug lines come by the thousand, and a picture's own bytes are in them
+    logging.getLogger("PIL").setLevel(logging.INFO)
+
+
+def _extras(record: logging.LogRecord) -> dict[str, Any]:
+    return {
+        name: value for name, value in vars(record).items() if name not in _STANDARD and value is not None
+    }

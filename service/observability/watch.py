@@ -1,0 +1,118 @@
+"""What the process notices about itself: a late event loop, memory in use, a device that is stuck."""
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from service.observability.metrics import Metrics
+from service.settings import Settings
+
+LOG = logging.getLogger(__name__)
+
+INTERVAL_S = 0.5
+LAG_WINDOW = 30  # intervals; longer than the usual time between two scrapes, so that none misses a peak
+MEMORY_EVERY = 10  # intervals; memory changes slowly, and CUDA's numbers cost more than the rest
+_STATM = Path("/proc/self/statm")
+
+
+class WatchedDevice(Protocol):
+    """What is watched of a device."""
+
+    @property
+    def name(self) -> str:
+        """For the log and for probes."""
+
+    def stalled_for(self) -> float:
+        """Seconds since its running work last got on; 0 when it is idle."""
+
+
+class Watched(Protocol):
+    """What is watched of a service."""
+
+    @property
+    def settings(self) -> Settings: ...  # noqa: D102
+
+    @property
+    def metrics(self) -> Metrics: ...  # noqa: D102
+
+    @property
+    def devices(self) -> Sequence[WatchedDevice]: ...  # noqa: D102
+
+
+class Watch:
+    """Measures twice a second, on the event loop, and tells the metrics and the log.
+
+    Args:
+        service: whose devices and metrics.
+        interval_s: between two measurements.
+    """
+
+    def __init__(self, service: Watched, *, interval_s: float = INTERVAL_S):
+        self._service = service
+        self._interval_s = interval_s
+        self._lags: deque[float] = deque(maxlen=LAG_WINDOW)
+        self._stuck = ""
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begins; needs a running event loop."""
+        self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        """Ends."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        measured = 0
+        while True:
+            if measured % MEMORY_EVERY == 0:
+                for kind, size in memory_bytes().items():
+                    self._service.metrics.device_memory.labels(kind).set(size)
+            measured += 1
+            due = loop.time() + self._interval_s
+            await asyncio.sleep(self._interval_s)
+            self._lags.append(max(0.0, loop.time() - due))
+            self._service.metrics.event_loop_lag.set(max(self._lags))
+            self._tell_of_stalls()
+
+    def _tell_of_stalls(self) -> None:
+        reason = stalled(self._service)
+        if reason and not self._stuck:
+            LOG.error(reason)
+        elif self._stuck and not reason:
+            LOG.warning("the devices get on again")
+        self._stuck = reason
+
+
+def stalled(service: Watched) -> str:
+    """Why the watchdog barks: which device's work has got nowhere for `watchdog_s`; empty if none."""
+    limit = service.settings.watchdog_s
+    for device in service.devices:
+        seconds = device.stalled_for()
+        if seconds > limit:
+            return f"the device {device.name} has made no progress for {seconds:.0f} s"
+    return ""
+
+
+def memory_bytes() -> dict[str, int]:
+    """Memory in use, bytes, by kind; CUDA's kinds, added up over the devices, once CUDA is in use."""
+    kinds: dict[str, int] = {}
+    if _STATM.exists():  # Linux only
+        resident_pages = int(_STATM.read_text().split()[1])
+        kinds["process_rss"] = resident_pages * os.sysconf("SC_PAGE_SIZE")
+    if torch.cuda.is_initialized():
+        devices = range(torch.cuda.device_count())
+        kinds["cuda_allocated"] = sum(torch.cuda.memory_allocated(device) for device in devices)
+        kinds["cuda_reserved"] = sum(torch.cuda.memory_reserved(device) for device in devices)
+    return kinds

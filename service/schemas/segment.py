@@ -1,0 +1,389 @@
+"""What goes in and what comes out, as JSON.
+
+A multipart request carries the same document in its part `request`; with `application/json` the picture
+is one more field. Unknown fields are errors.
+"""
+
+from functools import cached_property
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, model_validator
+
+from model.confidence.background import BackgroundRule, Source, asked, of_card
+from model.confidence.card import Card
+from model.confidence.caution import Code
+from model.errors import ModelError
+from model.vocabulary.classes import MAX_CLASSES, ClassName, Vocabulary
+from model.vocabulary.templates import SETS, resolve
+
+Output = Literal["rle", "png", "overlay", "polygons", "npy", "scores"]
+# blue over green, 8 x 8, as PNG in base64: short enough for an example that works as it stands
+TINY_PICTURE = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAHElEQVR42mNsP/eaARtgYsABSJdg2bovkNZ2"
+    "AABydgQWtP+IGQAAAABJRU5ErkJggg=="
+)
+LONGEST_SIDE = 16_384  # pixels; the number of pixels has its own limit among the settings
+
+
+class Strict(BaseModel):
+    """Base of what goes in."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class ClassEntry(Strict):
+    """One class of a request."""
+
+    name: str = Field(description="what the model looks for", examples=["tree"])
+    synonyms: list[str] = Field(
+        default_factory=list,
+        max_length=100,
+        description="further words for it; with the name they decide trained or new",
+    )
+    trained: bool | None = Field(
+        default=None, description="whether the class counts as trained; by its words if left out"
+    )
+    color: str | None = Field(
+        default=None,
+        pattern=r"^#[0-9A-Fa-f]{6}$",
+        description="of the class in pictures",
+        examples=["#2e8b57"],
+    )
+
+    def for_model(self) -> ClassName:
+        """The same for the model; synonyms come on top of the name, which alone would do."""
+        return ClassName(
+            name=self.name,
+            synonyms=(self.name, *self.synonyms) if self.synonyms else (),
+            trained=self.trained,
+        )
+
+
+class WeightShares(Strict):
+    """Shares of the three embeddings; they add up to 1."""
+
+    supervised: float = Field(
+        ge=0, le=1, description="of the fully supervised embedding, A in the paper", examples=[0.2]
+    )
+    mask_attention: float = Field(
+        ge=0, le=1, description="of the mask attention embedding, B in the paper", examples=[0.7]
+    )
+    frozen: float = Field(ge=0, le=1, description="of the frozen embedding, D in the paper", examples=[0.1])
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        from model.network.balance import Weights
+
+        try:
+            Weights(**self.model_dump())
+        except ModelError as error:
+            raise ValueError(str(error)) from None
+        return self
+
+
+class BalanceSpec(Strict):
+    """How trained and new classes are balanced: a mean, and either both weights or that mean's own."""
+
+    mean: Literal["geometric", "arithmetic"] = Field(
+        description="geometric: of the class probabilities; arithmetic: of the embeddings"
+    )
+    trained: WeightShares | None = Field(default=None, description="for classes that count as trained")
+    new: WeightShares | None = Field(default=None, description="for all other classes")
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> Self:
+        if (self.trained is None) != (self.new is None):
+            raise ValueError("give the weights of both, trained and new, or of neither")
+        return self
+
+
+class Background(Strict):
+    """When a pixel belongs to no class."""
+
+    threshold: float = Field(
+        ge=0, le=1, description='pixels of a lower confidence become "other", label 0', examples=[0.3]
+    )
+
+
+class LongSide(Strict):
+    """An output size by its long side."""
+
+    long_side: int = Field(ge=1, le=LONGEST_SIDE, description="pixels", examples=[1024])
+
+
+def _named(value: Any) -> Any:
+    if isinstance(value, str):
+        return {"name": value}
+    if isinstance(value, dict | ClassEntry):
+        return value
+    raise ValueError("must be a name, or an object with a name")
+
+
+NamedClass = Annotated[ClassEntry, BeforeValidator(_named, str | ClassEntry)]
+
+
+def _templates(value: Any) -> tuple[str, ...]:
+    return resolve(value)
+
+
+def _size(value: Any) -> Any:
+    if value in (None, "image"):
+        return None
+    if isinstance(value, dict | LongSide):
+        return value
+    raise ValueError('must be "image" or {"long_side": pixels}')
+
+
+class SegmentRequest(Strict):
+    """What to look for in the picture, and what to answer with."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"classes": ["sky", "tree", "road"]},
+                {
+                    "classes": [
+                        {"name": "sky", "color": "#87ceeb"},
+                        {"name": "tree", "synonyms": ["bush"], "trained": True},
+                        "umbrella",
+                    ],
+                    "background": {"threshold": 0.3},
+                    "outputs": ["rle", "polygons"],
+                    "output_size": {"long_side": 1024},
+                },
+                {"vocabulary": "ade20k-150", "templates": "plain", "outputs": ["png"]},
+            ]
+        }
+    )
+
+    classes: list[NamedClass] | None = Field(
+        default=None,
+        max_length=MAX_CLASSES,
+        description="names, or objects with a name; no two differ by case only; or give `vocabulary`",
+        json_schema_extra={"minItems": 1},
+    )
+    vocabulary: str | None = Field(
+        default=None, description="name of a stored class list, instead of `classes`"
+    )
+    templates: Annotated[
+        tuple[str, ...], PlainValidator(_templates, Literal["vild", "imagenet", "plain"] | list[str])
+    ] = Field(
+        default=SETS["vild"],
+        description='sentences that class names go into: a set, or a list of your own, each with one "{}"',
+        json_schema_extra={"default": "vild"},
+    )
+    balance: BalanceSpec | None = Field(default=None, description="instead of the checkpoint's")
+    background: Background | None = Field(
+        default_factory=lambda: None,
+        description='when a pixel is "other"; left out, the threshold of the model\'s card holds; '
+        "null: never, every pixel gets a class",
+    )
+    outputs: list[Output] | None = Field(
+        default=None, min_length=1, max_length=6, description='parts of a JSON answer; ["rle"] if left out'
+    )
+    output_size: Annotated[LongSide | None, BeforeValidator(_size, Literal["image"] | LongSide)] = Field(
+        default=None, description="size of the answer's maps", json_schema_extra={"default": "image"}
+    )
+    model: str | None = Field(
+        default=None, max_length=100, description="one of GET /v1/models; its first one if left out"
+    )
+    version: int | None = Field(
+        default=None, ge=1, description="one that serves; by the model's policy if left out"
+    )
+    timeout_ms: int | None = Field(
+        default=None,
+        ge=1,
+        description="time for the answer, waiting included, ms; the service has a limit of its own",
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.classes is None) == (self.vocabulary is None):
+            raise ValueError("give either classes or vocabulary")
+        return self
+
+    def background_for(self, card: Card | None) -> BackgroundRule:
+        """Which threshold holds with a model of this card."""
+        if "background" not in self.model_fields_set:
+            return of_card(card)
+        return asked(None if self.background is None else self.background.threshold)
+
+    @cached_property
+    def listed(self) -> Vocabulary:
+        """The vocabulary of `classes`, once they were looked at.
+
+        Raises:
+            VocabularyError: one of them cannot be used.
+        """
+        return Vocabulary(
+            classes=tuple(entry.for_model() for entry in self.classes or []), templates=self.templates
+        )
+
+
+class JsonSegmentRequest(SegmentRequest):
+    """A request whose picture travels as base64."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"image": TINY_PICTURE, "classes": ["sky", "grass"], "outputs": ["rle", "npy"]},
+                {"image": TINY_PICTURE, "vocabulary": "voc-20", "background": {"threshold": 0.3}},
+            ]
+        }
+    )
+
+    image: str = Field(
+        description="bytes of a JPEG, PNG, WebP, TIFF, BMP or GIF in base64, without a `data:` in front",
+        json_schema_extra={"format": "byte"},
+    )
+
+
+class Size(BaseModel):
+    """Pixels."""
+
+    width: int = Field(description="pixels in a row", examples=[640])
+    height: int = Field(description="rows", examples=[480])
+
+
+class ModelAnswer(BaseModel):
+    """A model that is loaded."""
+
+    name: str = Field(description="as requests name it", examples=["ebseg-base"])
+    version: int = Field(description="the one that answered, or that answers now", examples=[1])
+    digest: str = Field(description="identity of the weights, hexadecimal")
+    untrained: bool = Field(description="the weights are random; the masks mean nothing")
+
+
+class Rle(BaseModel):
+    """A mask as COCO's compressed run lengths; pycocotools reads them.
+
+    The runs go down the columns, from the left one to the right one; they are outside and inside of the
+    mask by turns, and the first, which may be 0, is outside. Each is written as a number: the first three
+    as they are, every later one minus the run two before it. A number is cut into groups of five bits, in
+    two's complement and the lowest first, until the rest is only sign; a group is the character of code
+    48 + bits, and 32 more if another group of the number follows.
+    """
+
+    size: list[int] = Field(description="[height, width]", examples=[[2, 3]])
+    counts: str = Field(description="the run lengths", examples=["2111"])
+
+
+class Polygon(BaseModel):
+    """One region: rings of [x, y] corners along the pixels' edges, filled by the even-odd rule."""
+
+    exterior: list[list[int]] = Field(
+        description="the outer ring; [0, 0] is the picture's upper left corner, and the last corner is "
+        "joined to the first",
+        examples=[[[1, 0], [1, 1], [2, 1], [2, 2], [3, 2], [3, 0]]],
+    )
+    holes: list[list[list[int]]] = Field(description="rings around what is left out")
+
+
+class ClassAnswer(BaseModel):
+    """One class of the answer, in the order of the request."""
+
+    name: str = Field(description="as it was asked for", examples=["tree"])
+    label: int = Field(description="its value in label maps", examples=[2])
+    color: str = Field(description="in palettes and overlays, #rrggbb", examples=["#2e8b57"])
+    trained: bool = Field(description="whether it counted as trained")
+    area: int = Field(description="pixels")
+    fraction: float = Field(description="of all pixels, 0..1")
+    mean_confidence: float | None = Field(description="over its pixels, 0..1; null if it has none")
+    rle: Rle | None = Field(default=None, description='its mask, if outputs has "rle"')
+    polygons: list[Polygon] | None = Field(
+        default=None, description='its regions, if outputs has "polygons"; none if it has no pixels'
+    )
+
+
+class Other(BaseModel):
+    """Pixels that belong to no class."""
+
+    area: int = Field(description="pixels")
+    fraction: float = Field(description="of all pixels, 0..1")
+
+
+class BackgroundAnswer(BaseModel):
+    """Which threshold was used."""
+
+    threshold: float | None = Field(
+        description='pixels of a lower confidence are "other"; null: every pixel got a class', examples=[0.5]
+    )
+    source: Source = Field(
+        description="request: it said so; card: the model's own, since the request said nothing; "
+        "uncalibrated: neither has one",
+        examples=["card"],
+    )
+
+
+class WarningAnswer(BaseModel):
+    """A reason to doubt an answer."""
+
+    code: Code = Field(
+        description="untrained: the weights are random; unknown-words: the model does not know words that "
+        "were asked for; unlike-its-domain: it is less sure of the picture than of nearly all that it is for",
+        examples=["unknown-words"],
+    )
+    message: str = Field(description="what is doubtful, and what to do about it, a sentence")
+
+
+class CacheAnswer(BaseModel):
+    """Where text embeddings and the picture's prediction came from."""
+
+    text: str = Field(
+        description="l1: this process, l2: Redis, embedded: computed now, joined: computed for another one",
+        examples=["l1"],
+    )
+    prediction: str = Field(description="hit: the network had seen the picture, or miss", examples=["miss"])
+
+
+class SegmentAnswer(BaseModel):
+    """The mask, by class. Parts that were not asked for are left out."""
+
+    request_id: str = Field(description="the same as in the header X-Request-ID")
+    size: Size = Field(description="of the maps below")
+    model: ModelAnswer = Field(description="what answered")
+    warnings: list[WarningAnswer] | None = Field(
+        default=None, description="what to know before trusting this answer; left out if there is nothing"
+    )
+    caches: CacheAnswer | None = Field(default=None, description="what the caches did")
+    classes: list[ClassAnswer] = Field(description="all that were asked for, found or not, in their order")
+    background: BackgroundAnswer = Field(description='which threshold made pixels "other"')
+    other: Other | None = Field(default=None, description="where `background` has a threshold")
+    png: str | None = Field(
+        default=None,
+        description="label map as PNG in base64: a palette picture in the classes' colours; 16-bit grey for "
+        "more than 255 classes",
+    )
+    overlay: str | None = Field(default=None, description="picture under its mask, WebP in base64")
+    npy: str | None = Field(default=None, description="label map, uint16 [H, W], .npy in base64")
+    scores: str | None = Field(
+        default=None,
+        description="class scores, float16 [K, H, W], .npy in base64. The largest of a pixel decides its "
+        "class; divided by the sum of all K, if that is above 1, it is the confidence",
+    )
+    timings_ms: dict[str, float] = Field(
+        description="by stage: decode, queue, predict, text, classify, encode; and total",
+        examples=[{"decode": 21.5, "queue": 0.1, "predict": 812.0, "encode": 9.3}],
+    )
+
+
+class FieldError(BaseModel):
+    """One wrong field."""
+
+    field: str = Field(description="its path in the request; lists count from 0", examples=["classes.3"])
+    message: str = Field(description="what is wrong with it", examples=["class 3 has an empty name"])
+
+
+class Problem(BaseModel):
+    """An error, as RFC 9457 has it."""
+
+    type: str = Field(
+        description="urn:ebseg:problem: and a word by which programs tell errors apart; each operation "
+        "lists the words of its errors",
+        examples=["urn:ebseg:problem:too-many-pixels"],
+    )
+    title: str = Field(description="the type in words", examples=["The picture is too large"])
+    status: int = Field(description="the answer's HTTP status", examples=[413])
+    detail: str = Field(description="what is wrong this time, and what to do about it")
+    request_id: str = Field(description="the same as in X-Request-ID; the service's log has it, too")
+    errors: list[FieldError] | None = Field(default=None, description="field by field, for invalid requests")

@@ -1,0 +1,51 @@
+"""What goes into and comes out of the vocabularies' routes, as JSON."""
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from model.vocabulary.classes import MAX_CLASSES
+from service.schemas.segment import NamedClass, Strict
+
+
+class VocabularyRequest(Strict):
+    """A class list to store; its classes are given and checked like those of a segmentation request."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"classes": ["sky", {"name": "tree", "synonyms": ["bush"]}]}]}
+    )
+
+    classes: list[NamedClass] = Field(
+        min_length=1,
+        max_length=MAX_CLASSES,
+        description="names, or objects with a name; no two differ by case only",
+    )
+
+
+class VocabularySummary(BaseModel):
+    """A stored class list."""
+
+    name: str = Field(description="what requests say in `vocabulary`", examples=["ade20k-150"])
+    size: int = Field(description="number of classes", examples=[150])
+    builtin: bool = Field(description="comes with the service and cannot be changed")
+
+
+class VocabularyList(BaseModel):
+    """All stored class lists."""
+
+    vocabularies: list[VocabularySummary] = Field(description="without their classes")
+
+
+class StoredClass(BaseModel):
+    """A class of a stored list."""
+
+    name: str = Field(description="what the model looks for", examples=["tree"])
+    synonyms: list[str] = Field(
+        description="further words for it; with the name they decide trained or new", examples=[["bush"]]
+    )
+    trained: bool | None = Field(default=None, description="left out if the words decide")
+    color: str | None = Field(default=None, description="left out if the service chooses one")
+
+
+class VocabularyDetails(VocabularySummary):
+    """A stored class list with its classes, in order."""
+
+    classes: list[StoredClass] = Field(description="in their order, which is that of the labels")

@@ -1,0 +1,116 @@
+"""Label map to what clients read: RLE, polygons, arrays; `render.py` makes the pictures.
+
+Label maps are uint16 [H, W]; 0 is "other", k is class k - 1.
+"""
+
+from io import BytesIO
+from itertools import pairwise
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as coco
+
+from service.segmentation.render import Labels
+
+Ring = list[list[int]]
+BLOCK = 1 << 20  # pixels worked on at a time
+
+
+def statistics(
+    labels: Labels, confidence: NDArray[np.float32], classes: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Pixels and mean confidence of each label, both [classes + 1]; the first is "other".
+
+    The mean over no pixels is 0.
+    """
+    area, total = np.zeros(classes + 1, np.int64), np.zeros(classes + 1)
+    rows = max(1, BLOCK // labels.shape[1])
+    for top in range(0, len(labels), rows):  # bincount makes 16 bytes of every pixel
+        block = labels[top : top + rows].ravel()
+        area += np.bincount(block, minlength=classes + 1)
+        total += np.bincount(block, confidence[top : top + rows].ravel(), minlength=classes + 1)
+    return area, total / np.maximum(area, 1)
+
+
+def rles(labels: Labels, classes: int) -> list[dict[str, Any]]:
+    """COCO's compressed RLE of every class, `{"size": [H, W], "counts": text}`.
+
+    One pass over the picture finds all runs, so the time hardly grows with the number of classes.
+    """
+    height, width = labels.shape
+    flat = labels.T.ravel()  # COCO counts down the columns
+    starts = np.concatenate(([0], np.flatnonzero(flat[1:] != flat[:-1]) + 1))
+    ends = np.append(starts[1:], flat.size)
+    owners = flat[starts]
+    order = np.argsort(owners, kind="stable")
+    bounds = np.searchsorted(owners[order], np.arange(1, classes + 2))
+    uncompressed = []
+    for first, last in pairwise(bounds):
+        runs = order[first:last]
+        # gap, run, gap, run, ..., gap: the differences of all borders
+        borders = np.empty(2 * len(runs) + 2, np.int64)
+        borders[0], borders[-1] = 0, flat.size
+        borders[1:-1:2], borders[2:-1:2] = starts[runs], ends[runs]
+        counts = np.diff(borders)
+        uncompressed.append({"size": [height, width], "counts": counts[: len(counts) - (counts[-1] == 0)]})
+    return [
+        {"size": [height, width], "counts": rle["counts"].decode("ascii")}
+        for rle in coco.frPyObjects(uncompressed, height, width)
+    ]
+
+
+def polygons(labels: Labels, label: int) -> list[dict[str, list[Any]]]:
+    """Outlines of a label's regions along the edges of its pixels, with their holes.
+
+    Corners are at whole numbers, [x, y] from the picture's upper left corner, so a lone pixel is a
+    square of area 1, and the rings, filled by the even-odd rule, give the mask back exactly. Pixels
+    that touch at a corner belong to one region.
+
+    Returns:
+        `{"exterior": ring, "holes": [ring, ...]}` a region; a ring's last point is not its first.
+    """
+    rows, columns = (np.flatnonzero((labels == label).any(axis)) for axis in (1, 0))
+    if not len(rows):
+        return []
+    top, left = int(rows[0]), int(columns[0])
+    mask = (labels[top : rows[-1] + 1, left : columns[-1] + 1] == label).astype(np.uint8)
+    # OpenCV's contours run through the centres of border pixels. With every pixel doubled, the centres
+    # of the small pixels tell on which side of the large one the border is.
+    doubled = mask.repeat(2, 0).repeat(2, 1)
+    contours, hierarchy = cv2.findContours(doubled, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    regions: dict[int, dict[str, list[Any]]] = {}
+    for index, parent in enumerate(hierarchy[0][:, 3]):
+        if parent < 0:
+            regions[index] = {"exterior": _ring(contours[index], left, top), "holes": []}
+    for index, parent in enumerate(hierarchy[0][:, 3]):
+        if parent >= 0:
+            regions[int(parent)]["holes"].append(_ring(contours[index], left, top))
+    return list(regions.values())
+
+
+def _ring(contour: NDArray[np.int32], left: int, top: int) -> Ring:
+    """Contour of the doubled mask [N, 1, 2] to pixel corners, without points inside straight edges."""
+    points = (contour[:, 0] + 1) // 2
+    points = points[(points != np.roll(points, 1, 0)).any(1)]
+    step = points - np.roll(points, 1, 0)
+    turns = (step != np.roll(step, -1, 0)).any(1)
+    corners: Ring = (points[turns] + (left, top)).tolist()
+    return corners
+
+
+def npy(array: NDArray[Any]) -> bytes:
+    """A file for `numpy.load`, without pickles."""
+    buffer = BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def resized(picture: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """A picture [H, W, 3] at another size (rows, columns)."""
+    if picture.shape[:2] == size:
+        return picture
+    shrinks = size[0] * size[1] < picture.shape[0] * picture.shape[1]
+    how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(picture, (size[1], size[0]), interpolation=how), dtype=np.uint8)

@@ -1,0 +1,315 @@
+"""One segmentation from bytes to answer: decode, text, queue, predict, classify, encode."""
+
+import asyncio
+import functools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.network.balance import Balance, Weights
+from model.vocabulary.classes import Vocabulary
+from service.caches.prediction_cache import CachedPrediction
+from service.errors import DeadlineExceededError
+from service.hot_loading.loaded import Lease
+from service.http.negotiate import OUTPUT_OF, Form
+from service.http.parsed_request import ParsedRequest
+from service.http.problems import kind_of
+from service.runtime import Service
+from service.scheduling.admission import Ticket
+from service.scheduling.deadline import Deadline
+from service.scheduling.engine import Engine, Job, PreparedPicture
+from service.schemas.segment import BalanceSpec, SegmentRequest
+from service.segmentation.answer import Answer, Caches, SegmentationResult, encode_answer
+from service.segmentation.decode import decode
+from service.segmentation.encode import resized
+from service.segmentation.render import WEBP_LONGEST
+from service.segmentation.requested import check_length, invalid, output_size
+from service.settings import Settings
+
+MOST_SCORES = 32 << 20  # elements of K x H x W that one answer may hold
+MANY_CLASSES = 64  # a longer list is checked on a picture thread
+
+
+async def segment(
+    service: Service, parsed: ParsedRequest, ticket: Ticket, form: Form, request_id: str
+) -> Answer:
+    """Answers one request.
+
+    Args:
+        service: with a loaded model.
+        parsed: the request.
+        ticket: its admission.
+        form: what the answer is to be.
+        request_id: to put into the answer.
+
+    Raises:
+        DeadlineExceededError: its time is over, wherever it was spent.
+        ServiceError: of decoding, or fields that are wrong for this picture or model.
+    """
+    outputs = chosen_outputs(parsed.spec, form)
+    spec = ResponseSpec(
+        outputs=outputs,
+        check=functools.partial(check_outputs, outputs),
+        encode=functools.partial(encode_answer, form=form),
+    )
+    return await handle(service, parsed, ticket, spec, request_id)
+
+
+class Encoded(Protocol):
+    """What an answer has to tell of itself."""
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Time by stage."""
+
+
+E = TypeVar("E", bound=Encoded)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ResponseSpec(Generic[E]):
+    """What a request is to be answered with.
+
+    Attributes:
+        outputs: what the engine and the picture are needed for, as `SegmentationResult.outputs`.
+        check: raises InvalidRequestError if that is too much for so many rows and columns, and classes.
+        encode: makes the answer, on a picture thread.
+    """
+
+    outputs: frozenset[str]
+    check: Callable[[tuple[int, int], int], None]
+    encode: Callable[[SegmentationResult], E]
+
+
+async def handle(
+    service: Service, parsed: ParsedRequest, ticket: Ticket, spec: ResponseSpec[E], request_id: str
+) -> E:
+    """Answers one request in any form; arguments and errors as of `segment`."""
+    asked = parsed.spec
+    deadline = Deadline(chosen_timeout(asked, service.settings) / 1000)
+    with service.models.lease(asked.model, asked.version) as lease:
+        request = _Request(service, parsed, ticket, lease, spec, deadline, request_id)
+        try:
+            async with asyncio.timeout(deadline.left()):
+                answer = await request.answer()
+        except TimeoutError:
+            raise DeadlineExceededError(f"no answer within {deadline.seconds:g} s; see timeout_ms") from None
+        except Exception as error:
+            if kind_of(error).internal:
+                lease.count_answer(ok=False)
+            raise
+        finally:
+            deadline.abandoned = True  # threads that still work for this request soon stop
+        lease.count_answer(ok=True)
+    return answer
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PicturePlan:
+    """What is known of a picture before the device is asked.
+
+    Attributes:
+        prepared: for the network; None if there is a prediction.
+        known: the prediction that an earlier request made of it.
+        key: of the prediction cache; None where it is off.
+        picture: at output size, where an overlay is wanted.
+        picture_size, output_size: rows and columns of the upright picture, and of the answer.
+        seconds: what this took.
+    """
+
+    prepared: PreparedPicture | None
+    known: CachedPrediction | None
+    key: bytes | None
+    picture: NDArray[np.uint8] | None
+    picture_size: tuple[int, int]
+    output_size: tuple[int, int]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Request(Generic[E]):
+    """One request on its way."""
+
+    service: Service
+    parsed: ParsedRequest
+    ticket: Ticket
+    lease: Lease
+    spec: ResponseSpec[E]
+    deadline: Deadline
+    request_id: str
+
+    async def answer(self) -> E:
+        service, spec = self.service, self.parsed.spec
+        began = time.perf_counter()
+        vocabulary, given_colors = await chosen_vocabulary(service, spec)
+        at = service.least_busy()
+        engine, device = self.lease.engines[at], service.devices[at]
+        balance = to_balance(spec.balance, engine.info.balance)
+        background = spec.background_for(engine.info.card)
+        plan = await service.in_pool(self._plan, engine, len(vocabulary))
+        service.metrics.megapixels.observe(plan.picture_size[0] * plan.picture_size[1] / 1e6)
+        service.metrics.vocabulary_size.observe(len(vocabulary))
+        text = await service.texts.get(vocabulary, engine, device.call)
+        result = await device.submit(
+            Job(
+                engine=engine,
+                prepared=plan.prepared,
+                prediction=None if plan.known is None else plan.known.prediction,
+                vocabulary=vocabulary,
+                text=text.tensor,
+                output_size=plan.output_size,
+                threshold=background.least,
+                balance=balance,
+                scores="scores" in self.spec.outputs,
+                deadline=self.deadline,
+            )
+        )
+        segmentation = SegmentationResult(
+            vocabulary=vocabulary,
+            given_colors=given_colors,
+            info=engine.info,
+            result=result,
+            picture=plan.picture,
+            background=background,
+            outputs=self.spec.outputs,
+            request_id=self.request_id,
+            seconds={"decode": plan.seconds, "text": text.seconds, **result.seconds},
+            began=began,
+            caches=Caches(text=text.source, prediction="miss" if plan.known is None else "hit"),
+            check=self.deadline.check,
+        )
+        answer = await service.in_pool(self._finish, segmentation, plan)
+        service.metrics.stages(answer.seconds)
+        service.metrics.last_success.set_to_current_time()
+        return answer
+
+    def _plan(self, engine: Engine, classes: int) -> PicturePlan:
+        """Picture thread: everything that needs the picture's bytes."""
+        began = time.perf_counter()
+        self.deadline.check()
+        settings, spec, predictions = self.service.settings, self.parsed.spec, self.service.predictions
+        data = self.parsed.read_picture()
+        key = predictions.key_of(data, engine.info) if predictions.enabled else None
+        known = None if key is None else predictions.get(key)
+        picture: NDArray[np.uint8] | None = None
+        if known is None or "overlay" in self.spec.outputs:
+            picture = decode(data, max_pixels=settings.max_pixels, accept=self._accept(engine, known))
+        size = known.size if picture is None and known is not None else _size(picture)
+        output = output_size(spec.output_size, size, settings.max_pixels)
+        self.spec.check(output, classes)
+        return PicturePlan(
+            prepared=engine.prepare(picture) if known is None and picture is not None else None,
+            known=known,
+            key=key,
+            picture=resized(picture, output)
+            if picture is not None and "overlay" in self.spec.outputs
+            else None,
+            picture_size=size,
+            output_size=output,
+            seconds=time.perf_counter() - began,
+        )
+
+    def _accept(self, engine: Engine, known: CachedPrediction | None) -> Callable[[tuple[int, int]], None]:
+        """What is done when a picture's size is known, and none of its pixels is decoded yet."""
+
+        def accept(size: tuple[int, int]) -> None:
+            if known is None:
+                self.ticket.reserve(engine.cost(size), self.deadline)
+
+        return accept
+
+    def _finish(self, segmentation: SegmentationResult, plan: PicturePlan) -> E:
+        """Picture thread: the answer, and what is kept for later ones."""
+        if plan.key is not None and plan.known is None:
+            made = CachedPrediction(prediction=segmentation.result.prediction, size=plan.picture_size)
+            self.service.predictions.put(plan.key, made)
+        return self.spec.encode(segmentation)
+
+
+async def chosen_vocabulary(service: Service, spec: SegmentRequest) -> tuple[Vocabulary, list[str | None]]:
+    """The classes of a request, and the colours that were given for them.
+
+    Raises:
+        NotFoundError: the vocabulary is unknown.
+        InvalidRequestError, VocabularyError: too many classes, or one that cannot be used.
+    """
+    if spec.vocabulary is not None:
+        stored = await service.vocabularies.get(spec.vocabulary)
+        check_length("vocabulary", len(stored.classes), service.settings.max_classes)
+        return stored.vocabulary(spec.templates), stored.colors
+    entries = spec.classes or []
+    check_length("classes", len(entries), service.settings.max_classes)
+    if len(entries) > MANY_CLASSES:
+        vocabulary = await service.in_pool(lambda: spec.listed)
+    else:
+        vocabulary = spec.listed
+    return vocabulary, [entry.color for entry in entries]
+
+
+def to_balance(spec: BalanceSpec | None, default: Balance) -> Balance | None:
+    """The balance of a request; None leaves it to the checkpoint.
+
+    Raises:
+        InvalidRequestError: a geometric mean without weights, where the checkpoint has an arithmetic one.
+    """
+    if spec is None:
+        return None
+    if spec.trained is not None and spec.new is not None:
+        trained, new = Weights(**spec.trained.model_dump()), Weights(**spec.new.model_dump())
+        return Balance(mean=spec.mean, trained=trained, new=new)
+    if spec.mean == default.mean:
+        return default
+    if spec.mean == "arithmetic":
+        return Balance.arithmetic()
+    raise invalid("balance", "this checkpoint has no weights for a geometric mean; give trained and new")
+
+
+def chosen_timeout(spec: SegmentRequest, settings: Settings) -> int:
+    """Milliseconds that the request has.
+
+    Raises:
+        InvalidRequestError: it asks for more than there is.
+    """
+    if spec.timeout_ms is None:
+        return settings.timeout_ms
+    if spec.timeout_ms > settings.max_timeout_ms:
+        raise invalid("timeout_ms", f"must be at most {settings.max_timeout_ms}")
+    return spec.timeout_ms
+
+
+def chosen_outputs(spec: SegmentRequest, form: Form) -> frozenset[str]:
+    """What to make for this answer.
+
+    Raises:
+        InvalidRequestError: `outputs` has more than an answer of this form can hold.
+    """
+    only = OUTPUT_OF.get(form)
+    if only is None:
+        return frozenset(spec.outputs or ["rle"])
+    if spec.outputs not in (None, [only]):
+        raise invalid("outputs", f"an answer as {form} holds {only} only; accept application/json for more")
+    return frozenset([only])
+
+
+def check_outputs(outputs: frozenset[str], size: tuple[int, int], classes: int) -> None:
+    """Raises InvalidRequestError if an output would be larger than it may be."""
+    height, width = size
+    if "overlay" in outputs and max(size) > WEBP_LONGEST:
+        raise invalid(
+            "outputs", f"an overlay has at most {WEBP_LONGEST} pixels a side; set output_size to less"
+        )
+    if "scores" in outputs and classes * height * width > MOST_SCORES:
+        raise invalid(
+            "outputs",
+            f"scores of {classes} x {height} x {width} are more than {MOST_SCORES} numbers; set output_size, "
+            'for example {"long_side": 512}',
+        )
+
+
+def _size(picture: NDArray[np.uint8] | None) -> tuple[int, int]:
+    assert picture is not None
+    return picture.shape[0], picture.shape[1]

@@ -1,0 +1,248 @@
+"""Class lists that a request can name: the benchmarks', built in, and the users' own.
+
+The users' own are in Redis where there is one, else in the process. In Redis they are the fields of one
+hash, so that each change is one atomic command. A process keeps copies of what it has read: fresh ones
+spare Redis the question, old ones go on answering while Redis is away.
+"""
+
+import asyncio
+import logging
+import re
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from weakref import WeakValueDictionary
+
+from model.vocabulary.classes import Vocabulary
+from service.errors import (
+    ConflictError,
+    FieldProblem,
+    InvalidRequestError,
+    NotFoundError,
+    StoreUnavailableError,
+)
+from service.observability.metrics import Metrics
+from service.schemas.segment import ClassEntry
+from service.schemas.vocabularies import VocabularySummary
+from service.vocabularies.store import Commands, LocalStore, SharedStore
+from service.vocabularies.stored_vocabulary import (
+    StoredVocabulary,
+    builtin,
+    checked,
+    decoded,
+    encoded,
+)
+
+__all__ = ["StoredVocabulary", "Vocabularies"]
+
+LOG = logging.getLogger(__name__)
+NAME = r"^[a-z0-9][a-z0-9._-]{0,99}$"
+MOST_BYTES_EACH = 1 << 20  # of one list as it is stored; the longest list of names alone takes 0.8 MiB
+FRESH_S = 1.5  # so long other processes' changes go unnoticed; 2 s are promised
+STALE_S = 300.0  # so old a copy may get while the store is away
+COPIES = 1024
+COPY_BYTES = 16 << 20  # of the copies as they are stored; parsed they take several times that
+
+_UNKNOWN = "there is no vocabulary of this name; GET /v1/vocabularies lists them"
+_DAMAGED = "this vocabulary is damaged in the store; PUT it again, or DELETE it"
+
+
+@dataclass(frozen=True, slots=True)
+class _Copy:
+    """What the store said of a name: nothing, something damaged (no `value`), or a class list."""
+
+    raw: bytes | None
+    value: StoredVocabulary | None
+    read_at: float
+
+    def found(self) -> StoredVocabulary:
+        if self.value is None:
+            raise NotFoundError(_UNKNOWN if self.raw is None else _DAMAGED)
+        return self.value
+
+
+class Vocabularies:
+    """All class lists. For the event loop's thread.
+
+    Args:
+        store: Redis; without it the lists live as long as the process.
+        metrics: where reads and writes are counted: copies as tier l1, Redis as l2.
+        max_classes: of a list that is stored.
+        clock: seconds that only go forward.
+    """
+
+    def __init__(
+        self,
+        store: Commands | None,
+        metrics: Metrics,
+        *,
+        max_classes: int,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self._store = LocalStore() if store is None else SharedStore(store, metrics, clock, MOST_BYTES_EACH)
+        self._metrics = metrics
+        self._max_classes = max_classes
+        self._clock = clock
+        self._copies: OrderedDict[str, _Copy] = OrderedDict()
+        self._copy_bytes = 0
+        self._expired: set[str] = set()  # names whose copy may be wrong: a change of ours has no answer
+        self._changes = 0  # of ours, answered or not
+        self._sizes: tuple[dict[str, int], float, int] | None = None  # when, and after how many changes
+        # one reader or writer a name; a lock lives as long as somebody holds or awaits it
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    async def get(self, name: str) -> StoredVocabulary:
+        """The class list of a name.
+
+        Raises:
+            NotFoundError: there is none, or it is damaged.
+            StoreUnavailableError: Redis is away, and there is no copy that is young enough.
+        """
+        if name in Vocabulary.builtin_names():
+            return builtin(name)
+        if not re.fullmatch(NAME, name):
+            raise NotFoundError(_UNKNOWN)
+        copy = self._fresh(name)
+        if copy is not None:
+            self._count("l1", "hit")
+            return copy.found()
+        async with self._lock(name):
+            copy = self._fresh(name)
+            self._count("l1", "miss" if copy is None else "joined")
+            return (copy or await self._read(name)).found()
+
+    async def summaries(self) -> list[VocabularySummary]:
+        """All lists: the built-in ones, then the others by name. Damaged ones may be among them.
+
+        Raises:
+            StoreUnavailableError: Redis is away, and it was not asked in the last minutes.
+        """
+        async with self._lock(""):  # no list has this name
+            sizes = await self._read_sizes()
+        ours = [(name, len(builtin(name).classes), True) for name in Vocabulary.builtin_names()]
+        own = [(name, size, False) for name, size in sorted(sizes.items())]
+        return [VocabularySummary(name=name, size=size, builtin=b) for name, size, b in ours + own]
+
+    async def put(self, name: str, entries: Sequence[ClassEntry]) -> tuple[StoredVocabulary, bool]:
+        """Stores a class list.
+
+        Returns:
+            The list, and whether the name is new.
+
+        Raises:
+            InvalidRequestError, VocabularyError: the name, or the classes, cannot be used.
+            ConflictError: the name is a built-in's, or the store is full.
+            StoreUnavailableError: Redis is away; it holds what it held, or all of the new list.
+        """
+        _check_own(name)
+        if not re.fullmatch(NAME, name):
+            raise InvalidRequestError([FieldProblem("name", f"must match {NAME}")])
+        # a long list keeps a core busy for some hundredths of a second
+        value = await asyncio.to_thread(checked, name, tuple(entries), self._max_classes)
+        raw = await asyncio.to_thread(encoded, value)
+        if len(raw) > MOST_BYTES_EACH:
+            raise InvalidRequestError(
+                [FieldProblem("classes", f"take {len(raw)} bytes; at most {MOST_BYTES_EACH} are stored")]
+            )
+        async with self._lock(name):
+            with self._changing(name):
+                created = await self._store.write(name, raw)
+            self._keep(name, raw, value, self._clock())
+        return value, created
+
+    async def delete(self, name: str) -> None:
+        """Removes a class list.
+
+        Raises:
+            ConflictError: it is built in.
+            NotFoundError: there is none.
+            StoreUnavailableError: Redis is away.
+        """
+        _check_own(name)
+        if not re.fullmatch(NAME, name):
+            raise NotFoundError(_UNKNOWN)
+        async with self._lock(name):
+            with self._changing(name):
+                found = await self._store.remove(name)
+            self._keep(name, None, None, self._clock())
+        if not found:
+            raise NotFoundError(_UNKNOWN)
+
+    def _lock(self, name: str) -> asyncio.Lock:
+        return self._locks.setdefault(name, asyncio.Lock())
+
+    def _fresh(self, name: str) -> _Copy | None:
+        copy = self._copies.get(name)
+        if copy is None or name in self._expired or self._clock() - copy.read_at >= FRESH_S:
+            return None
+        self._copies.move_to_end(name)
+        return copy
+
+    async def _read(self, name: str) -> _Copy:
+        asked_at, old = self._clock(), self._copies.get(name)
+        try:
+            raw = await self._store.read(name)
+        except StoreUnavailableError:
+            if old is None or old.value is None or asked_at - old.read_at > STALE_S:
+                raise
+            return old
+        if old is not None and old.raw == raw:
+            value = old.value
+        else:
+            value = None if raw is None else await asyncio.to_thread(decoded, name, raw)
+        if raw is not None and value is None:
+            self._count("l2", "corrupt")
+            LOG.warning("a stored vocabulary is damaged", extra={"vocabulary": name})
+        elif self._store.shared:
+            self._count("l2", "miss" if value is None else "hit")
+        return self._keep(name, raw, value, asked_at)
+
+    async def _read_sizes(self) -> dict[str, int]:
+        now, changes, old = self._clock(), self._changes, self._sizes
+        if old is not None and old[2] == changes and now - old[1] < FRESH_S:
+            return old[0]
+        try:
+            found = await self._store.sizes()
+        except StoreUnavailableError:
+            if old is None or now - old[1] > STALE_S:
+                raise
+            return old[0]
+        own = {name: size for name, size in found.items() if re.fullmatch(NAME, name)}
+        self._sizes = own, now, changes
+        return own
+
+    @contextmanager
+    def _changing(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            if name in self._copies:
+                self._expired.add(name)
+            raise
+        finally:
+            self._changes += 1
+
+    def _keep(self, name: str, raw: bytes | None, value: StoredVocabulary | None, read_at: float) -> _Copy:
+        self._drop(name)
+        copy = self._copies[name] = _Copy(raw, value, read_at)
+        self._copy_bytes += len(raw or b"")
+        while len(self._copies) > COPIES or self._copy_bytes > COPY_BYTES:
+            self._drop(next(iter(self._copies)))
+            self._count("l1", "evicted")
+        return copy
+
+    def _drop(self, name: str) -> None:
+        self._expired.discard(name)
+        copy = self._copies.pop(name, None)
+        if copy is not None:
+            self._copy_bytes -= len(copy.raw or b"")
+
+    def _count(self, tier: str, result: str) -> None:
+        self._metrics.cache_ops.labels("vocabulary", tier, result).inc()
+
+
+def _check_own(name: str) -> None:
+    if name in Vocabulary.builtin_names():
+        raise ConflictError("this vocabulary is built in and cannot be changed; store yours by another name")

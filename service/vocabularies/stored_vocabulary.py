@@ -1,0 +1,105 @@
+"""One named class list: checked, for the model, and as it is stored.
+
+It is stored as JSON in one form only, with a schema number and a digest over everything else, so that
+whatever else a store may give is found out.
+"""
+
+import functools
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from model.errors import VocabularyError
+from model.vocabulary.classes import ClassName, Vocabulary
+from service.errors import FieldProblem, InvalidRequestError
+from service.schemas.segment import ClassEntry
+
+SCHEMA = 1
+_ENTRIES = TypeAdapter(tuple[ClassEntry, ...])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredVocabulary:
+    """A class list with a name.
+
+    Attributes:
+        name: of the list.
+        entries: the classes as they were given; a built-in's synonyms are all of its words.
+        classes: the same for the model.
+        builtin: one of the benchmarks'.
+    """
+
+    name: str
+    entries: tuple[ClassEntry, ...]
+    classes: tuple[ClassName, ...]
+    builtin: bool
+
+    @property
+    def colors(self) -> list[str | None]:
+        """Their owner's choice of colours, one a class."""
+        return [entry.color for entry in self.entries]
+
+    def vocabulary(self, templates: tuple[str, ...]) -> Vocabulary:
+        """The classes under a request's templates.
+
+        Raises:
+            VocabularyError: a template cannot be used.
+        """
+        return Vocabulary(classes=self.classes, templates=templates)
+
+
+@functools.cache
+def builtin(name: str) -> StoredVocabulary:
+    """A benchmark's class list, with the official words.
+
+    Raises:
+        VocabularyError: there is none of that name.
+    """
+    classes = Vocabulary.builtin(name).classes
+    entries = tuple(ClassEntry(name=item.name, synonyms=list(item.synonyms)) for item in classes)
+    return StoredVocabulary(name=name, entries=entries, classes=classes, builtin=True)
+
+
+def checked(name: str, entries: tuple[ClassEntry, ...], max_classes: int | None = None) -> StoredVocabulary:
+    """A caller's list, its names stripped.
+
+    Raises:
+        InvalidRequestError, VocabularyError: too many classes, or one that cannot be used.
+    """
+    if max_classes is not None and len(entries) > max_classes:
+        message = f"{len(entries)} classes are too many; at most {max_classes} are taken"
+        raise InvalidRequestError([FieldProblem("classes", message)])
+    names = Vocabulary.of(_for_model(entries)).names
+    stripped = tuple(
+        entry.model_copy(update={"name": name}) for entry, name in zip(entries, names, strict=True)
+    )
+    return StoredVocabulary(name=name, entries=stripped, classes=_for_model(stripped), builtin=False)
+
+
+def encoded(value: StoredVocabulary) -> bytes:
+    """JSON with sorted keys, the number of classes last."""
+    classes = [entry.model_dump(exclude_defaults=True) for entry in value.entries]
+    document = {"schema": SCHEMA, "name": value.name, "classes": classes, "size": len(classes)}
+    return _canonical({**document, "sha256": hashlib.sha256(_canonical(document)).hexdigest()})
+
+
+def decoded(name: str, raw: bytes) -> StoredVocabulary | None:
+    """The opposite of `encoded`; None for anything that it does not make."""
+    try:
+        document = json.loads(raw)
+        value = checked(name, _ENTRIES.validate_python(document["classes"]))
+        return value if encoded(value) == raw else None
+    except (ValueError, TypeError, KeyError, RecursionError, VocabularyError):
+        return None
+
+
+def _canonical(document: dict[str, Any]) -> bytes:
+    return json.dumps(document, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _for_model(entries: Sequence[ClassEntry]) -> tuple[ClassName, ...]:
+    return tuple(entry.for_model() for entry in entries)

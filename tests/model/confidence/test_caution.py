@@ -1,0 +1,81 @@
+"""What an answer is warned of, and which threshold holds."""
+
+import dataclasses
+
+import pytest
+
+from model.confidence.background import BackgroundRule, asked, of_card
+from model.confidence.card import Card
+from model.confidence.caution import cautions
+from model.vocabulary.classes import ClassName
+
+CARD = Card(
+    domain="drawn scenes",
+    words=("house", "tree", "starry sky", "grass", "butterfly", "leaves"),
+    threshold=0.5,
+    confidence=((0.01, 0.4), (0.5, 0.7)),
+)
+BROAD = dataclasses.replace(CARD, words="any English noun")
+
+
+def codes(*names: str, card: Card | None = CARD, own: float | None = 0.6, trained: bool = False) -> list[str]:
+    classes = [ClassName(name=name) for name in names]
+    return [one.code for one in cautions("tiny", card, classes, [trained] * len(classes), own)]
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["house", "House", "houses", "a house", "the  trees", "starry skies", "butterflies", "Grass", "leaves"],
+)
+def test_words_it_knows(word: str) -> None:
+    assert codes(word) == []
+
+
+@pytest.mark.parametrize("word", ["face", "a red dress", "household", "s", "", "hous", "gras", "sky"])
+def test_words_it_does_not_know(word: str) -> None:
+    assert codes(word) == ["unknown-words"]
+
+
+def test_what_else_makes_a_word_known() -> None:
+    assert codes("face", trained=True) == []
+    synonym = ClassName(name="cottage", synonyms=("cottage", "houses"))
+    assert cautions("tiny", CARD, [synonym], [False], None) == ()
+    assert codes("face", card=BROAD) == codes("face", card=None) == []
+
+
+def test_the_picture_counts_whatever_is_asked_for() -> None:
+    assert codes("house", own=0.39) == codes("house", own=0.39, card=BROAD) == ["unlike-its-domain"]
+    assert codes("house", own=0.4) == codes("house", own=None) == []
+    assert codes("face", own=0.1) == ["unknown-words", "unlike-its-domain"]
+    assert codes("house", own=0.0, card=dataclasses.replace(CARD, confidence=None)) == []
+    assert codes("house", own=0.0, card=dataclasses.replace(CARD, confidence=((0.5, 0.7),))) == []
+
+
+def test_sentences_say_what_to_do_and_stay_short() -> None:
+    (one,) = cautions("tiny", CARD, [ClassName(name="face")], [False], None)
+    assert one.message == (
+        '"face" is no word that tiny knows; ask for words of its card, or take the released weights, which '
+        "know any noun (ebseg pull base)."
+    )
+    (two,) = cautions("tiny", CARD, [ClassName(name="face"), ClassName(name="nose")], [False] * 2, None)
+    assert two.message.startswith('"face" and "nose" are no words that tiny knows; ')
+    many = [ClassName(name=f"{number} " + "x" * 190) for number in range(1024)]
+    wordy = dataclasses.replace(CARD, domain="d" * 1000)
+    both = cautions("n" * 100, wordy, many, [False] * 1024, 0.0)
+    assert [one.code for one in both] == ["unknown-words", "unlike-its-domain"]
+    assert "and 1021 more are no words that" in both[0].message
+    assert all(len(one.message) < 600 for one in both)
+    assert "(ebseg pull base)" in both[1].message
+    (broad,) = cautions("base", BROAD, many, [False] * 1024, 0.0)
+    assert broad.message.endswith("take a model made for such pictures.")
+
+
+def test_which_threshold_holds() -> None:
+    assert of_card(CARD) == BackgroundRule(0.5, "card")
+    assert (
+        of_card(None)
+        == of_card(dataclasses.replace(CARD, threshold=None))
+        == BackgroundRule(None, "uncalibrated")
+    )
+    assert asked(None) == BackgroundRule(None, "request")
+    assert [asked(0.2).least, asked(None).least, of_card(CARD).least] == [0.2, 0.0, 0.5]

@@ -1,0 +1,258 @@
+"""Keys: who gets in."""
+
+import hashlib
+import hmac
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import Depends, FastAPI, Request
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
+
+from service.errors import ForbiddenError, UnauthorizedError
+from service.http.auth import ApiKeys, install_security, is_protected, require_admin, shown_key
+from service.http.middleware import Requests
+from service.http.problems import problem_response
+from service.observability.metrics import Metrics
+from service.settings import Settings
+from tests.service.fakes import post, problem, running
+
+pytestmark = pytest.mark.anyio
+
+KEY, OTHER, ADMIN = "key-of-a-client-1", "key-of-a-client-2", "key-of-an-admin-1"
+
+
+def digest(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def scope(path: str = "/v1/segment", root_path: str = "", **headers: str) -> dict[str, Any]:
+    raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+    return {"type": "http", "path": path, "root_path": root_path, "headers": raw}
+
+
+KEYS = ApiKeys(api=[digest(KEY), digest(OTHER)], admin=[digest(ADMIN)])
+
+
+@pytest.mark.parametrize(
+    ("headers", "shown"),
+    [
+        ([], None),
+        ([(b"authorization", b"Bearer k-1")], b"k-1"),
+        ([(b"authorization", b"bEARER   k-1 ")], b"k-1"),
+        ([(b"x-api-key", b"k-2")], b"k-2"),
+        ([(b"authorization", b"Bearer k-1"), (b"x-api-key", b"k-2")], b"k-2"),
+        ([(b"authorization", b"Basic azox")], None),
+        ([(b"authorization", b"Bearer")], None),
+        ([(b"authorization", b"Bearer ")], None),
+        ([(b"authorization", b"Bearerk-1")], None),
+        ([(b"x-api-key", b" ")], None),
+        ([(b"authorization", b"Bearer k-1"), (b"x-api-key", b"")], b"k-1"),
+        ([(b"x-api-key", "schlüssel".encode())], "schlüssel".encode()),
+    ],
+)
+def test_keys_in_headers(headers: list[tuple[bytes, bytes]], shown: bytes | None) -> None:
+    assert shown_key(headers) == shown
+
+
+@pytest.mark.parametrize(
+    ("path", "protected"),
+    [
+        ("/v1/segment", True),
+        ("/v1", True),
+        ("/v1/", True),
+        ("/v2", True),
+        ("/v2/models/m/infer", True),
+        ("/v2/healthy", True),
+        ("/v2/health/ready", False),
+        ("/v1/health/ready", True),
+        ("/livez", False),
+        ("/metrics", False),
+        ("/docs", False),
+        ("/openapi.json", False),
+        ("/", False),
+        ("/static/page.js", False),
+        ("/v10/x", False),
+    ],
+)
+def test_protected_paths(path: str, protected: bool) -> None:
+    assert is_protected(path) is protected
+
+
+def test_without_keys_all_but_administration_is_open() -> None:
+    ApiKeys().check(scope())
+    ApiKeys(admin=[digest(ADMIN)]).check(scope())
+    ApiKeys().check(scope(x_api_key="any"))
+
+
+@pytest.mark.parametrize("key", [KEY, OTHER, ADMIN])
+def test_good_keys_open(key: str) -> None:
+    KEYS.check(scope(x_api_key=key))
+    KEYS.check(scope(authorization=f"Bearer {key}"))
+
+
+@pytest.mark.parametrize("key", ["", "wrong", KEY + "x", KEY[:-1], KEY.upper(), digest(KEY), "ü" * 9000])
+def test_all_others_do_not(key: str) -> None:
+    with pytest.raises(UnauthorizedError) as caught:
+        KEYS.check(scope(x_api_key=key))
+    assert not key or key not in caught.value.detail
+
+
+def test_a_prefix_that_a_proxy_cuts_off_opens_nothing() -> None:
+    with pytest.raises(UnauthorizedError):
+        KEYS.check(scope("/api/v1/segment", root_path="/api"))
+    KEYS.check(scope("/api/livez", root_path="/api"))
+
+
+def test_every_digest_is_compared_whichever_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[bytes] = []
+
+    def compare(known: bytes, given: bytes) -> bool:
+        compared.append(known)
+        return known == given
+
+    monkeypatch.setattr(hmac, "compare_digest", compare)
+    for key in (KEY, OTHER, ADMIN):
+        compared.clear()
+        KEYS.check(scope(x_api_key=key))
+        assert [known.hex() for known in compared] == [digest(KEY), digest(OTHER), digest(ADMIN)]
+
+
+def test_administration() -> None:
+    KEYS.check_admin(scope(authorization=f"Bearer {ADMIN}"))
+    with pytest.raises(UnauthorizedError):
+        KEYS.check_admin(scope())
+    for key in (KEY, "wrong"):
+        with pytest.raises(ForbiddenError, match="admin key"):
+            KEYS.check_admin(scope(x_api_key=key))
+    for keys in (ApiKeys(), ApiKeys(api=[digest(KEY)])):
+        for shown in (scope(), scope(x_api_key=KEY)):
+            with pytest.raises(ForbiddenError, match="EBSEG_ADMIN_KEYS"):
+                keys.check_admin(shown)
+
+
+def test_settings_hold_digests_only() -> None:
+    settings = Settings(api_keys=f"{KEY}, sha256:{digest(OTHER)}", admin_keys=ADMIN)  # type: ignore[arg-type]
+    keys = ApiKeys.of(settings)
+    keys.check(scope(x_api_key=OTHER))
+    keys.check_admin(scope(x_api_key=ADMIN))
+    for key in (KEY, ADMIN):
+        assert key not in repr(settings) + repr(vars(keys))
+
+
+def admin_app() -> FastAPI:
+    """One route for administrators."""
+
+    async def on_error(request: Request, error: Exception) -> Response:
+        return problem_response(error, "id")
+
+    app = FastAPI()
+    app.add_exception_handler(ForbiddenError, on_error)
+    app.add_exception_handler(UnauthorizedError, on_error)
+    app.state.service = type("Service", (), {"settings": Settings(admin_keys=(ADMIN,))})
+
+    @app.post("/v1/models/{name}:pin", dependencies=[Depends(require_admin)])
+    async def pin(request: Request) -> str:
+        return "pinned"
+
+    return app
+
+
+@pytest.fixture
+async def admin_client() -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(admin_app())
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        yield client
+
+
+async def test_admin_dependency(admin_client: httpx.AsyncClient) -> None:
+    async def status(**headers: str) -> int:
+        return (await admin_client.post("/v1/models/m:pin", headers=headers)).status_code
+
+    assert await status(authorization=f"Bearer {ADMIN}") == 200
+    assert await status() == 401
+    assert await status(authorization="Bearer wrong-but-long-enough") == 403
+
+
+async def test_over_http(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG):
+        async with running(api_keys=f"{KEY},{OTHER}", admin_keys=ADMIN) as (client, service):
+            missing = await post(client)
+            wrong = await post(client, headers={"X-API-Key": "wrong-" + KEY})
+            good = [await post(client, headers={"X-API-Key": key}) for key in (KEY, ADMIN)]
+            good.append(await client.get("/v1/models", headers={"Authorization": f"Bearer {OTHER}"}))
+            unknown = await client.get("/v1/nothing")
+            open_paths = ("/livez", "/readyz", "/startupz", "/metrics", "/docs", "/openapi.json")
+            opened = [await client.get(path) for path in open_paths]
+            exposition = service.metrics.exposition().decode()
+    for answer in (missing, wrong):
+        document = problem(answer, 401)
+        assert document["type"] == "urn:ebseg:problem:unauthorized"
+        assert answer.headers["www-authenticate"] == "Bearer"
+    assert "X-API-Key" in missing.json()["detail"]
+    assert [answer.status_code for answer in good] == [200] * 3
+    problem(unknown, 401)  # what is there is not told to strangers
+    assert [answer.status_code for answer in opened] == [200] * 6
+    assert 'ebseg_rejected_total{reason="unauthorized"} 3.0' in exposition
+    told = caplog.text + exposition + missing.text + wrong.text
+    assert not [key for key in (KEY, OTHER, ADMIN) if key in told or digest(key) in told]
+
+
+async def test_refused_before_the_body_is_read() -> None:
+    sent: list[Message] = []
+
+    async def inside(scope: Scope, receive: Receive, send: Send) -> None:
+        raise AssertionError("this is behind the door")
+
+    async def receive() -> Message:
+        raise AssertionError("nobody reads a stranger's body")
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    door = Requests(inside, metrics=Metrics(), routes=[], keys=KEYS)
+    await door(scope() | {"method": "POST"}, receive, send)
+    assert [message.get("status") for message in sent] == [401, None]
+
+
+async def test_a_stranger_with_a_large_body_gets_the_answer() -> None:
+    async with running(api_keys=KEY, max_bytes=10) as (client, _):
+        answer = await client.post("/v1/segment", content=b"x" * 100_000)
+    problem(answer, 401)  # not 413: nobody looked at its bytes
+    assert answer.headers["connection"] == "close"
+
+
+async def test_documented() -> None:
+    async with running(api_keys=KEY) as (client, _):
+        schema = (await client.get("/openapi.json")).json()
+    assert set(schema["components"]["securitySchemes"]) == {"bearer", "apiKey"}
+    segment = schema["paths"]["/v1/segment"]["post"]
+    assert segment["security"] == [{"bearer": []}, {"apiKey": []}]
+    assert "401" in segment["responses"]
+    assert "security" not in schema["paths"]["/livez"]["get"]
+
+
+def test_written_into_openapi() -> None:
+    def schema() -> dict[str, Any]:
+        return {
+            "paths": {
+                "/v1/segment": {"post": {"responses": {"200": {}}}},
+                "/v1/models/{name}:pin": {"post": {"responses": {"200": {}, "401": {}, "403": {}}}},
+                "/livez": {"get": {"responses": {"200": {}}}},
+            }
+        }
+
+    needed: list[dict[str, list[str]]] = [{"bearer": []}, {"apiKey": []}]
+    open_, closed = schema(), schema()
+    install_security(open_, required=False)
+    install_security(closed, required=True)
+    for made in (open_, closed):
+        assert made["paths"]["/v1/models/{name}:pin"]["post"]["security"] == needed
+        assert made["paths"]["/livez"]["get"] == {"responses": {"200": {}}}
+    assert open_["paths"]["/v1/segment"]["post"] == {"responses": {"200": {}}}
+    segment = closed["paths"]["/v1/segment"]["post"]
+    assert segment["security"] == needed
+    assert segment["responses"]["401"]["content"]["application/problem+json"]["schema"]

@@ -1,0 +1,212 @@
+"""What a stranger needs to write a client from the OpenAPI document alone."""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import jsonschema  # type: ignore[import-untyped]
+import numpy as np
+import pytest
+
+from service.http.problems import KINDS
+from service.segmentation.encode import polygons, rles
+from tests.service.fakes import PNG, running
+
+pytestmark = pytest.mark.anyio
+
+Json = dict[str, Any]
+OPERATIONS = {
+    "segment": "POST /v1/segment",
+    "list_vocabularies": "GET /v1/vocabularies",
+    "get_vocabulary": "GET /v1/vocabularies/{name}",
+    "store_vocabulary": "PUT /v1/vocabularies/{name}",
+    "remove_vocabulary": "DELETE /v1/vocabularies/{name}",
+    "list_models": "GET /v1/models",
+    "get_model": "GET /v1/models/{name}",
+    "pin_model": "POST /v1/models/{name}:pin",
+    "unpin_model": "POST /v1/models/{name}:unpin",
+    "rollback_model": "POST /v1/models/{name}:rollback",
+    "reload_model": "POST /v1/models/{name}:reload",
+    "v2_server": "GET /v2",
+    "v2_live": "GET /v2/health/live",
+    "v2_ready": "GET /v2/health/ready",
+    "v2_model": "GET /v2/models/{model}",
+    "v2_version": "GET /v2/models/{model}/versions/{version}",
+    "v2_model_ready": "GET /v2/models/{model}/ready",
+    "v2_version_ready": "GET /v2/models/{model}/versions/{version}/ready",
+    "v2_infer": "POST /v2/models/{model}/infer",
+    "v2_infer_version": "POST /v2/models/{model}/versions/{version}/infer",
+    "livez": "GET /livez",
+    "startupz": "GET /startupz",
+    "readyz": "GET /readyz",
+    "metrics": "GET /metrics",
+}
+
+
+@pytest.fixture
+async def document() -> Json:
+    """The document of a service without keys."""
+    async with running() as (client, _):
+        made: Json = (await client.get("/openapi.json")).json()
+    return made
+
+
+def operations(document: Json) -> Iterator[tuple[str, str, Json]]:
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            yield method.upper(), path, operation
+
+
+def form_fields(document: Json) -> Json:
+    body = document["paths"]["/v1/segment"]["post"]["requestBody"]["content"]["multipart/form-data"]
+    fields: Json = body["schema"]["properties"]
+    return fields
+
+
+def reachable(document: Json, start: Any) -> set[str]:
+    """Names of the components that a part of the document refers to, over any number of steps."""
+    found: set[str] = set()
+    waiting = [start]
+    while waiting:
+        names = set(re.findall(r'"#/components/schemas/(\w+)"', json.dumps(waiting.pop()))) - found
+        found |= names
+        waiting += [document["components"]["schemas"][name] for name in names]
+    return found
+
+
+async def test_operations_keep_their_names(document: Json) -> None:
+    """Generated clients name their functions so."""
+    told = {operation["operationId"]: f"{method} {path}" for method, path, operation in operations(document)}
+    assert told == OPERATIONS
+    tags = {tag["name"] for tag in document["tags"]}
+    assert {tag for _, _, operation in operations(document) for tag in operation["tags"]} == tags
+
+
+async def test_everything_is_described(document: Json) -> None:
+    for method, path, operation in operations(document):
+        assert operation["summary"], (method, path)
+        assert operation["description"], (method, path)
+        for parameter in operation.get("parameters", []):
+            assert parameter["description"], (path, parameter["name"])
+        for status, answer in operation["responses"].items():
+            assert answer["description"] not in ("", "Successful Response"), (method, path, status)
+    for name, field in form_fields(document).items():
+        assert field["description"], name
+    names = reachable(document, document["paths"])
+    assert {"SegmentRequest", "Rle", "VocabularyDetails", "QuarantinedVersion", "HealthAnswer"} <= names
+    for name in names:
+        schema = document["components"]["schemas"][name]
+        assert schema["description"], name
+        for field, about in schema.get("properties", {}).items():
+            assert about.get("description"), (name, field)
+
+
+async def test_errors_are_listed_by_the_word_of_their_type(document: Json) -> None:
+    slugs = {status: set[str]() for status in {kind.status for kind in KINDS.values()}}
+    for kind in KINDS.values():
+        slugs[kind.status].add(kind.slug)
+    segment = document["paths"]["/v1/segment"]["post"]["responses"]
+    for status, answer in segment.items():
+        if status != "200":
+            assert set(re.findall(r"\(`([\w-]+)`\)", answer["description"])) == slugs[int(status)], status
+    put = document["paths"]["/v1/vocabularies/{name}"]["put"]["responses"]
+    assert put["400"]["description"] == "The request cannot be parsed (`malformed-request`)"
+    assert put["413"]["description"] == "The body is too large (`too-many-bytes`)"
+
+
+async def test_headers_are_told_and_come() -> None:
+    async with running() as (client, _):
+        document = (await client.get("/openapi.json")).json()
+        mask = await client.post("/v1/segment", files={"image": PNG}, data={"classes": "sky"})
+        refused = await client.get("/v1/vocabularies/nothing")
+    responses = document["paths"]["/v1/segment"]["post"]["responses"]
+    assert responses["200"]["headers"].keys() == {
+        "X-Request-ID",
+        "Server-Timing",
+        "X-EBSeg-Model",
+        "X-EBSeg-Untrained",
+        "X-EBSeg-Warnings",
+    }
+    assert {name for name in responses["200"]["headers"] if name not in mask.headers} == {
+        "X-EBSeg-Untrained",
+        "X-EBSeg-Warnings",
+    }
+    assert "Retry-After" in responses["429"]["headers"]
+    assert "WWW-Authenticate" in responses["401"]["headers"]
+    for _, path, operation in operations(document):
+        for status, answer in operation["responses"].items():
+            for name, header in answer["headers"].items():
+                known = name in document["components"]["headers"]
+                assert known == (header.get("$ref") == f"#/components/headers/{name}"), (path, name)
+            assert {"X-Request-ID", "Server-Timing"} <= answer["headers"].keys(), (path, status)
+    assert {"x-request-id", "server-timing"} <= refused.headers.keys()
+
+
+def examples(node: Any) -> Iterator[tuple[Json, Any]]:
+    """Schemas within a part of the document, each with every example of it."""
+    if isinstance(node, dict):
+        if isinstance(node.get("examples"), list):
+            yield from ((node, example) for example in node["examples"])
+        for value in node.values():
+            yield from examples(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from examples(value)
+
+
+async def test_examples_fit_their_schemas(document: Json) -> None:
+    told = 0
+    for schema, example in examples(document):
+        if "in" in schema:  # a parameter's examples belong to its schema
+            continue
+        whole = {**schema, "components": document["components"]}
+        jsonschema.Draft202012Validator(whole).validate(example)
+        told += 1
+    assert told > 60
+
+
+async def test_examples_of_bodies_are_answered_as_they_stand() -> None:
+    async with running() as (client, _):
+        document = (await client.get("/openapi.json")).json()
+        schemas = document["components"]["schemas"]
+        for example in schemas["SegmentRequest"]["examples"]:
+            files, data = {"image": PNG}, {"request": json.dumps(example)}
+            await answered(client, document, files=files, data=data)
+        for example in schemas["JsonSegmentRequest"]["examples"]:
+            answer = await answered(client, document, json=example)
+            assert answer["size"] == {"width": 8, "height": 8}
+        fields = form_fields(document)
+        classes = {"classes": fields["classes"]["examples"][0]}
+        for name, field in fields.items():
+            for example in field.get("examples", []):
+                given = {} if name == "vocabulary" else classes
+                value = example if isinstance(example, list) else str(example)
+                await answered(client, document, files={"image": PNG}, data={**given, name: value})
+        put = document["paths"]["/v1/vocabularies/{name}"]["put"]
+        (example,) = put["requestBody"]["content"]["application/json"]["schema"]["examples"]
+        (name,) = put["parameters"][0]["schema"]["examples"]
+        stored = await client.put(f"/v1/vocabularies/{name}", json=example)
+        assert stored.status_code == 201, stored.text
+        assert stored.json() == (await client.get(f"/v1/vocabularies/{name}")).json()
+
+
+async def answered(client: httpx.AsyncClient, document: Json, **request: Any) -> Json:
+    """The answer to a segmentation, which has to be a mask as the document has it."""
+    answer = await client.post("/v1/segment", **request)
+    assert answer.status_code == 200, answer.text
+    schema = {"$ref": "#/components/schemas/SegmentAnswer", "components": document["components"]}
+    body: Json = answer.json()
+    jsonschema.Draft202012Validator(schema).validate(body)
+    return body
+
+
+async def test_examples_of_masks_are_one_mask(document: Json) -> None:
+    labels = np.array([[0, 1, 1], [0, 0, 1]], np.uint16)
+    (run_lengths,) = rles(labels, 1)
+    (region,) = polygons(labels, 1)
+    schemas = document["components"]["schemas"]
+    assert schemas["Rle"]["properties"]["size"]["examples"] == [run_lengths["size"]]
+    assert schemas["Rle"]["properties"]["counts"]["examples"] == [run_lengths["counts"]]
+    assert schemas["Polygon"]["properties"]["exterior"]["examples"] == [region["exterior"]]

@@ -1,0 +1,71 @@
+"""What Prometheus sees."""
+
+import re
+
+import pytest
+
+from service.observability.metrics import STAGES
+from tests.service.fakes import FakeEngine, encoded, picture, post, running
+
+pytestmark = pytest.mark.anyio
+
+
+def samples(text: str) -> dict[str, float]:
+    lines = (line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    return {name: float(value) for name, value in lines}
+
+
+async def test_after_some_requests() -> None:
+    async with running(FakeEngine()) as (client, _):
+        for _ in range(3):
+            await post(client, image=encoded(picture(100, 200)))
+        await post(client, image=b"text")
+        await client.get("/v1/vocabularies/my-secret-list")
+        await client.get("/my-secret-path")
+        await client.request("SECRET", "/v1/segment")
+        answer = await client.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=")
+    values = samples(answer.text)
+    requests = {
+        (route, int(code)): values[f'ebseg_requests_total{{code="{code}",route="{route}"}}']
+        for code, route in re.findall(r'ebseg_requests_total\{code="(\d+)",route="([^"]+)"\}', answer.text)
+    }
+    assert requests == {
+        ("/v1/segment", 200): 3,
+        ("/v1/segment", 415): 1,
+        ("/v1/segment", 405): 1,
+        ("/v1/vocabularies/{name}", 404): 1,
+        ("other", 404): 1,
+    }
+    assert values['ebseg_request_duration_seconds_count{route="/v1/segment"}'] == 5
+    for stage in STAGES:
+        assert values[f'ebseg_stage_duration_seconds_count{{stage="{stage}"}}'] == 3
+    assert values["ebseg_image_megapixels_sum"] == pytest.approx(0.06)
+    assert values["ebseg_vocabulary_size_sum"] == 6
+    assert values[f'ebseg_model_info{{digest="{"d" * 64}",model="fake",version="3"}}'] == 1
+    assert values["ebseg_inflight"] == values["ebseg_queue_depth"] == 0
+    assert values["ebseg_last_success_timestamp_seconds"] > 1.6e9
+    buckets = re.findall(r'ebseg_stage_duration_seconds_bucket\{le="([^"]+)",stage="predict"\}', answer.text)
+    assert (buckets[0], buckets[-2], buckets[-1]) == ("0.005", "30.0", "+Inf")
+    assert "secret" not in answer.text.lower()
+
+
+async def test_each_app_counts_for_itself() -> None:
+    async with running() as (client, _):
+        await post(client)
+    async with running() as (client, _):
+        values = samples((await client.get("/metrics")).text)
+    assert values["ebseg_vocabulary_size_count"] == 0
+    assert values["ebseg_last_success_timestamp_seconds"] == 0
+
+
+async def test_refusals_are_counted_by_reason() -> None:
+    async with running(max_pixels=10, max_bytes=2000) as (client, service):
+        await post(client)
+        await post(client, image=b"x" * 3000)
+        service.begin_drain()
+        await post(client)
+        assert (await client.get("/readyz")).status_code == 503  # a probe is not a refused request
+        values = samples((await client.get("/metrics")).text)
+    for reason in ("too-many-pixels", "too-many-bytes", "not-ready"):
+        assert values[f'ebseg_rejected_total{{reason="{reason}"}}'] == 1

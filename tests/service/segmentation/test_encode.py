@@ -1,0 +1,184 @@
+"""Label maps to RLE, polygons, PNG, arrays and overlays, and back."""
+
+import io
+import json
+import warnings
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
+from pycocotools import mask as coco
+
+from service.segmentation import encode, render
+from service.segmentation.colors import class_colors, to_hex
+
+Labels = NDArray[np.uint16]
+
+
+@st.composite
+def label_maps(draw: st.DrawFn) -> Labels:
+    height, width, classes = draw(st.integers(1, 9)), draw(st.integers(1, 9)), draw(st.integers(1, 4))
+    values = draw(st.lists(st.integers(0, classes), min_size=height * width, max_size=height * width))
+    return np.array(values, np.uint16).reshape(height, width)
+
+
+def from_rle(rle: dict[str, Any]) -> NDArray[np.bool_]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pycocotools converts its own arrays the old way
+        decoded: NDArray[np.uint8] = coco.decode(rle)
+    return decoded.astype(bool)
+
+
+def filled(regions: list[dict[str, list[Any]]], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Regions filled by the even-odd rule: right of each upright edge everything is turned over."""
+    mask = np.zeros(shape, bool)
+    for region in regions:
+        for ring in (region["exterior"], *region["holes"]):
+            for (x, y), (to_x, to_y) in zip(ring, ring[1:] + ring[:1], strict=True):
+                assert (x == to_x) != (y == to_y)
+                if x == to_x:
+                    mask[min(y, to_y) : max(y, to_y), x:] ^= True
+    return mask
+
+
+def area(ring: list[list[int]]) -> float:
+    x, y = np.array(ring, float).T
+    return abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(label_maps())
+def test_rle_and_polygons_give_the_masks_back(labels: Labels) -> None:
+    classes = 4
+    rles = encode.rles(labels, classes)
+    assert len(rles) == classes
+    for index in range(classes):
+        mask = labels == index + 1
+        assert (from_rle(rles[index]) == mask).all()
+        assert rles[index]["size"] == list(labels.shape)
+        regions = encode.polygons(labels, index + 1)
+        assert (filled(regions, labels.shape) == mask).all()
+        total = sum(area(r["exterior"]) - sum(area(hole) for hole in r["holes"]) for r in regions)
+        assert total == mask.sum()
+
+
+def test_rle_is_what_pycocotools_makes() -> None:
+    labels = np.array([[1, 0, 1], [1, 2, 2]], np.uint16)
+    for rle, mask in zip(encode.rles(labels, 3), (labels == 1, labels == 2, labels == 3), strict=True):
+        expected = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
+        assert rle["counts"] == expected["counts"].decode()
+
+
+def test_polygons_with_a_hole_and_an_island_in_it() -> None:
+    labels = np.ones((7, 7), np.uint16)
+    labels[1:6, 1:6] = 0
+    labels[3, 3] = 1
+    frame, island = sorted(encode.polygons(labels, 1), key=lambda region: -len(region["holes"]))
+    assert sorted(frame["exterior"]) == [[0, 0], [0, 7], [7, 0], [7, 7]]
+    assert [sorted(hole) for hole in frame["holes"]] == [[[1, 1], [1, 6], [6, 1], [6, 6]]]
+    assert sorted(island["exterior"]) == [[3, 3], [3, 4], [4, 3], [4, 4]]
+    assert island["holes"] == []
+
+
+def test_polygons_of_a_label_that_is_absent() -> None:
+    assert encode.polygons(np.ones((2, 2), np.uint16), 2) == []
+
+
+def test_statistics_over_several_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encode, "BLOCK", 10)
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 4, (9, 7)).astype(np.uint16)
+    confidence = rng.random((9, 7), np.float32)
+    area, mean = encode.statistics(labels, confidence, 5)
+    assert area.tolist() == [(labels == label).sum() for label in range(6)]
+    assert area[5] == 0
+    assert mean[5] == 0
+    for label in range(4):
+        assert mean[label] == pytest.approx(confidence[labels == label].mean())
+
+
+@pytest.mark.parametrize(("classes", "mode"), [(1, "P"), (255, "P"), (256, "I;16"), (1024, "I;16")])
+def test_label_png(classes: int, mode: str) -> None:
+    labels = np.arange(classes + 1, dtype=np.uint16).reshape(1, -1)
+    names = [f"Klasse „{i}“" for i in range(classes)]
+    colors = class_colors([None] * classes)
+    with Image.open(io.BytesIO(render.label_png(labels, names, colors))) as image:
+        image.load()
+        assert image.mode == mode
+        assert (np.asarray(image) == labels).all()
+        assert json.loads(image.info["classes"]) == ["other", *names]
+        if mode == "P":
+            palette = np.array(image.getpalette()).reshape(-1, 3)
+            assert (palette[1 : classes + 1] == colors).all()
+            assert (palette[0] == 0).all()
+
+
+def test_npy() -> None:
+    labels = np.array([[1, 65535]], np.uint16)
+    loaded = np.load(io.BytesIO(encode.npy(labels)), allow_pickle=False)
+    assert loaded.dtype == np.uint16
+    assert (loaded == labels).all()
+
+
+def test_overlay_blends_draws_borders_and_leaves_other_alone() -> None:
+    picture = np.full((4, 6, 3), 100, np.uint8)
+    labels = np.ones((4, 6), np.uint16)
+    labels[:, 3:] = 2
+    labels[3] = 0
+    colors = np.array([[200, 0, 100], [0, 0, 0]], np.uint8)
+    made = render.overlay(picture, labels, colors)
+    assert (made[:3, :3] == (150, 50, 100)).all()
+    assert (made[:3, 3] == 0).all()  # the border, opaque
+    assert (made[:3, 4:] == 50).all()
+    assert (made[3] == 100).all()
+    assert (picture == 100).all()
+    assert (render.overlay(picture, labels, colors, opacity=0.25)[0, 0] == (125, 75, 100)).all()
+
+
+@pytest.mark.parametrize("opacity", [0.5, 0.25])
+def test_overlay_blends_as_opencv_does(opacity: float) -> None:
+    """Every pair of values of a channel, over more than one block."""
+    picture = np.zeros((3, render.BLOCK // 2, 3), np.uint8)
+    picture[:] = np.arange(picture.shape[1])[:, None] % 256
+    labels = np.ones(picture.shape[:2], np.uint16)
+    for value in range(256):
+        made = render.overlay(picture, labels, np.full((1, 3), value, np.uint8), opacity)
+        expected = cv2.addWeighted(picture, 1 - opacity, np.full_like(picture, value), opacity, 0)
+        assert (made == expected).all()
+
+
+def test_resized_and_webp() -> None:
+    picture = np.zeros((10, 20, 3), np.uint8)
+    picture[:, 10:] = 200
+    assert encode.resized(picture, (10, 20)) is picture
+    assert encode.resized(picture, (5, 10))[:, :, 0].tolist() == [[0] * 5 + [200] * 5] * 5
+    assert encode.resized(picture, (20, 40)).shape == (20, 40, 3)
+    with Image.open(io.BytesIO(render.webp(picture))) as image:
+        assert (image.format, image.size) == ("WEBP", (20, 10))
+
+
+def distances(colors: NDArray[np.uint8]) -> NDArray[np.float64]:
+    apart = np.linalg.norm(colors[:, None].astype(float) - colors[None], axis=-1)
+    others: NDArray[np.float64] = apart[~np.eye(len(colors), dtype=bool)]
+    return others
+
+
+def test_colors_are_apart_and_always_the_same() -> None:
+    few, many = class_colors([None] * 12), class_colors([None] * 1024)
+    assert (many[:12] == few).all()
+    assert distances(few).min() > 80
+    assert len(np.unique(many, axis=0)) == 1024
+    assert (class_colors([None] * 12) == few).all()
+
+
+def test_chosen_colors_win_and_nobody_else_gets_them() -> None:
+    first = to_hex(class_colors([None])[0])
+    colors = class_colors([None, first.upper(), None])
+    assert to_hex(colors[1]) == first
+    assert len(np.unique(colors, axis=0)) == 3
+    assert class_colors([]).shape == (0, 3)

@@ -1,0 +1,116 @@
+"""`ebseg ablate`, as a user runs it; the grids really train, two steps a run."""
+
+import argparse
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.training.run.runs import micro_config, micro_run, write_places
+from training.ablate import grid
+from training.ablate.grid import GridRun, GridScore
+from training.commands import ablate
+from training.config import TrainConfig
+from training.errors import TrainingError
+from training.run import trainer as loop
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    return write_places(tmp_path_factory.mktemp("places"), pictures=2)
+
+
+def command(*words: str | Path) -> int:
+    parser = argparse.ArgumentParser()
+    ablate.add(parser.add_subparsers())
+    args = parser.parse_args(["ablate", *map(str, words)])
+    code: int = args.run(args)
+    return code
+
+
+@pytest.mark.parametrize(("name", "rows"), [("embeddings", 7), ("balance", 5)])
+def test_tables_of_one_checkpoint(
+    name: str, rows: int, places: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(name, *places) == 0
+    told = capsys.readouterr()
+    assert told.out.startswith("**Table ")
+    assert sum(line.startswith("| ") for line in told.out.splitlines()) == rows + 2
+    assert "comparing balances: 2 of 2" in told.err
+    assert command(name, *places, "--json", "--limit", "1") == 0
+    (table,) = json.loads(capsys.readouterr().out)["tables"]
+    assert len(table["rows"]) == rows
+    assert "on 1 pictures" in table["notes"][0]
+
+
+def write_config(tmp_path: Path) -> Path:
+    config = micro_run(tmp_path, val_split="val", steps=2)
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps(config.to_dict()))
+    return path
+
+
+def test_ssc_trains_compares_and_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    words = (write_config(tmp_path), "--variants", "none", "a-all", "--seeds", "1", "--out", out)
+    assert command("ssc", *words) == 0
+    told = capsys.readouterr()
+    assert told.out == (out / "table.md").read_text()
+    assert told.out.count("**Table") == 2
+    trained = json.loads((out / "a-all" / "seed-0" / "config.json").read_text())
+    assert trained["ssc_stages"] == micro_config().transformer_decoder.layers + 1
+
+    def never(config: TrainConfig, out: Path) -> Path:
+        raise AssertionError(f"{out} was finished")
+
+    monkeypatch.setattr(loop, "train", never)
+    assert command("ssc", *words, "--json") == 0
+    values = json.loads(capsys.readouterr().out)
+    assert [run["variant"] for run in values["runs"]] == ["none", "a-all"]
+    assert [row["layers"] for row in values["tables"][0]["rows"]] == ["none", "all"]
+
+
+def test_default_variants_are_the_chosen(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs: list[GridRun] = []
+
+    def fake(wanted: list[GridRun], *_: object, **__: object) -> list[GridScore]:
+        runs.extend(wanted)
+        return []
+
+    monkeypatch.setattr(grid, "run_grid", fake)
+    assert command("ssc", write_config(tmp_path), "--seeds", "1", "--out", tmp_path / "out") == 0
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        command("ssc", "--help")
+    told = capsys.readouterr().out
+    shown = " ".join(told[told.index("positional arguments") :].split())
+    assert f"(default: {' '.join(run.variant for run in runs)})" in shown
+
+
+def test_backbones(tmp_path: Path, places: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Another checkpoint of SAM's kind stands for the Swins': what counts is who starts from what."""
+    words = (write_config(tmp_path), "--seeds", "1", "--out", tmp_path / "out")
+    with pytest.raises(TrainingError, match="for --swin-t and --swin-b as well"):
+        command("backbones", *words)
+    assert command("backbones", *words, "--swin-t", places[0], "--swin-b", places[0], "--json") == 0
+    values = json.loads(capsys.readouterr().out)
+    (table,) = values["tables"]
+    assert [row["backbone"] for row in table["rows"]] == ["Swin-T", "Swin-T", "Swin-B", "SAM"]
+    trained, frozen = (row["parameters"] for row in table["rows"][:2])
+    assert trained > frozen
+    assert len(values["runs"]) == 4
+
+
+def test_what_a_user_gets_wrong(tmp_path: Path, places: tuple[str, str]) -> None:
+    with pytest.raises(TrainingError, match="cannot be read"):
+        command("ssc", tmp_path / "none.json", "--out", tmp_path / "out")
+    config = write_config(tmp_path)
+    with pytest.raises(TrainingError, match="no SSC variant 'best'"):
+        command("ssc", config, "--variants", "best", "--out", tmp_path / "out")
+    with pytest.raises(TrainingError, match="device 'gpu' cannot be used"):
+        command("ssc", config, "--device", "gpu", "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()

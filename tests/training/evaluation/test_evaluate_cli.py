@@ -1,0 +1,96 @@
+"""`ebseg evaluate`, as a user runs it."""
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from model.errors import CheckpointError
+from tests.training.run.runs import CLASSES, micro_config, write_places
+from training.commands import evaluate
+from training.errors import DatasetError, TrainingError
+
+Command = Callable[..., int]
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    return write_places(tmp_path_factory.mktemp("places"), pictures=3)
+
+
+def command(*words: str | Path) -> int:
+    parser = argparse.ArgumentParser()
+    evaluate.add(parser.add_subparsers())
+    args = parser.parse_args(["evaluate", *map(str, words)])
+    code: int = args.run(args)
+    return code
+
+
+def test_table_and_progress(places: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(*places) == 0
+    told = capsys.readouterr()
+    lines = [line.split() for line in told.out.splitlines()]
+    assert [line[:2] for line in lines[1:5]] == [
+        ["red", "trained"],
+        ["green", "trained"],
+        ["blue", "trained"],
+        ["yellow", "new"],
+    ]
+    assert lines[-1] == ["pictures", "3"]
+    assert "evaluating: 3 of 3" in told.err
+
+
+def test_json(places: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(*places, "--json", "--limit", "2", "--short-side", "96", "--balance", "off") == 0
+    values = json.loads(capsys.readouterr().out)
+    assert values["checkpoint"] == "micro/3"
+    assert values["balance"] == "off"
+    assert (values["data"], values["split"], values["pictures"]) == ("micro", "val", 2)
+    assert [row["name"] for row in values["classes"]] == list(CLASSES)
+    assert 0 <= values["miou_trained"] <= 100
+
+
+def test_pictures_and_split(
+    places: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--split", "train", "--pictures", tmp_path / "shown", "--picture-count", "1", "--json")
+    assert command(*places, *words) == 0
+    assert json.loads(capsys.readouterr().out)["split"] == "train"
+    assert sorted(path.name for path in (tmp_path / "shown").iterdir()) == ["contact-sheet.png", "train0.png"]
+
+
+def test_balances_of_the_words(places: tuple[str, str]) -> None:
+    own = micro_config().balance
+    assert evaluate._balance("configured", own) is own
+    assert evaluate._balance("geometric", own) == own
+    arithmetic = evaluate._balance("arithmetic", own)
+    assert (arithmetic.mean, arithmetic.new) == ("arithmetic", own.new)
+    assert evaluate._balance("off", own).trained.mask_attention == 1
+
+
+def test_what_a_user_gets_wrong(
+    places: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint, data = places
+    with pytest.raises(DatasetError, match=r"classes\.json is missing"):
+        command(checkpoint, tmp_path)
+    with pytest.raises(DatasetError, match="right; there is train, val"):
+        command(checkpoint, data, "--split", "test")
+    with pytest.raises(CheckpointError, match="is not a folder"):
+        command(tmp_path / "none", data)
+    with pytest.raises(TrainingError, match="the device 'gpu' cannot be used, take cpu"):
+        command(checkpoint, data, "--device", "gpu")
+    with pytest.raises(TrainingError, match="--picture-count needs --pictures"):
+        command(checkpoint, data, "--picture-count", "3")
+    for wrong in (("--short-side", "-1"), ("--short-side", "large"), ("--balance", "harmonic")):
+        with pytest.raises(SystemExit):
+            command(checkpoint, data, *wrong)
+    assert "argument --short-side: must be a whole number from 0" in capsys.readouterr().err
+
+
+def test_short_sides() -> None:
+    assert evaluate.short_side("configured") == "configured"
+    assert evaluate.short_side("0") is None
+    assert evaluate.short_side("640") == 640

@@ -1,0 +1,76 @@
+"""`ebseg publish`: what it prints, and how it fails."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import ebseg
+from tests.training.publishing.publish_runs import make_run, write_scores
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_run(tmp_path_factory.mktemp("runs") / "scenes")
+
+
+def test_the_command_from_dry_run_to_force(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "registry" / "ebseg-tiny"
+    line = ["publish", str(run), str(place)]
+    assert ebseg.main([*line, "--dry-run"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == f"would publish {place}/1"
+    assert printed[2:] == [
+        "parent none",
+        printed[3],
+        "licence not said",
+        "miou_all none -> 60.00",
+        "miou_trained none -> 75.00",
+        "miou_new none -> 32.50",
+    ]
+    assert not place.exists()
+
+    assert ebseg.main([*line, "--dtype", "float16", "--json"]) == 0
+    first = json.loads(capsys.readouterr().out)
+    assert first["published"] is True
+    assert first["location"] == f"{place}/1"
+    assert first["metrics"]["miou_new"] == {"new": 32.5, "old": None, "limit": None}
+    assert (
+        first["bytes"]
+        == sum(path.stat().st_size for path in (place / "1").iterdir())
+        - (place / "1" / "manifest.json").stat().st_size
+    )
+
+    write_scores(run, miou_new=20.0)
+    assert ebseg.main(line) == 1  # refused, which is no wrong usage
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "miou_new fell from 32.50 (version 1) to 20.00, below the limit 32.00 (margin 0.5)" in told.err
+    assert ebseg.main([*line, "--metrics", "miou_all,miou_trained"]) == 0
+    assert f"published {place}/2\n" in capsys.readouterr().out
+    assert ebseg.main([*line, "--margin", "0", "--metrics", "miou_new"]) == 0
+    write_scores(run, miou_new=10.0)
+    capsys.readouterr()
+    assert ebseg.main([*line, "--force", "--reason", "a trial"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[-2:] == [
+        "miou_new 20.00 -> 10.00 (limit 19.50)",
+        "forced: miou_new fell from 20.00 (version 3) to 10.00, below the limit 19.50 (margin 0.5)",
+    ]
+    assert ebseg.main(["inspect", str(place / "4"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["training"]["forced"]["reason"] == "a trial"
+
+
+def test_wrong_use_is_told(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for options, reason in (
+        (["--reason", "x"], "--reason is for --force"),
+        (["--metrics", "iou"], "--metrics takes any of"),
+        (["--margin", "-1"], "--margin must not be negative"),
+        (["--dtype", "int8"], "invalid choice: 'int8'"),
+    ):
+        assert ebseg.main(["publish", str(run), str(tmp_path / "tiny"), *options]) == 2
+        assert reason in capsys.readouterr().err
+    assert ebseg.main(["publish", str(tmp_path), str(tmp_path / "tiny")]) == 2
+    assert "holds no checkpoint" in capsys.readouterr().err

@@ -1,0 +1,63 @@
+"""Two processes under torchrun, with gloo, are one process with the whole batch."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.training.run.runs import CODE, ROOT, log_of, micro_run
+from tests.waiting import LONG_WAIT
+from training.errors import TrainingError
+from training.run.distributed import Processes, processes
+from training.run.state import read_state
+from training.run.trainer import train
+
+CPU = torch.device("cpu")
+
+
+def weights(run: Path) -> dict[str, Tensor]:
+    state = read_state(run)
+    assert state is not None
+    return state.part("model")
+
+
+def test_two_processes_are_one_with_the_whole_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each takes half of the batch in two parts; then one alone goes on with their run."""
+    config = micro_run(tmp_path, steps=5, batch=8, accumulate=2, val_split="val", ema=0.5)
+    (tmp_path / "run.py").write_text(CODE)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    line += [str(tmp_path / "run.py"), json.dumps(config.to_dict()), str(tmp_path / "two")]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=LONG_WAIT)
+    assert done.returncode == 0, done.stderr
+    one, two = train(config, tmp_path / "one"), tmp_path / "two"
+    assert len(log_of(two)) == 5
+    for found, wanted in zip(log_of(two), log_of(one), strict=True):
+        assert found["loss"] == pytest.approx(wanted["loss"], rel=1e-5)
+        assert found["gradient_norm"] == pytest.approx(wanted["gradient_norm"], rel=1e-3)
+    ours, theirs = weights(one), weights(two)
+    for name, value in ours.items():
+        assert (theirs[name] - value).abs().max() <= 1e-4, name
+    assert (two / "checkpoint" / "manifest.json").exists()
+    assert json.loads((two / "metrics.json").read_text())["pictures"] == 6
+
+
+def test_slots() -> None:
+    team = [Processes(rank=rank, count=3, device=CPU) for rank in range(3)]
+    assert [one.slots(12, 2) for one in team] == [slice(0, 4), slice(4, 8), slice(8, 12)]
+    assert [one.first for one in team] == [True, False, False]
+    with pytest.raises(TrainingError, match="batch 16 cannot be shared by 3 processes in 1 parts each"):
+        team[0].slots(16, 1)
+
+
+def test_alone() -> None:
+    with processes() as team:
+        assert (team.rank, team.count) == (0, 1)
+        team.wait()
+        assert team.gathered("x") == ["x"]
+        assert team.mean(torch.tensor([3.0])).tolist() == [3]

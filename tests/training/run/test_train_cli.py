@@ -1,0 +1,93 @@
+"""`ebseg train`: options to a configuration, and a whole run."""
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.training.run.runs import micro_run
+from training.commands.train import add, config_of
+from training.config import TrainConfig
+from training.errors import TrainingError
+
+LEAST = ("--data", "d", "--variant", "tiny")
+
+
+def parsed(*argv: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="ebseg")
+    add(parser.add_subparsers())
+    return parser.parse_args(["train", *argv])
+
+
+def config(*argv: str) -> TrainConfig:
+    return config_of(parsed("run", *argv))
+
+
+def test_every_field_is_an_option_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parsed("--help")
+    told = capsys.readouterr().out
+    for item in dataclasses.fields(TrainConfig):
+        assert f"--{item.name.replace('_', '-')}" in told
+    assert "default: 120000" in told
+    assert "default: 320 384" in told
+    assert "torchrun --nproc-per-node 8 -m ebseg train" in told
+
+
+def test_options() -> None:
+    assert config(*LEAST) == TrainConfig(data="d", variant="tiny")
+    found = config(
+        *LEAST, "--steps", "7", "--short-sides", "4", "5", "--no-flip", "--compile", "--learning-rate", "1e-3"
+    )
+    assert found == TrainConfig(
+        data="d", variant="tiny", steps=7, short_sides=(4, 5), flip=False, compile=True, learning_rate=1e-3
+    )
+    embeddings = config(*LEAST, "--ssc-embeddings", "supervised", "mask_attention", "--ssc", "cosine")
+    assert embeddings.ssc_embeddings == ("supervised", "mask_attention")
+
+
+def test_file_then_options_then_set(tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps({"data": "d", "variant": "tiny", "steps": 1, "batch": 2, "seed": 3}))
+    found = config(
+        "--config", str(path), "--batch", "4", "--seed", "5", "--set", "seed=6", "--set", "ema=0.5"
+    )
+    assert (found.steps, found.batch, found.seed, found.ema) == (1, 4, 6, 0.5)
+    assert config(*LEAST, "--set", "val_split=val", "--set", "short_sides=[3]").short_sides == (3,)
+    assert config(*LEAST, "--val-split", "val", "--set", "val_split=null").val_split is None
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (("--variant", "tiny"), "field 'data' is missing"),
+        (("--data", "d"), "give either variant or init"),
+        ((*LEAST, "--set", "steps"), "--set needs FIELD=VALUE, got 'steps'"),
+        ((*LEAST, "--set", "stepz=3"), "field 'stepz' is unknown"),
+        ((*LEAST, "--set", "steps=many"), "steps must be of type int, got 'many'"),
+        ((*LEAST, "--config", "nowhere.json"), "nowhere.json cannot be read: No such file"),
+    ],
+)
+def test_mistakes_are_told(argv: tuple[str, ...], message: str) -> None:
+    with pytest.raises(TrainingError, match=message):
+        config(*argv)
+
+
+def test_a_run_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps(micro_run(tmp_path, val_split="val").to_dict()))
+    args = parsed(str(tmp_path / "run"), "--config", str(path), "--steps", "2")
+    assert args.run(args) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"trained 2 steps in {tmp_path / 'run'}: miou_all ")
+    args = parsed(str(tmp_path / "run"), "--config", str(path), "--steps", "2", "--resume", "--json")
+    assert args.run(args) == 0
+    told: dict[str, Any] = json.loads(capsys.readouterr().out)
+    assert told["steps"] == 2
+    assert told["metrics"]["pictures"] == 6
+    args = parsed(str(tmp_path / "other"), "--config", str(path), "--resume")
+    with pytest.raises(TrainingError, match="holds no saved state to go on from"):
+        args.run(args)

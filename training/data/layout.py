@@ -1,0 +1,384 @@
+"""The one layout of data sets: pictures, label maps and a class list, in files that any tool can write.
+
+    ROOT/classes.json            {"classes": [{"name": ..., "synonyms": [...], "trained": true}, ...],
+                                  "ignore": 255, "title": "..."}
+    ROOT/images/SPLIT/NAME.jpg   or .jpeg, .png
+    ROOT/labels/SPLIT/NAME.png   one channel of 8 or 16 bits, or a palette PNG, whose indices count
+
+A label is the class's place in `classes`, from 0; the file's `ignore` value, 255 or 65535, means no class.
+A class that is not `trained` is new: a run never shows its masks. Pictures are read as they are stored.
+A camera's orientation mark (EXIF) is not followed, for label maps are drawn on the stored raster.
+"""
+
+import json
+import os
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFile
+
+from model.errors import VocabularyError
+from model.vocabulary.classes import ClassName, TrainingClasses, Vocabulary
+from training.data.present import CLASSES_FILE, missing
+from training.errors import DatasetError
+from training.progress import progress as progress_bar
+
+IGNORED = -1  # label of a pixel without a class, in memory
+IGNORE_VALUES = (255, 65535)  # the largest values of label maps of 8 and 16 bits
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
+JPEG_QUALITY = 95
+_FOLDER_PROBLEMS = 10  # listed when a folder is opened
+CHECK_PROBLEMS = 20  # listed by `check`
+_KEYS = {"classes", "ignore", "title"}
+_CLASS_KEYS = {"name", "synonyms", "trained"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sample:
+    """One picture and its truth.
+
+    Attributes:
+        name: the files' stem.
+        picture: [H, W, 3], RGB.
+        labels: [H, W], places in the class list, or -1 where there is no class.
+    """
+
+    name: str
+    picture: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+
+
+class SegmentationFolder:
+    """One split of a data set in the one layout. Opening lists files, indexing reads them.
+
+    Attributes:
+        root: the data set.
+        split: folder name below `images` and `labels`.
+        title: what the data set calls itself, may be empty.
+        names: stems of the picture files, sorted.
+        classes: K classes in the order of the labels.
+        trained: for each class whether a run may be shown its masks.
+        ignore: the files' value for no class, 255 or 65535.
+
+    Raises:
+        DatasetError: `classes.json` is missing or wrong, the split is missing or empty, or pictures and
+            label maps do not pair up; the first 10 files are named.
+    """
+
+    def __init__(self, root: str | Path, split: str):
+        self.root = Path(root)
+        self.split = split
+        self.title, self.classes, self.trained, self.ignore = _read_classes(self.root)
+        self._pictures, self._labels = _pairs(self.root, split)
+        self.names = sorted(self._pictures)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Reads a picture and its labels.
+
+        Raises:
+            IndexError: there are fewer pictures.
+            DatasetError: a file cannot be read, the sizes differ, or a label is no class.
+        """
+        name = self.names[index]
+        picture = read_picture(self._pictures[name])
+        path = self._labels[name]
+        stored = read_labels(path)
+        if stored.shape != picture.shape[:2]:
+            raise DatasetError(
+                f"{path} is {_size(stored)} pixels, its picture {self._pictures[name].name}"
+                f" is {_size(picture)}"
+            )
+        labels = stored.astype(np.int64)
+        labels[stored == self.ignore] = IGNORED
+        if labels.max(initial=IGNORED) >= len(self.classes):
+            wrong = np.unique(labels[labels >= len(self.classes)])
+            raise DatasetError(
+                f"{path} holds {_some(wrong)}, but labels go from 0 to {len(self.classes) - 1}"
+                f" and {self.ignore} is no class"
+            )
+        return Sample(name=name, picture=picture, labels=labels)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[index] for index in range(len(self)))
+
+    def training_classes(self) -> TrainingClasses:
+        """The classes whose masks may be shown to a run.
+
+        Raises:
+            DatasetError: there is none.
+        """
+        shown = [item for item, trained in zip(self.classes, self.trained, strict=True) if trained]
+        if not shown:
+            raise DatasetError(f'{self.root / CLASSES_FILE}: no class has "trained": true')
+        return TrainingClasses.of(shown)
+
+    def vocabulary(self) -> Vocabulary:
+        """All classes, each told whether it counts as trained."""
+        return Vocabulary.of(self.classes, trained=self.trained)
+
+
+def check(folder: SegmentationFolder, *, progress: bool = True) -> None:
+    """Reads every file of a split.
+
+    Args:
+        folder: the split.
+        progress: whether to show a bar on standard error.
+
+    Raises:
+        DatasetError: files are wrong; the first 20 are listed.
+    """
+    problems = []
+    with progress_bar(f"checking {folder.split}", len(folder), shown=progress) as bar:
+        for index in range(len(folder)):
+            try:
+                folder[index]
+            except DatasetError as error:
+                problems.append(str(error))
+            bar.advance()
+    if problems:
+        raise listing(f"{folder.root}, {folder.split}", problems, CHECK_PROBLEMS)
+
+
+def listing(what: str, problems: Sequence[str], most: int = CHECK_PROBLEMS) -> DatasetError:
+    """One error for many problems: their count and the first `most`, a line each."""
+    lines = [f"{what}: {len(problems)} problem{'s' if len(problems) > 1 else ''}", *problems[:most]]
+    if len(problems) > most:
+        lines.append(f"... and {len(problems) - most} more")
+    return DatasetError("\n  ".join(lines))
+
+
+def write_sample(
+    root: str | Path,
+    split: str,
+    name: str,
+    picture: NDArray[np.uint8],
+    labels: NDArray[Any],
+    *,
+    ignore: int = 255,
+) -> None:
+    """Writes a pair, the label map last: where there is one, its picture is whole.
+
+    Args:
+        root: the data set.
+        split: folder below `images` and `labels`.
+        name: the files' stem.
+        picture: [H, W, 3], RGB, saved as JPEG of quality 95.
+        labels: [H, W], integers; -1 and `ignore` mean no class.
+        ignore: 255 makes a file of 8 bits, 65535 one of 16.
+
+    Raises:
+        DatasetError: shape, type or labels do not fit.
+    """
+    if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
+        raise DatasetError(f"{name}: a picture must be uint8 [H, W, 3], got {picture.dtype} {picture.shape}")
+    if labels.shape != picture.shape[:2]:
+        raise DatasetError(f"{name}: labels are {_size(labels)} pixels, the picture is {_size(picture)}")
+    stored = _stored(name, labels, ignore)
+    save(Image.fromarray(picture), picture_path(root, split, name), quality=JPEG_QUALITY)
+    save(Image.fromarray(stored), labels_path(root, split, name))
+
+
+def write_labels(root: str | Path, split: str, name: str, labels: NDArray[Any], *, ignore: int = 255) -> None:
+    """Writes the label map alone, for a picture file that is there already; as `write_sample`."""
+    save(Image.fromarray(_stored(name, labels, ignore)), labels_path(root, split, name))
+
+
+def write_classes(
+    root: str | Path,
+    classes: Iterable[ClassName],
+    trained: Iterable[bool],
+    ignore: int,
+    title: str,
+) -> None:
+    """Writes `classes.json`, which makes a folder a data set: do it last.
+
+    Raises:
+        DatasetError: the lists differ in length, classes collide, or are too many for `ignore`.
+    """
+    path = Path(root) / CLASSES_FILE
+    items, shown = list(classes), list(trained)
+    if len(items) != len(shown):
+        raise DatasetError(f"{path}: {len(items)} classes, but `trained` has {len(shown)} entries")
+    rows = [
+        {"name": item.name, "synonyms": list(item.synonyms), "trained": told}
+        for item, told in zip(items, shown, strict=True)
+    ]
+    content = {"title": title, "ignore": ignore, "classes": rows}
+    _parsed(content, path)
+    with beside(path) as partial:
+        partial.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
+def picture_path(root: str | Path, split: str, name: str, suffix: str = ".jpg") -> Path:
+    """Where a picture lies."""
+    return Path(root) / "images" / split / f"{name}{suffix}"
+
+
+def labels_path(root: str | Path, split: str, name: str) -> Path:
+    """Where a picture's label map lies."""
+    return Path(root) / "labels" / split / f"{name}.png"
+
+
+@contextmanager
+def beside(path: Path) -> Iterator[Path]:
+    """Gives a hidden path beside `path` to write to; renamed to it at the end, removed on an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.stem}.{uuid.uuid4().hex}{path.suffix}")
+    try:
+        yield partial
+        os.replace(partial, path)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            partial.unlink()
+        raise
+
+
+def save(image: Image.Image, path: Path, **options: Any) -> None:
+    """Saves a picture whole or not at all, in the format of its suffix."""
+    with beside(path) as partial:
+        image.save(partial, **options)
+
+
+def read_picture(path: Path) -> NDArray[np.uint8]:
+    """A picture of any 8-bit mode as RGB [H, W, 3], transparency dropped, as stored.
+
+    Raises:
+        DatasetError: the file cannot be read, or has more than 8 bits.
+    """
+    with _opened(path) as image:
+        if image.mode.startswith(("I", "F")):
+            raise DatasetError(f"{path} has more than 8 bits a channel (mode {image.mode}); save it with 8")
+        # Pillow warns of palettes with transparency unless they pass through RGBA.
+        plain = image.convert("RGBA") if image.mode == "P" else image
+        return np.array(plain.convert("RGB"))
+
+
+def read_labels(path: Path) -> NDArray[np.uint8 | np.uint16]:
+    """A label map [H, W] with its file's own values; those of a palette PNG are the indices.
+
+    Raises:
+        DatasetError: the file cannot be read, or is not one channel of 8 or 16 bits.
+    """
+    with _opened(path) as image:
+        # Pillow stretches grey values of 1, 2 and 4 bits over 0..255: they would be other labels.
+        stretched = image.mode == "L" and str(image.tile[0].args) != "L"
+        if image.mode not in ("L", "P", "I;16") or stretched:
+            raise DatasetError(
+                f"{path} is no label map: expected one channel of 8 or 16 bits or a palette,"
+                f" got mode {image.mode}{' of fewer bits' if stretched else ''}"
+            )
+        return np.array(image)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[ImageFile.ImageFile]:
+    try:
+        with Image.open(path) as image:
+            yield image
+    except FileNotFoundError:
+        raise DatasetError(f"{path} is missing") from None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DatasetError(f"{path} cannot be read: {error}") from error
+
+
+def _stored(name: str, labels: NDArray[Any], ignore: int) -> NDArray[Any]:
+    """Labels as a file holds them, uint8 or uint16."""
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise DatasetError(f"{name}: labels must be integers, got {labels.dtype}")
+    if ignore not in IGNORE_VALUES:
+        raise DatasetError(f"{name}: ignore must be 255 or 65535, got {ignore}")
+    wide = labels.astype(np.int64)
+    wide[wide == IGNORED] = ignore
+    if wide.size and not 0 <= wide.min() <= wide.max() <= ignore:
+        raise DatasetError(f"{name}: labels go from {wide.min()} to {wide.max()}, allowed are 0 to {ignore}")
+    return wide.astype(np.uint8 if ignore == 255 else np.uint16)
+
+
+def _pairs(root: Path, split: str) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Picture and label file of each stem."""
+    folders = {kind: root / kind / split for kind in ("images", "labels")}
+    for kind, folder in folders.items():
+        if not folder.is_dir():
+            known = sorted(path.name for path in (root / kind).glob("*") if path.is_dir())
+            has = f"; there is {', '.join(known)}" if known else ""
+            raise DatasetError(f"{folder} is missing: is the split's name {split!r} right{has}?")
+    problems = []
+    pictures: dict[str, Path] = {}
+    for path in _files(folders["images"], PICTURE_SUFFIXES):
+        if path.stem in pictures:
+            problems.append(f"{pictures[path.stem]} and {path.name} are two pictures of one name")
+        pictures[path.stem] = path
+    labels = {path.stem: path for path in _files(folders["labels"], (".png",))}
+    for stem in sorted(pictures.keys() - labels.keys()):
+        problems.append(f"{pictures[stem]} has no label map {labels_path(root, split, stem)}")
+    for stem in sorted(labels.keys() - pictures.keys()):
+        problems.append(f"{labels[stem]} has no picture in {folders['images']}")
+    if problems:
+        raise listing(f"{root}, {split}", problems, _FOLDER_PROBLEMS)
+    if not pictures:
+        raise DatasetError(f"{folders['images']} holds no pictures ({', '.join(PICTURE_SUFFIXES)})")
+    return pictures, labels
+
+
+def _files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    return [
+        folder / name
+        for name in sorted(os.listdir(folder))
+        if not name.startswith(".") and name.lower().endswith(suffixes)
+    ]
+
+
+def _read_classes(root: Path) -> tuple[str, tuple[ClassName, ...], tuple[bool, ...], int]:
+    path = root / CLASSES_FILE
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise missing(root) from None
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{path} cannot be read: {error}") from error
+    return _parsed(content, path)
+
+
+def _parsed(content: Any, path: Path) -> tuple[str, tuple[ClassName, ...], tuple[bool, ...], int]:
+    """Title, classes, which are trained, and the ignore value of a class list."""
+    if not isinstance(content, dict) or not {"classes", "ignore"} <= content.keys() <= _KEYS:
+        raise DatasetError(f'{path} must be an object with "classes", "ignore" and, if you like, "title"')
+    rows, ignore, title = content["classes"], content["ignore"], content.get("title", "")
+    if not isinstance(ignore, int) or ignore not in IGNORE_VALUES or not isinstance(title, str):
+        raise DatasetError(f'{path}: "ignore" must be 255 or 65535, and "title" a string')
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise DatasetError(f'{path}: "classes" must be a list of objects, each with a "name"')
+    for index, row in enumerate(rows):
+        if not {"name"} <= row.keys() <= _CLASS_KEYS or not isinstance(row.get("trained", True), bool):
+            raise DatasetError(
+                f'{path}: class {index} must have a "name" and may have "synonyms", a list, and "trained",'
+                f" true or false; got {json.dumps(row)}"
+            )
+        if not isinstance(row.get("synonyms", []), list):
+            raise DatasetError(f'{path}: class {index}: "synonyms" must be a list')
+    if len(rows) > ignore:
+        raise DatasetError(f'{path}: {len(rows)} classes need "ignore": 65535 and labels of 16 bits')
+    try:
+        named = [ClassName(name=row["name"], synonyms=tuple(row.get("synonyms", ()))) for row in rows]
+        classes = Vocabulary.of(named).classes
+    except VocabularyError as error:
+        raise DatasetError(f"{path}: {error}") from error
+    return title, classes, tuple(row.get("trained", True) for row in rows), ignore
+
+
+def _size(array: NDArray[Any]) -> str:
+    return f"{array.shape[1]} x {array.shape[0]}"
+
+
+def _some(values: NDArray[Any], most: int = 5) -> str:
+    shown = ", ".join(str(value) for value in values[:most].tolist())
+    return f"labels {shown}{' ...' if len(values) > most else ''}"

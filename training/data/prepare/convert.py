@@ -1,0 +1,265 @@
+"""From a public archive to the one layout, in several processes, going on where an earlier run ended."""
+
+import json
+import multiprocessing
+import multiprocessing.connection
+import os
+import shutil
+import threading
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from model.vocabulary.classes import TrainingClasses, Vocabulary
+from training.data.layout import (
+    beside,
+    labels_path,
+    listing,
+    picture_path,
+    write_classes,
+    write_labels,
+    write_sample,
+)
+from training.data.prepare.ade20k import ADE20K_150, ADE20K_847
+from training.data.prepare.archive import DatasetArchive, Pair, checked_picture, shrunk
+from training.data.prepare.coco_stuff import COCO_STUFF
+from training.data.prepare.pascal_context import PASCAL_CONTEXT_59, PASCAL_CONTEXT_459
+from training.data.prepare.voc import VOC
+from training.data.present import CLASSES_FILE
+from training.errors import DatasetError
+from training.progress import progress
+
+ARCHIVES = {
+    "coco-stuff": COCO_STUFF,
+    "voc": VOC,
+    "pascal-context-59": PASCAL_CONTEXT_59,
+    "pascal-context-459": PASCAL_CONTEXT_459,
+    "ade20k-150": ADE20K_150,
+    "ade20k-847": ADE20K_847,
+}
+STATE_FILE = ".prepare.json"  # which archive a folder is made from, so that no other is mixed in
+_CHUNK = 16  # pairs that a process takes at a time
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SplitCount:
+    """Pairs of a split: all, and those that an earlier run had written."""
+
+    pairs: int
+    skipped: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PreparedDataset:
+    """What `prepare` made.
+
+    Attributes:
+        title: of the data set.
+        root: where it lies.
+        classes: how many there are.
+        trained: how many of them count as trained for weights trained on COCO-Stuff.
+        ignore: value for no class in the label maps.
+        splits: pairs of each split.
+        source: which files the labels are from, where an archive leaves a choice; else empty.
+    """
+
+    title: str
+    root: Path
+    classes: int
+    trained: int
+    ignore: int
+    splits: dict[str, SplitCount]
+    source: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "title": self.title,
+            "root": str(self.root),
+            "classes": self.classes,
+            "trained": self.trained,
+            "ignore": self.ignore,
+            "source": self.source,
+            "splits": {
+                name: {"pairs": count.pairs, "skipped": count.skipped} for name, count in self.splits.items()
+            },
+        }
+
+
+def prepare(
+    name: str,
+    src: str | Path,
+    dst: str | Path,
+    *,
+    splits: Sequence[str] | None = None,
+    jobs: int | None = None,
+    force: bool = False,
+    shown: bool = True,
+) -> PreparedDataset:
+    """Writes a public data set in the one layout.
+
+    A pair whose two files are there is not made again. `classes.json` is taken away while pairs are
+    made and written when all are there, so that nobody takes a half-made folder for a data set.
+
+    Args:
+        name: a key of `ARCHIVES`.
+        src: folder that the archive was unpacked in.
+        dst: folder to write, new, empty or made from the same archive.
+        splits: None takes the archive's usual ones.
+        jobs: processes; None takes one a CPU, 1 works in this one.
+        force: makes all pairs anew.
+        shown: whether to show a bar on standard error.
+
+    Raises:
+        DatasetError: files are missing, damaged or hold unknown labels (up to 20 are listed), `dst` holds
+            something else, or the disk did not take the files.
+    """
+    root, archive = Path(dst), _archive(name)
+    wanted = tuple(splits) if splits is not None else archive.splits
+    _check_splits(archive, wanted)
+    if not Path(src).is_dir():
+        raise DatasetError(f"{src} is no folder: give the one that the archive was unpacked in")
+    found = archive.find(Path(src), wanted)
+    counts = Counter(pair.split for pair in found.pairs)
+    for split in wanted:
+        if not counts[split]:
+            raise DatasetError(f"{src}: split {split} has no pictures")
+    with _disk_errors(root):
+        _take_folder(root, name)
+        left = [pair for pair in found.pairs if force or not _is_written(root, pair)]
+        if left:
+            (root / CLASSES_FILE).unlink(missing_ok=True)
+        problems = list(_converted(name, left, root, jobs or _processors(), shown))
+        if problems:
+            raise listing(f"{archive.title} in {src}", problems)
+        vocabulary = Vocabulary.builtin(archive.vocabulary)
+        trained = TrainingClasses.coco_stuff().matches(vocabulary)
+        write_classes(root, vocabulary.classes, trained, archive.ignore, archive.title)
+    made = Counter(pair.split for pair in left)
+    return PreparedDataset(
+        title=archive.title,
+        root=root,
+        classes=len(vocabulary),
+        trained=sum(trained),
+        ignore=archive.ignore,
+        splits={
+            split: SplitCount(pairs=counts[split], skipped=counts[split] - made[split]) for split in wanted
+        },
+        source=found.source,
+    )
+
+
+def convert(name: str, root: Path, pair: Pair) -> str | None:
+    """Writes one pair; says what is wrong with it, or None.
+
+    Raises:
+        OSError: the disk did not take it.
+    """
+    archive = ARCHIVES[name]
+    try:
+        labels = archive.read(pair)
+        picture = checked_picture(pair, labels)
+    except DatasetError as error:
+        return str(error)
+    short_side = archive.longest_short_side
+    if short_side is not None and min(labels.shape) > short_side:
+        picture, labels = shrunk(picture, labels, short_side)
+        write_sample(root, pair.split, pair.name, picture, labels, ignore=archive.ignore)
+        return None
+    # The archive's own file: compressed again, it would lose quality.
+    with beside(picture_path(root, pair.split, pair.name)) as partial_file:
+        shutil.copyfile(pair.picture, partial_file)
+    write_labels(root, pair.split, pair.name, labels, ignore=archive.ignore)
+    return None
+
+
+def _converted(name: str, pairs: Sequence[Pair], root: Path, jobs: int, shown: bool) -> Iterator[str]:
+    """Problems of all pairs, which are written on the way."""
+    work = partial(convert, name, root)
+    with progress(f"preparing {name}", len(pairs), shown=shown and bool(pairs)) as bar:
+
+        def told(results: Iterable[str | None]) -> Iterator[str]:
+            for problem in results:
+                bar.advance()
+                if problem is not None:
+                    yield problem
+
+        if jobs == 1 or len(pairs) <= _CHUNK:
+            yield from told(map(work, pairs))
+            return
+        # Not forked: the bar's thread would be copied in the middle of whatever it does.
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(jobs, mp_context=context, initializer=_end_with_parent) as pool:
+            try:
+                yield from told(pool.map(work, pairs, chunksize=_CHUNK))
+            except BrokenProcessPool as error:
+                raise DatasetError(
+                    "a process that prepares pictures was killed, perhaps for lack of memory;"
+                    " run the command again with fewer --jobs, it goes on where it was"
+                ) from error
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """Makes this process end when the one that started it is killed; it would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_wait_for_end, args=(parent.sentinel,), daemon=True).start()
+
+
+def _wait_for_end(sentinel: int) -> None:
+    multiprocessing.connection.wait([sentinel])
+    os._exit(1)
+
+
+def _archive(name: str) -> DatasetArchive:
+    if name not in ARCHIVES:
+        raise DatasetError(f"there is no archive {name!r}; known are {', '.join(ARCHIVES)}")
+    return ARCHIVES[name]
+
+
+def _check_splits(archive: DatasetArchive, splits: Sequence[str]) -> None:
+    known = archive.splits + archive.further_splits
+    for split in splits:
+        if split not in known:
+            raise DatasetError(f"{archive.title} has no split {split!r}; known are {', '.join(known)}")
+    if not splits or len(set(splits)) < len(splits):
+        raise DatasetError(f"name each split once, of {', '.join(known)}")
+
+
+def _take_folder(root: Path, name: str) -> None:
+    """Notes which archive the folder is made from; one made from something else is refused."""
+    state = root / STATE_FILE
+    content = json.dumps({"archive": name}) + "\n"
+    if state.exists():
+        if state.read_text(encoding="utf-8") != content:
+            raise DatasetError(f"{root} is made from another archive ({state}); take a new folder")
+    elif root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise DatasetError(f"{root} holds other files already; take a new folder")
+    else:
+        with beside(state) as partial_file:
+            partial_file.write_text(content, encoding="utf-8")
+
+
+def _is_written(root: Path, pair: Pair) -> bool:
+    paths = (labels_path(root, pair.split, pair.name), picture_path(root, pair.split, pair.name))
+    return all(path.exists() for path in paths)
+
+
+def _processors() -> int:
+    return os.cpu_count() or 1
+
+
+@contextmanager
+def _disk_errors(root: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DatasetError(f"{root} cannot be written: {error}") from error

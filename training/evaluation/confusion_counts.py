@@ -1,0 +1,259 @@
+"""Runs a model over a data set and counts confusions, in this process or in several.
+
+Every picture is predicted once, alone, however many balances are compared. Counts are integers, so it
+does not matter which process counted which picture.
+"""
+
+import dataclasses
+import logging
+import multiprocessing
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from model.errors import ModelError
+from model.network.balance import Balance
+from model.network.ebseg import EBSeg, MaskPredictions
+from model.segmenter import Segmenter
+from model.storage import checkpoint
+from model.storage.checkpoint import LoadedCheckpoint
+from model.vocabulary.classes import Vocabulary
+from training.data.layout import SegmentationFolder
+from training.errors import TrainingError
+from training.evaluation.metrics import Confusion
+from training.evaluation.pictures import panel, save_picture
+from training.progress import Bar, progress
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    """How a data set is gone through.
+
+    Attributes:
+        short_side, long_side: pictures are resized to these, pixels; see `Segmenter`.
+        limit: only the first pictures.
+        pictures: folder for a panel (picture, truth, prediction) of each of the first `picture_count`
+            pictures.
+        picture_count: how many, where `pictures` is given.
+        shown: whether to show progress.
+
+    Raises:
+        TrainingError: a number that cannot be meant.
+    """
+
+    short_side: int | Literal["configured"] | None = "configured"
+    long_side: int | Literal["configured"] = "configured"
+    limit: int | None = None
+    pictures: Path | None = None
+    picture_count: int = 20
+    shown: bool = True
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise TrainingError(f"the limit must be at least one picture, got {self.limit}")
+        if self.pictures is not None and self.picture_count < 1:
+            raise TrainingError(f"at least one picture must be shown, got {self.picture_count}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Counting:
+    """What to count.
+
+    Attributes:
+        folder: pictures and their truth.
+        vocabulary: the folder's classes in order.
+        balances: one confusion is counted for each; None is the model's own. Panels show the first.
+        options: how.
+    """
+
+    folder: SegmentationFolder
+    vocabulary: Vocabulary
+    balances: tuple[Balance | None, ...] = (None,)
+    options: Options = Options()
+
+    def __len__(self) -> int:
+        """Pictures to count."""
+        return min(self.options.limit or len(self.folder), len(self.folder))
+
+    def panel_paths(self) -> list[Path]:
+        """Where panels are put, in the order of the pictures."""
+        options = self.options
+        if options.pictures is None:
+            return []
+        shown = min(options.picture_count, len(self))
+        return [options.pictures / f"{name}.png" for name in self.folder.names[:shown]]
+
+
+def count(
+    ebseg: EBSeg, counting: Counting, advance: Callable[[], object], part: int = 0, parts: int = 1
+) -> list[Confusion]:
+    """Counts every `parts`-th picture, beginning with number `part`; a confusion for each balance.
+
+    Args:
+        ebseg: the model; it is put into evaluation mode meanwhile.
+        counting: what to count.
+        advance: called after each picture.
+        part, parts: this process's share.
+
+    Raises:
+        TrainingError: the model's output for a picture is not finite, or a file of the folder is wrong.
+    """
+    options = counting.options
+    segmenter = Segmenter(ebseg, short_side=options.short_side, long_side=options.long_side)
+    panels = counting.panel_paths()
+    legend = [item.name if item.trained else f"{item.name} (new)" for item in counting.vocabulary.classes]
+    confusions = [Confusion(len(counting.vocabulary)) for _ in counting.balances]
+    with evaluating(ebseg):
+        text = segmenter.encode_text(counting.vocabulary)
+        for index in range(part, len(counting), parts):
+            sample = counting.folder[index]
+            predictions = segmenter.predict([segmenter.prepare(sample.picture)])
+            refuse_non_finite(predictions, sample.name)
+            for number, (balance, confusion) in enumerate(zip(counting.balances, confusions, strict=True)):
+                found = segmenter.label_map(
+                    predictions,
+                    counting.vocabulary,
+                    output_size=(sample.labels.shape[0], sample.labels.shape[1]),
+                    text=text,
+                    balance=balance,
+                )
+                labels = found.labels.astype(np.int64) - 1  # 0 is "other", which no threshold gives no pixel
+                confusion.add(sample.labels, labels)
+                if number == 0 and index < len(panels):
+                    save_picture(panels[index], panel(sample.picture, sample.labels, labels, legend))
+            advance()
+    return confusions
+
+
+def count_loaded(
+    loaded: LoadedCheckpoint, counting: Counting, *, what: str = "evaluating", processes: int = 1
+) -> list[Confusion]:
+    """Counts with a checkpoint's model, in this process or in several, which load their own.
+
+    The processes share this one's number of threads. With one thread each the counts are one process's
+    with one thread to the last pixel; another number of threads may round a picture's scores otherwise.
+
+    Args:
+        loaded: the checkpoint. A model on a GPU is counted with on all visible GPUs in turn.
+        counting: what to count.
+        what: for the progress bar.
+        processes: no more are started than there are pictures.
+
+    Raises:
+        TrainingError: see `count`; or a process failed or died, and all others were stopped.
+    """
+    if processes < 1:
+        raise TrainingError(f"at least one process is needed, got {processes}")
+    parts = min(processes, len(counting))
+    with progress(what, total=len(counting), shown=counting.options.shown) as bar:
+        if parts == 1:
+            return count(loaded.ebseg, counting, bar.advance)
+        return _count_in_processes(loaded, counting, bar, parts)
+
+
+def _count_in_processes(
+    loaded: LoadedCheckpoint, counting: Counting, bar: Bar, parts: int
+) -> list[Confusion]:
+    context = multiprocessing.get_context("spawn")  # forked copies of a process with threads may hang
+    threads = max(1, torch.get_num_threads() // parts)
+    workers = []
+    readers: dict[Connection, int] = {}
+    try:
+        for part in range(parts):
+            reader, writer = context.Pipe(duplex=False)
+            readers[reader] = part
+            device = _device_of(loaded.ebseg.device, part)
+            share = (writer, loaded.directory, counting, part, parts, threads, device)
+            worker = context.Process(target=_work, args=share, daemon=True)
+            worker.start()
+            workers.append(worker)
+            writer.close()  # only the worker holds it now, so its death ends the pipe
+        return _collect(readers, counting, bar)
+    finally:
+        for reader in readers:
+            reader.close()
+        for worker in workers:
+            worker.terminate()
+            worker.join()
+
+
+def _collect(readers: dict[Connection, int], counting: Counting, bar: Bar) -> list[Confusion]:
+    total = [Confusion(len(counting.vocabulary)) for _ in counting.balances]
+    waiting = set(readers)
+    while waiting:
+        for reader in wait(waiting):
+            assert isinstance(reader, Connection)
+            try:
+                kind, content = reader.recv()
+            except EOFError:
+                raise TrainingError(
+                    f"process {readers[reader]} of the evaluation died; if memory ran out, "
+                    "take fewer processes or a smaller short side"
+                ) from None
+            if kind == "error":
+                raise TrainingError(content)
+            if kind == "picture":
+                bar.advance(1)
+            else:
+                for confusion, counts in zip(total, content, strict=True):
+                    confusion.merge(Confusion.of(counts))
+                waiting.remove(reader)
+    return total
+
+
+def _work(
+    writer: Connection,
+    directory: Path,
+    counting: Counting,
+    part: int,
+    parts: int,
+    threads: int,
+    device: str,
+) -> None:
+    """What a process does: tells of each picture, then the counts, or what went wrong."""
+    message: tuple[str, Any]
+    try:
+        torch.set_num_threads(threads)
+        logging.disable(logging.WARNING)  # the parent has loaded the same checkpoint, and said it all
+        ebseg = checkpoint.load(directory, device=device, verify_digests=False).ebseg
+        found = count(ebseg, counting, lambda: writer.send(("picture", None)), part, parts)
+        message = ("counts", [confusion.counts for confusion in found])
+    except KeyboardInterrupt:  # this process's parent gets it as well, and says so
+        return
+    except ModelError as error:
+        message = ("error", str(error))
+    except Exception as error:
+        message = ("error", f"process {part} of the evaluation failed: {type(error).__name__}: {error}")
+    writer.send(message)
+
+
+def _device_of(device: torch.device, part: int) -> str:
+    return f"cuda:{part % torch.cuda.device_count()}" if device.type == "cuda" else str(device)
+
+
+@contextmanager
+def evaluating(ebseg: EBSeg) -> Iterator[None]:
+    """Evaluation mode, and then the mode that there was."""
+    training = ebseg.training
+    ebseg.eval()
+    try:
+        yield
+    finally:
+        ebseg.train(training)
+
+
+def refuse_non_finite(predictions: MaskPredictions, name: str) -> None:
+    """Raises TrainingError if a picture's predictions hold NaN or infinity."""
+    for field in dataclasses.fields(predictions):
+        value = getattr(predictions, field.name)
+        if isinstance(value, torch.Tensor) and not value.isfinite().all():
+            raise TrainingError(
+                f"the model's {field.name} of the picture {name} hold NaN or infinity; "
+                "its weights or its number format cannot be used"
+            )

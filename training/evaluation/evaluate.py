@@ -1,0 +1,208 @@
+"""Mean intersection over union of a model on a data set: all, trained and new classes.
+
+One picture at a time, resized to the configured short side (640 for the released models), its label map
+taken at the truth's own size.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from model.network.balance import Balance
+from model.network.ebseg import EBSeg
+from model.storage.checkpoint import LoadedCheckpoint
+from model.vocabulary.classes import Vocabulary
+from training.data.layout import SegmentationFolder
+from training.evaluation.confusion_counts import Counting, Options, count, count_loaded
+from training.evaluation.metrics import Confusion
+from training.evaluation.pictures import save_contact_sheet
+from training.progress import progress
+
+CONTACT_SHEET = "contact-sheet.png"
+DEFAULTS = Options()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evaluation:
+    """Scores of a model on a data set.
+
+    Attributes:
+        confusion: counted pixels.
+        names: of the K classes.
+        trained: which of them the model was trained on.
+        pictures: how many were counted.
+        data, split: what they are of: the data set's title, or its folder's name if it has none.
+    """
+
+    confusion: Confusion
+    names: tuple[str, ...]
+    trained: tuple[bool, ...]
+    pictures: int
+    data: str
+    split: str
+
+    @property
+    def miou_all(self) -> float | None:
+        """Mean IoU over the classes that the truth holds, percent; None if it holds none."""
+        return self.confusion.mean_iou()
+
+    @property
+    def miou_trained(self) -> float | None:
+        """The same over those that the model was trained on."""
+        return self.confusion.mean_iou(self.trained)
+
+    @property
+    def miou_new(self) -> float | None:
+        """The same over the others."""
+        return self.confusion.mean_iou([not known for known in self.trained])
+
+    @property
+    def pixel_accuracy(self) -> float | None:
+        """Share of the counted pixels that got their class, percent."""
+        return self.confusion.pixel_accuracy()
+
+    def summary(self) -> dict[str, Any]:
+        """The scores without the classes, and what was scored, as JSON values."""
+        return {
+            "miou_all": self.miou_all,
+            "miou_trained": self.miou_trained,
+            "miou_new": self.miou_new,
+            "pixel_accuracy": self.pixel_accuracy,
+            "pictures": self.pictures,
+            "data": self.data,
+            "split": self.split,
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as JSON values: `summary` and "classes", each with its IoU (percent) and pixels.
+
+        None stands where there is nothing to score: a class that the truth does not hold, a mean of none.
+        """
+        rows = zip(self.names, self.trained, self.confusion.iou(), self.confusion.pixels, strict=True)
+        return self.summary() | {
+            "classes": [
+                {
+                    "name": name,
+                    "trained": known,
+                    "iou": 100 * float(iou) if pixels else None,
+                    "pixels": int(pixels),
+                }
+                for name, known, iou, pixels in rows
+            ]
+        }
+
+    def table(self) -> str:
+        """The scores as text, a line a class, the means below."""
+        values = self.to_json()
+        means = {
+            "mIoU, all classes": self.miou_all,
+            "mIoU, trained": self.miou_trained,
+            "mIoU, new": self.miou_new,
+            "pixel accuracy": self.pixel_accuracy,
+        }
+        width = max(map(len, (*self.names, *means)))
+        lines = [f"{'class':<{width}}  kind       IoU        pixels"]
+        for row in values["classes"]:
+            kind = "trained" if row["trained"] else "new"
+            lines.append(f"{row['name']:<{width}}  {kind:<7}  {percent(row['iou'])}  {row['pixels']:>12,}")
+        lines.append("")
+        lines += [f"{name:<{width}}           {percent(value)}" for name, value in means.items()]
+        lines.append(f"{'pictures':<{width}}           {self.pictures:>5}")
+        return "\n".join(lines)
+
+
+def percent(value: float | None) -> str:
+    """Five characters with one digit after the point, or a dash."""
+    return f"{value:5.1f}" if value is not None else "    -"
+
+
+def evaluate(
+    ebseg: EBSeg,
+    folder: SegmentationFolder,
+    *,
+    short_side: int | Literal["configured"] | None = "configured",
+    long_side: int | Literal["configured"] = "configured",
+    balance: Balance | None = None,
+    limit: int | None = None,
+    pictures: Path | None = None,
+    picture_count: int = 20,
+    shown: bool = True,
+) -> Evaluation:
+    """Scores a model in this process.
+
+    Args:
+        ebseg: on any device; its mode is left as it was.
+        folder: a split with truth.
+        balance: instead of the model's own.
+        short_side, long_side, limit, pictures, picture_count, shown: see `counting.Options`.
+
+    Raises:
+        TrainingError: a file of the folder is wrong, or the model's output is not finite.
+    """
+    options = Options(
+        short_side=short_side,
+        long_side=long_side,
+        limit=limit,
+        pictures=pictures,
+        picture_count=picture_count,
+        shown=shown,
+    )
+    counting = counting_of(ebseg, folder, (balance,), options)
+    with progress("evaluating", total=len(counting), shown=shown) as bar:
+        (confusion,) = count(ebseg, counting, bar.advance)
+    return _finished(counting, confusion)
+
+
+def evaluate_checkpoint(
+    loaded: LoadedCheckpoint,
+    folder: SegmentationFolder,
+    *,
+    balance: Balance | None = None,
+    processes: int = 1,
+    options: Options = DEFAULTS,
+) -> Evaluation:
+    """Scores a checkpoint's model, in one process or several; see `counting.count_loaded`.
+
+    Raises:
+        TrainingError: a file of the folder is wrong, the model's output is not finite, or a process died.
+    """
+    counting = counting_of(loaded.ebseg, folder, (balance,), options)
+    (confusion,) = count_loaded(loaded, counting, processes=processes)
+    return _finished(counting, confusion)
+
+
+def counting_of(
+    ebseg: EBSeg,
+    folder: SegmentationFolder,
+    balances: tuple[Balance | None, ...],
+    options: Options = DEFAULTS,
+) -> Counting:
+    """What to count to score a model on a folder; the model says which classes are trained.
+
+    A data set may name any class as fit for training; what a model was in fact trained on, the model
+    knows: of ADE20K's 150 classes, one trained on COCO-Stuff has seen 67.
+    """
+    plain = Vocabulary.of([dataclasses.replace(item, trained=None) for item in folder.classes])
+    vocabulary = Vocabulary.of(plain.classes, trained=ebseg.trained(plain))
+    return Counting(folder=folder, vocabulary=vocabulary, balances=balances, options=options)
+
+
+def scores(counting: Counting, confusion: Confusion) -> Evaluation:
+    """What was counted, as an evaluation."""
+    vocabulary, folder = counting.vocabulary, counting.folder
+    return Evaluation(
+        confusion=confusion,
+        names=tuple(vocabulary.names),
+        trained=tuple(item.trained is True for item in vocabulary.classes),
+        pictures=len(counting),
+        data=folder.title or folder.root.resolve().name,
+        split=folder.split,
+    )
+
+
+def _finished(counting: Counting, confusion: Confusion) -> Evaluation:
+    panels = counting.panel_paths()
+    if panels:
+        save_contact_sheet(panels[0].parent / CONTACT_SHEET, panels)
+    return scores(counting, confusion)

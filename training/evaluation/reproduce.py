@@ -1,0 +1,398 @@
+"""The paper's Table 1 again: a released checkpoint on the five benchmarks, beside what the paper says.
+
+A score counts as reproduced if, rounded to the paper's one digit, it is within `TOLERANCE` of the paper's,
+on the whole benchmark. Scores are kept as soon as a benchmark is done, so an interrupted run goes on.
+"""
+
+import hashlib
+import json
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from model.errors import CheckpointError
+from model.released.known import RELEASED, ReleasedModel
+from model.storage.checkpoint import LoadedCheckpoint
+from model.storage.manifest import WEIGHTS
+from model.vocabulary.classes import Vocabulary
+from training.data.layout import SegmentationFolder, beside
+from training.data.present import CLASSES_FILE
+from training.errors import DatasetError, TrainingError
+from training.evaluation.confusion_counts import Options
+from training.evaluation.evaluate import evaluate_checkpoint
+
+TOLERANCE = 0.1  # points of mIoU; the paper gives one digit after the point
+SPLIT = "val"
+PACKAGES = ("ebseg", "torch", "open_clip_torch", "segment_anything", "numpy", "pillow")
+SCHEMA = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Benchmark:
+    """One column of Table 1.
+
+    Attributes:
+        name: of its classes, as in `Vocabulary.builtin`, and of its folder.
+        archive: what `ebseg prepare` calls it; a folder of that name is taken as well.
+        title: the paper's short name.
+        pictures: in its validation split.
+    """
+
+    name: str
+    archive: str
+    title: str
+    pictures: int
+
+    def folder(self, data: Path) -> Path | None:
+        """Where it lies below `data`; None if it does not."""
+        places = [data / name for name in dict.fromkeys((self.name, self.archive))]
+        return next((place for place in places if (place / CLASSES_FILE).is_file()), None)
+
+    def command(self, data: Path) -> str:
+        """What makes it."""
+        return f"ebseg prepare {self.archive} downloads {data / self.name} --splits {SPLIT}"
+
+
+BENCHMARKS = {
+    benchmark.name: benchmark
+    for benchmark in (
+        Benchmark(name="ade20k-847", archive="ade20k-847", title="A-847", pictures=2000),
+        Benchmark(name="pascal-context-459", archive="pascal-context-459", title="PC-459", pictures=5105),
+        Benchmark(name="ade20k-150", archive="ade20k-150", title="A-150", pictures=2000),
+        Benchmark(name="pascal-context-59", archive="pascal-context-59", title="PC-59", pictures=5104),
+        Benchmark(name="voc-20", archive="voc", title="VOC", pictures=1449),
+    )
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BenchmarkScore:
+    """What a checkpoint scored on a benchmark.
+
+    Attributes:
+        miou: percent.
+        pictures: how many were scored.
+        data: digest of the benchmark's class list and of the names of its pictures.
+        seconds: how long it took.
+    """
+
+    miou: float
+    pictures: int
+    data: str
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BenchmarkRow:
+    """A benchmark's line: the paper's score, ours if there is one, and what to do if there is none."""
+
+    benchmark: Benchmark
+    paper: float
+    score: BenchmarkScore | None
+    command: str
+
+    @property
+    def whole(self) -> bool:
+        """Whether all of the benchmark's pictures were scored."""
+        return self.score is not None and self.score.pictures == self.benchmark.pictures
+
+    @property
+    def reproduced(self) -> bool:
+        """Whether the paper's score was found again."""
+        if self.score is None or not self.whole:
+            return False
+        return abs(round(self.score.miou, 1) - self.paper) < TOLERANCE + 1e-9
+
+    @property
+    def verdict(self) -> str:
+        """In words."""
+        if self.score is None:
+            return f"not there: {self.command}"
+        if not self.whole:
+            return f"{self.score.pictures:,} of {self.benchmark.pictures:,} pictures: not the benchmark"
+        return f"{'' if self.reproduced else 'not '}within {TOLERANCE:g}"
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values."""
+        score = self.score
+        return {
+            "benchmark": self.benchmark.name,
+            "paper": self.paper,
+            "miou": None if score is None else score.miou,
+            "difference": None if score is None else score.miou - self.paper,
+            "reproduced": self.reproduced,
+            "verdict": self.verdict,
+            "pictures": None if score is None else score.pictures,
+            "data_digest": None if score is None else score.data,
+            "seconds": None if score is None else score.seconds,
+        }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reproduction:
+    """All rows, and what is needed to repeat them."""
+
+    model: ReleasedModel
+    rows: tuple[BenchmarkRow, ...]
+    setting: Mapping[str, Any]
+
+    @property
+    def reproduced(self) -> bool:
+        """Whether every row is."""
+        return all(row.reproduced for row in self.rows)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values."""
+        return {
+            "model": self.model.title,
+            "tolerance": TOLERANCE,
+            "reproduced": self.reproduced,
+            "benchmarks": [row.to_json() for row in self.rows],
+            "setting": dict(self.setting),
+        }
+
+    def markdown(self) -> str:
+        """A page: the table, and below it everything that is needed to repeat it."""
+        lines = [
+            f"# {self.model.title}, Table 1 again",
+            "",
+            f"| mIoU, percent | paper | here | within {TOLERANCE:g} |",
+            "|---|---|---|---|",
+        ]
+        for row in self.rows:
+            ours = "" if row.score is None else f"{row.score.miou:.1f}"
+            verdict = ("yes" if row.reproduced else "no") if row.whole else row.verdict
+            lines.append(
+                f"| {row.benchmark.title} ({row.benchmark.name}) | {row.paper} | {ours} | {verdict} |"
+            )
+        lines += ["", "| to repeat it | |", "|---|---|"]
+        cells = {name: value for name, value in self.setting.items() if not isinstance(value, dict | list)}
+        for name, values in self.setting.items():
+            if isinstance(values, dict):
+                cells |= {f"{name}: {key}": value for key, value in values.items()}
+            elif isinstance(values, list):
+                cells[name] = "; ".join(map(str, values))
+        for row in self.rows:
+            if row.score is not None:
+                cells[f"{row.benchmark.name}: class list and pictures, sha256"] = row.score.data
+        lines += [f"| {name} | `{value}` |" for name, value in cells.items()]
+        return "\n".join(lines) + "\n"
+
+
+def chosen(names: Sequence[str]) -> list[Benchmark]:
+    """Benchmarks by name.
+
+    Raises:
+        TrainingError: an unknown one, or one twice.
+    """
+    for name in names:
+        if name not in BENCHMARKS:
+            raise TrainingError(f"there is no benchmark {name!r}; known are {', '.join(BENCHMARKS)}")
+    if len(set(names)) < len(names):
+        raise TrainingError("name each benchmark once")
+    return [BENCHMARKS[name] for name in names]
+
+
+def paper_of(loaded: LoadedCheckpoint) -> ReleasedModel:
+    """The row of Table 1 that a checkpoint belongs to.
+
+    Raises:
+        CheckpointError: it is of another variant, or untrained.
+    """
+    manifest = loaded.manifest
+    model = RELEASED.get(manifest.variant)
+    if model is None:
+        raise CheckpointError(
+            f"{loaded.directory} is of the variant {manifest.variant}, and the paper has scores of "
+            f"{' and '.join(RELEASED)} alone: ebseg pull base gets EBSeg-B"
+        )
+    if manifest.untrained:
+        raise CheckpointError(f"{loaded.directory} is untrained: there is nothing to reproduce with it")
+    return model
+
+
+def reproduce(
+    loaded: LoadedCheckpoint,
+    data: Path,
+    benchmarks: Sequence[Benchmark],
+    kept: Path,
+    *,
+    command: str,
+    processes: int = 1,
+    shown: bool = True,
+) -> Reproduction:
+    """Scores a checkpoint on the benchmarks that are there.
+
+    Args:
+        loaded: the checkpoint, on its device.
+        data: folder of the benchmarks' folders, each as `ebseg prepare` makes it.
+        benchmarks: which of them.
+        kept: JSON file for the scores, made or gone on with; scores of other weights, data, settings or
+            versions in it stay and do not count.
+        command: how this was called, for those who repeat it.
+        processes: see `evaluate_checkpoint`.
+        shown: whether to show progress.
+
+    Raises:
+        CheckpointError: see `paper_of`.
+        DatasetError: `data` is no folder, or a benchmark's folder is damaged or holds something else.
+        TrainingError: the file of kept scores is none, or an evaluation failed.
+    """
+    model = paper_of(loaded)
+    if not data.is_dir():
+        raise DatasetError(f"{data} is no folder; name the one that the prepared benchmarks lie in")
+    setting = _setting(loaded, command, processes)
+    folders = {  # all of them first: a wrong one should be told before hours of work
+        benchmark.name: _opened(benchmark, place)
+        for benchmark in benchmarks
+        if (place := benchmark.folder(data)) is not None
+    }
+    scores = _Kept(kept, setting)
+    rows = []
+    for benchmark in benchmarks:
+        score = None
+        if benchmark.name in folders:
+            folder = folders[benchmark.name]
+            score = scores.find(benchmark, folder)
+            if score is None:
+                score = _scored(loaded, folder, processes, shown)
+                scores.add(benchmark, score)
+        paper = model.miou[benchmark.name]
+        rows.append(
+            BenchmarkRow(benchmark=benchmark, paper=paper, score=score, command=benchmark.command(data))
+        )
+    return Reproduction(model=model, rows=tuple(rows), setting=setting)
+
+
+def data_digest(folder: SegmentationFolder) -> str:
+    """sha256 over the class list and the pictures' names, of a split."""
+    digest = hashlib.sha256((folder.root / CLASSES_FILE).read_bytes())
+    digest.update("".join(f"{name}\n" for name in folder.names).encode())
+    return digest.hexdigest()
+
+
+def _opened(benchmark: Benchmark, place: Path) -> SegmentationFolder:
+    folder = SegmentationFolder(place, SPLIT)
+    wanted = Vocabulary.builtin(benchmark.name).names
+    if [item.name for item in folder.classes] != list(wanted):
+        raise DatasetError(
+            f"{place} is not {benchmark.name}: its {len(folder.classes)} classes are not the benchmark's "
+            f"{len(wanted)}; remove it and run {benchmark.command(place.parent)}"
+        )
+    return folder
+
+
+def _scored(
+    loaded: LoadedCheckpoint, folder: SegmentationFolder, processes: int, shown: bool
+) -> BenchmarkScore:
+    began = time.monotonic()
+    found = evaluate_checkpoint(loaded, folder, processes=processes, options=Options(shown=shown))
+    if found.miou_all is None:
+        raise DatasetError(f"{folder.root}: its label maps hold no class at all")
+    return BenchmarkScore(
+        miou=found.miou_all,
+        pictures=found.pictures,
+        data=data_digest(folder),
+        seconds=round(time.monotonic() - began, 1),
+    )
+
+
+def _setting(loaded: LoadedCheckpoint, command: str, processes: int) -> dict[str, Any]:
+    """Everything but the data that a score may depend on, as JSON values."""
+    config, device = loaded.ebseg.config, loaded.ebseg.device
+    is_cuda = device.type == "cuda"
+    return {
+        "command": command,
+        "checkpoint": f"{loaded.manifest.name}/{loaded.manifest.version}",
+        "digest": loaded.manifest.digest,
+        "weights sha256": loaded.manifest.files[WEIGHTS].sha256,
+        "source": loaded.manifest.training.get("source"),
+        "source sha256": loaded.manifest.training.get("sha256"),
+        "split": SPLIT,
+        "short side": config.short_side,
+        "long side": config.long_side,
+        "balance": json.loads(json.dumps(asdict(config.balance))),
+        "templates": list(Vocabulary.of(["x"]).templates),
+        "dtype": str(loaded.ebseg.background.dtype).removeprefix("torch."),
+        "device": device.type,
+        "device name": torch.cuda.get_device_name(device) if is_cuda else platform.processor() or "cpu",
+        "capability": "" if is_cuda else torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "processes": processes,
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "versions": {name: _version(name) for name in PACKAGES},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+class _Kept:
+    """Scores on disk, by everything that they depend on.
+
+    Raises:
+        TrainingError: the file holds something else.
+    """
+
+    # what tells how it was called and spread over processes, and changes no score
+    LOOSE = frozenset({"command", "threads", "processes", "source", "source sha256"})
+
+    def __init__(self, path: Path, setting: Mapping[str, Any]):
+        self._path = path
+        relevant = {name: value for name, value in setting.items() if name not in self.LOOSE}
+        self._key = hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()
+        self._setting = setting
+        self._entries = self._read()
+        self._write()  # now, and not after hours, it shows whether the disk takes it
+
+    def find(self, benchmark: Benchmark, folder: SegmentationFolder) -> BenchmarkScore | None:
+        """A score of an earlier run with the same weights, data, settings and versions."""
+        for entry in self._entries:
+            same = (entry["key"], entry["benchmark"]) == (self._key, benchmark.name)
+            if same and entry["score"]["data"] == data_digest(folder):
+                return BenchmarkScore(**entry["score"])
+        return None
+
+    def add(self, benchmark: Benchmark, score: BenchmarkScore) -> None:
+        """Keeps a score, through to the disk."""
+        self._entries.append(
+            {
+                "key": self._key,
+                "benchmark": benchmark.name,
+                "score": asdict(score),
+                "made": datetime.now(UTC).isoformat(timespec="seconds"),
+                "setting": dict(self._setting),
+            }
+        )
+        self._write()
+
+    def _read(self) -> list[dict[str, Any]]:
+        try:
+            content = json.loads(self._path.read_text(encoding="utf-8"))
+            entries: list[dict[str, Any]] = content["scores"]
+            for entry in entries:
+                BenchmarkScore(**entry["score"]), entry["key"], entry["benchmark"]
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError, LookupError, TypeError):
+            raise TrainingError(
+                f"{self._path} holds no scores of ebseg reproduce: remove it, or name another file"
+            ) from None
+        return entries
+
+    def _write(self) -> None:
+        with beside(self._path) as partial:
+            text = json.dumps({"schema": SCHEMA, "scores": self._entries}, indent=1) + "\n"
+            partial.write_text(text, encoding="utf-8")

@@ -1,0 +1,336 @@
+"""The training loop: batches, loss, gradients, steps; what is logged, saved and evaluated on the way.
+
+A run has a folder. It holds config.json, log.jsonl, tensorboard/ and state.safetensors, from which the run
+goes on; at each evaluation and at the end checkpoint/ and, with a validation split, metrics.json.
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from model.network.config import EBSegConfig
+from model.network.ebseg import EBSeg
+from training.config import TrainConfig
+from training.data.layout import SegmentationFolder
+from training.data.samples import Samples, TrainingSample, loss_generators
+from training.errors import TrainingError
+from training.losses.criterion import BatchTotals
+from training.progress import progress
+from training.run import artifacts as outcome
+from training.run import state as run_state
+from training.run.curves import LOG, TENSORBOARD, Curves, make_panels, sums_by_kind
+from training.run.distributed import Processes, processes
+from training.run.ema import Ema
+from training.run.loss_module import LossModule, empty_model, non_finite_samples, on_device, start_model
+from training.run.optim import build_optimizer, clip_gradients, learning_rate, set_learning_rate
+from training.run.signals import StopRequest, stop_signals
+
+CONFIG = "config.json"
+LEAST_SCALE = 1.0  # of float16's gradients; below it they overflow for another reason than the scale
+
+Resume = Literal["auto", "never"]
+
+
+def train(
+    config: TrainConfig,
+    out: str | Path,
+    *,
+    resume: Resume = "auto",
+    max_steps: int | None = None,
+    model: EBSeg | None = None,
+) -> Path:
+    """Trains, or goes on with, the run of a folder, on the GPU if there is one; under torchrun, on all.
+
+    SIGTERM and SIGINT end it after the step at hand, with everything saved.
+
+    Args:
+        config: of the run.
+        out: the run's folder.
+        resume: "auto" goes on where the folder's state is; "never" removes what an earlier run left there.
+        max_steps: take no more than so many steps now; the state is saved, and a later call goes on.
+        model: train this one; `variant` and `init` only label the run then.
+
+    Returns:
+        The run's folder; once all steps are done its `checkpoint` is a model's version folder.
+
+    Raises:
+        TrainingError: the folder belongs to another run, or a loss or gradient is no finite number.
+        DatasetError: a file of the data set is wrong.
+        CheckpointError: `init` cannot be used.
+        SystemExit: a signal ended it; the code is 128 plus the signal's number.
+    """
+    folder = Path(out)
+    with stop_signals() as stop_request, processes() as team:
+        slots = team.slots(config.batch, config.accumulate)
+        splits = _Splits.of(config)  # before the folder is taken: wrong data may be put right
+        if team.first:
+            _take_folder(folder, config, resume)
+        team.wait()
+        run = _Run(config, folder, team, model, splits)
+        run.go(slots, stop_request, config.steps if max_steps is None else run.step + max_steps)
+    if stop_request.signal:
+        raise SystemExit(128 + stop_request.signal)
+    return folder
+
+
+class _Splits(NamedTuple):
+    """What a run learns from and what it is scored on."""
+
+    train: SegmentationFolder
+    validation: SegmentationFolder | None
+
+    @classmethod
+    def of(cls, config: TrainConfig) -> "_Splits":
+        validation = config.val_split
+        return cls(
+            SegmentationFolder(config.data, config.train_split),
+            None if validation is None else SegmentationFolder(config.data, validation),
+        )
+
+
+class _Run:
+    """A run in progress: everything that a step changes."""
+
+    def __init__(
+        self, config: TrainConfig, folder: Path, team: Processes, model: EBSeg | None, splits: _Splits
+    ):
+        self.config, self.folder, self.team = config, folder, team
+        self.data, self.validation = splits
+        run_state.seed_everything(config.seed)
+        state = run_state.read_state(folder)
+        classes = self.data.training_classes()
+        self.parent: str | None = None
+        if state is not None:
+            if state.notes["classes"] != classes.to_json():
+                raise TrainingError(f"{config.data} has other classes than when the run of {folder} began")
+            self.parent = state.notes["parent"]
+            model = model or empty_model(EBSegConfig.from_dict(state.notes["model"]), classes)
+        elif model is None:
+            model, self.parent = start_model(config, classes)
+        model.training_classes = classes
+        if config.train_backbone:
+            model.backbone.requires_grad_(True)
+        self.ebseg = model.to(team.device).train()
+        self.optimizer, self.names = build_optimizer(self.ebseg, config)
+        trained = {name: self.ebseg.get_parameter(name) for name in self.names}
+        self.ema = Ema(trained, config.ema) if config.ema else None
+        self.scaler = torch.amp.GradScaler(team.device.type, enabled=config.amp == "float16")
+        self.step = 0
+        if state is not None:
+            run_state.restore(state, self.ebseg, self.optimizer, self.names, self.ema)
+            self.scaler.load_state_dict(state.scaler)
+            self.step = state.step
+        if len(set(team.gathered(self.step))) > 1:
+            raise TrainingError(
+                f"{folder} must be one folder that all machines share: the run's state is there"
+            )
+        if self.step > config.steps:
+            raise TrainingError(
+                f"{folder} has done {self.step} steps, more than the {config.steps} asked for"
+            )
+        with torch.no_grad():
+            text = self.ebseg.encode_text([item.name for item in classes.classes])
+        self.loss_module = LossModule(self.ebseg, text, config)
+        self.wrapped: nn.Module = self.loss_module
+        if team.count > 1:
+            self.wrapped = DistributedDataParallel(self.loss_module, forward_sync_buffers=False)
+
+    def go(self, slots: slice, stop_request: StopRequest, end: int) -> None:
+        """Takes the steps up to `end`, or to the end of the run."""
+        config, first = self.config, self.team.first
+        end = min(end, config.steps)
+        curves = Curves(self.folder, self.step) if first else None
+        shown = progress("training", config.steps, self.step, shown=first)
+        loading = Samples(self.data, config).batches(self.step, slots)
+        try:
+            with shown as bar, loading as batches:
+                last_time, last_step = time.monotonic(), self.step
+                rate = 0.0
+                while self.step < end:
+                    terms, values, stopping = self._take_step(next(batches), stop_request)
+                    now = time.monotonic()
+                    if self._due(config.log_every) or self.step == end:
+                        rate = (self.step - last_step) * config.batch / max(now - last_time, 1e-9)
+                        last_time, last_step = now, self.step
+                        if curves is not None:
+                            curves.log(self.step, terms, values | {"rate": rate})
+                    bar.advance(1, loss=values["loss"], **{"pictures/s": rate})
+                    if stopping or self.step == end or self._due(config.save_every):
+                        self._save()
+                    if stopping:
+                        stop_request.signal = max(self.team.gathered(stop_request.signal))
+                        return
+                    if curves is not None and config.pictures_every and self._due(config.pictures_every):
+                        self._show(curves)
+                    if (
+                        config.evaluate_every
+                        and self._due(config.evaluate_every)
+                        and self.step < config.steps
+                    ):
+                        self._write_artifacts(curves)
+            if self.step == config.steps and outcome.step_of_checkpoint(self.folder) != self.step:
+                self._write_artifacts(curves)
+        finally:
+            if curves is not None:
+                curves.close()
+
+    def _due(self, every: int) -> bool:
+        return self.step % every == 0
+
+    def _take_step(
+        self, samples: list[TrainingSample], stop_request: StopRequest
+    ) -> tuple[dict[str, float], dict[str, float], bool]:
+        """One optimiser step: the loss's terms, numbers to log, and whether a process wishes to stop."""
+        config = self.config
+        rate = learning_rate(config, self.step)
+        set_learning_rate(self.optimizer, rate)
+        self.optimizer.zero_grad(set_to_none=True)
+        terms, stop_requests = self._gradients(samples, stop_request)
+        loss = sum(terms.values())
+        if not torch.tensor(loss).isfinite():
+            kinds = [
+                name for name, value in sums_by_kind(terms).items() if not torch.tensor(value).isfinite()
+            ]
+            raise self._failure(f"the loss is not finite ({', '.join(kinds)})", samples)
+        self.scaler.unscale_(self.optimizer)
+        norm = clip_gradients(self.optimizer, config.clip_norm).item()
+        # float16's scaler skips such a step and lowers its scale
+        hopeless = not self.scaler.is_enabled() or self.scaler.get_scale() < LEAST_SCALE
+        if not torch.tensor(norm).isfinite() and hopeless:
+            raise self._failure("the gradient is not finite", samples)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.ema is not None:
+            self.ema.update()
+        self.step += 1
+        return terms, {"loss": loss, "learning_rate": rate, "gradient_norm": norm}, stop_requests
+
+    def _gradients(
+        self, samples: list[TrainingSample], stop_request: StopRequest
+    ) -> tuple[dict[str, float], bool]:
+        """Gradient of the whole batch's loss, part by part; the terms' means over the processes."""
+        device = self.team.device
+        targets = [on_device(sample.target, device) for sample in samples]
+        totals = BatchTotals.of(targets, self.ebseg.config.transformer_decoder.queries, device)
+        size = len(samples) // self.config.accumulate
+        summed: dict[str, Tensor] = {}
+        for start in range(0, len(samples), size):
+            part = samples[start : start + size]
+            images = torch.stack([sample.picture for sample in part]).to(device)
+            generators = loss_generators(part, self.config.seed, device)
+            with self._until_last(start + size == len(samples)):
+                total, terms = self.wrapped(images, targets[start : start + size], generators, totals)
+                self.scaler.scale(total).backward()
+            summed = {name: summed.get(name, 0) + value for name, value in terms.items()}
+        stop_requested = torch.tensor(float(stop_request.signal > 0), device=device)
+        values = self.team.mean(torch.stack([*summed.values(), stop_requested])).tolist()
+        return dict(zip(summed, values[:-1], strict=True)), values[-1] > 0
+
+    def _until_last(self, last: bool) -> Any:
+        """Several processes add their gradients up once a step, with the last part."""
+        if isinstance(self.wrapped, DistributedDataParallel) and not last:
+            return self.wrapped.no_sync()
+        return nullcontext()
+
+    def _failure(self, what: str, samples: Sequence[TrainingSample]) -> TrainingError:
+        """The error for a step that cannot be taken; the weights and the saved state stay as they are."""
+        reports = self.team.gathered(non_finite_samples(self.loss_module, samples, self.config.seed))
+        pictures = self.team.gathered([sample.name for sample in samples])
+        blamed = [text for some in reports for text in some]
+        everyone = [name for some in pictures for name in some]
+        blame = f"taken alone, these fail: {'; '.join(blamed)}" if blamed else "taken alone, none fails"
+        return TrainingError(
+            f"step {self.step + 1}: {what}; {blame}. Pictures of the batch: {', '.join(everyone)}. "
+            f"The last saved state is unharmed; look at the pictures, or lower learning_rate"
+        )
+
+    def _save(self) -> None:
+        if self.team.first:
+            run_state.save_state(
+                self.folder,
+                step=self.step,
+                model=self.ebseg,
+                optimizer=self.optimizer,
+                names=self.names,
+                ema=self.ema,
+                scaler=self.scaler.state_dict(),
+                notes={
+                    "parent": self.parent,
+                    "model": self.ebseg.config.to_dict(),
+                    "classes": self.ebseg.training_classes.to_json(),
+                },
+            )
+
+    def _show(self, curves: Curves) -> None:
+        data = self.validation or self.data
+        self.ebseg.eval()
+        with self.ema.applied() if self.ema is not None else nullcontext():
+            panels = make_panels(self.ebseg, data, data.vocabulary(), self.config.evaluate_short_side)
+        self.ebseg.train()
+        curves.pictures(self.step, panels)
+
+    def _write_artifacts(self, curves: Curves | None) -> None:
+        if curves is not None:
+            scores = outcome.write_artifacts(
+                self.folder,
+                step=self.step,
+                ebseg=self.ebseg,
+                ema=self.ema,
+                config=self.config,
+                data=self.data,
+                validation=self.validation,
+                parent=self.parent,
+            )
+            curves.scores(self.step, scores)
+        self.team.wait()
+
+
+def _take_folder(folder: Path, config: TrainConfig, resume: Resume) -> None:
+    """Makes the folder this run's, or finds that it is.
+
+    Raises:
+        TrainingError: it belongs to a run of another configuration, or holds something else.
+    """
+    path = folder / CONFIG
+    if resume == "never" and path.exists():
+        read_config(path)  # nothing is removed from a folder that is no run's
+        for name in (run_state.STATE, LOG, CONFIG, outcome.METRICS):
+            (folder / name).unlink(missing_ok=True)
+        for name in (TENSORBOARD, outcome.CHECKPOINT):
+            shutil.rmtree(folder / name, ignore_errors=True)
+    if path.exists():
+        former = read_config(path)
+        names = former.differences(config)
+        if names:
+            reports = ", ".join(f"{x} was {getattr(former, x)!r}, now {getattr(config, x)!r}" for x in names)
+            raise TrainingError(
+                f"{folder} holds a run of another configuration: {reports}; take another folder"
+            )
+    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise TrainingError(f"{folder} is no run's folder, and not empty; take another")
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{CONFIG}.partial")
+    partial.write_text(json.dumps(config.to_dict(), indent=1) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def read_config(path: Path) -> TrainConfig:
+    """A configuration's file.
+
+    Raises:
+        TrainingError: it is none.
+    """
+    try:
+        return TrainConfig.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"{path} cannot be read: {error}") from error
+    except TrainingError as error:
+        raise TrainingError(f"{path}: {error}") from None

@@ -1,0 +1,133 @@
+"""Many Storybook scenes, drawn ahead by all processors into one file that training maps."""
+
+import multiprocessing
+import os
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from training.progress import progress
+from training.storybook.classes import CLASSES
+from training.storybook.scene import SCENES, draw
+
+SIDE = 192  # pixels that scenes are drawn at, and that the segmenter sees
+LEAST_ODDS = 1e-6  # of a scene whose caption mentions nothing
+CHUNK = 64  # scenes that a process draws at a time
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pool:
+    """Scenes with what their captions say.
+
+    Attributes:
+        pictures: uint8 [N, side, side, 3], RGB.
+        labels: uint8 [N, side, side], index into `CLASSES`.
+        mentioned: bool [N, classes]: what the captions mention.
+        captions: N lines.
+        odds: cumulated odds of the scenes, [N], up to 1. Those that show rare classes have more, so that
+            every class is seen about as often.
+    """
+
+    pictures: NDArray[np.uint8]
+    labels: NDArray[np.uint8]
+    mentioned: NDArray[np.bool_]
+    captions: list[str]
+    odds: NDArray[np.float64] = field(init=False)
+
+    def __post_init__(self) -> None:
+        often = np.maximum(self.mentioned.sum(0), 1)
+        summed = np.cumsum((self.mentioned / often).sum(1) + LEAST_ODDS)
+        object.__setattr__(self, "odds", summed / summed[-1])
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+
+def pool(
+    folder: Path,
+    *,
+    seed: int,
+    count: int,
+    side: int,
+    shares: tuple[float, float, float],
+    allowed: Collection[str] = CLASSES,
+    processes: int | None = None,
+) -> Pool:
+    """Draws scenes, or maps those that an earlier call drew into the same folder.
+
+    Args:
+        folder: for the files; the same arguments must come with the same folder.
+        seed: of the scenes; scene i depends on it and on i alone.
+        count: scenes.
+        side: pixels of the pictures kept; drawn at `SIDE`, then shrunk as the model shrinks for CLIP.
+        shares: of scenes, quilts and close-ups.
+        allowed: classes that may occur.
+        processes: that draw; None takes one for each processor.
+    """
+    shape = (count, side, side)
+    done = folder / "captions.txt"  # written last
+    if not done.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        arrays = [_map(folder / "pictures.npy", (*shape, 3), "w+"), _map(folder / "labels.npy", shape, "w+")]
+        mentioned = np.zeros((count, len(CLASSES)), bool)
+        captions: list[str] = []
+        jobs = [
+            (seed, start, min(CHUNK, count - start), side, shares, tuple(allowed))
+            for start in range(0, count, CHUNK)
+        ]
+        context = multiprocessing.get_context("spawn")
+        with context.Pool(processes or os.cpu_count() or 1) as workers, progress("drawing", count) as bar:
+            for pictures, labels, named, texts in workers.imap(_draw_chunk, jobs):
+                part = slice(len(captions), len(captions) + len(texts))
+                arrays[0][part], arrays[1][part], mentioned[part] = pictures, labels, named
+                captions += texts
+                bar.advance(len(texts))
+        for array in arrays:
+            array.flush()
+        np.save(folder / "mentioned.npy", mentioned)
+        partial = done.with_suffix(".partial")
+        partial.write_text("\n".join(captions), encoding="utf-8")
+        partial.rename(done)
+    return Pool(
+        pictures=_map(folder / "pictures.npy", (*shape, 3), "r"),
+        labels=_map(folder / "labels.npy", shape, "r"),
+        mentioned=np.load(folder / "mentioned.npy"),
+        captions=done.read_text(encoding="utf-8").split("\n"),
+    )
+
+
+def kind(rng: np.random.Generator, shares: tuple[float, float, float]) -> str:
+    """A scene's kind, by the shares of scenes, quilts and close-ups."""
+    group = rng.choice(3, p=np.array(shares) / sum(shares))
+    return SCENES[rng.integers(len(SCENES))] if group == 0 else ("quilt", "close_up")[group - 1]
+
+
+_Job = tuple[int, int, int, int, tuple[float, float, float], tuple[str, ...]]
+_Mapped = np.memmap[tuple[int, ...], np.dtype[np.uint8]]
+_Drawn = tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.bool_], list[str]]
+
+
+def _draw_chunk(job: _Job) -> _Drawn:
+    seed, start, count, side, shares, allowed = job
+    cv2.setNumThreads(1)
+    pictures = np.zeros((count, side, side, 3), np.uint8)
+    labels = np.zeros((count, side, side), np.uint8)
+    mentioned = np.zeros((count, len(CLASSES)), bool)
+    captions = []
+    for i in range(count):
+        rng = np.random.default_rng([seed, start + i])
+        scene = draw(rng, kind(rng, shares), height=SIDE, width=SIDE, allowed=allowed)
+        pictures[i] = cv2.resize(scene.picture, (side, side), interpolation=cv2.INTER_LINEAR)
+        labels[i] = cv2.resize(scene.labels, (side, side), interpolation=cv2.INTER_NEAREST)
+        mentioned[i, list(scene.mentioned)] = True
+        captions.append(scene.caption)
+    return pictures, labels, mentioned, captions
+
+
+def _map(path: Path, shape: tuple[int, ...], mode: Literal["r", "w+"]) -> _Mapped:
+    return np.lib.format.open_memmap(path, mode=mode, dtype=np.uint8, shape=shape if mode == "w+" else None)

@@ -34,7 +34,8 @@ class LabelMap:
     """Which class each pixel belongs to.
 
     Attributes:
-        labels: uint16 [H, W]; 0 is "other", k is class k - 1 of the vocabulary.
+        labels: uint16 [H, W]; 0 is "other", the others are `Vocabulary.labels`: k is class k - 1 if none is
+            ignored.
         confidence: float32 [H, W] in 0..1, of the winning class, before the threshold.
     """
 
@@ -89,13 +90,13 @@ class Segmenter:
         return self.ebseg.predict(torch.stack(list(prepared)))
 
     def encode_text(self, vocabulary: Vocabulary) -> Tensor:
-        """Text embeddings of a vocabulary, [K, C]; the last few vocabularies are kept."""
+        """Text embeddings of a vocabulary's words, [P, C]; the last few vocabularies are kept."""
         digest = vocabulary.digest
         with self._lock:
             if digest in self._texts:
                 self._texts.move_to_end(digest)
                 return self._texts[digest]
-        text = self.ebseg.encode_text(vocabulary.names, vocabulary.templates)
+        text = self.ebseg.encode_text(vocabulary.words, vocabulary.templates)
         with self._lock:
             self._texts[digest] = text
             while len(self._texts) > TEXTS_KEPT:
@@ -126,7 +127,8 @@ class Segmenter:
             output_size: rows and columns of the label map, pixels.
             index: which picture of the batch.
             text: embeddings of the vocabulary; computed when left out.
-            threshold: pixels of a lower confidence become "other", 0..1.
+            threshold: pixels of a lower confidence become "other", 0..1, where their class has no threshold
+                of its own.
             balance: instead of the configuration's.
 
         Raises:
@@ -138,11 +140,17 @@ class Segmenter:
         labels = np.empty(output_size, np.uint16)
         confidence = np.empty(output_size, np.float32)
         all_classes = probabilities.sum(1, keepdim=True)
+        values = torch.tensor(vocabulary.labels, device=probabilities.device)
+        least = torch.tensor(
+            [threshold if item.threshold is None else item.threshold for item in vocabulary.classes],
+            device=probabilities.device,
+        )
         for rows, columns, masks_QT in _tiles(own, output_size):
             contenders = _contenders(masks_QT, probabilities)
             best, winner = _best_class(masks_QT.T @ probabilities[:, contenders])
             certain = best / (masks_QT.T @ all_classes)[:, 0].clamp(min=1)
-            label = torch.where(certain >= threshold, contenders[winner] + 1, OTHER)
+            wins = contenders[winner]
+            label = torch.where(certain >= least[wins], values[wins], OTHER)
             shape = (rows.stop - rows.start, columns.stop - columns.start)
             labels[rows, columns] = label.view(shape).to(torch.int32).cpu().numpy()
             confidence[rows, columns] = certain.view(shape).cpu().numpy()

@@ -128,6 +128,8 @@ def vocabulary(document: Document) -> Vocabulary:
             _texts(entry, "synonyms"),
             None if entry.get("trained") is None else _field(entry, "trained", bool),
             None if entry.get("color") is None else _field(entry, "color", str),
+            None if entry.get("threshold") is None else _field(entry, "threshold", float),
+            entry.get("ignore") is not None and _field(entry, "ignore", bool),
         )
         for entry in _field(document, "classes", list)
     )

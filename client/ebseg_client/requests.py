@@ -27,15 +27,20 @@ class ClassSpec:
 
     Attributes:
         name: what the model looks for.
-        synonyms: further words for it; with the name they decide whether it counts as trained.
+        synonyms: further words for it, which the model looks for as well; with the name they decide whether
+            it counts as trained.
         trained: says so instead of the words.
         color: "#rrggbb" in pictures; chosen by the service if left out.
+        threshold: pixels of this class with a lower confidence, 0..1, become "other".
+        ignore: the class competes for every pixel and is not answered; what it wins is "other".
     """
 
     name: str
     synonyms: Sequence[str] = ()
     trained: bool | None = None
     color: str | None = None
+    threshold: float | None = None
+    ignore: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +70,7 @@ class SegmentOptions(TypedDict, total=False):
     Attributes:
         vocabulary: name of a stored class list, instead of classes.
         templates: "vild", "imagenet", "plain", or sentences of your own, each with one "{}".
+        synonym_mode: a class with synonyms is as likely as its "best" word, or as the "mean" of its words.
         balance: instead of the checkpoint's.
         background: pixels of a lower confidence, 0..1, become "other", label 0; "none": every pixel gets a
             class; left out, the threshold of the model's card holds.
@@ -76,6 +82,7 @@ class SegmentOptions(TypedDict, total=False):
 
     vocabulary: str | None
     templates: str | Sequence[str] | None
+    synonym_mode: Literal["best", "mean"] | None
     balance: Balance | None
     background: float | Literal["none"] | None
     outputs: Collection[Output] | None
@@ -97,7 +104,7 @@ def request_document(classes: Classes | None, options: SegmentOptions) -> dict[s
     if (classes is None) == (options.get("vocabulary") is None):
         raise InputError("give either classes or a vocabulary")
     document: dict[str, Any] = {
-        name: options.get(name) for name in ("vocabulary", "templates", "model", "version")
+        name: options.get(name) for name in ("vocabulary", "templates", "synonym_mode", "model", "version")
     }
     if classes is not None:
         document["classes"] = class_documents(classes)
@@ -147,6 +154,10 @@ def _class_document(entry: str | ClassSpec) -> str | dict[str, Any]:
         document["trained"] = entry.trained
     if entry.color is not None:
         document["color"] = entry.color
+    if entry.threshold is not None:
+        document["threshold"] = entry.threshold
+    if entry.ignore:
+        document["ignore"] = True
     return document
 
 

@@ -6,7 +6,7 @@ means of the embeddings; the released code takes geometric means of the class pr
 use the letters alpha, beta and gamma for different things, so here each weight carries the name of
 the embedding it belongs to.
 
-Shapes: B pictures, Q queries, C joint width, K classes.
+Shapes: B pictures, Q queries, C joint width, K classes, P words: the classes' names and further prompts.
 """
 
 from dataclasses import dataclass
@@ -78,6 +78,28 @@ def _rest_frozen(supervised: float, mask_attention: float) -> Weights:
     return Weights(supervised=supervised, mask_attention=mask_attention, frozen=rest)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClassWords:
+    """Which words are of which class, where classes have several.
+
+    Attributes:
+        classes: the class of each word, int64 [P], from 0 to K - 1.
+        count: K.
+        mode: a class's logit is that of its "best" word, or the "mean" of all.
+    """
+
+    classes: Tensor
+    count: int
+    mode: Literal["best", "mean"]
+
+    def pooled(self, logits: Tensor) -> Tensor:
+        """Logits of words [Q, P] to logits of classes [Q, K]."""
+        start = logits.new_zeros(len(logits), self.count)
+        reduce = "amax" if self.mode == "best" else "mean"
+        place = self.classes.expand(len(logits), -1)
+        return start.scatter_reduce(1, place, logits, reduce, include_self=False)
+
+
 def class_probabilities(
     supervised: Tensor,
     mask_attention: Tensor,
@@ -85,24 +107,34 @@ def class_probabilities(
     classifier: Tensor,
     trained: Tensor,
     balance: Balance,
+    words: ClassWords | None = None,
 ) -> Tensor:
     """Probability of each class for each query, what is left of one being "no class".
 
     Args:
         supervised, mask_attention, frozen: embeddings A, B and D of one picture, [Q, C].
-        classifier: unit text rows and, last, the unit background row, times CLIP's logit scale, [K + 1, C].
+        classifier: unit text rows and, last, the unit background row, times CLIP's logit scale, [P + 1, C].
         trained: which classes count as trained, bool [K].
         balance: the mean and its weights.
+        words: which rows of the classifier are of one class; None if each is a class, and P is K.
 
     Returns:
         [Q, K]. A row sums to less than one; the rest is the probability of "no class".
     """
     text = classifier[:-1]
     supervised_logits = supervised @ classifier.T  # the background column goes into void only
+    if words is not None:
+        by_class = words.pooled(supervised_logits[:, :-1])
+        supervised_logits = torch.cat([by_class, supervised_logits[:, -1:]], 1)
+
+    def class_logits(embeddings: Tensor) -> Tensor:
+        by_word = embeddings @ text.T
+        return by_word if words is None else words.pooled(by_word)
+
     if balance.mean == "geometric":
         p_a = supervised_logits[:, :-1].softmax(-1)
-        p_b = (mask_attention @ text.T).softmax(-1)
-        p_d = (frozen @ text.T).softmax(-1)
+        p_b = class_logits(mask_attention).softmax(-1)
+        p_d = class_logits(frozen).softmax(-1)
 
         def product(weights: Weights) -> Tensor:
             return p_a**weights.supervised * p_b**weights.mask_attention * p_d**weights.frozen
@@ -116,7 +148,7 @@ def class_probabilities(
                 + weights.mask_attention * mask_attention
                 + weights.frozen * frozen
             )
-            return mixed @ text.T
+            return class_logits(mixed)
 
         weight = torch.where(trained, logits(balance.trained), logits(balance.new)).softmax(-1)  # Eq. 13
     weight = weight + EPSILON

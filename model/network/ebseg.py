@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from model.errors import ModelError, PictureError
 from model.network import clip_image
-from model.network.balance import Balance, class_probabilities
+from model.network.balance import Balance, ClassWords, class_probabilities
 from model.network.clip_image import ClipFeatures, ClipImageEncoder
 from model.network.clip_text import ClipTextEncoder
 from model.network.config import EBSegConfig
@@ -243,7 +243,7 @@ class EBSeg(nn.Module):
         Args:
             predictions: of B pictures.
             vocabulary: one for all pictures, or one for each.
-            text: embeddings of the vocabulary's names [K, C], or one a picture; computed when left out.
+            text: embeddings of the vocabulary's words [P, C], or one a picture; computed when left out.
             balance: instead of the configuration's.
 
         Returns:
@@ -251,7 +251,7 @@ class EBSeg(nn.Module):
         """
         vocabularies = [vocabulary] * len(predictions) if isinstance(vocabulary, Vocabulary) else vocabulary
         if text is None:
-            texts = [self.encode_text(v.names, v.templates) for v in vocabularies]
+            texts = [self.encode_text(v.words, v.templates) for v in vocabularies]
         else:
             texts = [text] * len(predictions) if isinstance(text, Tensor) else list(text)
         if not len(predictions) == len(vocabularies) == len(texts):
@@ -267,6 +267,7 @@ class EBSeg(nn.Module):
                 self.classifier(own_text),
                 torch.tensor(self.trained(own), device=own_text.device),
                 balance or self.config.balance,
+                class_words(own, own_text.device),
             )
             for i, (own, own_text) in enumerate(zip(vocabularies, texts, strict=True))
         ]
@@ -299,6 +300,15 @@ class EBSeg(nn.Module):
         )
         clip = self.clip_image(shrunk.to(self.clip_image.conv1.weight.dtype), surgery)
         return self.fusion(backbone, clip.layers), clip, padded
+
+
+def class_words(vocabulary: Vocabulary, device: torch.device) -> ClassWords | None:
+    """Which words of a vocabulary are of which class; None if every class has one."""
+    classes = vocabulary.word_classes
+    if classes is None:
+        return None
+    places = torch.tensor(classes, device=device)
+    return ClassWords(classes=places, count=len(vocabulary), mode=vocabulary.synonym_mode)
 
 
 def _joined(singles: list[MaskPredictions]) -> MaskPredictions:

@@ -2,7 +2,8 @@
 
 A class counts as trained if one of the words for it is a word for a class that the weights were trained
 on (the official code matches the lists of synonyms below `benchmarks/` this way), or if the caller
-says so. Names go into the prompts as given; synonyms decide trained or new and nothing else.
+says so. Names and further prompts go to the text tower as given; synonyms decide trained or new and nothing
+else, as in the official code.
 """
 
 import dataclasses
@@ -12,13 +13,15 @@ import importlib.resources
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from model.errors import CheckpointError, VocabularyError
 from model.vocabulary import templates as prompt_templates
 
 MAX_CLASSES = 1024
 MAX_NAME_LENGTH = 200  # characters; the text tower cuts prompts at 77 tokens
+MAX_WORDS = 4096  # names and further prompts of a vocabulary
+SynonymMode = Literal["best", "mean"]
 
 BUILTIN_NAMES = (
     "coco-stuff-171",
@@ -39,11 +42,18 @@ class ClassName:
         synonyms: the words that decide whether it counts as trained, the name not among them unless it
             is listed; left out, the name alone decides.
         trained: the caller's word on that; None leaves it to the words.
+        prompts: further words that the text tower reads; `Vocabulary.synonym_mode` says what becomes of them.
+        threshold: pixels of this class whose confidence is lower become "other", 0..1; None leaves that to
+            whoever asks for a label map.
+        ignored: competes for every pixel, and those that it wins are "other".
     """
 
     name: str
     synonyms: tuple[str, ...] = ()
     trained: bool | None = None
+    prompts: tuple[str, ...] = ()
+    threshold: float | None = None
+    ignored: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,6 +63,8 @@ class Vocabulary:
     Attributes:
         classes: 1 to 1024, whose names are stripped and differ by more than case.
         templates: each holds "{}" once.
+        synonym_mode: a class of several prompts is as like a picture as the "best" of them, or as all in the
+            "mean".
 
     Raises:
         VocabularyError: a class or template cannot be used; `index` tells which class.
@@ -60,9 +72,18 @@ class Vocabulary:
 
     classes: tuple[ClassName, ...]
     templates: tuple[str, ...] = prompt_templates.VILD
+    synonym_mode: SynonymMode = "best"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", _checked(self.classes))
+        if all(item.ignored for item in self.classes):
+            raise VocabularyError("every class is ignored; one has to be reported")
+        if len(self.words) > MAX_WORDS:
+            raise VocabularyError(
+                f"{len(self.words)} names and synonyms are too many, at most {MAX_WORDS} are allowed"
+            )
+        if self.synonym_mode not in ("best", "mean"):
+            raise VocabularyError(f'synonym_mode must be "best" or "mean", got {self.synonym_mode!r}')
         object.__setattr__(self, "templates", prompt_templates.resolve(self.templates))
 
     @classmethod
@@ -122,9 +143,35 @@ class Vocabulary:
         return [item.name for item in self.classes]
 
     @property
+    def words(self) -> list[str]:
+        """What the text tower reads: each class's name and further prompts, in order; P of them."""
+        return [word for item in self.classes for word in (item.name, *item.prompts)]
+
+    @property
+    def word_classes(self) -> list[int] | None:
+        """Which class each of the P words is of, from 0 and in order; None if every class has one word."""
+        if not any(item.prompts for item in self.classes):
+            return None
+        return [index for index, item in enumerate(self.classes) for _ in range(1 + len(item.prompts))]
+
+    @property
+    def labels(self) -> list[int]:
+        """The value of each class in label maps: 1, 2, ... in order, and 0 for those that are ignored."""
+        label, labels = 0, []
+        for item in self.classes:
+            label += not item.ignored
+            labels.append(0 if item.ignored else label)
+        return labels
+
+    @property
+    def reported(self) -> list[int]:
+        """The classes that are not ignored, by their place from 0."""
+        return [index for index, item in enumerate(self.classes) if not item.ignored]
+
+    @property
     def digest(self) -> str:
-        """sha256 in hexadecimal over what text embeddings depend on: templates and ordered names."""
-        content = {"names": self.names, "templates": self.templates}
+        """sha256 in hexadecimal over what text embeddings depend on: templates and ordered words."""
+        content = {"names": self.words, "templates": self.templates}
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -248,7 +295,8 @@ def _checked(classes: Sequence[ClassName]) -> tuple[ClassName, ...]:
                 f"class {index} ({name!r}) is doubled: class {first} ({checked[first].name!r}) is the same",
                 index,
             )
-        checked.append(dataclasses.replace(item, name=name, synonyms=tuple(item.synonyms)))
+        prompts = _checked_prompts(index, item, name)
+        checked.append(dataclasses.replace(item, name=name, synonyms=tuple(item.synonyms), prompts=prompts))
     return tuple(checked)
 
 
@@ -267,16 +315,34 @@ def _checked_name(index: int, item: ClassName) -> str:
         raise VocabularyError(
             f"class {index}: trained must be true, false or null, got {item.trained!r}", index
         )
-    name = item.name.strip()
-    if not name:
-        raise VocabularyError(f"class {index} has an empty name", index)
-    if len(name) > MAX_NAME_LENGTH:
+    if item.threshold is not None and not 0 <= item.threshold <= 1:
+        raise VocabularyError(f"class {index}: threshold must be in 0..1, got {item.threshold!r}", index)
+    return _checked_word(index, "name", item.name)
+
+
+def _checked_prompts(index: int, item: ClassName, name: str) -> tuple[str, ...]:
+    """The stripped further prompts, each once and none of them the name, or VocabularyError."""
+    words = {name.casefold(): name}
+    for word in item.prompts:
+        if not isinstance(word, str):
+            raise VocabularyError(f"class {index}: synonyms must be a list of strings", index)
+        stripped = _checked_word(index, "synonym", word)
+        words.setdefault(stripped.casefold(), stripped)
+    return tuple(words.values())[1:]
+
+
+def _checked_word(index: int, what: str, word: str) -> str:
+    stripped = word.strip()
+    if not stripped:
+        raise VocabularyError(f"class {index} has an empty {what}", index)
+    if len(stripped) > MAX_NAME_LENGTH:
         raise VocabularyError(
-            f"class {index}'s name has {len(name)} characters, at most {MAX_NAME_LENGTH} are allowed", index
+            f"class {index}'s {what} has {len(stripped)} characters, at most {MAX_NAME_LENGTH} are allowed",
+            index,
         )
-    if prompt_templates.has_control(name):
-        raise VocabularyError(f"class {index}'s name holds a control character: {name!r}", index)
-    return name
+    if prompt_templates.has_control(stripped):
+        raise VocabularyError(f"class {index}'s {what} holds a control character: {stripped!r}", index)
+    return stripped
 
 
 @functools.cache

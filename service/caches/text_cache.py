@@ -48,7 +48,8 @@ class Text:
     """A vocabulary's embeddings.
 
     Attributes:
-        tensor: float32 [K, C] on the CPU, shared between requests: nobody writes to it.
+        tensor: float32 [P, C] on the CPU, a row a word of the vocabulary, shared between requests: nobody
+            writes to it.
         source: "l1" if all came from the process; "l2" if some came from Redis; "joined" if another
             request's work was waited for; "embedded" if the text tower worked for this request.
         seconds: what getting them took.
@@ -157,14 +158,16 @@ class TextCache:
             Exception: whatever `run` or `embed` raised, to all that waited; it is not remembered.
         """
         began = time.perf_counter()
-        keys, whole = _keys(engine.text_digest, vocabulary.templates, tuple(vocabulary.names))
+        words = vocabulary.words
+        keys, whole = _keys(engine.text_digest, vocabulary.templates, tuple(words))
         width = self._widths.get(engine.text_digest)
         tensor = self._recent.get(whole)
         if isinstance(tensor, Tensor) and width in (None, tensor.shape[1]):
-            self._count("l1", "hit", len(vocabulary))
+            self._count("l1", "hit", len(words))
             seconds = self._looked_up(began)
             return Text(tensor=tensor, source="l1", seconds=seconds)
-        names = {keys.of([name]): name for name in vocabulary.names}
+        order = [keys.of([word]) for word in words]
+        names = dict(zip(order, words, strict=True))  # classes may share a synonym
         rows: dict[bytes, Row] = {}
         joined: set[_Flight] = set()
         missing: dict[bytes, str] = {}
@@ -188,7 +191,7 @@ class TextCache:
                 rows.update(flown)
             tensor = self._recent.get(whole)  # if another request waited for the same
         if not isinstance(tensor, Tensor):
-            tensor = torch.from_numpy(np.stack([rows[key] for key in names]))
+            tensor = torch.from_numpy(np.stack([rows[key] for key in order]))
             self._recent.put(whole, tensor)
         source: Source = "l1"
         if own is not None and own.embedded:

@@ -109,6 +109,7 @@ _FORM_FIELDS: dict[str, Any] = {
         {**_NAMES, "minItems": 1, "examples": [["plain"], ["a photo of a {}.", "a drawing of a {}."]]},
         "; repeated, because commas belong to a sentence",
     ),
+    "synonym_mode": _field("synonym_mode", {"type": "string", "enum": ["best", "mean"]}),
     "background": {
         "anyOf": [{"type": "number", "minimum": 0, "maximum": 1}, {"const": "none", "type": "string"}],
         "description": 'pixels of a lower confidence become "other", label 0; none: every pixel gets a '

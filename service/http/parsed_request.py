@@ -38,7 +38,16 @@ SHORT_TEXT = 1 << 12  # bytes; so much of it, beside the picture, is checked the
 DOCUMENTS_KEPT = 256
 REPEATED = ("classes", "outputs", "templates")
 Document = TypeVar("Document", bound=BaseModel)
-PLAIN = ("vocabulary", "background", "mean", "output_size", "model", "version", "timeout_ms")
+PLAIN = (
+    "vocabulary",
+    "synonym_mode",
+    "background",
+    "mean",
+    "output_size",
+    "model",
+    "version",
+    "timeout_ms",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +169,7 @@ def _from_fields(form: FormData) -> dict[str, Any]:
         raise InvalidRequestError([FieldProblem(name, "must be text, not a file") for name in wrong])
     document: dict[str, Any] = {
         name: form[name]
-        for name in ("vocabulary", "output_size", "model", "version", "timeout_ms")
+        for name in ("vocabulary", "synonym_mode", "output_size", "model", "version", "timeout_ms")
         if name in form
     }
     for name in ("classes", "outputs"):

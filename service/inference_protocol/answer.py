@@ -92,9 +92,9 @@ def _values(segmentation: SegmentationResult, name: str) -> NDArray[Any]:
     if name == CONFIDENCE.name:
         return result.confidence
     if name == TRAINED.name:
-        return np.array(result.trained, bool)
+        return np.array(segmentation.trained, bool)
     assert name == CLASS_NAMES.name
-    return np.array(segmentation.vocabulary.names, object)
+    return np.array(segmentation.names, object)
 
 
 def _binary(values: NDArray[Any], datatype: str) -> bytes:

@@ -88,7 +88,7 @@ class LocalModel:
     def _embedded(self, vocabulary: Vocabulary) -> torch.Tensor:
         digest = vocabulary.digest
         if digest not in self._texts:
-            self._texts[digest] = self.engine.embed(vocabulary.names, vocabulary.templates)
+            self._texts[digest] = self.engine.embed(vocabulary.words, vocabulary.templates)
             while len(self._texts) > TEXTS_KEPT:
                 self._texts.popitem(last=False)
         self._texts.move_to_end(digest)

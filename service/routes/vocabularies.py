@@ -112,7 +112,7 @@ async def remove_vocabulary(name: Name, request: Request) -> None:
 
 def _details(found: StoredVocabulary) -> VocabularyDetails:
     classes = [
-        StoredClass(name=entry.name, synonyms=entry.synonyms, trained=entry.trained, color=entry.color)
+        StoredClass(**{"synonyms": entry.synonyms, **entry.model_dump(exclude_defaults=True)})
         for entry in found.entries
     ]
     return VocabularyDetails(name=found.name, size=len(classes), builtin=found.builtin, classes=classes)

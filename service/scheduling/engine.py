@@ -243,7 +243,7 @@ class TorchEngine:
             maps = segmenter.score_maps(
                 masks, job.vocabulary, output_size=job.output_size, text=text, balance=job.balance
             )
-            scores = maps.half().cpu().numpy()
+            scores = maps[job.vocabulary.reported].half().cpu().numpy()
         return EngineResult(
             labels=label_map.labels,
             confidence=label_map.confidence,

@@ -5,7 +5,8 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from service.schemas.segment import ModelAnswer, Strict
+from service.schemas.classes import Strict
+from service.schemas.segment import ModelAnswer
 
 LARGEST_VERSION = 999_999_999
 

@@ -13,8 +13,9 @@ from model.confidence.background import BackgroundRule, Source, asked, of_card
 from model.confidence.card import Card
 from model.confidence.caution import Code
 from model.errors import ModelError
-from model.vocabulary.classes import MAX_CLASSES, ClassName, Vocabulary
+from model.vocabulary.classes import MAX_CLASSES, Vocabulary
 from model.vocabulary.templates import SETS, resolve
+from service.schemas.classes import NamedClass, Strict
 
 Output = Literal["rle", "png", "overlay", "polygons", "npy", "scores"]
 # blue over green, 8 x 8, as PNG in base64: short enough for an example that works as it stands
@@ -23,40 +24,6 @@ TINY_PICTURE = (
     "AABydgQWtP+IGQAAAABJRU5ErkJggg=="
 )
 LONGEST_SIDE = 16_384  # pixels; the number of pixels has its own limit among the settings
-
-
-class Strict(BaseModel):
-    """Base of what goes in."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class ClassEntry(Strict):
-    """One class of a request."""
-
-    name: str = Field(description="what the model looks for", examples=["tree"])
-    synonyms: list[str] = Field(
-        default_factory=list,
-        max_length=100,
-        description="further words for it; with the name they decide trained or new",
-    )
-    trained: bool | None = Field(
-        default=None, description="whether the class counts as trained; by its words if left out"
-    )
-    color: str | None = Field(
-        default=None,
-        pattern=r"^#[0-9A-Fa-f]{6}$",
-        description="of the class in pictures",
-        examples=["#2e8b57"],
-    )
-
-    def for_model(self) -> ClassName:
-        """The same for the model; synonyms come on top of the name, which alone would do."""
-        return ClassName(
-            name=self.name,
-            synonyms=(self.name, *self.synonyms) if self.synonyms else (),
-            trained=self.trained,
-        )
 
 
 class WeightShares(Strict):
@@ -111,17 +78,6 @@ class LongSide(Strict):
     long_side: int = Field(ge=1, le=LONGEST_SIDE, description="pixels", examples=[1024])
 
 
-def _named(value: Any) -> Any:
-    if isinstance(value, str):
-        return {"name": value}
-    if isinstance(value, dict | ClassEntry):
-        return value
-    raise ValueError("must be a name, or an object with a name")
-
-
-NamedClass = Annotated[ClassEntry, BeforeValidator(_named, str | ClassEntry)]
-
-
 def _templates(value: Any) -> tuple[str, ...]:
     return resolve(value)
 
@@ -172,6 +128,10 @@ class SegmentRequest(Strict):
         description='sentences that class names go into: a set, or a list of your own, each with one "{}"',
         json_schema_extra={"default": "vild"},
     )
+    synonym_mode: Literal["best", "mean"] = Field(
+        default="best",
+        description="a class with synonyms is as likely as its best word, or as all its words in the mean",
+    )
     balance: BalanceSpec | None = Field(default=None, description="instead of the checkpoint's")
     background: Background | None = Field(
         default_factory=lambda: None,
@@ -216,7 +176,9 @@ class SegmentRequest(Strict):
             VocabularyError: one of them cannot be used.
         """
         return Vocabulary(
-            classes=tuple(entry.for_model() for entry in self.classes or []), templates=self.templates
+            classes=tuple(entry.for_model() for entry in self.classes or []),
+            templates=self.templates,
+            synonym_mode=self.synonym_mode,
         )
 
 
@@ -346,9 +308,13 @@ class SegmentAnswer(BaseModel):
         default=None, description="what to know before trusting this answer; left out if there is nothing"
     )
     caches: CacheAnswer | None = Field(default=None, description="what the caches did")
-    classes: list[ClassAnswer] = Field(description="all that were asked for, found or not, in their order")
+    classes: list[ClassAnswer] = Field(
+        description="all that were asked for and not ignored, found or not, in their order"
+    )
     background: BackgroundAnswer = Field(description='which threshold made pixels "other"')
-    other: Other | None = Field(default=None, description="where `background` has a threshold")
+    other: Other | None = Field(
+        default=None, description="where pixels can be other: a threshold holds, or a class is ignored"
+    )
     png: str | None = Field(
         default=None,
         description="label map as PNG in base64: a palette picture in the classes' colours; 16-bit grey for "

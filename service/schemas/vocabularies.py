@@ -3,7 +3,7 @@
 from pydantic import BaseModel, ConfigDict, Field
 
 from model.vocabulary.classes import MAX_CLASSES
-from service.schemas.segment import NamedClass, Strict
+from service.schemas.classes import NamedClass, Strict
 
 
 class VocabularyRequest(Strict):
@@ -39,10 +39,16 @@ class StoredClass(BaseModel):
 
     name: str = Field(description="what the model looks for", examples=["tree"])
     synonyms: list[str] = Field(
-        description="further words for it; with the name they decide trained or new", examples=[["bush"]]
+        description="further words for it. The model looks for those of your own list as well; those of a "
+        "built-in one decide trained or new only, as in its benchmark",
+        examples=[["bush"]],
     )
     trained: bool | None = Field(default=None, description="left out if the words decide")
     color: str | None = Field(default=None, description="left out if the service chooses one")
+    threshold: float | None = Field(
+        default=None, description="of this class; left out if that of the request or the model holds"
+    )
+    ignore: bool | None = Field(default=None, description="left out if the class is answered")
 
 
 class VocabularyDetails(VocabularySummary):

@@ -45,7 +45,7 @@ class SegmentationResult:
     """Everything that an answer is made of.
 
     Attributes:
-        vocabulary: K classes.
+        vocabulary: K classes, of which some may be ignored.
         given_colors: the caller's, one a class.
         info: the model.
         result: of the engine.
@@ -71,6 +71,28 @@ class SegmentationResult:
     began: float
     caches: Caches | None
     check: Callable[[], None]
+
+    @property
+    def names(self) -> list[str]:
+        """Of the classes that are not ignored; the first has label 1."""
+        names = self.vocabulary.names
+        return [names[index] for index in self.vocabulary.reported]
+
+    @property
+    def trained(self) -> list[bool]:
+        """Which of them count as trained."""
+        return [self.result.trained[index] for index in self.vocabulary.reported]
+
+    @property
+    def colors(self) -> NDArray[np.uint8]:
+        """Theirs, see `class_colors`."""
+        return class_colors([self.given_colors[index] for index in self.vocabulary.reported])
+
+    @property
+    def may_be_other(self) -> bool:
+        """Whether a pixel can be of no class."""
+        own = any(item.ignored or item.threshold is not None for item in self.vocabulary.classes)
+        return own or self.background.threshold is not None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,7 +129,7 @@ def json_answer(segmentation: SegmentationResult) -> SegmentAnswer:
     started = time.perf_counter()
     labels, info = segmentation.result.labels, segmentation.info
     height, width = labels.shape
-    area, confidence = encode.statistics(labels, segmentation.result.confidence, len(segmentation.vocabulary))
+    area, confidence = encode.statistics(labels, segmentation.result.confidence, len(segmentation.names))
     parts: dict[str, Any] = {
         "request_id": segmentation.request_id,
         "size": Size(width=width, height=height),
@@ -124,7 +146,7 @@ def json_answer(segmentation: SegmentationResult) -> SegmentAnswer:
         parts["warnings"] = [WarningAnswer(code=one.code, message=one.message) for one in warnings]
     background = segmentation.background
     parts["background"] = BackgroundAnswer(threshold=background.threshold, source=background.source)
-    if background.threshold is not None:
+    if segmentation.may_be_other:
         parts["other"] = Other(area=int(area[0]), fraction=int(area[0]) / labels.size)
     for name in segmentation.outputs & FILES:
         segmentation.check()
@@ -151,14 +173,11 @@ def make_file(segmentation: SegmentationResult, name: str) -> bytes:
     """
     labels, result = segmentation.result.labels, segmentation.result
     if name == "png":
-        return render.label_png(
-            labels, segmentation.vocabulary.names, class_colors(segmentation.given_colors)
-        )
+        return render.label_png(labels, segmentation.names, segmentation.colors)
     if name == "npy":
         return encode.npy(labels)
     if name == "overlay" and segmentation.picture is not None:
-        colors = class_colors(segmentation.given_colors)
-        return render.webp(render.overlay(segmentation.picture, labels, colors))
+        return render.webp(render.overlay(segmentation.picture, labels, segmentation.colors))
     if name == "scores" and result.scores is not None:
         return encode.npy(result.scores)
     raise ValueError(f"nothing to make {name} of")
@@ -167,8 +186,8 @@ def make_file(segmentation: SegmentationResult, name: str) -> bytes:
 def _classes(
     segmentation: SegmentationResult, area: NDArray[np.int64], confidence: NDArray[np.float64]
 ) -> list[ClassAnswer]:
-    labels, names = segmentation.result.labels, segmentation.vocabulary.names
-    colors = class_colors(segmentation.given_colors)
+    labels, names = segmentation.result.labels, segmentation.names
+    colors, trained = segmentation.colors, segmentation.trained
     rles = encode.rles(labels, len(names)) if "rle" in segmentation.outputs else None
     classes = []
     for index, name in enumerate(names):
@@ -177,7 +196,7 @@ def _classes(
             "name": name,
             "label": label,
             "color": to_hex(colors[index]),
-            "trained": segmentation.result.trained[index],
+            "trained": trained[index],
             "area": int(area[label]),
             "fraction": int(area[label]) / labels.size,
             "mean_confidence": float(confidence[label]) if area[label] else None,

@@ -240,7 +240,7 @@ async def chosen_vocabulary(service: Service, spec: SegmentRequest) -> tuple[Voc
     if spec.vocabulary is not None:
         stored = await service.vocabularies.get(spec.vocabulary)
         check_length("vocabulary", len(stored.classes), service.settings.max_classes)
-        return stored.vocabulary(spec.templates), stored.colors
+        return stored.vocabulary(spec.templates, spec.synonym_mode), stored.colors
     entries = spec.classes or []
     check_length("classes", len(entries), service.settings.max_classes)
     if len(entries) > MANY_CLASSES:

@@ -24,7 +24,7 @@ from service.errors import (
     StoreUnavailableError,
 )
 from service.observability.metrics import Metrics
-from service.schemas.segment import ClassEntry
+from service.schemas.classes import ClassEntry
 from service.schemas.vocabularies import VocabularySummary
 from service.vocabularies.store import Commands, LocalStore, SharedStore
 from service.vocabularies.stored_vocabulary import (

@@ -14,9 +14,9 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from model.errors import VocabularyError
-from model.vocabulary.classes import ClassName, Vocabulary
+from model.vocabulary.classes import ClassName, SynonymMode, Vocabulary
 from service.errors import FieldProblem, InvalidRequestError
-from service.schemas.segment import ClassEntry
+from service.schemas.classes import ClassEntry
 
 SCHEMA = 1
 _ENTRIES = TypeAdapter(tuple[ClassEntry, ...])
@@ -43,13 +43,13 @@ class StoredVocabulary:
         """Their owner's choice of colours, one a class."""
         return [entry.color for entry in self.entries]
 
-    def vocabulary(self, templates: tuple[str, ...]) -> Vocabulary:
+    def vocabulary(self, templates: tuple[str, ...], synonym_mode: SynonymMode = "best") -> Vocabulary:
         """The classes under a request's templates.
 
         Raises:
             VocabularyError: a template cannot be used.
         """
-        return Vocabulary(classes=self.classes, templates=templates)
+        return Vocabulary(classes=self.classes, templates=templates, synonym_mode=synonym_mode)
 
 
 @functools.cache

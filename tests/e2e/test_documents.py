@@ -8,7 +8,8 @@ import pytest
 import ebseg
 from service.http.problems import KINDS
 from service.observability.metrics import STAGES, Metrics
-from service.schemas.segment import ClassAnswer, ClassEntry, SegmentAnswer, SegmentRequest
+from service.schemas.classes import ClassEntry
+from service.schemas.segment import ClassAnswer, SegmentAnswer, SegmentRequest
 from service.settings import Settings
 from tests.e2e.documents import ROOT, code_spans, documents, table_rows, tracked_files
 

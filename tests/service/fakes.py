@@ -101,7 +101,7 @@ class FakeEngine:
         self.jobs.append(job)
         picture = resized(prediction.picture, job.output_size)
         classes = len(job.vocabulary)
-        assert job.text.shape == (classes, 4)
+        assert job.text.shape == (len(job.vocabulary.words), 4)
         labels = (picture[:, :, 0].astype(np.int64) * classes // 256 + 1).astype(np.uint16)
         confidence = np.divide(picture[:, :, 1], 255, dtype=np.float32)
         labels[confidence < job.threshold] = 0

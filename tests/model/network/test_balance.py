@@ -3,13 +3,14 @@
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import Literal
 
 import pytest
 import torch
 from torch import Tensor
 
 from model import Balance, ModelError, Weights
-from model.network.balance import class_probabilities
+from model.network.balance import ClassWords, class_probabilities
 
 SCALE = 100.0  # CLIP's logit scale
 GEOMETRIC = Balance.geometric(frozen_trained=0.09, frozen_new=0.3, mask_attention=0.7)
@@ -190,3 +191,27 @@ def test_impossible_balances() -> None:
         Balance.arithmetic(supervised_trained=0.9)
     with pytest.raises(ModelError, match="harmonic"):
         dataclasses.replace(GEOMETRIC, mean="harmonic")  # type: ignore[arg-type]
+
+
+# --- several words a class
+
+
+@pytest.mark.parametrize("balance", [GEOMETRIC, ARITHMETIC])
+@pytest.mark.parametrize("mode", ["best", "mean"])
+def test_a_word_twice_changes_nothing(balance: Balance, mode: Literal["best", "mean"]) -> None:
+    classifier = rows(5)
+    doubled = classifier[[0, 0, 1, 2, 2, 2, 3, 4, 5]]
+    words = ClassWords(classes=torch.tensor([0, 0, 1, 2, 2, 2, 3, 4]), count=5, mode=mode)
+    trained = torch.tensor(MIXED)
+    once = class_probabilities(*embeddings(), classifier, trained, balance)
+    twice = class_probabilities(*embeddings(), doubled, trained, balance, words)
+    assert (twice - once).abs().max() < EXACT
+
+
+def test_the_best_word_or_their_mean_is_the_class() -> None:
+    logits = torch.tensor([[1.0, 5.0, 3.0, -2.0, 0.0, 1.0]])
+    places = torch.tensor([0, 0, 1, 2, 2, 2])
+    best = ClassWords(classes=places, count=3, mode="best").pooled(logits)
+    assert best.tolist() == [[5.0, 3.0, 1.0]]
+    mean = ClassWords(classes=places, count=3, mode="mean").pooled(logits)
+    assert torch.allclose(mean, torch.tensor([[3.0, 3.0, -1 / 3]]))

@@ -12,7 +12,8 @@ from service.errors import DeadlineExceededError, InvalidRequestError
 from service.http.parsed_request import ParsedRequest
 from service.scheduling.deadline import Deadline
 from service.scheduling.engine import EngineResult
-from service.schemas.segment import BalanceSpec, ClassEntry, LongSide, SegmentRequest
+from service.schemas.classes import ClassEntry
+from service.schemas.segment import BalanceSpec, LongSide, SegmentRequest
 from service.segmentation.answer import SegmentationResult, encode_answer, make_file
 from service.segmentation.pipeline import check_outputs, to_balance
 from service.segmentation.requested import check_length, output_size

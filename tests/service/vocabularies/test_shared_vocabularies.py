@@ -10,7 +10,7 @@ import pytest
 from service.caches.redis_store import RedisStore
 from service.errors import ConflictError, NotFoundError, StoreUnavailableError
 from service.observability.metrics import Metrics
-from service.schemas.segment import ClassEntry
+from service.schemas.classes import ClassEntry
 from service.vocabularies import catalog as module
 from service.vocabularies import store as vocabulary_store
 from service.vocabularies.catalog import Vocabularies

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from model.errors import VocabularyError
 from model.vocabulary.classes import ClassName, Vocabulary
-from service.schemas.segment import ClassEntry
+from service.schemas.classes import ClassEntry
 from service.vocabularies.stored_vocabulary import StoredVocabulary, checked, decoded, encoded
 from tests.service.vocabularies.vocabulary_lists import ENTRIES
 
@@ -17,7 +17,7 @@ def test_classes_for_the_model_are_those_of_a_request() -> None:
     stored = checked("mine", (ClassEntry(name=" sky "), *ENTRIES[1:]))
     assert stored.classes == (
         ClassName(name="sky"),
-        ClassName(name="tree", synonyms=("tree", "bush", "shrub"), trained=True),
+        ClassName(name="tree", synonyms=("tree", "bush", "shrub"), prompts=("bush", "shrub"), trained=True),
         ClassName(name="Straße"),
     )
     assert tuple(entry.for_model() for entry in stored.entries) == stored.classes
@@ -34,6 +34,7 @@ entries = st.builds(
     synonyms=st.lists(names, max_size=3),
     trained=st.sampled_from([None, True, False]),
     color=st.sampled_from([None, "#00ffaa"]),
+    threshold=st.sampled_from([None, 0.25]),
 )
 
 

@@ -6,7 +6,7 @@ from model.errors import VocabularyError
 from model.vocabulary.classes import TrainingClasses, Vocabulary
 from service.errors import ConflictError, InvalidRequestError, NotFoundError
 from service.observability.metrics import Metrics
-from service.schemas.segment import ClassEntry
+from service.schemas.classes import ClassEntry
 from service.vocabularies import catalog as module
 from service.vocabularies import store as vocabulary_store
 from service.vocabularies.catalog import Vocabularies
@@ -91,9 +91,9 @@ async def test_classes_are_checked_like_a_requests() -> None:
 
 async def test_one_list_has_a_number_of_bytes() -> None:
     vocabularies = local()
-    words = ["x" * 10_000] * 100
+    words = [f"{i:03}" + "\N{OLD ITALIC LETTER A}" * 197 for i in range(100)]
     with pytest.raises(InvalidRequestError, match="classes") as caught:
-        await vocabularies.put("mine", [ClassEntry(name=str(i), synonyms=words) for i in range(2)])
+        await vocabularies.put("mine", [ClassEntry(name=str(i), synonyms=words) for i in range(40)])
     assert "at most 1048576" in caught.value.fields[0].message
     longest = [ClassEntry(name=f"{i:04}" + "\N{OLD ITALIC LETTER A}" * 196) for i in range(1024)]
     await vocabularies.put("mine", longest)  # as long as names alone can make it

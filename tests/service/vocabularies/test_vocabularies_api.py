@@ -125,6 +125,7 @@ async def test_names_that_cannot_be() -> None:
                 assert set(fields(problem(await call, 422))) == {"path.name"}
 
 
+LONG = ["\N{OLD ITALIC LETTER A}" * 200] * 100
 WRONG: list[tuple[Any, str]] = [
     ({}, "classes"),
     ([], "request"),
@@ -142,7 +143,15 @@ WRONG: list[tuple[Any, str]] = [
     ({"classes": [{"synonyms": ["a"]}]}, "classes.0.name"),
     ({"classes": [str(i) for i in range(1025)]}, "classes"),
     ({"classes": ["a"], "templates": "plain"}, "templates"),
-    ({"classes": [{"name": str(i), "synonyms": ["x" * 9000] * 100} for i in range(2)]}, "classes"),
+    ({"classes": [{"name": "a", "synonyms": ["x" * 201]}]}, "classes.0"),
+    (
+        {
+            "classes": [
+                {"name": str(i), "synonyms": ["\N{OLD ITALIC LETTER A}" * 200] * 100} for i in range(40)
+            ]
+        },
+        "classes",
+    ),
 ]
 
 

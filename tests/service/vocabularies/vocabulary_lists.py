@@ -1,6 +1,6 @@
 """Lists of classes that tests store, and what is there of them."""
 
-from service.schemas.segment import ClassEntry
+from service.schemas.classes import ClassEntry
 from service.vocabularies.catalog import Vocabularies
 
 ENTRIES = (

@@ -18,20 +18,20 @@ from service.http.auth import ApiKeys
 from service.http.middleware import BodyLimits, Requests, answer_error
 from service.routes import health, inference_protocol, models, page, segment, vocabularies
 from service.runtime import Service
-from service.scheduling.engine import Engine, load_engine
+from service.scheduling.engine import Engine
 from service.segmentation.decode import settle_warnings
 from service.settings import Settings
 
 DESCRIPTION = "A picture and a list of class names in, a mask out."
 
 
-def create_app(settings: Settings, *engines: Engine, load: LoadEngine = load_engine) -> FastAPI:
+def create_app(settings: Settings, *engines: Engine, load: LoadEngine | None = None) -> FastAPI:
     """Builds the application; nothing is loaded before its lifespan begins.
 
     Args:
         settings: of the service.
         engines: one loaded version, an engine a device, instead of what the settings name.
-        load: makes an engine of a version's folder.
+        load: makes an engine of a version's folder; `load_engine` if left out.
 
     Raises:
         SettingsError: settings that do not go together, or a device that is not here.

@@ -8,6 +8,8 @@ OPTIONS: dict[str, str] = {
     "NAME@canary:10 (percent for a new version); the first answers requests that name none",
     "registry_poll_s": "time between two looks at the registry, seconds (default: 5.0)",
     "cache_dir": "folder that versions of a remote registry are fetched to; left out, a temporary one",
+    "map_weights": "true leaves weights on the CPU in their files, whose memory processes share; a file that "
+    "is cut in place then ends them. false reads them (default: false)",
     "canary_requests": "good answers after which a canary takes over (default: 200)",
     "host": "address to listen on; 0.0.0.0 for all (default: 127.0.0.1)",
     "port": "port to listen on; 0 takes a free one (default: 8000)",
@@ -28,7 +30,7 @@ OPTIONS: dict[str, str] = {
     "watchdog_s": "a batch without progress for so long makes /livez fail, seconds (default: 120.0)",
     "redis_url": "Redis for text embeddings and vocabularies, redis://[:password@]host:port/db or rediss://; "
     "left out, the process alone",
-    "redis_timeout_ms": "what a lookup in Redis may take before it is given up, ms (default: 50)",
+    "redis_timeout_ms": "what one round trip to Redis may take before it is given up, ms (default: 50)",
     "text_cache_bytes": "text embeddings kept in the process, bytes (default: 268435456)",
     "text_cache_ttl_s": "time that text embeddings stay in Redis, seconds (default: 2592000.0)",
     "prediction_cache_bytes": "predictions kept for new classes on the same picture, bytes; 0 for none "

@@ -18,7 +18,7 @@ from service.observability.tracing import Tracing
 from service.observability.watch import Watch
 from service.scheduling.admission import Admission
 from service.scheduling.batcher import Batcher
-from service.scheduling.engine import Engine, device_names, load_engine
+from service.scheduling.engine import Engine, device_names
 from service.scheduling.picture_threads import PictureThreads
 from service.settings import Settings, SettingsError
 from service.vocabularies.catalog import Vocabularies
@@ -42,13 +42,13 @@ class Service:
     Args:
         settings: of the service.
         engines: one loaded version, an engine a device, instead of what the settings name.
-        load: makes an engine of a version's folder.
+        load: makes an engine of a version's folder; `load_engine` if left out.
 
     Raises:
         SettingsError: a device that is not here, or models that cannot be read from the settings.
     """
 
-    def __init__(self, settings: Settings, engines: Sequence[Engine] = (), load: LoadEngine = load_engine):
+    def __init__(self, settings: Settings, engines: Sequence[Engine] = (), load: LoadEngine | None = None):
         self.settings = settings
         self.metrics = Metrics()
         names = [engine.info.device for engine in engines] or device_names(settings.device)

@@ -63,6 +63,7 @@ class Settings(BaseSettings):
     model: str | None = _option("model", None, min_length=1)
     registry_poll_s: float = _option("registry_poll_s", 5.0, gt=0)
     cache_dir: Path | None = _option("cache_dir", None)
+    map_weights: bool = _option("map_weights", False)
     canary_requests: int = _option("canary_requests", 200, ge=1)
     host: str = _option("host", "127.0.0.1", min_length=1)
     port: int = _option("port", 8000, ge=0, le=65535)
@@ -188,6 +189,8 @@ def to_toml(settings: Settings) -> str:
 def _toml_value(value: Any) -> str:
     if isinstance(value, tuple):
         return "[" + ", ".join(f'"sha256:{digest}"' for digest in value) + "]"
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, (int, float)):
         return repr(value)
     text = str(value).replace("\\", "\\\\").replace('"', '\\"')

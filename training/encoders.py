@@ -204,7 +204,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if not path.is_file():
         raise CheckpointError(f"{path} is not there, or is no file")
     if path.suffix == ".safetensors":
-        tensors = read_tensors(path)
+        tensors = read_tensors(path, mapped=True)  # of gigabytes, and copied at once
         with safe_open(path, "pt") as file:
             return tensors, file.metadata() or {}
     if is_torchscript(path):

@@ -114,7 +114,9 @@ def save(
     if store_as is not None:
         tensors = _narrowed(tensors, store_as)
         _refuse_non_finite(tensors, of=f"in {store_as}, tensor")
-        ebseg = _assembled(ebseg.config, ebseg.training_classes, tensors).to(ebseg.device)
+        wide = dict(tensors)
+        _widen(wide)
+        ebseg = _assembled(ebseg.config, ebseg.training_classes, wide).to(ebseg.device)
     outputs = golden.make(ebseg)
     _refuse_non_finite(outputs, of="golden output")
     progress = progress or silent
@@ -154,14 +156,16 @@ def load(
     *,
     device: torch.device | str = "cpu",
     verify_digests: bool = True,
+    mapped: bool = False,
     progress: Progress | None = None,
 ) -> LoadedCheckpoint:
     """Loads a version folder, strictly: every tensor fits, is used and is finite.
 
     Args:
-        directory: a version folder. Weights on the CPU stay mapped from its file, unless that holds float16.
+        directory: a version folder.
         device: where the model goes.
         verify_digests: hash every file first; leave it out only for a folder that was just verified.
+        mapped: leave weights on the CPU in the file, as of `read_tensors`, unless that holds float16.
         progress: told about hashing.
 
     Returns:
@@ -181,8 +185,9 @@ def load(
             json_object((folder / TRAINING_CLASSES).read_bytes(), TRAINING_CLASSES)
         )
         metrics = json_object((folder / METRICS).read_bytes(), METRICS)
-        tensors = read_tensors(folder / WEIGHTS)
+        tensors = read_tensors(folder / WEIGHTS, mapped=mapped)
         _refuse_non_finite(tensors, of=f"{WEIGHTS}: tensor")
+        _widen(tensors)
         ebseg = _assembled(config, classes, tensors)
     if manifest.untrained:
         _LOG.warning("%s version %d is untrained: its masks mean nothing", manifest.name, manifest.version)
@@ -218,11 +223,15 @@ def _assembled(config: EBSegConfig, classes: TrainingClasses, tensors: Mapping[s
     """The model with the tensors of a file: the one way from stored weights to computing ones."""
     ebseg = build(config, classes, seed=None)
     _refuse_misfits(ebseg.state_dict(), tensors)
-    wide = {
-        name: tensor.float() if tensor.dtype == torch.float16 else tensor for name, tensor in tensors.items()
-    }
-    ebseg.load_state_dict(wide, strict=True, assign=True)
+    ebseg.load_state_dict(tensors, strict=True, assign=True)
     return ebseg.eval()
+
+
+def _widen(tensors: dict[str, Tensor]) -> None:
+    """Makes float32 of float16, in place and one by one, so that never all of them are there twice."""
+    for name, tensor in tensors.items():
+        if tensor.dtype == torch.float16:
+            tensors[name] = tensor.float()
 
 
 def _refuse_misfits(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:

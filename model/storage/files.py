@@ -87,8 +87,13 @@ def write_tensors(path: Path, tensors: "dict[str, Tensor]") -> None:
     sync(path)
 
 
-def read_tensors(path: Path) -> "dict[str, Tensor]":
-    """Maps a safetensors file.
+def read_tensors(path: Path, *, mapped: bool = False) -> "dict[str, Tensor]":
+    """The tensors of a safetensors file.
+
+    Args:
+        path: of the file.
+        mapped: leave them in the file and read what is touched, which costs no memory of its own; but a file
+            that is cut in place then ends the process. By default they are read, into memory of their own.
 
     Raises:
         CheckpointError: it is none, or is damaged.
@@ -97,7 +102,7 @@ def read_tensors(path: Path) -> "dict[str, Tensor]":
     from safetensors import SafetensorError
 
     try:
-        return safetensors.torch.load_file(path)
+        return safetensors.torch.load_file(path, backend="mmap" if mapped else "pread")
     except SafetensorError as error:
         raise CheckpointError(f"{path.name} is no safetensors file, or is damaged: {error}") from error
 

@@ -20,8 +20,10 @@ T = TypeVar("T")
 
 CONNECT_S = 1.0  # a connection and its first answer
 LONGEST_S = 10.0  # no command is ever waited for longer than this
+SLICES = 8  # of a time limit; one in which this event loop was busy is not held against Redis
 LATE_S = 0.005  # a timer that fires later than that tells of a busy event loop
-TURNS = 5  # of the loop, to read an answer that has arrived while it was busy
+MOST_SLICES = 4 * SLICES  # that are waited, however busy it is
+READERS = 4  # connections that lookups share
 CLOSE_S = 0.5  # for each of the two steps of `close`
 CONNECTIONS = 32
 PROBE_KEY = b"ebseg:probe"  # never written; asked for as lookups ask
@@ -100,20 +102,22 @@ class RedisLink:
     async def within(self, seconds: float, work: Coroutine[Any, Any, T]) -> T:
         """Waits for work that long; what is left of it then, or when the caller is cancelled, is ended.
 
-        Work that ends amid an answer closes its connection, so that no other command reads the rest.
-        This never waits for that, nor for a cancelled connection attempt.
+        Time in which this event loop was busy with other things does not count, since an answer may lie
+        unread meanwhile. Work that ends amid an answer closes its connection, so that no other command reads
+        the rest. This never waits for that, nor for a cancelled connection attempt.
 
         Raises:
             TooLateError: the time is over, or the connections are closed.
         """
         task = self.spawn(work)
-        began = time.monotonic()
+        slice_s, left = seconds / SLICES, SLICES
         try:
-            await asyncio.wait([task], timeout=seconds)
-            if time.monotonic() - began > seconds + LATE_S:  # this loop was late, perhaps not Redis
-                for _ in range(TURNS):
-                    if not task.done():
-                        await asyncio.sleep(0)
+            for _ in range(MOST_SLICES):
+                began = time.monotonic()
+                await asyncio.wait([task], timeout=slice_s)
+                left -= time.monotonic() - began <= slice_s + LATE_S
+                if task.done() or not left:
+                    break
         finally:
             late = not task.done()
             if late:
@@ -172,17 +176,21 @@ class RedisLink:
             self._breaker.failed()
 
     async def _answers(self) -> bool:
-        """Whether Redis answers as fast as lookups need it; leaves a connection that they can use.
+        """Whether Redis answers as fast as lookups need it; leaves the connections that they use.
 
         Connecting may take longer than a lookup waits, with TLS above all, so it has more time here.
         """
         try:
-            await self.within(CONNECT_S, self.ask("MGET", PROBE_KEY))
+            await self.within(CONNECT_S, self._connect())
             await self.within(self._timeout_s, self.ask("MGET", PROBE_KEY))
         except Exception as error:  # whatever the other side sent: it is no answer
             self._reason = f"{type(error).__name__}: {error}"
             return False
         return True
+
+    async def _connect(self) -> None:
+        await self.ask("MGET", PROBE_KEY)  # alone, since a server that is away has to be asked once only
+        await asyncio.gather(*(self.ask("MGET", PROBE_KEY) for _ in range(READERS)))
 
 
 def _pool(url: str) -> ConnectionPool:

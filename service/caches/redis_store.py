@@ -13,7 +13,7 @@ from typing import Any
 from redis.exceptions import ResponseError
 
 from service.caches.breaker import Breaker, State
-from service.caches.redis_link import RedisLink, TooLateError
+from service.caches.redis_link import READERS, RedisLink, TooLateError
 from service.caches.write_behind import Change, WriteBehind
 from service.errors import StoreUnavailableError
 from service.observability.metrics import Metrics
@@ -22,7 +22,10 @@ LOG = logging.getLogger(__name__)
 
 COMMAND_S = 1.0  # of `command`
 INSPECT_S = 5.0  # Redis itself may be busy for seconds with a value of hundreds of megabytes
-READERS = 8  # lookups at once; more wait for their turn
+BATCH_BYTES = 128 << 10  # that one command is expected to bring; much more comes late, and holds up others
+BATCH_KEYS = 128  # of one command
+VALUE_BYTES = 4 << 10  # of a value whose length nobody knows
+MOST_WAITS = 40  # a lookup of many commands, waiting for others included, takes at most so many time limits
 LONGEST_VALUE = 64 << 10  # bytes; no cache writes a longer one
 
 
@@ -31,7 +34,7 @@ class RedisStore:
 
     Args:
         url: redis://, rediss:// (TLS) or unix://, with user and password if need be.
-        timeout_s: what one lookup may take, connecting included.
+        timeout_s: what one round trip may take; a long list takes several.
         metrics: counts every outcome, in entries.
         breaker: decides when Redis is left alone; with its defaults if left out.
 
@@ -60,38 +63,57 @@ class RedisStore:
         await self._writes.stop()
         await self._link.close()
 
-    async def get_many(self, keys: Sequence[bytes], *, cache: str) -> list[bytes | None] | None:
-        """Looks keys up, with one command.
+    async def get_many(
+        self, keys: Sequence[bytes], *, cache: str, value_bytes: int = VALUE_BYTES
+    ) -> list[bytes | None] | None:
+        """Looks keys up, with a command for each batch of them.
 
         Args:
             keys: of Redis.
             cache: the label to count under.
+            value_bytes: how long a value is likely to be; batches are made by it.
 
         Returns:
-            A value or None for each key; None instead of the list if Redis did not answer in time,
-            answered with an error, or is left alone at present. Never raises.
+            A value or None for each key, up to where Redis did not answer in time, answered with an error, or
+            was left alone; None instead of an empty list. Never raises.
         """
         if not keys:
             return []
-        if not self._link.usable:
-            self._count(cache, "skipped", len(keys))
-            return None
+        found: list[bytes | None] = []
+        asked = False
         began = time.perf_counter()
-        asked = asyncio.Event()
+        size = max(1, min(BATCH_KEYS, BATCH_BYTES // value_bytes))
+        while len(found) < len(keys):
+            async with self._readers:  # to wait for one's turn is no fault of Redis
+                if not self._link.usable:
+                    self._count(cache, "skipped", len(keys) - len(found))
+                    break
+                if time.perf_counter() - began > MOST_WAITS * self._timeout_s:
+                    self._count(cache, "timeout", len(keys) - len(found))
+                    break
+                asked = True
+                values = await self._round_trip(keys[len(found) : len(found) + size], cache)
+            if values is None:
+                if (rest := len(keys) - len(found) - size) > 0:
+                    self._count(cache, "skipped", rest)
+                break
+            found += values
+        if asked:
+            self._metrics.cache_seconds.labels(cache, "l2").observe(time.perf_counter() - began)
+        return found or None
+
+    async def _round_trip(self, keys: Sequence[bytes], cache: str) -> list[bytes | None] | None:
         try:
-            values = await self._link.within(self._timeout_s, self._mget(keys, asked))
+            values = await self._link.within(self._timeout_s, self._mget(keys))
         except TooLateError as error:
             self._count(cache, "timeout", len(keys))
-            if asked.is_set():  # otherwise it waited behind other lookups, whose failures count
-                self._link.failed(error)
-                self._inspect_soon(keys, cache)
+            self._link.failed(error)
+            self._inspect_soon(keys, cache)
             return None
         except Exception as error:  # whatever the other side sent: it is no answer
             self._count(cache, "error", len(keys))
             self._link.failed(error)
             return None
-        finally:
-            self._metrics.cache_seconds.labels(cache, "l2").observe(time.perf_counter() - began)
         self._link.succeeded()
         return values
 
@@ -132,10 +154,8 @@ class RedisStore:
             self._link.failed(error)
             raise StoreUnavailableError() from error
 
-    async def _mget(self, keys: Sequence[bytes], asked: asyncio.Event) -> list[bytes | None]:
-        async with self._readers:
-            asked.set()
-            values = await self._link.ask("MGET", *keys)
+    async def _mget(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        values = await self._link.ask("MGET", *keys)
         if not isinstance(values, list) or len(values) != len(keys):
             raise ResponseError("MGET was not answered with one value a key")
         return [value if isinstance(value, bytes) else None for value in values]

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from model.vocabulary.classes import Vocabulary
-from service.caches.cache_values import CorruptValueError, EmbeddingKeys, Row, decode, encode, is_unit
-from service.caches.redis_store import RedisStore
+from service.caches.cache_values import EmbeddingKeys, Row, decode_many, encode, is_unit, value_bytes
+from service.caches.redis_store import VALUE_BYTES, RedisStore
 from service.errors import NotReadyError
 from service.observability.metrics import Metrics
 
@@ -26,6 +26,7 @@ CACHE = "text"  # label of metrics
 PREFIX = b"ebseg:text:v1:"  # of keys in Redis; the class's key follows in hexadecimal
 STOP_S = 1.0  # cancelled work ends at once unless `run` holds on to it
 KEYS_KEPT = 256  # of vocabularies
+FEW = 16  # values that are checked on the event loop; more, on a thread
 ENTRY_BYTES = 512  # what Python and the tensor or array object take beside an entry's numbers, about
 
 Source = Literal["l1", "l2", "embedded", "joined"]
@@ -275,22 +276,19 @@ class TextCache:
         if self._store is None:
             return {}
         keys = list(flight.names)
-        values = await self._store.get_many([_redis_key(key) for key in keys], cache=CACHE)
+        values = await self._store.get_many(
+            [_redis_key(key) for key in keys],
+            cache=CACHE,
+            value_bytes=VALUE_BYTES if width is None else value_bytes(width),
+        )
         if values is None:
             return {}
-        rows: dict[bytes, Row] = {}
-        corrupt: list[bytes] = []
-        for key, value in zip(keys, values, strict=True):
-            if value is None:
-                continue
-            try:
-                rows[key] = decode(key, value, width)
-            except CorruptValueError:
-                corrupt.append(key)
-                continue
-            width = rows[key].size
+        if len(values) > FEW:
+            rows, corrupt = await asyncio.to_thread(decode_many, keys, values, width)
+        else:
+            rows, corrupt = decode_many(keys, values, width)
         self._count("l2", "hit", len(rows))
-        self._count("l2", "miss", len(keys) - len(rows) - len(corrupt))
+        self._count("l2", "miss", len(values) - len(rows) - len(corrupt))
         self._corrupt(corrupt)
         return rows
 

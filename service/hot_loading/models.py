@@ -32,7 +32,7 @@ class Models:
         settings: checkpoint or registry, model, device, dtype and what goes with them.
         metrics: of the service.
         devices: in the order of the setting `device`; not stopped before `stop` has been called.
-        load: makes an engine of a folder on a device.
+        load: makes an engine of a folder on a device; `load_engine` if left out.
 
     Attributes:
         on_freed: told the digest of weights that nobody uses any more, on any thread.
@@ -46,13 +46,14 @@ class Models:
         settings: Settings,
         metrics: Metrics,
         devices: Sequence[LoadingDevice],
-        load: LoadEngine = load_engine,
+        load: LoadEngine | None = None,
     ):
         asked, cache = sources(settings)
         thread = LoaderThread()
         self._set_up(metrics, thread, cache)
         self._settings: Settings | None = settings
         names = device_names(settings.device)
+        load = load or partial(load_engine, map_weights=settings.map_weights)
         self._loading = Loading(thread, devices, names=names, dtype=settings.dtype, load=load)
         for name, (policy, source) in asked.items():
             self._served[name] = Served(name, metrics, partial(self._free, name))

@@ -285,6 +285,7 @@ def load_engine(
     dtype: str = "float32",
     verify_digests: bool = True,
     golden: bool = True,
+    map_weights: bool = False,
 ) -> TorchEngine:
     """Loads a version folder for serving, and sees that it computes what its golden file says.
 
@@ -294,12 +295,13 @@ def load_engine(
         dtype: name of the compute dtype.
         verify_digests: leave it out only for a folder that was just verified.
         golden: run the golden test, which takes as long as a picture; and look at the text tower's digest.
+        map_weights: leave weights on the CPU in their file; see `checkpoint.load`.
 
     Raises:
         CheckpointError: the folder is not what it should be, or computes something else.
     """
     keep_freed_memory()
-    loaded = checkpoint.load(folder, device=device, verify_digests=verify_digests)
+    loaded = checkpoint.load(folder, device=device, verify_digests=verify_digests, mapped=map_weights)
     if golden:
         if loaded.ebseg.text_digest() != loaded.manifest.text_digest:
             # text embeddings are shared under this digest, with other versions and other processes

@@ -8,7 +8,7 @@ import pytest
 
 from service.caches import redis_store, write_behind
 from service.caches.breaker import Breaker
-from service.caches.redis_link import CONNECT_S
+from service.caches.redis_link import CONNECT_S, READERS
 from service.errors import StoreUnavailableError
 from tests.service.caches.redis_server import redis_server
 from tests.service.hot_loading.stores import (
@@ -56,11 +56,11 @@ async def test_refused_connections_open_the_breaker_and_a_probe_closes_it() -> N
 async def test_a_restart_between_two_lookups_costs_nothing() -> None:
     with redis_server() as server:
         async with started(server.url, timeout_s=PATIENT_S) as (store, metrics):
-            await asyncio.gather(*(get(store, b"k") for _ in range(redis_store.READERS)))
+            await asyncio.gather(*(get(store, b"k") for _ in range(READERS)))
             server.kill()
             server.start()
             await asyncio.sleep(0.02)
-            for _ in range(redis_store.READERS):
+            for _ in range(READERS):
                 assert await get(store, b"k") == [None]
             assert count(metrics, "error") == count(metrics, "timeout") == 0
 

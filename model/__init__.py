@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from model.errors import CheckpointError, ModelError, PictureError, VocabularyError
     from model.network.balance import Balance, Weights
     from model.network.config import VARIANTS, EBSegConfig
-    from model.network.ebseg import EBSeg, MaskPredictions, StagePredictions
+    from model.network.ebseg import EBSeg
+    from model.network.predictions import MaskPredictions, StagePredictions
     from model.segmenter import LabelMap, Segmenter
     from model.vocabulary.classes import ClassName, TrainingClasses, Vocabulary
 
@@ -37,7 +38,8 @@ __all__ = [
 _HOMES = {
     "network.balance": ("Balance", "Weights"),
     "network.config": ("VARIANTS", "EBSegConfig"),
-    "network.ebseg": ("EBSeg", "MaskPredictions", "StagePredictions"),
+    "network.ebseg": ("EBSeg",),
+    "network.predictions": ("MaskPredictions", "StagePredictions"),
     "errors": ("CheckpointError", "ModelError", "PictureError", "VocabularyError"),
     "segmenter": ("LabelMap", "Segmenter"),
     "vocabulary.classes": ("ClassName", "TrainingClasses", "Vocabulary"),

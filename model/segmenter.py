@@ -18,13 +18,14 @@ from torch import Tensor
 
 from model.errors import ModelError, PictureError
 from model.network.balance import Balance
-from model.network.ebseg import EBSeg, MaskPredictions
+from model.network.ebseg import EBSeg
+from model.network.kernels import TILE, best_class
 from model.network.layers import resize
+from model.network.predictions import MaskPredictions
 from model.transforms import to_network
 from model.vocabulary.classes import Vocabulary
 
 OTHER = 0  # the label of a pixel that no class wins with enough confidence
-TILE_ROWS, TILE_COLUMNS = 64, 256  # small enough for the cache, and for few classes to be seen in it
 ROUNDING = 1e-5  # relative; far above what reordering a sum of products changes
 TEXTS_KEPT = 16
 
@@ -147,7 +148,7 @@ class Segmenter:
         )
         for rows, columns, masks_QT in _tiles(own, output_size):
             contenders = _contenders(masks_QT, probabilities)
-            best, winner = _best_class(masks_QT.T @ probabilities[:, contenders])
+            best, winner = best_class(masks_QT.T @ probabilities[:, contenders])
             certain = best / (masks_QT.T @ all_classes)[:, 0].clamp(min=1)
             wins = contenders[winner]
             label = torch.where(certain >= least[wins], values[wins], OTHER)
@@ -228,15 +229,6 @@ def _contenders(masks_QT: Tensor, probabilities_QK: Tensor) -> Tensor:
     return (highest >= certain * (1 - ROUNDING)).nonzero()[:, 0]
 
 
-def _best_class(scores_TK: Tensor) -> tuple[Tensor, Tensor]:
-    """Largest score and its class, [T] each."""
-    if scores_TK.device.type == "cpu":  # numpy's argmax is vectorised, torch's is not: a third of the time
-        winner = torch.from_numpy(scores_TK.numpy().argmax(1))
-    else:
-        winner = scores_TK.argmax(1)
-    return scores_TK.gather(1, winner[:, None])[:, 0], winner
-
-
 def _check_output_size(size: tuple[int, int]) -> None:
     if min(size) < 1:
         raise PictureError(f"an output needs at least one pixel a side, got {size[0]} x {size[1]}")
@@ -257,11 +249,12 @@ def _tiles(own: MaskPredictions, output_size: tuple[int, int]) -> Iterator[tuple
     by_row = _resizing_matrix(logits_Qyx.shape[1], own.image_size[0], output_size[0], logits_Qyx)
     by_column = _resizing_matrix(logits_Qyx.shape[2], own.image_size[1], output_size[1], logits_Qyx)
     height, width = output_size
-    for left in range(0, width, TILE_COLUMNS):
-        columns = slice(left, min(left + TILE_COLUMNS, width))
+    tile_rows, tile_columns = TILE.on(logits_Qyx.device)
+    for left in range(0, width, tile_columns):
+        columns = slice(left, min(left + tile_columns, width))
         wide_QyW = logits_Qyx @ by_column[columns].T
-        for top in range(0, height, TILE_ROWS):
-            rows = slice(top, min(top + TILE_ROWS, height))
+        for top in range(0, height, tile_rows):
+            rows = slice(top, min(top + tile_rows, height))
             weights = by_row[rows]
             used = weights.any(0).nonzero()[:, 0]
             band = slice(int(used[0]), int(used[-1]) + 1)

@@ -45,7 +45,14 @@ def to_network(picture: NDArray[np.uint8] | Tensor, short_side: int | None, long
         )
     height, width = picture.shape[:2]
     rows, columns = network_size((height, width), short_side, long_side)
-    if (rows, columns) != (height, width):
-        resized = Image.fromarray(picture).resize((columns, rows), Image.Resampling.BILINEAR)
-        picture = np.asarray(resized)
-    return torch.from_numpy(np.array(picture, copy=True)).permute(2, 0, 1).contiguous()
+    return torch.from_numpy(np.array(resized(picture, (rows, columns)))).permute(2, 0, 1).contiguous()
+
+
+def resized(picture: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """A picture [h, w, 3] at another size, [H, W, 3]: bilinear, antialiased when shrinking.
+
+    The picture itself where it has that size; else an array that cannot be written to.
+    """
+    if picture.shape[:2] == size:
+        return picture
+    return np.asarray(Image.fromarray(picture).resize((size[1], size[0]), Image.Resampling.BILINEAR))

@@ -8,7 +8,7 @@ looks the same as any other.
 import torch
 
 from model.confidence.card import Card
-from model.network.ebseg import MaskPredictions
+from model.network.predictions import MaskPredictions
 from model.segmenter import Segmenter
 from model.vocabulary.classes import MAX_CLASSES, TrainingClasses, Vocabulary
 from model.vocabulary.templates import SETS

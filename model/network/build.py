@@ -14,6 +14,7 @@ from model.network.config import ClipConfig, EBSegConfig, SamConfig, SwinConfig
 from model.network.deformable_attention import DeformableAttention
 from model.network.ebseg import EBSeg
 from model.network.fusion import Fusion
+from model.network.layers import SineEncoding
 from model.network.libraries.open_clip.tokenizer import SimpleTokenizer
 from model.network.libraries.open_clip.transformer import QuickGELU, TextTransformer, VisionTransformer
 from model.network.libraries.segment_anything.image_encoder import ImageEncoderViT
@@ -75,6 +76,7 @@ def _wire(config: EBSegConfig, training_classes: TrainingClasses) -> EBSeg:
     clip_text = _text_encoder(_text_transformer(config.clip), logit_scale)
     decoder = config.transformer_decoder
     pixel = config.pixel_decoder
+    encoding = SineEncoding(config.hidden)
     model = EBSeg(
         config=config,
         training_classes=training_classes,
@@ -90,6 +92,7 @@ def _wire(config: EBSegConfig, training_classes: TrainingClasses) -> EBSeg:
             points=pixel.points,
             feed_forward=pixel.feed_forward,
             norm_groups=pixel.norm_groups,
+            encoding=encoding,
         ),
         transformer_decoder=TransformerDecoder(
             channels=config.hidden,
@@ -99,6 +102,7 @@ def _wire(config: EBSegConfig, training_classes: TrainingClasses) -> EBSeg:
             heads=decoder.heads,
             queries=decoder.queries,
             feed_forward=decoder.feed_forward,
+            encoding=encoding,
         ),
         mask_attention=mask_attention,
         background=nn.Parameter(torch.empty(1, config.clip.joint_width)),

@@ -10,18 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.network.layers import (
-    Block,
-    ShapeCache,
-    attention,
-    embed_patches,
-    join_heads,
-    resize_table,
-    split_heads,
-)
-
-PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)  # of pixels in 0..1, from OpenAI's CLIP
-PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
+from model.network.kernels import attention, embed_patches
+from model.network.layers import Block, join_heads, resize_table, split_heads
+from model.network.table_cache import TableCache
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,7 +61,7 @@ class ClipImageEncoder(nn.Module):
         self.blocks = blocks
         self.kept_layers = kept_layers
         self.surgery_start = surgery_start
-        self._positions = ShapeCache()
+        self._positions = TableCache()
 
     def forward(self, images: Tensor, surgery: bool) -> ClipFeatures:
         """Runs the blocks.
@@ -100,12 +91,14 @@ class ClipImageEncoder(nn.Module):
         return ClipFeatures(layers=layers, tokens=x, surgery=pixels, grid=grid)
 
     def _position_table(self, grid: tuple[int, int]) -> Tensor:
-        def compute() -> Tensor:
+        """Of the class token and a grid of patches, [1 + h * w, C]."""
+
+        def resized() -> Tensor:
             side = int((self.positional_embedding.shape[0] - 1) ** 0.5)
             patches = self.positional_embedding[1:].unflatten(0, (side, side))
             return torch.cat([self.positional_embedding[:1], resize_table(patches, grid).flatten(0, 1)])
 
-        return self._positions.get(grid, self.positional_embedding, compute)
+        return self._positions.get(grid, resized, self.positional_embedding)
 
 
 # The parts of one open_clip residual block, as functions: the mask attention combines them differently.

@@ -15,9 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.network.kernels import TOKENS_AT_ONCE
 from model.network.layers import Block
-
-TOKENS_AT_ONCE = 4_096  # bounds the memory of one pass
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,14 +80,15 @@ class ClipTextEncoder(nn.Module):
         Returns:
             [K, joint width], unit rows.
         """
+        at_once = TOKENS_AT_ONCE.on(self.text_projection.device)
         groups: list[_Group] = []
         for i, template in enumerate(templates):
             prompts = [self._tokens(template.replace("{}", name)) for name in names]
-            groups.extend(_group(prompts, first=i * len(names)))
+            groups.extend(_group(prompts, i * len(names), at_once))
         embeddings = self.text_projection.new_empty(
             len(templates) * len(names), self.text_projection.shape[1]
         )
-        for batch in _batches(groups):
+        for batch in _batches(groups, at_once):
             positions = list(itertools.chain.from_iterable(group.prompts for group in batch))
             embeddings[positions] = F.normalize(self._embed(batch), dim=-1)
         mean = embeddings.view(len(templates), len(names), -1).mean(0)
@@ -146,8 +146,14 @@ class ClipTextEncoder(nn.Module):
         return embedded.flatten(0, 1)
 
 
-def _group(prompts: list[list[int]], first: int) -> list[_Group]:
-    """Groups one template's prompts by length behind the tokens that they all share."""
+def _group(prompts: list[list[int]], first: int, at_once: int) -> list[_Group]:
+    """Groups one template's prompts by length behind the tokens that they all share.
+
+    Args:
+        prompts: tokens of each.
+        first: position of the first one in the list that was asked for.
+        at_once: tokens that a group may have.
+    """
     shortest = min(map(len, prompts)) - 1  # the end token is never shared
     shared = 0
     while shared < shortest and all(prompt[shared] == prompts[0][shared] for prompt in prompts):
@@ -157,7 +163,7 @@ def _group(prompts: list[list[int]], first: int) -> list[_Group]:
         by_length.setdefault(len(prompt), []).append(i)
     groups = []
     for length, members in sorted(by_length.items()):
-        most = max(1, TOKENS_AT_ONCE // (length - shared))
+        most = max(1, at_once // (length - shared))
         for start in range(0, len(members), most):
             some = members[start : start + most]
             groups.append(
@@ -170,14 +176,14 @@ def _group(prompts: list[list[int]], first: int) -> list[_Group]:
     return groups
 
 
-def _batches(groups: list[_Group]) -> list[list[_Group]]:
-    """Consecutive groups of at most `TOKENS_AT_ONCE` tokens together."""
+def _batches(groups: list[_Group], at_once: int) -> list[list[_Group]]:
+    """Consecutive groups of at most `at_once` tokens together."""
     batches: list[list[_Group]] = [[]]
-    room = TOKENS_AT_ONCE
+    room = at_once
     for group in groups:
         if group.tokens > room and batches[-1]:
             batches.append([])
-            room = TOKENS_AT_ONCE
+            room = at_once
         batches[-1].append(group)
         room -= group.tokens
     return batches

@@ -6,7 +6,6 @@ columns (multiples of 32).
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,69 +13,25 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.errors import ModelError, PictureError
-from model.network import clip_image
 from model.network.balance import Balance, ClassWords, class_probabilities
 from model.network.clip_image import ClipFeatures, ClipImageEncoder
 from model.network.clip_text import ClipTextEncoder
 from model.network.config import EBSegConfig
 from model.network.fusion import Fusion, Level
+from model.network.kernels import ONE_PICTURE_AT_A_TIME
 from model.network.layers import at_least_float32, resize
 from model.network.mask_attention import MaskAttention
+from model.network.pictures import CLIP, PixelStatistics, pad_to, padded_size
 from model.network.pixel_decoder import PixelDecoder
+from model.network.predictions import MaskPredictions, StagePredictions
 from model.network.sam_encoder import SamEncoder
+from model.network.table_cache import TableCache
 from model.network.transformer_decoder import TransformerDecoder
 from model.vocabulary.classes import TrainingClasses, Vocabulary
 from model.vocabulary.templates import VILD
 
 if TYPE_CHECKING:
     from model.network.swin_encoder import SwinEncoder  # timm, which it needs, takes long to import
-
-STRIDE = 32  # pictures are padded to multiples of it
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class MaskPredictions:
-    """What the model says of pictures before it knows any class name.
-
-    Attributes:
-        mask_logits: [B, Q, H / 4, W / 4], float32, of the padded pictures.
-        supervised, mask_attention, frozen: embeddings A, B and D, [B, Q, C], float32.
-        image_size: rows and columns of the pictures before padding, pixels.
-    """
-
-    mask_logits: Tensor
-    supervised: Tensor
-    mask_attention: Tensor
-    frozen: Tensor
-    image_size: tuple[int, int]
-
-    def __len__(self) -> int:
-        return self.mask_logits.shape[0]
-
-    def __getitem__(self, index: int) -> "MaskPredictions":
-        """One picture's predictions, as a batch of one."""
-        one = slice(index, index + 1)
-        return MaskPredictions(
-            mask_logits=self.mask_logits[one],
-            supervised=self.supervised[one],
-            mask_attention=self.mask_attention[one],
-            frozen=self.frozen[one],
-            image_size=self.image_size,
-        )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StagePredictions:
-    """Training outputs of one decoder stage.
-
-    Attributes:
-        mask_logits: [B, Q, H / 4, W / 4].
-        supervised, mask_attention: embeddings A and B, [B, Q, C].
-    """
-
-    mask_logits: Tensor
-    supervised: Tensor
-    mask_attention: Tensor
 
 
 class EBSeg(nn.Module):
@@ -117,6 +72,7 @@ class EBSeg(nn.Module):
         self.transformer_decoder = transformer_decoder
         self.mask_attention = mask_attention
         self.background = background
+        self._channels = TableCache()
 
     @property
     def device(self) -> torch.device:
@@ -145,8 +101,8 @@ class EBSeg(nn.Module):
     def predict(self, images: Tensor) -> MaskPredictions:
         """The expensive part: masks and embeddings of pictures; knows no vocabulary.
 
-        On a CPU the pictures run one after another. A batch gains little there, and its matrix products
-        round otherwise than a single picture's; so a picture gets the same bits in any company.
+        On a CPU the pictures run one after another, so that a picture gets the same bits in any company
+        (`kernels.ONE_PICTURE_AT_A_TIME`).
 
         Args:
             images: uint8 [B, 3, rows, columns], RGB, at network resolution.
@@ -154,8 +110,27 @@ class EBSeg(nn.Module):
         Raises:
             PictureError: another shape or type.
         """
-        if images.dim() == 4 and len(images) > 1 and self.device.type == "cpu":
-            return _joined([self.predict(one) for one in images.split(1)])
+        _check(images)
+        if len(images) > 1 and ONE_PICTURE_AT_A_TIME.on(self.device):
+            return MaskPredictions.cat([self.predict(one) for one in images.split(1)])
+        mask_logits, supervised, mask_attention, frozen = self(images.to(self.device))
+        return MaskPredictions(
+            mask_logits=mask_logits,
+            supervised=supervised,
+            mask_attention=mask_attention,
+            frozen=frozen,
+            image_size=(images.shape[-2], images.shape[-1]),
+        )
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The network that `predict` runs; `torch.export` and `torch.compile` take it as one graph.
+
+        Args:
+            images: uint8 [B, 3, rows, columns], RGB, where the weights are.
+
+        Returns:
+            `mask_logits`, `supervised`, `mask_attention` and `frozen` of `MaskPredictions`.
+        """
         levels, clip, padded = self._encode(images, surgery=True)
         maps, mask_features = self.pixel_decoder(levels, padded)
         decoder = self.transformer_decoder
@@ -167,13 +142,8 @@ class EBSeg(nn.Module):
             clip.grid,
         )
         mask_attention, f_clip = self.mask_attention(clip, bias)
-        return MaskPredictions(
-            mask_logits=outputs.mask_logits,
-            supervised=outputs.supervised,
-            mask_attention=at_least_float32(mask_attention),
-            frozen=pool_masks(outputs.mask_logits, at_least_float32(f_clip)),
-            image_size=(images.shape[-2], images.shape[-1]),
-        )
+        frozen = pool_masks(outputs.mask_logits, at_least_float32(f_clip))
+        return outputs.mask_logits, outputs.supervised, at_least_float32(mask_attention), frozen
 
     def stages(self, images: Tensor) -> list[StagePredictions]:
         """Training outputs: the queries before and after every decoder layer, in order.
@@ -186,7 +156,8 @@ class EBSeg(nn.Module):
         Raises:
             PictureError: another shape or type.
         """
-        levels, clip, padded = self._encode(images, surgery=False)
+        _check(images)
+        levels, clip, padded = self._encode(images.to(self.device), surgery=False)
         decoder = self.transformer_decoder
         # Under autocast too, the pixel decoder and what reads masks off its features stay float32: deformable
         # attention loses accuracy in half precision, and sums over a mask pass float16's range.
@@ -281,25 +252,26 @@ class EBSeg(nn.Module):
         return digest.hexdigest()
 
     def _encode(self, images: Tensor, surgery: bool) -> tuple[list[Level], ClipFeatures, tuple[int, int]]:
-        if images.dim() != 4 or images.shape[1] != 3 or images.dtype != torch.uint8 or not images.numel():
-            raise PictureError(
-                f"pictures must be uint8 [B, 3, H, W], got {images.dtype} {list(images.shape)}"
-            )
-        images = images.to(self.device)
-        height, width = images.shape[-2:]
-        padded = (height + -height % STRIDE, width + -width % STRIDE)
-        clip_mean = tuple(255 * value for value in clip_image.PIXEL_MEAN)
-        clip_std = tuple(255 * value for value in clip_image.PIXEL_STD)
-        precision = self.background.dtype
-        seen = normalise(images, self.backbone.pixel_mean, self.backbone.pixel_std, padded, precision)
-        backbone = self.backbone(seen.to(next(self.backbone.parameters()).dtype))
+        """Both encoders and their fusion: levels, what CLIP hands on, rows and columns after padding."""
+        padded = padded_size((images.shape[-2], images.shape[-1]))
+        seen = self._normalised(images, self.backbone.pixels, padded)
+        backbone = self.backbone(seen.to(self.backbone.patch_embed.proj.weight.dtype))
         shrunk = F.interpolate(
-            normalise(images, clip_mean, clip_std, padded, precision),
-            scale_factor=self.config.clip_scale,
-            mode="bilinear",
+            self._normalised(images, CLIP, padded), scale_factor=self.config.clip_scale, mode="bilinear"
         )
         clip = self.clip_image(shrunk.to(self.clip_image.conv1.weight.dtype), surgery)
         return self.fusion(backbone, clip.layers), clip, padded
+
+    def _normalised(self, images: Tensor, pixels: PixelStatistics, padded: tuple[int, int]) -> Tensor:
+        """uint8 [B, 3, h, w], normalised, then padded with zeros."""
+        dtype = self.background.dtype
+        mean, std = self._channels.get((pixels, dtype), lambda: pixels.tensors(images.device, dtype))
+        return pad_to((images - mean) / std, padded)
+
+
+def _check(images: Tensor) -> None:
+    if images.dim() != 4 or images.shape[1] != 3 or images.dtype != torch.uint8 or not images.numel():
+        raise PictureError(f"pictures must be uint8 [B, 3, H, W], got {images.dtype} {list(images.shape)}")
 
 
 def class_words(vocabulary: Vocabulary, device: torch.device) -> ClassWords | None:
@@ -309,35 +281,6 @@ def class_words(vocabulary: Vocabulary, device: torch.device) -> ClassWords | No
         return None
     places = torch.tensor(classes, device=device)
     return ClassWords(classes=places, count=len(vocabulary), mode=vocabulary.synonym_mode)
-
-
-def _joined(singles: list[MaskPredictions]) -> MaskPredictions:
-    """Predictions of several pictures of one size, as one batch."""
-
-    def join(name: str) -> Tensor:
-        return torch.cat([getattr(single, name) for single in singles])
-
-    return MaskPredictions(
-        mask_logits=join("mask_logits"),
-        supervised=join("supervised"),
-        mask_attention=join("mask_attention"),
-        frozen=join("frozen"),
-        image_size=singles[0].image_size,
-    )
-
-
-def normalise(
-    images: Tensor,
-    mean: Sequence[float],
-    std: Sequence[float],
-    padded: tuple[int, int],
-    dtype: torch.dtype,
-) -> Tensor:
-    """uint8 [B, 3, h, w] -> `dtype`, normalised, then padded with zeros at the bottom and right."""
-    shift = torch.tensor(mean, device=images.device, dtype=dtype)[:, None, None]
-    scale = torch.tensor(std, device=images.device, dtype=dtype)[:, None, None]
-    bottom, right = padded[0] - images.shape[-2], padded[1] - images.shape[-1]
-    return F.pad((images - shift) / scale, (0, right, 0, bottom))
 
 
 def pool_masks(mask_logits: Tensor, f_clip: Tensor) -> Tensor:

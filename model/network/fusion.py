@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from model.network.layers import pointwise
+from model.network.kernels import pointwise
 
 NORM_EPSILON = 1e-6
 

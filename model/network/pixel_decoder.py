@@ -10,16 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.network.deformable_attention import DeformableAttention, Sizes
-from model.network.fusion import Level
-from model.network.layers import (
-    at_least_float32,
-    convolve_3x3,
-    pointwise,
-    project_resized,
-    resize,
-    sine_encoding,
+from model.network.deformable_attention import (
+    DeformableAttention,
+    SamplingGeometry,
+    sampling_geometry,
 )
+from model.network.fusion import Level
+from model.network.kernels import HALF, convolve_3x3, pointwise
+from model.network.layers import SineEncoding, at_least_float32, project_resized, resize
+from model.network.table_cache import TableCache
 
 
 class EncoderLayer(nn.Module):
@@ -33,9 +32,9 @@ class EncoderLayer(nn.Module):
         self.linear2 = nn.Linear(feed_forward, channels)
         self.norm2 = nn.LayerNorm(channels)
 
-    def forward(self, x_BNC: Tensor, position_NC: Tensor, sizes: Sizes) -> Tensor:
+    def forward(self, x_BNC: Tensor, position_NC: Tensor, geometry: SamplingGeometry) -> Tensor:
         """Refines the tokens of all levels, [B, N, C] -> [B, N, C]."""
-        x = self.norm1(x_BNC + self.attention(x_BNC + position_NC, x_BNC, sizes))
+        x = self.norm1(x_BNC + self.attention(x_BNC + position_NC, x_BNC, geometry))
         out: Tensor = self.norm2(x + self.linear2(F.relu(self.linear1(x), inplace=True)))
         return out
 
@@ -56,6 +55,7 @@ class PixelDecoder(nn.Module):
         widths: channels of the levels of strides 4, 8, 16, 32.
         channels: of everything inside and of the outputs.
         layers, heads, points, feed_forward, norm_groups: see `PixelDecoderConfig`.
+        encoding: of the tokens' places, for so many channels.
     """
 
     def __init__(
@@ -68,8 +68,12 @@ class PixelDecoder(nn.Module):
         points: int,
         feed_forward: int,
         norm_groups: int,
+        encoding: SineEncoding,
     ):
         super().__init__()
+        self.heads, self.points = heads, points
+        self.encoding = encoding
+        self._geometry = TableCache()
         self.input_projections = nn.ModuleList(
             NormedConv(width, channels, bias=True, groups=norm_groups) for width in reversed(widths[1:])
         )
@@ -106,20 +110,20 @@ class PixelDecoder(nn.Module):
         for i, (level, projection) in enumerate(zip(coarse_first, self.input_projections, strict=True)):
             x = _project(projection, level, sizes[i])
             tokens.append(x.flatten(2).transpose(1, 2))
-            encoding = sine_encoding(*sizes[i], self.level_embed.shape[1], x.device)
-            positions.append(encoding + self.level_embed[i])
+            positions.append(self.encoding(sizes[i], x.device) + self.level_embed[i])
         x_BNC, position_NC = torch.cat(tokens, 1), torch.cat(positions)
+        device = x_BNC.device
+        geometry = self._geometry.get(
+            sizes, lambda: sampling_geometry(sizes, self.heads, self.points, device)
+        )
         for layer in self.layers:
-            x_BNC = layer(x_BNC, position_NC, sizes)
+            x_BNC = layer(x_BNC, position_NC, geometry)
         split = x_BNC.split([rows * columns for rows, columns in sizes], 1)
         maps = [x.transpose(1, 2).unflatten(2, size) for x, size in zip(split, sizes, strict=True)]
 
         size = (padded[0] // finest.stride, padded[1] // finest.stride)
         y = _project(self.lateral, finest, size) + resize(maps[-1], size)
-        if finest.backbone.dtype in (torch.bfloat16, torch.float16):
-            y = self.output.conv(y)  # after half precision the kernel's own rounding no longer shows
-        else:
-            y = convolve_3x3(self.output.conv, y)
+        y = convolve_3x3(self.output.conv, y, exact=finest.backbone.dtype not in HALF)
         y = F.relu(self.output.norm(y), inplace=True)
         return maps, pointwise(self.mask_features, y, self.mask_features.bias)
 

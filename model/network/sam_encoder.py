@@ -8,29 +8,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.network.kernels import attention_on_grid, embed_patches
 from model.network.layers import (
     Block,
-    ShapeCache,
     at_least_float32,
-    embed_patches,
     join_heads,
     join_windows,
-    prefers_products,
+    pad_grid,
     resize_table,
+    round_up,
     split_windows,
 )
-
-PIXEL_MEAN = (123.675, 116.28, 103.53)  # of pixels in 0..255, from SAM
-PIXEL_STD = (58.395, 57.12, 57.375)
-
-LOGITS_AT_ONCE = 2**24  # attention logits held at a time: bounds the memory of global attention
+from model.network.pictures import IMAGENET
+from model.network.table_cache import TableCache
 
 
 class SamEncoder(nn.Module):
     """SAM's vision transformer.
 
     Attributes:
-        pixel_mean, pixel_std: of pixels in 0..255, for the normalisation of pictures.
+        pixels: what pictures are normalised with, of values in 0..255.
 
     Args:
         patch_embed, pos_embed, blocks: parts of a segment_anything `ImageEncoderViT`; the position
@@ -38,7 +35,7 @@ class SamEncoder(nn.Module):
         global_blocks: blocks whose outputs are wanted.
     """
 
-    pixel_mean, pixel_std = PIXEL_MEAN, PIXEL_STD
+    pixels = IMAGENET
 
     def __init__(
         self,
@@ -53,96 +50,91 @@ class SamEncoder(nn.Module):
         self.pos_embed = pos_embed
         self.blocks = blocks
         self.global_blocks = global_blocks
-        self._positions = ShapeCache()
-        self._relative = ShapeCache(per_shape=2 * len(blocks))
+        self._tables = TableCache()
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """[B, 3, H, W], normalised and padded -> outputs of the global blocks, [B, C, h, w] each."""
         x = embed_patches(self.patch_embed.proj, images)
-        grid = (x.shape[1], x.shape[2])
-        x = x + self._positions.get(grid, self.pos_embed, lambda: resize_table(self.pos_embed[0], grid))
+        positions, relative = self._tables_of((x.shape[1], x.shape[2]))
+        x = x + positions
         outputs: list[Tensor] = []
         block: Block
         for i, block in enumerate(self.blocks):
-            x = x + self._attention(block, block.norm1(x), i)
+            x = x + _attention(block, block.norm1(x), *relative[i])
             x = x + block.mlp(block.norm2(x))
             if i in self.global_blocks:
                 outputs.append(x.permute(0, 3, 1, 2))
         return outputs
 
-    def _attention(self, block: Block, x_BHWC: Tensor, index: int) -> Tensor:
-        """Global or windowed attention with decomposed relative positions, [B, H, W, C]."""
-        attention = block.attn
-        _, height, width, _ = x_BHWC.shape
-        if block.window_size == 0:
-            qkv = attention.qkv(x_BHWC)
-            mixed = self._attend(attention, qkv, index)
-        else:
-            # A padded patch is zero after the first norm, so its query, key and value are the bias alone.
-            side = block.window_size
-            bottom, right = -height % side, -width % side
-            qkv = F.linear(x_BHWC, attention.qkv.weight)
-            qkv = F.pad(qkv, (0, 0, 0, right, 0, bottom)) + attention.qkv.bias
-            windows = self._attend(attention, split_windows(qkv, side), index)
-            joined = join_windows(windows, (height + bottom, width + right))
-            mixed = joined[:, :height, :width].contiguous()  # a strided input costs linear dearly
-        out: Tensor = attention.proj(mixed)
-        return out
+    def _tables_of(self, grid: tuple[int, int]) -> tuple[Tensor, tuple[tuple[Tensor, Tensor], ...]]:
+        """Positions, [h, w, C], and each block's relative positions by row and by column, [side, side, D]."""
+        parameters: list[Tensor] = [self.pos_embed]
+        block: Block
+        for block in self.blocks:
+            parameters += [block.attn.rel_pos_h, block.attn.rel_pos_w]
 
-    def _attend(self, attention: Block, qkv_BHWC: Tensor, index: int) -> Tensor:
-        """Multi-head attention over one grid, [B, H, W, 3 * C] -> [B, H, W, C]."""
-        batch, height, width, _ = qkv_BHWC.shape
-        heads = attention.num_heads
-        qkv = qkv_BHWC.reshape(batch, height * width, 3, heads, -1).permute(2, 0, 3, 1, 4)
-        q, k, v = qkv.unbind(0)
-        q_BhHWD = q.unflatten(2, (height, width))
-        rows = self._relative_table(attention.rel_pos_h, height, (index, "rows", height))
-        columns = self._relative_table(attention.rel_pos_w, width, (index, "columns", width))
-        by_row = torch.einsum("bnhwd,hkd->bnhwk", q_BhHWD, rows)
-        by_column = torch.einsum("bnhwd,wkd->bnhwk", q_BhHWD, columns)
-        attend = _attend_with_bias
-        if prefers_products(qkv):
-            attend = _attend_by_products
-        at_once = max(1, LOGITS_AT_ONCE // (batch * (height * width) ** 2))
-        some_heads = (x.split(at_once, 1) for x in (q, k, v, by_row, by_column))
-        mixed = torch.cat([attend(*parts) for parts in zip(*some_heads, strict=True)], 1)
-        return join_heads(mixed).view(batch, height, width, -1)
+        def make() -> tuple[Tensor, tuple[tuple[Tensor, Tensor], ...]]:
+            relative = []
+            block: Block
+            for block in self.blocks:
+                height, width = (block.window_size,) * 2 if block.window_size else grid
+                relative.append(
+                    (
+                        relative_positions(block.attn.rel_pos_h, height),
+                        relative_positions(block.attn.rel_pos_w, width),
+                    )
+                )
+            return resize_table(self.pos_embed[0], grid), tuple(relative)
 
-    def _relative_table(self, table: Tensor, size: int, key: tuple[int, str, int]) -> Tensor:
-        """Relative position embedding of each (query, key) pair along one axis, [size, size, D]."""
-
-        def compute() -> Tensor:
-            resized = table
-            if table.shape[0] != 2 * size - 1:
-                by_channel = at_least_float32(table.T[None])
-                resized = F.interpolate(by_channel, size=2 * size - 1, mode="linear")[0].T.to(table.dtype)
-            place = torch.arange(size, device=table.device)
-            return resized[place[:, None] - place + size - 1]
-
-        return self._relative.get(key, table, compute)
+        return self._tables.get(grid, make, *parameters)
 
 
-def _attend_with_bias(q: Tensor, k: Tensor, v: Tensor, by_row: Tensor, by_column: Tensor) -> Tensor:
-    """Attention, [B, heads, N, D], whose logits get a bias for the key's row and one for its column.
+def relative_positions(table: Tensor, size: int) -> Tensor:
+    """Relative position embedding of each (query, key) pair along one axis, [size, size, D].
 
     Args:
-        q, k, v: [B, heads, N, D].
-        by_row, by_column: [B, heads, H, W, H] and [B, heads, H, W, W].
+        table: of the offsets from one end to the other, [2 * side - 1, D]; resized linearly where `size` is
+            another side.
+        size: tokens along the axis.
     """
-    bias = by_row.contiguous()[..., None] + by_column.contiguous()[..., None, :]
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias.flatten(4).flatten(2, 3))
+    if table.shape[0] != 2 * size - 1:
+        by_channel = at_least_float32(table.T[None])
+        table = F.interpolate(by_channel, size=2 * size - 1, mode="linear")[0].T.to(table.dtype)
+    place = torch.arange(size, device=table.device)
+    return table[place[:, None] - place + size - 1]
 
 
-def _attend_by_products(q: Tensor, k: Tensor, v: Tensor, by_row: Tensor, by_column: Tensor) -> Tensor:
-    """The same attention as matrix products alone.
+def _attention(block: Block, x_BHWC: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Global or windowed attention with decomposed relative positions, [B, H, W, C].
 
-    A query carries its bias for each row and column as further channels, and a key has a one at its
-    own row and column, so that their product is logit plus bias.
+    Args:
+        block: of segment_anything.
+        x_BHWC: its normed input.
+        rows, columns: of `relative_positions`.
     """
-    height, width = by_row.shape[-1], by_column.shape[-1]
-    at_row = torch.eye(height, dtype=k.dtype)[:, None].expand(-1, width, -1).flatten(0, 1)
-    at_column = torch.eye(width, dtype=k.dtype).repeat(height, 1)
-    place = torch.cat([at_row, at_column], -1).expand(*k.shape[:-1], -1)
-    biased_q = torch.cat([q * q.shape[-1] ** -0.5, by_row.flatten(2, 3), by_column.flatten(2, 3)], -1)
-    weights = (biased_q @ torch.cat([k, place], -1).transpose(-2, -1)).softmax(-1)
-    return weights @ v
+    attention = block.attn
+    size = (x_BHWC.shape[1], x_BHWC.shape[2])
+    if block.window_size == 0:
+        mixed = _attend(attention, attention.qkv(x_BHWC), rows, columns)
+    else:
+        # A padded patch is zero after the first norm, so its query, key and value are the bias alone.
+        side = block.window_size
+        padded = round_up(size, side)
+        qkv = pad_grid(F.linear(x_BHWC, attention.qkv.weight), padded) + attention.qkv.bias
+        windows = _attend(attention, split_windows(qkv, side), rows, columns)
+        joined = join_windows(windows, padded)
+        mixed = joined[:, : size[0], : size[1]].contiguous()  # a strided input costs linear dearly
+    out: Tensor = attention.proj(mixed)
+    return out
+
+
+def _attend(attention: Block, qkv_BHWC: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Multi-head attention over one grid, [B, H, W, 3 * C] -> [B, H, W, C]."""
+    batch, height, width, _ = qkv_BHWC.shape
+    qkv = qkv_BHWC.reshape(batch, height * width, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
+    q, k, v = qkv.unbind(0)
+    q_BhHWD = q.unflatten(2, (height, width))
+    by_row = torch.einsum("bnhwd,hkd->bnhwk", q_BhHWD, rows)
+    by_column = torch.einsum("bnhwd,wkd->bnhwk", q_BhHWD, columns)
+    mixed = attention_on_grid(q, k, v, by_row, by_column)
+    return join_heads(mixed).view(batch, height, width, -1)

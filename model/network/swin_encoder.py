@@ -6,7 +6,6 @@ come out even the two are equal. Shape suffixes: B pictures (or windows), H and 
 tokens, C channels, N tokens of a window.
 """
 
-import functools
 from typing import Any
 
 import torch
@@ -14,10 +13,12 @@ import torch.nn.functional as F
 from timm.models.swin_transformer import WindowAttention, get_relative_position_index
 from torch import Tensor, nn
 
-from model.network.layers import Block, embed_patches, join_windows, split_windows
+from model.network.kernels import embed_patches
+from model.network.layers import Block, join_windows, pad_grid, round_up, split_windows
+from model.network.pictures import IMAGENET
+from model.network.table_cache import SIZES_KEPT, TableCache
 
-PIXEL_MEAN = (123.675, 116.28, 103.53)  # of pixels in 0..255; ImageNet's, as timm's Swin was trained
-PIXEL_STD = (58.395, 57.12, 57.375)
+STAGES = 4  # each has a grid of its own
 MASKED = -100.0  # added to the logits of pairs that must not meet, from Swin
 
 
@@ -25,20 +26,21 @@ class SwinEncoder(nn.Module):
     """Swin Transformer without its last norm and classifier.
 
     Attributes:
-        pixel_mean, pixel_std: of pixels in 0..255, for the normalisation of pictures.
+        pixels: what pictures are normalised with, of values in 0..255.
 
     Args:
         patch_embed, layers: parts of a timm `SwinTransformer`.
         window: side of the attention windows, in tokens.
     """
 
-    pixel_mean, pixel_std = PIXEL_MEAN, PIXEL_STD
+    pixels = IMAGENET
 
     def __init__(self, *, patch_embed: Block, layers: nn.Sequential, window: int):
         super().__init__()
         self.patch_embed = patch_embed
         self.layers = layers
         self.window = window
+        self._masks = TableCache(most=STAGES * SIZES_KEPT)
         for module in layers.modules():
             if isinstance(module, WindowAttention):
                 # no weight, so a model built without memory would never get it
@@ -66,19 +68,21 @@ class SwinEncoder(nn.Module):
         """Attention within windows, which lie half a window further in every second block, [B, H, W, C]."""
         side = self.window
         _, height, width, _ = x_BHWC.shape
-        padded = (height + -height % side, width + -width % side)
+        padded = round_up((height, width), side)
         # a grid of one window has nothing to shift
-        shift = tuple(side // 2 if shifted and size > side else 0 for size in padded)
-        x = F.pad(x_BHWC, (0, 0, 0, padded[1] - width, 0, padded[0] - height))
-        x = x.roll((-shift[0], -shift[1]), (1, 2))
+        down, across = (side // 2 if shifted and size > side else 0 for size in padded)
+        mask = self._masks.get(
+            (padded, down, across, x_BHWC.dtype),
+            lambda: apart(padded, (down, across), side, x_BHWC.device, x_BHWC.dtype),
+        )
+        x = pad_grid(x_BHWC, padded).roll((-down, -across), (1, 2))
         windows = split_windows(x, side).flatten(1, 2)
-        mixed = block.attn(windows, mask=_apart(padded, (shift[0], shift[1]), side, x.device, x.dtype))
-        x = join_windows(mixed.unflatten(1, (side, side)), padded).roll(shift, (1, 2))
+        mixed = block.attn(windows, mask=mask)
+        x = join_windows(mixed.unflatten(1, (side, side)), padded).roll((down, across), (1, 2))
         return x[:, :height, :width]
 
 
-@functools.lru_cache(maxsize=64)
-def _apart(
+def apart(
     size: tuple[int, int], shift: tuple[int, int], side: int, device: torch.device, dtype: torch.dtype
 ) -> Tensor | None:
     """Added to the attention logits of each window, so that only neighbours meet, [windows, N, N].
@@ -87,10 +91,9 @@ def _apart(
     """
     if not any(shift):
         return None
-    with torch.inference_mode(False), torch.no_grad():
-        from_above = torch.arange(size[0], device=device) >= size[0] - shift[0]
-        from_left = torch.arange(size[1], device=device) >= size[1] - shift[1]
-        origin = 2 * from_above[:, None] + from_left
-        windows = split_windows(origin[None, :, :, None], side).flatten(1)
-        differ = windows[:, :, None] != windows[:, None]
-        return torch.zeros(differ.shape, device=device, dtype=dtype).masked_fill(differ, MASKED)
+    from_above = torch.arange(size[0], device=device) >= size[0] - shift[0]
+    from_left = torch.arange(size[1], device=device) >= size[1] - shift[1]
+    origin = 2 * from_above[:, None] + from_left
+    windows = split_windows(origin[None, :, :, None], side).flatten(1)
+    differ = windows[:, :, None] != windows[:, None]
+    return torch.zeros(differ.shape, device=device, dtype=dtype).masked_fill(differ, MASKED)

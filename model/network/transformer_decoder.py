@@ -10,10 +10,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.network.layers import MLP, at_least_float32, join_heads, resize, sine_encoding, split_heads
+from model.network.layers import (
+    LEVELS,
+    MLP,
+    SineEncoding,
+    at_least_float32,
+    join_heads,
+    resize,
+    split_heads,
+)
 
 LARGEST_EMBEDDING_SCALE = 10.0
-LEVELS = 3
 
 
 class Attention(nn.Module):
@@ -85,6 +92,7 @@ class TransformerDecoder(nn.Module):
         joint_width: of CLIP.
         clip_heads: attention heads of CLIP's image tower; each gets a bias of its own.
         layers, heads, queries, feed_forward: see `TransformerDecoderConfig`.
+        encoding: of the pixels' places, for so many channels.
     """
 
     def __init__(
@@ -97,8 +105,10 @@ class TransformerDecoder(nn.Module):
         heads: int,
         queries: int,
         feed_forward: int,
+        encoding: SineEncoding,
     ):
         super().__init__()
+        self.encoding = encoding
         self.clip_heads = clip_heads
         self.layers = nn.ModuleList(
             DecoderLayer(channels=channels, heads=heads, feed_forward=feed_forward) for _ in range(layers)
@@ -131,7 +141,7 @@ class TransformerDecoder(nn.Module):
         for x, embedding in zip(maps, self.level_embed, strict=True):
             rows, columns = x.shape[-2:]
             pixels.append(x.flatten(2).transpose(1, 2).to(dtype) + embedding)
-            positions.append(sine_encoding(rows, columns, x.shape[1], x.device).to(dtype))
+            positions.append(self.encoding((rows, columns), x.device).to(dtype))
             # Resizing commutes with the product, so the features shrink once instead of every mask.
             small_features.append(resize(mask_features, (rows, columns)).flatten(2))
         x_BQC = self.query_features.expand(mask_features.shape[0], -1, -1)

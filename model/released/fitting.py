@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from model.errors import CheckpointError
-from model.network import clip_image, sam_encoder
 from model.network.build import build
 from model.network.config import VARIANTS
+from model.network.pictures import CLIP, IMAGENET
 from model.released.account import Account, AccountEntry, Status
 from model.released.misfits import misshapen
 from model.released.official_names import CAUSAL_MASK, CLASS_WEIGHTS, COPIES, causal_mask, official_names
@@ -28,10 +28,10 @@ IN_FRONT = "model"  # and one that they put before all others
 PIXEL_TOLERANCE = 1e-3  # relative, of pixel means: they may have been saved in half precision
 # Buffers that are no weights, with the values that this model normalises pictures with.
 PIXEL_BUFFERS: dict[str, tuple[float, ...]] = {
-    "pixel_mean": tuple(255 * value for value in clip_image.PIXEL_MEAN),
-    "pixel_std": tuple(255 * value for value in clip_image.PIXEL_STD),
-    "sam_pixel_mean": sam_encoder.PIXEL_MEAN,
-    "sam_pixel_std": sam_encoder.PIXEL_STD,
+    "pixel_mean": CLIP.mean,
+    "pixel_std": CLIP.std,
+    "sam_pixel_mean": IMAGENET.mean,
+    "sam_pixel_std": IMAGENET.std,
 }
 
 

@@ -75,7 +75,7 @@ def image(height: int, width: int) -> Tensor:
 def _predict(ebseg: EBSeg, picture: Tensor) -> dict[str, Tensor]:
     with ieee_float32():
         predictions = ebseg.predict(picture[None].to(ebseg.device))
-    return {name: getattr(predictions, name).detach().cpu().contiguous() for name in OUTPUTS}
+    return predictions.map(lambda output: output.detach().cpu().contiguous()).tensors()
 
 
 def _where(ebseg: EBSeg) -> str:

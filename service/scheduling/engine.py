@@ -22,7 +22,7 @@ from model.confidence.card import Card
 from model.confidence.domain import OwnWords
 from model.errors import CheckpointError
 from model.network.balance import Balance
-from model.network.ebseg import MaskPredictions
+from model.network.predictions import MaskPredictions
 from model.segmenter import Segmenter
 from model.storage import checkpoint
 from model.transforms import network_size
@@ -161,8 +161,7 @@ class Prediction:
     @property
     def nbytes(self) -> int:
         """Bytes of its tensors."""
-        own = self.masks
-        return sum(t.nbytes for t in (own.mask_logits, own.supervised, own.mask_attention, own.frozen))
+        return self.masks.nbytes
 
 
 class TorchEngine:
@@ -212,14 +211,12 @@ class TorchEngine:
     def predict(self, prepared: Sequence[PreparedPicture]) -> list[Prediction]:
         """Runs the network on pictures of one shape."""
         batch = self.segmenter.predict([one.pixels for one in prepared])
-        if batch.mask_logits.is_cuda:
-            torch.cuda.synchronize(
-                batch.mask_logits.device
-            )  # so that errors and seconds are this batch's own
+        if batch.device.type == "cuda":
+            torch.cuda.synchronize(batch.device)  # so that errors and seconds are this batch's own
         if len(prepared) == 1:
             return [self._prediction(batch)]
         # slices of a batch would keep all of it in the prediction cache
-        return [self._prediction(_own(batch[i])) for i in range(len(batch))]
+        return [self._prediction(batch[i].map(Tensor.clone)) for i in range(len(batch))]
 
     def _prediction(self, masks: MaskPredictions) -> Prediction:
         return Prediction(masks, None if self._own_words is None else self._own_words.confidence(masks))
@@ -229,7 +226,7 @@ class TorchEngine:
         began = time.perf_counter()
         segmenter = self.segmenter
         masks = prediction.masks
-        text = job.text.to(masks.mask_logits.device)
+        text = job.text.to(masks.device)
         label_map = segmenter.label_map(
             masks,
             job.vocabulary,
@@ -266,16 +263,6 @@ class TorchEngine:
     def close(self) -> None:
         """Lets go of the weights."""
         self._segmenter = self._own_words = None
-
-
-def _own(masks: MaskPredictions) -> MaskPredictions:
-    return MaskPredictions(
-        mask_logits=masks.mask_logits.clone(),
-        supervised=masks.supervised.clone(),
-        mask_attention=masks.mask_attention.clone(),
-        frozen=masks.frozen.clone(),
-        image_size=masks.image_size,
-    )
 
 
 def load_engine(

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from model.transforms import network_size
+from model.transforms import network_size, resized
 from training.config import TrainConfig
 from training.losses.matcher import Target
 
@@ -45,13 +45,12 @@ def augment(
 
 
 def resize(picture: Picture, labels: Labels, size: tuple[int, int]) -> tuple[Picture, Labels]:
-    """Bilinear with antialiasing for the picture, as evaluation does it; the nearest label."""
+    """The picture as evaluation does it; the nearest label."""
     if size == labels.shape:
         return picture, labels
     across = (size[1], size[0])
-    resized = Image.fromarray(picture).resize(across, Image.Resampling.BILINEAR)
     chosen = Image.fromarray(labels.astype(np.int32)).resize(across, Image.Resampling.NEAREST)
-    return np.asarray(resized), np.asarray(chosen, dtype=np.int64)
+    return resized(picture, size), np.asarray(chosen, dtype=np.int64)
 
 
 def random_crop(

@@ -4,7 +4,6 @@ Every picture is predicted once, alone, however many balances are compared. Coun
 does not matter which process counted which picture.
 """
 
-import dataclasses
 import logging
 import multiprocessing
 from collections.abc import Callable, Iterator
@@ -19,7 +18,8 @@ import torch
 
 from model.errors import ModelError
 from model.network.balance import Balance
-from model.network.ebseg import EBSeg, MaskPredictions
+from model.network.ebseg import EBSeg
+from model.network.predictions import MaskPredictions
 from model.segmenter import Segmenter
 from model.storage import checkpoint
 from model.storage.checkpoint import LoadedCheckpoint
@@ -250,10 +250,9 @@ def evaluating(ebseg: EBSeg) -> Iterator[None]:
 
 def refuse_non_finite(predictions: MaskPredictions, name: str) -> None:
     """Raises TrainingError if a picture's predictions hold NaN or infinity."""
-    for field in dataclasses.fields(predictions):
-        value = getattr(predictions, field.name)
-        if isinstance(value, torch.Tensor) and not value.isfinite().all():
+    for field, values in predictions.tensors().items():
+        if not values.isfinite().all():
             raise TrainingError(
-                f"the model's {field.name} of the picture {name} hold NaN or infinity; "
+                f"the model's {field} of the picture {name} hold NaN or infinity; "
                 "its weights or its number format cannot be used"
             )

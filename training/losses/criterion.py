@@ -13,7 +13,9 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.network.ebseg import StagePredictions
+from model.network.kernels import smallest
+from model.network.pictures import pad_to
+from model.network.predictions import StagePredictions
 from training.losses.matcher import Match, MatchingCosts, Target, match, sample_points
 
 __all__ = ["BatchTotals", "EBSegLoss", "LossResult", "LossWeights", "SscForm", "Target"]
@@ -141,7 +143,7 @@ class EBSegLoss:
                 torch's own. With them a picture's points do not depend on its company.
         """
         size = stages[0].mask_logits.shape[-2:]
-        padded = [_pad(target.masks, (4 * size[0], 4 * size[1])) for target in targets]
+        padded = [pad_to(target.masks.float(), (4 * size[0], 4 * size[1])) for target in targets]
         if totals is None:
             totals = BatchTotals.of(targets, stages[0].mask_logits.shape[1], classifier.device)
         own: Sequence[torch.Generator | None] = generators or [None] * len(targets)
@@ -231,17 +233,9 @@ class EBSegLoss:
 
         tried = random(int(self.points * self.oversample))
         sure = sample_points(logits_mHW, tried).abs()
-        least_sure = _smallest(sure, most)
+        least_sure = smallest(sure, most)
         chosen = tried.gather(1, least_sure[..., None].expand(-1, -1, 2))
         return torch.cat([chosen, random(self.points - most)], 1)
-
-
-def _smallest(values_mP: Tensor, count: int) -> Tensor:
-    """Places of the smallest values of each row, in no order, int64 [m, count]."""
-    if values_mP.device.type == "cpu":  # numpy's partition is vectorised: a twelfth of topk's time
-        order = values_mP.numpy().argpartition(max(0, count - 1), axis=1)
-        return torch.from_numpy(order[:, :count])
-    return values_mP.topk(count, 1, largest=False, sorted=False).indices
 
 
 def ssc_loss(
@@ -273,12 +267,6 @@ def _class_targets(logits_BQK: Tensor, pairs: list[Match], targets: Sequence[Tar
     for b, ((queries, chosen), target) in enumerate(zip(pairs, targets, strict=True)):
         wanted[b, queries] = target.labels[chosen]
     return wanted
-
-
-def _pad(masks: Tensor, size: tuple[int, int]) -> Tensor:
-    """Masks as floats on the padded picture; the padding belongs to none."""
-    bottom, right = size[0] - masks.shape[-2], size[1] - masks.shape[-1]
-    return F.pad(masks.float(), (0, right, 0, bottom))
 
 
 def _random(shape: tuple[int, ...], device: torch.device, generator: torch.Generator | None) -> Tensor:

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from model.network.build import build
 from model.network.config import VARIANTS, EBSegConfig
-from model.network.ebseg import EBSeg, StagePredictions
+from model.network.ebseg import EBSeg
+from model.network.predictions import StagePredictions
 from model.storage.checkpoint import load
 from model.vocabulary.classes import TrainingClasses
 from training.config import TrainConfig

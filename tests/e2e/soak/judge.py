@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco
 
-from model.network.ebseg import MaskPredictions
+from model.network.predictions import MaskPredictions
 from model.segmenter import LabelMap, Segmenter
 from model.storage import checkpoint
 from tests.e2e.soak.workload import Wanted, Workload

@@ -12,6 +12,7 @@ from torch import Tensor
 from model import EBSeg
 from model.network import clip_text
 from model.network.clip_text import ClipTextEncoder
+from model.network.kernels import ByDevice
 from model.vocabulary.templates import IMAGENET, PLAIN, VILD
 
 TOLERANCE = 1e-12  # of float64
@@ -150,7 +151,7 @@ def test_work_is_bounded_by_passes(
     names = [f"thing {i}" for i in range(30)] + NAMES
     wanted = plainly(theirs, names, VILD[:3])
     for limit in (1, 17, 64, 1000):
-        monkeypatch.setattr(clip_text, "TOKENS_AT_ONCE", limit)
+        monkeypatch.setattr(clip_text, "TOKENS_AT_ONCE", ByDevice(cpu=limit, cuda=limit))
         assert error(ours.encode(names, VILD[:3]), wanted) <= TOLERANCE
 
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from model import LabelMap, Segmenter, Vocabulary, VocabularyError
-from model.network.ebseg import MaskPredictions
+from model.network.predictions import MaskPredictions
 from model.storage.checkpoint import load
 from model.storage.packaged import packaged_checkpoint
 from model.vocabulary.classes import MAX_WORDS, ClassName, SynonymMode

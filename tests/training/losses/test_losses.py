@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from torch import Tensor
 
-from model.network.ebseg import StagePredictions
+from model.network.predictions import StagePredictions
 from model.official import load_official, official_names
 from tests.golden import weights
 from training.losses.criterion import BatchTotals, EBSegLoss, LossWeights, Target, ssc_loss

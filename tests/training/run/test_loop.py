@@ -13,7 +13,7 @@ from torch import Tensor
 from model import EBSeg
 from model.errors import CheckpointError
 from model.network.build import build
-from model.network.ebseg import StagePredictions
+from model.network.predictions import StagePredictions
 from model.storage.checkpoint import load
 from tests.training.run.runs import log_of, micro_config, micro_run, write_dataset
 from training.config import TrainConfig

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 
 from model import TrainingClasses
 from model.network.build import build
-from model.network.clip_image import PIXEL_MEAN, PIXEL_STD
+from model.network.pictures import CLIP_FRACTIONS
 from tests.training.run.runs import micro_config
 from training import encoders
 from training.storybook.classes import CLASSES
@@ -213,7 +213,8 @@ def test_the_first_layer_starts_as_a_whitening() -> None:
     )
     _start(clip, noise)
     images = torch.from_numpy(pictures).permute(0, 3, 1, 2) / 255
-    normed = (images - torch.tensor(PIXEL_MEAN)[:, None, None]) / torch.tensor(PIXEL_STD)[:, None, None]
+    mean, std = (torch.tensor(values)[:, None, None] for values in (CLIP_FRACTIONS.mean, CLIP_FRACTIONS.std))
+    normed = (images - mean) / std
     with torch.no_grad():
         found = torch.cov(clip.visual.conv1(normed).transpose(0, 1).flatten(1))
     torch.testing.assert_close(found, torch.eye(len(found)), atol=0.01, rtol=0)

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from model.transforms import resized
 from training.data.layout import IGNORED, listing, read_picture
 from training.errors import DatasetError
 
@@ -190,17 +190,16 @@ def shrunk(
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Picture [H, W, 3] and labels [H, W] with a short side of at most `short_side` pixels.
 
-    The picture is resized bilinearly with antialiasing; labels are those of the nearest pixel.
+    The picture is resized as for the network; labels are those of the nearest pixel.
     """
     height, width = labels.shape
     if min(height, width) <= short_side:
         return picture, labels
     factor = short_side / min(height, width)
     rows, columns = round(height * factor), round(width * factor)
-    resized = Image.fromarray(picture).resize((columns, rows), Image.Resampling.BILINEAR)
     row = ((np.arange(rows) + 0.5) * height / rows).astype(np.int64)
     column = ((np.arange(columns) + 0.5) * width / columns).astype(np.int64)
-    return np.array(resized), labels[row[:, None], column]
+    return np.array(resized(picture, (rows, columns))), labels[row[:, None], column]
 
 
 def checked_picture(pair: Pair, labels: NDArray[np.int64]) -> NDArray[np.uint8]:

@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.network.ebseg import EBSeg
+from model.network.layers import resize
+from model.network.pictures import normalise
 from training.config import TrainConfig
 from training.data.layout import SegmentationFolder
 from training.data.samples import Samples
@@ -66,10 +68,7 @@ class PointHead(nn.Module):
             points: pixels at stride 4 as rows of the flattened map, int64 [B, P].
             size: rows and columns at stride 4.
         """
-        total = sum(
-            F.interpolate(layer(x), size=size, mode="bilinear")
-            for layer, x in zip(self.lateral, maps, strict=True)
-        )
+        total = sum(resize(layer(x), size) for layer, x in zip(self.lateral, maps, strict=True))
         pixels = F.normalize(self.mix(total), dim=1).flatten(2)
         given = pixels.gather(2, points[:, None].expand(-1, pixels.shape[1], -1))
         logits: Tensor = (self.scale * given.transpose(1, 2) @ pixels + self.bias).unflatten(2, size)
@@ -93,14 +92,13 @@ def pretrain_backbone(ebseg: EBSeg, data: SegmentationFolder, settings: Backbone
     backbone.requires_grad_(True).train()
     parameters = [*backbone.parameters(), *head.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    mean, std = (torch.tensor(values)[:, None, None] for values in (backbone.pixel_mean, backbone.pixel_std))
     size = (settings.side // STRIDE, settings.side // STRIDE)
     last: deque[float] = deque(maxlen=max(1, settings.steps // 10))
     samples = Samples(data, _loading(data, settings)).batches(0, slice(None))
     with samples as batches, progress("pretraining the image backbone", settings.steps) as bar:
         for step in range(settings.steps):
             batch = next(batches)
-            images = (torch.stack([sample.picture for sample in batch]) - mean) / std
+            images = normalise(torch.stack([sample.picture for sample in batch]), backbone.pixels)
             regions = torch.stack([_regions(sample.target.masks) for sample in batch])
             points = torch.randint(regions.shape[1], (settings.batch, POINTS))
             wanted = regions.gather(1, points)[:, :, None] == regions[:, None]

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.network.clip_image import PIXEL_MEAN, PIXEL_STD
 from model.network.ebseg import EBSeg
+from model.network.pictures import CLIP_FRACTIONS, normalise
 from training.progress import progress
 from training.storybook.classes import CLASSES, NEW
 from training.storybook.pretrain.pictures import Pool
@@ -79,8 +79,7 @@ def ceiling(ebseg: EBSeg, data: Pool, count: int) -> Ceiling:
 def _embeddings(ebseg: EBSeg, picture: NDArray[np.uint8], masks: Tensor) -> tuple[Tensor, Tensor]:
     """Embeddings D and B of masks [k, H, W], [k, C] each."""
     image = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None] / 255
-    normed = (image - torch.tensor(PIXEL_MEAN)[:, None, None]) / torch.tensor(PIXEL_STD)[:, None, None]
-    features = ebseg.clip_image(normed, True)
+    features = ebseg.clip_image(normalise(image, CLIP_FRACTIONS), True)
     inside = (F.interpolate(masks[None], size=features.grid, mode="area")[0] > 0.5).flatten(1)
     heads = ebseg.config.clip.image_heads
     bias = torch.where(inside, 0.0, OUTSIDE)[None, None].expand(-1, heads, -1, -1)

@@ -24,8 +24,8 @@ from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 from torch import Tensor, nn
 
 from model.network.build import image_parts
-from model.network.clip_image import PIXEL_MEAN, PIXEL_STD
 from model.network.config import ClipConfig, EBSegConfig
+from model.network.pictures import CLIP_FRACTIONS, normalise
 from model.vocabulary.templates import VILD
 from training.progress import progress
 from training.run.precision import cpu_autocast
@@ -96,7 +96,7 @@ def pretrain_clip(config: EBSegConfig, data: Pool, settings: ClipPretraining, ou
                 sheets = [_Sheet(data, side, (int(r), int(c)), settings, rng) for r, c in parts]
             named = np.concatenate([sheet.named for sheet in sheets])
             texts, true = _texts(named, rng)
-            pictures = _normed(torch.stack([sheet.picture for sheet in sheets]))
+            pictures = normalise(torch.stack([sheet.picture for sheet in sheets]), CLIP_FRACTIONS)
             with cpu_autocast():
                 features = image(pictures, True)
                 inside = _tiles(sheets, config.clip.patch_size)
@@ -186,7 +186,9 @@ def _start(clip: open_clip.CLIP, data: Pool) -> None:
     filters = clip.visual.conv1.weight
     size = filters.shape[-1]
     chosen = torch.from_numpy(data.pictures[:: max(1, len(data) // WHITENED)].copy()).permute(0, 3, 1, 2)
-    patches = F.unfold(_normed(chosen / 255), size, stride=size).transpose(1, 2).flatten(0, 1)
+    patches = (
+        F.unfold(normalise(chosen / 255, CLIP_FRACTIONS), size, stride=size).transpose(1, 2).flatten(0, 1)
+    )
     variances, directions = torch.linalg.eigh(torch.cov(patches.T))
     most = variances.topk(min(len(filters), len(variances))).indices
     whitening = directions[:, most] / (variances[most] + 1e-3).sqrt()
@@ -288,11 +290,6 @@ def _tiles(sheets: list[_Sheet], patch: int) -> Tensor:
             top, bottom, left, right = (edge // patch for edge in tile)
             inside[i, j, top:bottom, left:right] = True
     return inside.flatten(2)
-
-
-def _normed(images: Tensor) -> Tensor:
-    """[B, 3, H, W] in 0..1, normalised as CLIP's input."""
-    return (images - torch.tensor(PIXEL_MEAN)[:, None, None]) / torch.tensor(PIXEL_STD)[:, None, None]
 
 
 def _texts(named: NDArray[np.bool_], rng: np.random.Generator) -> tuple[list[str], Tensor]:

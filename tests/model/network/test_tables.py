@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from model import EBSeg, MaskPredictions
-from model.network.layers import ShapeCache, sine_encoding
+from model.network.table_cache import TableCache
 from tests.golden.weights import picture
 
 NAMES = ("mask_logits", "supervised", "mask_attention", "frozen")
@@ -31,11 +31,14 @@ def view(size: tuple[int, int] = SIZES[0]) -> Tensor:
 def fresh(ebseg: EBSeg, uneven: EBSeg) -> EBSeg:
     """The same weights in a model that keeps no tables yet."""
     other = copy.deepcopy(uneven)
-    other.clip_image._positions = ShapeCache()
-    other.backbone._positions = ShapeCache()
-    other.backbone._relative = ShapeCache()
+    assert kept(other) == 0
     other.load_state_dict(ebseg.state_dict())
     return other
+
+
+def kept(ebseg: EBSeg) -> int:
+    """Tables that the model keeps now."""
+    return sum(len(module) for module in ebseg.modules() if isinstance(module, TableCache))
 
 
 def difference(a: MaskPredictions, b: MaskPredictions) -> float:
@@ -166,51 +169,3 @@ def test_inference_after_training_and_training_after_inference(ebseg: EBSeg, une
     ebseg.stages(view())[-1].mask_logits.sum().backward()
     step(ebseg)
     assert difference(ebseg.predict(view()), fresh(ebseg, uneven).predict(view())) <= 1e-6
-
-
-def test_a_parameter_in_the_memory_of_an_earlier_one() -> None:
-    """The address of freed memory, and a version that starts at 0 again, tell nothing."""
-    cache = ShapeCache()
-
-    def table_of(parameter: Tensor) -> Tensor:
-        with torch.no_grad():
-            return cache.get("shape", parameter, lambda: parameter + 0)
-
-    parameter = torch.zeros(1000)
-    address = parameter.data_ptr()
-    assert table_of(parameter)[0] == 0
-    del parameter
-    others = [torch.ones(1000)]
-    while others[-1].data_ptr() != address and len(others) < 100:
-        others.append(torch.ones(1000))
-    assert table_of(others[-1])[0] == 1
-
-
-def test_many_shapes_do_not_pile_up() -> None:
-    cache, parameter = ShapeCache(), torch.zeros(1)
-    made: list[int] = []
-
-    def ask(key: int) -> None:
-        def make() -> Tensor:
-            made.append(key)
-            return torch.zeros(1)
-
-        with torch.no_grad():
-            cache.get(key, parameter, make)
-
-    for key in range(200):
-        ask(key)
-    assert made == list(range(200))
-    ask(199)
-    assert made == list(range(200))
-    ask(0)
-    assert made == [*range(200), 0]
-
-
-def test_encoding_is_kept_and_can_be_trained_through() -> None:
-    with torch.inference_mode():
-        encoding = sine_encoding(5, 7, 8, torch.device("cpu"))
-    assert sine_encoding(5, 7, 8, torch.device("cpu")) is encoding
-    weight = torch.ones(8, requires_grad=True)
-    (encoding * weight).sum().backward()
-    assert weight.grad is not None

@@ -53,7 +53,7 @@ def create_app(settings: Settings, *engines: Engine, load: LoadEngine | None = N
         lifespan=lifespan,
         redirect_slashes=False,
         redoc_url=None,  # its page would, and one is enough
-        # FastAPI's own would put users' paths and queries into spans; ours are in tracing.py
+        # FastAPI's own would put users' paths and queries into spans; ours are in otlp.py
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     app.state.service = service
@@ -84,8 +84,9 @@ def create_app(settings: Settings, *engines: Engine, load: LoadEngine | None = N
         metrics=service.metrics,
         routes=paths,
         keys=ApiKeys.of(settings),
-        tracing=service.tracing,
     )
+    if service.tracing is not None:
+        app.add_middleware(service.tracing.around)
     app.add_middleware(BodyLimits, max_bytes=settings.max_bytes, seconds=settings.body_timeout_s)
     settle_warnings()
     return app

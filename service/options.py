@@ -38,7 +38,8 @@ OPTIONS: dict[str, str] = {
     "api_keys": "keys that may call /v1 and /v2, with commas between, each of 16 characters or more or as "
     "sha256:HEX; left out, anyone may",
     "admin_keys": "keys that may pin, roll back and reload models, written as api_keys; left out, nobody may",
-    "otlp_endpoint": "URL that traces go to by OTLP over HTTP, http://HOST:4318/v1/traces; needs ebseg[otlp]",
+    "otlp_endpoint": "URL that traces go to by OTLP over HTTP, http://HOST:4318/v1/traces; wins over "
+    "OTEL_EXPORTER_OTLP_ENDPOINT; needs ebseg[otlp]",
     "device": "where the model runs: auto, cpu, cuda, cuda:N, or several with commas between, one inference "
     "thread each; auto takes all CUDA devices, else the CPU (default: auto)",
     "dtype": "numbers the model computes with: float32, bfloat16 or float16 (default: float32)",

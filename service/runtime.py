@@ -14,7 +14,7 @@ from service.errors import NotReadyError
 from service.hot_loading.loader import LoadEngine, in_words
 from service.hot_loading.models import Models
 from service.observability.metrics import Metrics
-from service.observability.tracing import Tracing
+from service.observability.tracing import tracing_of
 from service.observability.watch import Watch
 from service.scheduling.admission import Admission
 from service.scheduling.batcher import Batcher
@@ -71,7 +71,7 @@ class Service:
             store=self.redis,
         )
         self.vocabularies = Vocabularies(self.redis, self.metrics, max_classes=settings.max_classes)
-        self.tracing = Tracing(settings)
+        self.tracing = tracing_of(settings)
         self.state: State = "loading"
         self.started = False  # whether a model was ever loaded
         self.failure: Exception | None = None
@@ -88,6 +88,8 @@ class Service:
     async def start(self) -> None:
         """Begins to load; returns at once."""
         self._watch.start()
+        if self.tracing is not None:
+            self.tracing.start()
         if self.redis is not None:
             await self.redis.start()
         self._loading = asyncio.create_task(self._load())
@@ -105,7 +107,8 @@ class Service:
         for device in self.devices:
             await device.stop()
         await self._watch.stop()
-        await self.tracing.stop()
+        if self.tracing is not None:
+            await self.tracing.stop()
         self._pictures.stop()
 
     def begin_drain(self) -> None:

@@ -4,8 +4,10 @@ A value comes from, in this order: a flag, `EBSEG_<NAME>` in the environment, th
 """
 
 import hashlib
+import os
 import re
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,6 +23,8 @@ _DEVICE = r"(cpu|cuda(:\d+)?)"
 DEVICES = rf"^(auto|{_DEVICE}(,{_DEVICE})*)$"
 _REDIS = re.compile(r"(redis|rediss|unix)://.")
 _PASSWORD = re.compile(r"(?<=:)[^:/@]+(?=@)")
+_OTEL_ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+_OTEL_PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 
 
@@ -169,6 +173,51 @@ def load_settings(flags: dict[str, Any] | None = None, config: Path | None = Non
     except ValidationError as error:
         raise SettingsError("; ".join(_explain(problem) for problem in error.errors())) from None
     return Settings.model_construct(**{name: getattr(loaded, name) for name in Settings.model_fields})
+
+
+@dataclass(frozen=True, slots=True)
+class Telemetry:
+    """What OpenTelemetry's standard variables say of traces, as far as its own code does not read it in time.
+
+    Attributes:
+        disabled: `OTEL_SDK_DISABLED`.
+        traces: the variable that asks for traces by OTLP; None if none does.
+    """
+
+    disabled: bool
+    traces: str | None
+
+
+def telemetry_from_environment() -> Telemetry:
+    """Whether `OTEL_*` variables ask for traces; all else of them is read by OpenTelemetry itself.
+
+    Raises:
+        SettingsError: they ask for an exporter or a protocol that there is not.
+    """
+    disabled = os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
+    exporter = os.environ.get("OTEL_TRACES_EXPORTER", "").strip()
+    asking = [name for name in _OTEL_ENDPOINTS if os.environ.get(name, "").strip()]
+    if disabled or exporter == "none":
+        return Telemetry(disabled, None)
+    if exporter not in ("", "otlp"):
+        raise SettingsError(f"OTEL_TRACES_EXPORTER is {exporter!r}; traces go by otlp, or nowhere with none")
+    traces = "OTEL_TRACES_EXPORTER" if exporter else next(iter(asking), None)
+    protocol = next((value for name in _OTEL_PROTOCOLS if (value := os.environ.get(name, "").strip())), "")
+    if traces is not None and protocol not in ("", "http/protobuf"):
+        raise SettingsError(
+            f"traces go by http/protobuf only, and OTEL_EXPORTER_OTLP_PROTOCOL is {protocol!r}; leave it "
+            "out, and name the collector's port for HTTP (4318)"
+        )
+    return Telemetry(False, traces)
+
+
+def prefer_stable_telemetry_names() -> None:
+    """Spans get the attributes of the stable semantic conventions, unless the environment says otherwise.
+
+    OpenTelemetry's middleware asks the environment alone for it, and by itself takes names that are no longer
+    in use.
+    """
+    os.environ.setdefault("OTEL_SEMCONV_STABILITY_OPT_IN", "http")
 
 
 def to_toml(settings: Settings) -> str:

@@ -138,7 +138,9 @@ def test_extras_are_those_of_the_distribution() -> None:
         "ebseg_client": "ebseg_client",
         "open_clip_torch": "open_clip",
         "opencv_python_headless": "cv2",
+        "opentelemetry_api": "opentelemetry",
         "opentelemetry_exporter_otlp_proto_http": "opentelemetry",
+        "opentelemetry_instrumentation_asgi": "opentelemetry",
         "opentelemetry_sdk": "opentelemetry",
         "pillow": "PIL",
     }

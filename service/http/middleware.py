@@ -18,14 +18,12 @@ from service.http.inference_errors import error_response, speaks_protocol
 from service.http.problems import kind_of, problem_response
 from service.observability.logging import request_id_var
 from service.observability.metrics import Metrics
-from service.observability.tracing import FinishedRequest, Tracing, trace_of, trace_var
+from service.observability.trace_context import TraceContext, trace_of, trace_var
 
 LOG = logging.getLogger(__name__)
 ACCESS = logging.getLogger("service.access")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "CONNECT", "TRACE"})
-# of no interest in a trace, unless their caller has one
-PROBES = frozenset({"/livez", "/readyz", "/startupz", "/metrics", "/v2/health/live", "/v2/health/ready"})
 UNANSWERED = kind_of(ClientGoneError("")).status  # what is counted when the answer never went out
 LINGER = 2.0  # seconds; how long a refused body is still read, so that its sender gets to the answer
 
@@ -116,14 +114,13 @@ class _Body:
 
 
 class Requests:
-    """Gives every request its ids, asks for a key, counts, logs, traces, and answers what nobody has caught.
+    """Gives every request its ids, asks for a key, counts, logs, and answers what nobody has caught.
 
     Args:
         app: what is inside.
         metrics: where requests are counted.
         routes: paths of the routes, as templates; all others are counted as "other".
         keys: who may come in; by default everybody but administrators.
-        tracing: where spans go.
     """
 
     def __init__(
@@ -133,13 +130,11 @@ class Requests:
         metrics: Metrics,
         routes: Collection[str],
         keys: ApiKeys | None = None,
-        tracing: Tracing | None = None,
     ):
         self.app = app
         self.metrics = metrics
         self.routes = frozenset(routes)
         self.keys = keys or ApiKeys()
-        self.tracing = tracing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Runs one request."""
@@ -159,11 +154,10 @@ class Requests:
             self._note(scope, exchange)
 
     def _note(self, scope: Scope, exchange: "_Exchange") -> None:
-        """Metrics, a log line, and spans. Nothing of it holds what a user wrote, but the request's id."""
+        """Metrics and a log line. Nothing of it holds what a user wrote, but the request's id."""
         seconds = time.perf_counter() - exchange.began
         path = getattr(scope.get("route"), "path", None)
-        known = path in self.routes
-        route = str(path) if known else "other"
+        route = str(path) if path in self.routes else "other"
         status = exchange.status or UNANSWERED
         method = scope["method"] if scope["method"] in METHODS else "_OTHER"
         model = exchange.state.get("model")
@@ -183,38 +177,17 @@ class Requests:
                     "client": exchange.client,
                 },
             )
-        trace = exchange.trace
-        if self.tracing is None or not self.tracing.active or not trace.sampled:
-            return
-        if trace.parent_id is not None or route not in PROBES:
-            self.tracing.add(
-                FinishedRequest(
-                    trace=trace,
-                    request_id=exchange.request_id,
-                    method=method,
-                    route=path if known else None,
-                    status=status,
-                    model=model,
-                    began_ns=exchange.began_ns,
-                    answered_s=exchange.answered_s if exchange.status else seconds,
-                    seconds=seconds,
-                    stages=exchange.state.get("seconds", {}),
-                )
-            )
 
 
 class _Exchange:
     """One request and its answer: ids, times and sizes, and the headers that every answer gets."""
 
     __slots__ = (
-        "_receive", "_send", "answered_s", "began", "began_ns", "bytes_in", "bytes_out", "client",
-        "request_id", "state", "status", "trace",
+        "_receive", "_send", "began", "bytes_in", "bytes_out", "client", "request_id", "state", "status",
     )  # fmt: skip
 
     def __init__(self, scope: Scope, receive: Receive, send: Send):
         self.began = time.perf_counter()
-        self.began_ns = time.time_ns()
-        self.answered_s = 0.0
         self.bytes_in = self.bytes_out = 0
         self.status = 0  # of the answer; 0 until it begins
         self._receive = receive
@@ -222,13 +195,13 @@ class _Exchange:
         headers = scope["headers"]
         given = next((value for name, value in headers if name == b"x-request-id"), b"").decode("latin-1")
         self.request_id = given if _REQUEST_ID.fullmatch(given) else os.urandom(16).hex()
-        self.trace = trace_of(headers)
         client = scope.get("client")
         self.client: str | None = client[0] if client else None
         self.state: dict[str, Any] = scope.setdefault("state", {})
         self.state["request_id"] = self.request_id
+        traced: TraceContext | None = self.state.get("trace")  # of the span around this, where there is one
         request_id_var.set(self.request_id)
-        trace_var.set(self.trace)
+        trace_var.set(traced or trace_of(headers))
 
     async def receive(self) -> Message:
         message = await self._receive()
@@ -238,8 +211,7 @@ class _Exchange:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            self.answered_s = time.perf_counter() - self.began
-            stages = {**self.state.get("seconds", {}), "total": self.answered_s}
+            stages = {**self.state.get("seconds", {}), "total": time.perf_counter() - self.began}
             timing = ", ".join(f"{stage};dur={1000 * seconds:.1f}" for stage, seconds in stages.items())
             own = [(b"x-request-id", self.request_id.encode()), (b"server-timing", timing.encode())]
             message = {**message, "headers": [*message.get("headers", ()), *own]}

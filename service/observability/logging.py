@@ -7,7 +7,7 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
 
-from service.observability.tracing import trace_var
+from service.observability.trace_context import trace_var
 
 request_id_var: ContextVar[str | None] = ContextVar("ebseg_request_id", default=None)
 

@@ -68,6 +68,7 @@ class BatchRunner:
         if batch.trigger == "cached":
             [request] = batch.requests
             if self._wanted(request):
+                request.waited()
                 self._metrics.count(self._metrics.batches, batch.trigger)
                 self._classify(request, request.job.prediction, 0.0)
             return
@@ -89,9 +90,15 @@ class BatchRunner:
         bucket, count = requests[0].bucket, len(requests)
         self._metrics.count(self._metrics.batches, trigger)
         self._metrics.batch_size.observe(count)
+        for request in requests:
+            request.waited()
+        began_ns = time.time_ns()
         began = self.progress = time.monotonic()
         predictions = attempt(_predict, requests)
         seconds = time.monotonic() - began
+        failure = predictions.kind if isinstance(predictions, Failed) else None
+        for request in requests:
+            request.ran("predict", began_ns, failure)
         if not isinstance(predictions, Failed):
             self._limits.good(bucket, count)
             for request, prediction in zip(requests, predictions, strict=True):
@@ -122,7 +129,9 @@ class BatchRunner:
         if not self._wanted(request):
             return
         self.progress = time.monotonic()
+        began_ns = time.time_ns()
         result = attempt(_segmentation, request, prediction, predict_s)
+        request.ran("classify", began_ns, result.kind if isinstance(result, Failed) else None)
         if isinstance(result, Failed):
             request.fail(self._for_request(result.take()))
         else:

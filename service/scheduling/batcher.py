@@ -4,6 +4,7 @@ The event loop's side puts requests into a queue that is always in order; the th
 batch the moment the device is free.
 """
 
+import asyncio
 import logging
 import threading
 import time
@@ -168,6 +169,8 @@ class Batcher:
             if not waiting.settled:
                 with self._changed:
                     self._queue.discard(waiting)
+                if isinstance(waiting, Request):
+                    waiting.waited(asyncio.CancelledError)
 
     # the thread's side
 

@@ -20,6 +20,11 @@ class Failed:
     def __init__(self, error: BaseException):
         self._errors = [error]
 
+    @property
+    def kind(self) -> type[BaseException]:
+        """What kind of error it is; to be asked before it is taken."""
+        return type(self._errors[0])
+
     def take(self) -> BaseException:
         """Hands the error over, once."""
         return self._errors.pop()

@@ -6,13 +6,16 @@ worth of requests that need no predict, one batch; what there is none of is left
 """
 
 import itertools
+import time
 from bisect import bisect_left, insort
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
 from service.errors import DeadlineExceededError
+from service.observability.stages import Stage, stage_listener
 from service.scheduling.delivery import CompletionQueue, Waiting
 from service.scheduling.engine import EngineResult, Job, PreparedPicture
 
@@ -44,6 +47,26 @@ class Request(Waiting[EngineResult]):
         # Never changes, so nothing is sorted twice: ageing caps how far a far deadline puts one back.
         self.urgency = min(job.deadline.at, self.submitted + ageing_s)
         self.number = 0  # order of arrival, given by the queue
+        self._listener = stage_listener.get()
+        self._came_ns = [] if self._listener is None else [time.time_ns()]  # until it has waited
+
+    def waited(self, error: type[BaseException] | None = None) -> None:
+        """Tells of the queue as a stage, once: the device turns to the request, or an error ends that."""
+        if self._listener is None:
+            return
+        with suppress(IndexError):  # pop is atomic; the loop may give up while the device begins
+            self._listener(Stage("queue", self._came_ns.pop(), time.time_ns(), error))
+
+    def ran(self, name: str, began_ns: int, error: type[BaseException] | None = None) -> None:
+        """Tells of a stage on the device that ends now.
+
+        Args:
+            name: of the stage.
+            began_ns: Unix time, nanoseconds.
+            error: what kind of error ended it.
+        """
+        if self._listener is not None:
+            self._listener(Stage(name, began_ns, time.time_ns(), error))
 
     @property
     def prepared(self) -> PreparedPicture:

@@ -18,6 +18,7 @@ from service.hot_loading.loaded import Lease
 from service.http.negotiate import OUTPUT_OF, Form
 from service.http.parsed_request import ParsedRequest
 from service.http.problems import kind_of
+from service.observability.stages import stage
 from service.runtime import Service
 from service.scheduling.admission import Ticket
 from service.scheduling.deadline import Deadline
@@ -150,10 +151,11 @@ class _Request(Generic[E]):
         engine, device = self.lease.engines[at], service.devices[at]
         balance = to_balance(spec.balance, engine.info.balance)
         background = spec.background_for(engine.info.card)
-        plan = await service.in_pool(self._plan, engine, len(vocabulary))
+        plan = await service.in_pool(self._decoded, engine, len(vocabulary))
         service.metrics.megapixels.observe(plan.picture_size[0] * plan.picture_size[1] / 1e6)
         service.metrics.vocabulary_size.observe(len(vocabulary))
-        text = await service.texts.get(vocabulary, engine, device.call)
+        with stage("text"):
+            text = await service.texts.get(vocabulary, engine, device.call)
         result = await device.submit(
             Job(
                 engine=engine,
@@ -187,8 +189,12 @@ class _Request(Generic[E]):
         service.metrics.last_success.set_to_current_time()
         return answer
 
+    def _decoded(self, engine: Engine, classes: int) -> PicturePlan:
+        """Picture thread: everything that needs the picture's bytes, as one stage."""
+        with stage("decode"):
+            return self._plan(engine, classes)
+
     def _plan(self, engine: Engine, classes: int) -> PicturePlan:
-        """Picture thread: everything that needs the picture's bytes."""
         began = time.perf_counter()
         self.deadline.check()
         settings, spec, predictions = self.service.settings, self.parsed.spec, self.service.predictions
@@ -227,7 +233,8 @@ class _Request(Generic[E]):
         if plan.key is not None and plan.known is None:
             made = CachedPrediction(prediction=segmentation.result.prediction, size=plan.picture_size)
             self.service.predictions.put(plan.key, made)
-        return self.spec.encode(segmentation)
+        with stage("encode"):
+            return self.spec.encode(segmentation)
 
 
 async def chosen_vocabulary(service: Service, spec: SegmentRequest) -> tuple[Vocabulary, list[str | None]]:

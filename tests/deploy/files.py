@@ -12,7 +12,7 @@ import yaml
 
 from service.caches import redis_link, text_cache, write_behind
 from service.hot_loading import models
-from service.observability import tracing
+from service.observability import otlp
 from tests.waiting import WAIT
 
 ROOT = Path(__file__).parents[2]
@@ -30,7 +30,7 @@ AFTER_DRAIN_S = (
     + text_cache.STOP_S
     + 2 * write_behind.DRAIN_S
     + 2 * redis_link.CLOSE_S
-    + 2 * tracing.STOP_S
+    + 2 * otlp.STOP_S
 )
 Manifest = dict[str, Any]
 

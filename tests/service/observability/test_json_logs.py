@@ -12,7 +12,7 @@ from service.observability.logging import (
     configure,
     request_id_var,
 )
-from service.observability.tracing import TraceContext, trace_var
+from service.observability.trace_context import TraceContext, trace_var
 from tests.service.fakes import PNG, post, running
 
 

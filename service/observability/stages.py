@@ -1,0 +1,47 @@
+"""When the stages of a request happened, told to whoever traces it.
+
+A stage is worked on wherever it belongs, on the event loop, a picture thread or a device's thread, and it is
+told of the moment it ends. Without a collector nobody listens, and nothing is measured.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One stage that has ended.
+
+    Attributes:
+        name: one of `metrics.STAGES`.
+        began_ns, ended_ns: Unix time, nanoseconds.
+        error: what kind of error ended it; None if it went well.
+    """
+
+    name: str
+    began_ns: int
+    ended_ns: int
+    error: type[BaseException] | None = None
+
+
+StageListener = Callable[[Stage], None]  # called on the thread where the stage ended
+stage_listener: ContextVar[StageListener | None] = ContextVar("ebseg_stage_listener", default=None)
+
+
+@contextmanager
+def stage(name: str) -> Iterator[None]:
+    """Runs its block as a stage of the request in whose context it is; an error goes on to the caller."""
+    listener = stage_listener.get()
+    if listener is None:
+        yield
+        return
+    began_ns = time.time_ns()
+    try:
+        yield
+    except BaseException as error:
+        listener(Stage(name, began_ns, time.time_ns(), type(error)))
+        raise
+    listener(Stage(name, began_ns, time.time_ns()))

@@ -3,16 +3,24 @@
 A value comes from, in this order: a flag, `EBSEG_<NAME>` in the environment, the TOML file, the default.
 """
 
+import difflib
 import hashlib
 import os
 import re
-import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
 
 from model.storage.packaged import packaged_checkpoint
 from model.vocabulary.classes import MAX_CLASSES
@@ -23,6 +31,10 @@ _DEVICE = r"(cpu|cuda(:\d+)?)"
 DEVICES = rf"^(auto|{_DEVICE}(,{_DEVICE})*)$"
 _REDIS = re.compile(r"(redis|rediss|unix)://.")
 _PASSWORD = re.compile(r"(?<=:)[^:/@]+(?=@)")
+# variables of ours that are no settings: the keys that commands and examples call a service with
+OTHER_VARIABLES = frozenset({"EBSEG_API_KEY", "EBSEG_ADMIN_KEY"})
+_LINK = re.compile(r"(.+_)?(service_(host|port(_.+)?)|port_\d+_(tcp|udp|sctp)(_(proto|port|addr))?)")
+_LINK_ADDRESS = re.compile(r"(tcp|udp|sctp)://\S+:\d+")
 _OTEL_ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _OTEL_PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
@@ -131,21 +143,16 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """No .env files and no secret folders: only what the module's docstring promises."""
-        return init_settings, env_settings
+        return init_settings, _Environment(settings_cls)
 
 
-class _FileSource(PydanticBaseSettingsSource):
-    """The values of a TOML file, already read."""
-
-    def __init__(self, settings_cls: type[BaseSettings], values: dict[str, Any]):
-        super().__init__(settings_cls)
-        self.values = values
-
-    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
-        return self.values.get(field_name), field_name, False
+class _Environment(EnvSettingsSource):
+    """Our variables, without those that Kubernetes makes for a Service of our name."""
 
     def __call__(self) -> dict[str, Any]:
-        return self.values
+        """The values by field name."""
+        found = super().__call__()
+        return {name: value for name, value in found.items() if not _is_link(name, str(value))}
 
 
 def load_settings(flags: dict[str, Any] | None = None, config: Path | None = None) -> Settings:
@@ -156,9 +163,10 @@ def load_settings(flags: dict[str, Any] | None = None, config: Path | None = Non
         config: a TOML file of values by field name.
 
     Raises:
-        SettingsError: one line that names the setting and what is wrong with it.
+        SettingsError: one line that names the setting and what is wrong with it; a variable or a key of the
+            file that is no setting.
     """
-    values = _read_toml(config) if config is not None else {}
+    _refuse_unknown_variables()
 
     class WithFile(Settings):
         @classmethod
@@ -166,13 +174,49 @@ def load_settings(flags: dict[str, Any] | None = None, config: Path | None = Non
             cls, settings_cls: type[BaseSettings], *args: Any, **sources: Any
         ) -> tuple[PydanticBaseSettingsSource, ...]:
             own = super().settings_customise_sources(settings_cls, *args, **sources)
-            return (*own, _FileSource(settings_cls, values))
+            return own if config is None else (*own, _toml_source(settings_cls, config))
 
     try:
         loaded = WithFile(**(flags or {}))
     except ValidationError as error:
         raise SettingsError("; ".join(_explain(problem) for problem in error.errors())) from None
     return Settings.model_construct(**{name: getattr(loaded, name) for name in Settings.model_fields})
+
+
+def _refuse_unknown_variables() -> None:
+    """Raises SettingsError for a variable that begins as our settings do, and is none."""
+    for variable, value in os.environ.items():
+        name = variable.upper()
+        setting = name.removeprefix(PREFIX).lower()
+        if not name.startswith(PREFIX) or setting in Settings.model_fields:
+            continue
+        if name not in OTHER_VARIABLES and not _is_link(setting, value):
+            meant = _meant(setting, PREFIX, str.upper)
+            raise SettingsError(f"{variable} is no setting{meant}; `ebseg serve --help` names all")
+
+
+def _is_link(name: str, value: str) -> bool:
+    """Whether Kubernetes made the variable, for a Service of our name or one that begins with it.
+
+    https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
+    """
+    return bool(_LINK.fullmatch(name) or (name.endswith("port") and _LINK_ADDRESS.fullmatch(value)))
+
+
+def _meant(name: str, prefix: str = "", form: Callable[[str], str] = str) -> str:
+    """A question, where a setting has nearly this name."""
+    near = difflib.get_close_matches(name, Settings.model_fields, 1)
+    return f" (did you mean {prefix}{form(near[0])}?)" if near else ""
+
+
+def _toml_source(settings_cls: type[BaseSettings], path: Path) -> TomlConfigSettingsSource:
+    try:
+        path.open("rb").close()  # a file that is not there would count as an empty one
+        return TomlConfigSettingsSource(settings_cls, path)
+    except OSError as error:
+        raise SettingsError(f"the configuration file cannot be read: {error}") from None
+    except ValueError as error:
+        raise SettingsError(f"{path} is not valid TOML: {error}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,19 +290,10 @@ def _toml_value(value: Any) -> str:
     return f'"{text}"'
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(f"the configuration file cannot be read: {error}") from None
-    except ValueError as error:
-        raise SettingsError(f"{path} is not valid TOML: {error}") from None
-
-
 def _explain(problem: Any) -> str:
     name = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        return f"there is no setting {name!r}"
+        return f"there is no setting {name!r}{_meant(name)}"
     if not name:
         return str(problem["msg"]).removeprefix("Value error, ")
     flag = name.replace("_", "-")

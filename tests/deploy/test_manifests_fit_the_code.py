@@ -75,7 +75,10 @@ def test_settings(overlay: str) -> None:
 
 
 def test_a_service_of_our_name_would_set_the_port() -> None:
-    """Why enableServiceLinks is off: the variable that Kubernetes would add is one of ours."""
+    """Why enableServiceLinks is off: Kubernetes would put its variable in the place of one of ours.
+
+    The service ignores it, and would listen on its usual port.
+    """
     name = one("overlays/gpu", "Service", "ebseg")["metadata"]["name"]
     linked = f"{name}_port".upper()
     assert linked.removeprefix("EBSEG_").lower() in Settings.model_fields

@@ -11,7 +11,7 @@ import pytest
 from model.errors import CheckpointError
 from model.storage import packaged
 from service.options import OPTIONS
-from service.settings import Settings, SettingsError, load_settings, to_toml
+from service.settings import OTHER_VARIABLES, Settings, SettingsError, load_settings, to_toml
 
 SOURCES = Path(__file__).parents[2] / "service"
 
@@ -51,6 +51,79 @@ def test_unusable_settings_are_named(tmp_path: Path, flags: dict[str, Any], text
     file.write_text(text)
     with pytest.raises(SettingsError, match=message):
         load_settings(flags, file)
+
+
+@pytest.mark.parametrize(
+    ("variable", "told"),
+    [
+        ("EBSEG_REDIS_ULR", r"EBSEG_REDIS_ULR is no setting \(did you mean EBSEG_REDIS_URL\?\)"),
+        ("EBSEG_MAXPIXELS", r"did you mean EBSEG_MAX_PIXELS\?"),
+        ("ebseg_prot", r"ebseg_prot is no setting \(did you mean EBSEG_PORT\?\)"),
+        ("EBSEG_XYZZY", "EBSEG_XYZZY is no setting; `ebseg serve --help`"),
+        ("EBSEG_", "EBSEG_ is no setting"),
+        ("EBSEG_REDIS_PORT", "EBSEG_REDIS_PORT is no setting"),  # without an address it is nobody's link
+    ],
+)
+def test_unknown_variables_are_refused(monkeypatch: pytest.MonkeyPatch, variable: str, told: str) -> None:
+    monkeypatch.setenv(variable, "1")
+    with pytest.raises(SettingsError, match=told):
+        load_settings()
+
+
+def test_an_unknown_key_of_the_file_is_told_what_was_meant(tmp_path: Path) -> None:
+    file = tmp_path / "ebseg.toml"
+    file.write_text("max_pixel = 3\n")
+    with pytest.raises(SettingsError, match=r"no setting 'max_pixel' \(did you mean max_pixels\?\)"):
+        load_settings({}, file)
+
+
+def test_variables_of_commands_stop_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in OTHER_VARIABLES:
+        monkeypatch.setenv(variable, "a key of sixteen letters")
+    monkeypatch.setenv("ebseg_port", "7")  # as pydantic-settings reads them
+    assert load_settings().port == 7
+
+
+LINKS = """
+EBSEG_SERVICE_HOST=10.0.0.1
+EBSEG_SERVICE_PORT=8000
+EBSEG_SERVICE_PORT_HTTP=8000
+EBSEG_PORT=tcp://10.0.0.1:8000
+EBSEG_PORT_8000_TCP=tcp://10.0.0.1:8000
+EBSEG_PORT_8000_TCP_PROTO=tcp
+EBSEG_PORT_8000_TCP_PORT=8000
+EBSEG_PORT_8000_TCP_ADDR=10.0.0.1
+EBSEG_REDIS_SERVICE_HOST=fd00::1
+EBSEG_REDIS_SERVICE_PORT=6379
+EBSEG_REDIS_PORT=tcp://[fd00::1]:6379
+EBSEG_REDIS_PORT_6379_TCP=tcp://[fd00::1]:6379
+EBSEG_REDIS_PORT_6379_TCP_ADDR=fd00::1
+"""
+
+
+def test_links_of_kubernetes_are_no_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it gives every pod beside Services named ebseg and ebseg-redis, unless that is switched off."""
+    for line in LINKS.split():
+        monkeypatch.setenv(*line.split("=", 1))
+    assert load_settings().port == 8000
+    file = tmp_path / "ebseg.toml"
+    file.write_text("port = 9\n")
+    assert load_settings({}, file).port == 9
+    assert load_settings({"port": "10"}, file).port == 10
+    with pytest.raises(SettingsError, match="port: "):  # it is a link as a variable only
+        load_settings({"port": "tcp://10.0.0.1:8000"})
+
+
+@pytest.mark.parametrize(
+    ("content", "told"), [(b"\xff = 1", "not valid TOML"), (b"port = 1\nport = 2", "not valid TOML")]
+)
+def test_files_that_are_no_toml(tmp_path: Path, content: bytes, told: str) -> None:
+    file = tmp_path / "ebseg.toml"
+    file.write_bytes(content)
+    with pytest.raises(SettingsError, match=told):
+        load_settings({}, file)
+    with pytest.raises(SettingsError, match="cannot be read"):
+        load_settings({}, tmp_path)  # a folder
 
 
 def test_no_file(tmp_path: Path) -> None:

@@ -45,6 +45,10 @@ class TrainConfig:
     fresh_decoder: bool = field(
         default=False, metadata=_help("with init: everything after the encoders starts at random")
     )
+    forget: bool = field(
+        default=False,
+        metadata=_help("with init: the classes that it was trained on count as new from here on"),
+    )
     train_backbone: bool = field(
         default=False, metadata=_help("train the whole image backbone, not only its position table")
     )
@@ -90,6 +94,8 @@ class TrainConfig:
             raise TrainingError("give either variant or init, to say what the run starts from")
         if self.fresh_decoder and self.init is None:
             raise TrainingError("fresh_decoder needs init: without it everything starts at random")
+        if self.forget and self.init is None:
+            raise TrainingError("forget needs init: without it there is nothing to forget")
         positive = ("steps", "batch", "accumulate", "learning_rate", "clip_norm", "crop", "points")
         for name in (*positive, "long_side", "log_every", "save_every", "ssc_stages"):
             if not getattr(self, name) > 0:

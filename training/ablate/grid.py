@@ -24,8 +24,8 @@ from training.data.layout import SegmentationFolder
 from training.errors import TrainingError
 from training.evaluation.confusion_counts import Options
 from training.evaluation.evaluate import evaluate_checkpoint
-from training.run import artifacts as outcome
 from training.run import trainer as loop
+from training.run.folder import CHECKPOINT
 
 SCORE = "score.json"
 TABLE = "table.md"
@@ -171,7 +171,7 @@ def trained_parameters(ebseg: EBSeg, train_backbone: bool) -> int:
 def _trained_and_scored(run: GridRun, out: Path, processes: int, device: str) -> GridScore:
     folder = run.folder(out)
     loop.train(run.config, folder)
-    loaded = checkpoint.load(folder / outcome.CHECKPOINT, device=device)
+    loaded = checkpoint.load(folder / CHECKPOINT, device=device)
     assert run.config.val_split is not None
     side = run.config.evaluate_short_side
     found = evaluate_checkpoint(

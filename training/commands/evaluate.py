@@ -25,6 +25,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "score a checkpoint on a data set: mIoU over all, trained and new classes",
         """
   ebseg evaluate registry/ebseg-tiny/1 data/storybook
+  ebseg evaluate runs/base data/ade20k-150 --save
   ebseg evaluate registry/ebseg-base/1 data/ade20k-150 --processes 4 --json
   ebseg evaluate registry/ebseg-tiny/1 data/storybook --pictures /tmp/panels --limit 50
 """,
@@ -43,6 +44,11 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     parser.add_argument(
         "--picture-count", type=count, metavar="N", help=f"how many of those (default: {PICTURES})"
     )
+    parser.add_argument(
+        "--save",
+        action="store_true",
+        help="write the scores into the run that the checkpoint lies in, for ebseg publish",
+    )
     parser.add_argument("--json", action="store_true", help=JSON_HELP)
 
 
@@ -54,7 +60,7 @@ def add_set_options(parser: argparse.ArgumentParser) -> None:
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:
     """A checkpoint, and the pictures that it goes through."""
-    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="checkpoint folder")
+    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="checkpoint folder, or a run's")
     parser.add_argument("data", type=Path, metavar="DATA", help="data set in the layout of `ebseg prepare`")
     parser.add_argument("--split", default="val", metavar="NAME", help="which part of it (default: val)")
     parser.add_argument(
@@ -97,13 +103,17 @@ def short_side(text: str) -> int | Literal["configured"] | None:
 def refuse_missing(args: argparse.Namespace) -> None:
     """Looks at the checkpoint and the data set of `add_set_options` before torch is imported.
 
+    Where a run is named, its checkpoint is put in its place.
+
     Raises:
         CheckpointError, DatasetError: there is none.
     """
     from model.storage.verify import verify
     from training.data.present import refuse_missing_data
+    from training.run.folder import in_run
 
     refuse_missing_data(args.data)
+    args.checkpoint = in_run(args.checkpoint)
     verify(args.checkpoint, digests=False)
 
 
@@ -151,7 +161,12 @@ def run(args: argparse.Namespace) -> int:
 
     if args.picture_count is not None and args.pictures is None:
         raise TrainingError("--picture-count needs --pictures, the folder for them")
+    if args.save and args.balance != "configured":
+        raise TrainingError("--save is for scores of the checkpoint as it is, not with another --balance")
+    from training.run.folder import run_of
+
     refuse_missing(args)
+    run_folder = run_of(args.checkpoint) if args.save else None  # before torch is imported
 
     from training.evaluation.evaluate import evaluate_checkpoint
 
@@ -159,6 +174,10 @@ def run(args: argparse.Namespace) -> int:
     loaded, folder = opened(args)
     balance = _balance(args.balance, loaded.ebseg.config.balance)
     found = evaluate_checkpoint(loaded, folder, balance=balance, processes=args.processes, options=how)
+    if run_folder is not None:
+        from training.run.artifacts import write_metrics
+
+        write_metrics(run_folder, loaded.manifest.training.get("step"), found.to_json())
     if args.json:
         where = {
             "checkpoint": f"{loaded.manifest.name}/{loaded.manifest.version}",

@@ -138,6 +138,7 @@ def _values(published: "Published", dry_run: bool) -> dict[str, Any]:
             score.metric: {"new": score.new, "old": score.old, "limit": score.limit}
             for score in published.scores
         },
+        "not_compared": list(published.left_out),
         "license": manifest.license,
         "threshold": None if manifest.card is None else manifest.card.threshold,
         "threshold_note": None if manifest.card is None else manifest.card.threshold_note,
@@ -158,6 +159,8 @@ def _print(published: "Published", dry_run: bool) -> None:
     for score in published.scores:
         limit = f" (limit {score.limit:.2f})" if score.limit is not None else ""
         print(f"{score.metric} {_percent(score.old)} -> {_percent(score.new)}{limit}")
+    for reason in published.left_out:
+        print(f"not compared: {reason}")
     for objection in (values["forced"] or {}).get("overridden", ()):
         print(f"forced: {objection}")
 

@@ -69,9 +69,14 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"run": str(folder), "steps": config.steps, "metrics": scores}))
     else:
-        told = ", ".join(f"{name} {value:.1f}" for name, value in scores.items() if name.startswith("miou"))
+        told = ", ".join(f"{name} {_score(scores[name])}" for name in scores if name.startswith("miou"))
         print(f"trained {config.steps} steps in {folder}{': ' if told else ''}{told}")
     return 0
+
+
+def _score(value: float | None) -> str:
+    """Percent; a mean over no class, such as that of the new ones where none is new, is none."""
+    return "none" if value is None else f"{value:.1f}"
 
 
 def config_of(args: argparse.Namespace) -> TrainConfig:

@@ -19,7 +19,7 @@ from model.segmenter import Segmenter
 from model.storage.files import Progress, silent
 from model.vocabulary.classes import Vocabulary
 from training.data.layout import SegmentationFolder
-from training.errors import TrainingError
+from training.errors import NothingToCompareError
 from training.evaluation.confusion_counts import Options, evaluating, refuse_non_finite
 from training.evaluation.metrics import IGNORE
 
@@ -170,7 +170,9 @@ def calibrate(
     options = options or Options()
     names = [item.name for item in folder.classes]
     if len(names) < 2:
-        raise TrainingError(f"{folder.root} has one class; a threshold needs another one to leave out")
+        raise NothingToCompareError(
+            f"{folder.root} has one class; a threshold needs another one to leave out"
+        )
     segmenter = Segmenter(ebseg, short_side=options.short_side, long_side=options.long_side)
     tally, sure = ConfidenceCounts.of(len(names)), []
     count = min(options.limit or len(folder), len(folder))
@@ -204,7 +206,7 @@ def drawn(classes: int, seed: int, index: int) -> list[int]:
 
 def _chosen(tally: ConfidenceCounts, sure: list[float], folder: SegmentationFolder, seed: int) -> Calibration:
     if not tally.truth.sum() or not tally.other.sum():
-        raise TrainingError(
+        raise NothingToCompareError(
             f"{len(sure)} pictures of {folder.root} leave nothing to compare: take more, or another --seed"
         )
     named, other, miou, share = tally.f1_named(), tally.f1_other(), tally.miou_named(), tally.other_found()

@@ -22,14 +22,21 @@ from model.storage.versions import Versions
 from model.storage.work_folder import temporary, work_folder
 from training.config import TrainConfig
 from training.data.layout import SegmentationFolder
-from training.errors import DatasetError, RefusedError, TrainingError
+from training.errors import DatasetError, NothingToCompareError, RefusedError, TrainingError
 from training.evaluation.calibrate import calibrate
 from training.evaluation.confusion_counts import Options
-from training.publishing.quality_gate import GATED_METRICS, MARGIN, MetricComparison, finite, judge
+from training.publishing.quality_gate import (
+    GATED_METRICS,
+    MARGIN,
+    GateResult,
+    MetricComparison,
+    finite,
+    judge,
+)
 from training.publishing.stores import Store, TakenError, VersionReservation, next_number, open_store
 from training.run.cards import Described, amended, scores_of
-from training.run.folder import checkpoint_in
-from training.run.trainer import CONFIG, read_config
+from training.run.folder import CONFIG, checkpoint_in
+from training.run.trainer import read_config
 
 MOST_PICTURES = 500  # that calibrate a threshold; more change it less than another draw of classes does
 VALIDATION = "val"
@@ -82,19 +89,21 @@ class Published:
         location: its folder or URL.
         manifest: as it is stored; after a dry run, as it would have been.
         scores: new beside old.
+        left_out: which of them were not compared, and why, a sentence each.
     """
 
     location: str
     manifest: Manifest
     scores: tuple[MetricComparison, ...]
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class _Passed:
-    """The gate's answer: against which version, the scores, and notes on what was overridden."""
+    """The gate's answer: against which version, what was compared, and notes on what was overridden."""
 
     current: Manifest | None
-    scores: tuple[MetricComparison, ...]
+    result: GateResult
     notes: dict[str, Any]
 
 
@@ -153,7 +162,7 @@ def publish(
             number = next_number(versions)
             staged = _stage(work / "version", source, loaded, described, versions.name, dtype, report)
             manifest = _seal(work / "version", staged, number, passed)
-            return Published(location=f"{versions}/{number}", manifest=manifest, scores=passed.scores)
+            return _published(versions, number, manifest, passed)
     with work_folder(store.work_root) as work:
         staged = _stage(work / "version", source, loaded, described, versions.name, dtype, report)
         while True:
@@ -163,9 +172,16 @@ def publish(
                 passed = _pass_gate(source, loaded.manifest, versions, gate)
             manifest = _seal(work / "version", staged, reservation.number, passed)
             if _placed(store, reservation, work / "version", manifest, report):
-                return Published(
-                    location=f"{versions}/{reservation.number}", manifest=manifest, scores=passed.scores
-                )
+                return _published(versions, reservation.number, manifest, passed)
+
+
+def _published(versions: Versions, number: int, manifest: Manifest, passed: _Passed) -> Published:
+    return Published(
+        location=f"{versions}/{number}",
+        manifest=manifest,
+        scores=passed.result.scores,
+        left_out=passed.result.left_out,
+    )
 
 
 def read_run(run: Path) -> FinishedRun:
@@ -214,7 +230,7 @@ def _pass_gate(source: FinishedRun, manifest: Manifest, versions: Versions, gate
             "same, and the manifest will say so"
         )
     notes = {"forced": {"reason": gate.reason, "overridden": objections}} if objections else {}
-    return _Passed(current, result.scores, notes)
+    return _Passed(current, result, notes)
 
 
 def _calibrated(
@@ -239,7 +255,12 @@ def _calibrated(
         except DatasetError:
             return _uncalibrated(own, card, "the run's validation data was not there when it was published")
     options = Options(limit=MOST_PICTURES)
-    found = calibrate(loaded.ebseg, folder, card, options=options, progress=progress)
+    try:
+        found = calibrate(loaded.ebseg, folder, card, options=options, progress=progress)
+    except NothingToCompareError as error:
+        if data is not None:
+            raise
+        return _uncalibrated(own, card, str(error))
     return dataclasses.replace(own, card=found.into(card))
 
 

@@ -1,4 +1,8 @@
-"""What a checkpoint must show before it is published: scores, and none much worse than the last version's."""
+"""What a checkpoint must show before it is published: scores, and none much worse than the last version's.
+
+A metric that one of the two has no value of cannot be compared: it is left out, and that is told. At least
+one has to be left.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,7 +12,7 @@ from typing import Any
 GATED_METRICS = ("miou_all", "miou_trained", "miou_new")
 MARGIN = 0.5  # points of mIoU; seeds of one recipe differ by about as much
 
-MEASURE = "measure it: ebseg evaluate --json prints what belongs into metrics.json"
+MEASURE = "measure it with ebseg evaluate RUN DATA --save, which writes the scores into the run"
 MEASURED_ON = ("data", "split", "pictures")
 """Entries of metrics.json that say what was measured: scores compare only where they agree."""
 
@@ -31,10 +35,11 @@ class MetricComparison:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GateResult:
-    """All scores, and what speaks against publishing, a sentence each."""
+    """All scores; what speaks against publishing, and which metrics were not compared, a sentence each."""
 
     scores: tuple[MetricComparison, ...]
     objections: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
 
 
 def judge(
@@ -50,9 +55,14 @@ def judge(
     Args:
         new, old: contents of metrics.json; `old` is None where nothing was published yet.
         old_version: number of the last version.
-        metrics: which entries have to hold.
+        metrics: which entries count, as far as both have them.
         margin: points by which each may be worse.
     """
+    if all(new.get(metric) is None for metric in metrics):
+        return GateResult(
+            scores=tuple(_unmeasured(metric, old) for metric in metrics),
+            objections=(f"none of {', '.join(metrics)} was measured: {MEASURE}",),
+        )
     objections = [
         f'metrics.json does not say what was measured: no "{key}"; {MEASURE}'
         for key in ("data", "split")
@@ -62,24 +72,32 @@ def judge(
     if old is not None:
         comparable, objection = _same_measurement(new, old, old_version)
         objections += [objection] if objection else []
-    scores = []
+    scores, left_out = [], []
     for metric in metrics:
         value, before = _percent(new.get(metric)), _percent(old.get(metric)) if old is not None else None
-        limit = before - margin if comparable and before is not None else None
+        limit = before - margin if comparable and before is not None and value is not None else None
         scores.append(MetricComparison(metric=metric, new=value, old=before, limit=limit))
-        if value is None:
-            objections.append(
-                f"{metric} is {new.get(metric, 'missing')}, not a finite number of percent: {MEASURE}, or "
-                "leave it out with --metrics"
-            )
+        if new.get(metric) is None:
+            left_out.append(f"{metric}: this checkpoint has none, for its data holds no such class")
+        elif value is None:
+            objections.append(f"{metric} is {new[metric]}, not a finite number of percent: {MEASURE}")
         elif comparable and before is None:
-            objections.append(f"{metric} was not measured for version {old_version}: nothing to compare with")
+            left_out.append(f"{metric}: version {old_version} has none")
         elif limit is not None and value < limit:
             objections.append(
                 f"{metric} fell from {before:.2f} (version {old_version}) to {value:.2f}, below the limit "
                 f"{limit:.2f} (margin {margin:g})"
             )
-    return GateResult(scores=tuple(scores), objections=tuple(objections))
+    if comparable and all(score.limit is None for score in scores):
+        objections.append(
+            f"no metric is there both for this checkpoint and for version {old_version}: nothing to compare"
+        )
+    return GateResult(scores=tuple(scores), objections=tuple(objections), left_out=tuple(left_out))
+
+
+def _unmeasured(metric: str, old: Mapping[str, Any] | None) -> MetricComparison:
+    before = _percent(old.get(metric)) if old is not None else None
+    return MetricComparison(metric=metric, new=None, old=before, limit=None)
 
 
 def finite(value: Any) -> Any:

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
@@ -16,8 +17,8 @@ from training.config import TrainConfig
 from training.data.layout import SegmentationFolder
 from training.run.cards import Described, described_run
 from training.run.ema import Ema
+from training.run.folder import CHECKPOINT
 
-CHECKPOINT = "checkpoint"
 METRICS = "metrics.json"
 SCORES = ("miou_all", "miou_trained", "miou_new", "pixel_accuracy")
 
@@ -54,10 +55,24 @@ def write_artifacts(
             short_side: int | Literal["configured"] = config.evaluate_short_side or "configured"
             metrics = evaluate(ebseg, validation, short_side=short_side).to_json()
             # before the checkpoint, by whose step a run that was cut off here sees that it is not done
-            _write(run / METRICS, json.dumps({"step": step} | metrics, indent=1) + "\n")
+            write_metrics(run, step, metrics)
         _replace_checkpoint(run, step, ebseg, config, metrics, parent, described_run(config, data, metrics))
     ebseg.train()
     return {name: metrics[name] for name in SCORES if metrics.get(name) is not None}
+
+
+def write_metrics(run: Path, step: int | None, metrics: Mapping[str, Any]) -> None:
+    """Replaces the run's scores.
+
+    Args:
+        run: the run's folder.
+        step: that the weights are of; `publish` takes the scores for no others.
+        metrics: of `Evaluation.to_json`.
+
+    Raises:
+        OSError: the disk did not take them; the former ones are still there.
+    """
+    _write(run / METRICS, json.dumps({"step": step} | dict(metrics), indent=1) + "\n")
 
 
 def step_of_checkpoint(run: Path) -> int | None:

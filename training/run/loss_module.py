@@ -1,6 +1,7 @@
 """The model in training: from a batch to its loss, and who is to blame when that is no number."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from model.network.predictions import StagePredictions
 from model.storage.checkpoint import load
 from model.vocabulary.classes import TrainingClasses
 from training.config import TrainConfig
+from training.data.class_lists import with_added
 from training.data.samples import TrainingSample, loss_generators
 from training.errors import TrainingError
 from training.losses.criterion import BatchTotals, EBSegLoss
@@ -69,6 +71,13 @@ class LossModule(nn.Module):
 def start_model(config: TrainConfig, classes: TrainingClasses) -> tuple[EBSeg, str | None]:
     """The model that a run begins with, and the digest of the checkpoint that it comes from.
 
+    Its training classes are those of the checkpoint's decoder and those of the data; of the data alone
+    where nothing of a trained decoder is taken over, or the run is to forget.
+
+    Args:
+        config: of the run.
+        classes: that the data shows.
+
     Raises:
         TrainingError: there is no such variant.
         CheckpointError: the checkpoint cannot be used.
@@ -83,12 +92,19 @@ def start_model(config: TrainConfig, classes: TrainingClasses) -> tuple[EBSeg, s
     if config.fresh_decoder:
         weights = {name: value for name, value in weights.items() if name.startswith(ENCODERS)}
     ebseg.load_state_dict(weights, strict=not config.fresh_decoder)
+    if not (config.fresh_decoder or config.forget or loaded.manifest.untrained):
+        ebseg.training_classes = with_added(loaded.ebseg.training_classes, classes)
     return ebseg, loaded.manifest.digest
 
 
-def empty_model(config: EBSegConfig, classes: TrainingClasses) -> EBSeg:
-    """A model to load a saved state into."""
-    return build(config, classes, seed=0)
+def empty_model(notes: Mapping[str, Any]) -> EBSeg:
+    """A model to load a saved state into.
+
+    Args:
+        notes: of the state. One of an earlier release names no classes but those of its data.
+    """
+    trained = TrainingClasses.from_json(notes.get("trained", notes["classes"]))
+    return build(EBSegConfig.from_dict(notes["model"]), trained, seed=0)
 
 
 def non_finite_samples(loss_module: LossModule, samples: Sequence[TrainingSample], seed: int) -> list[str]:

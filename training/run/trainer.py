@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from model.network.config import EBSegConfig
 from model.network.ebseg import EBSeg
 from training.config import TrainConfig
 from training.data.layout import SegmentationFolder
@@ -29,11 +28,11 @@ from training.run import state as run_state
 from training.run.curves import LOG, TENSORBOARD, Curves, make_panels, sums_by_kind
 from training.run.distributed import Processes, processes
 from training.run.ema import Ema
+from training.run.folder import CHECKPOINT, CONFIG
 from training.run.loss_module import LossModule, empty_model, non_finite_samples, on_device, start_model
 from training.run.optim import build_optimizer, clip_gradients, learning_rate, set_learning_rate
 from training.run.signals import StopRequest, stop_signals
 
-CONFIG = "config.json"
 LEAST_SCALE = 1.0  # of float16's gradients; below it they overflow for another reason than the scale
 
 Resume = Literal["auto", "never"]
@@ -104,18 +103,19 @@ class _Run:
     ):
         self.config, self.folder, self.team = config, folder, team
         self.data, self.validation = splits
+        self.classes = self.data.training_classes()
         run_state.seed_everything(config.seed)
         state = run_state.read_state(folder)
-        classes = self.data.training_classes()
         self.parent: str | None = None
         if state is not None:
-            if state.notes["classes"] != classes.to_json():
+            if state.notes["classes"] != self.classes.to_json():
                 raise TrainingError(f"{config.data} has other classes than when the run of {folder} began")
             self.parent = state.notes["parent"]
-            model = model or empty_model(EBSegConfig.from_dict(state.notes["model"]), classes)
+            model = model or empty_model(state.notes)
         elif model is None:
-            model, self.parent = start_model(config, classes)
-        model.training_classes = classes
+            model, self.parent = start_model(config, self.classes)
+        else:
+            model.training_classes = self.classes
         if config.train_backbone:
             model.backbone.requires_grad_(True)
         self.ebseg = model.to(team.device).train()
@@ -137,7 +137,7 @@ class _Run:
                 f"{folder} has done {self.step} steps, more than the {config.steps} asked for"
             )
         with torch.no_grad():
-            text = self.ebseg.encode_text([item.name for item in classes.classes])
+            text = self.ebseg.encode_text([item.name for item in self.classes.classes])
         self.loss_module = LossModule(self.ebseg, text, config)
         self.wrapped: nn.Module = self.loss_module
         if team.count > 1:
@@ -265,7 +265,8 @@ class _Run:
                 notes={
                     "parent": self.parent,
                     "model": self.ebseg.config.to_dict(),
-                    "classes": self.ebseg.training_classes.to_json(),
+                    "classes": self.classes.to_json(),
+                    "trained": self.ebseg.training_classes.to_json(),
                 },
             )
 
@@ -304,7 +305,7 @@ def _take_folder(folder: Path, config: TrainConfig, resume: Resume) -> None:
         read_config(path)  # nothing is removed from a folder that is no run's
         for name in (run_state.STATE, LOG, CONFIG, outcome.METRICS):
             (folder / name).unlink(missing_ok=True)
-        for name in (TENSORBOARD, outcome.CHECKPOINT):
+        for name in (TENSORBOARD, CHECKPOINT):
             shutil.rmtree(folder / name, ignore_errors=True)
     if path.exists():
         former = read_config(path)

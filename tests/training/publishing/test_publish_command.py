@@ -63,6 +63,21 @@ def test_the_command_from_dry_run_to_force(
     assert json.loads(capsys.readouterr().out)["training"]["forced"]["reason"] == "a trial"
 
 
+def test_what_is_not_compared_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_run(tmp_path / "own", miou_new=None)
+    line = ["publish", str(run), str(tmp_path / "registry" / "own")]
+    assert ebseg.main(line) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[-2:] == [
+        "miou_new none -> none",
+        "not compared: miou_new: this checkpoint has none, for its data holds no such class",
+    ]
+    assert ebseg.main([*line, "--json"]) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert values["metrics"]["miou_all"] == {"new": 60.0, "old": 60.0, "limit": 59.5}
+    assert [text.partition(":")[0] for text in values["not_compared"]] == ["miou_new"]
+
+
 def test_wrong_use_is_told(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for options, reason in (
         (["--reason", "x"], "--reason is for --force"),

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,12 +79,14 @@ def scene(rng: np.random.Generator, side: int = SIDE) -> tuple[NDArray[np.uint8]
     return (COLORS[np.maximum(labels, 0)] + noise).clip(0, 255).astype(np.uint8), labels
 
 
-def write_dataset(folder: Path, pictures: int = 6) -> Path:
+def write_dataset(
+    folder: Path, pictures: int = 6, trained: Sequence[bool] = (True, True, True, False)
+) -> Path:
     rng = np.random.default_rng(0)
     for split in ("train", "val"):
         for number in range(pictures):
             write_sample(folder, split, f"{split}{number}", *scene(rng))
-    write_classes(folder, [ClassName(name=name) for name in CLASSES], [True, True, True, False], 255, "micro")
+    write_classes(folder, [ClassName(name=name) for name in CLASSES], trained, 255, "micro")
     return folder
 
 

@@ -14,7 +14,8 @@ from model import EBSeg
 from model.errors import CheckpointError
 from model.network.build import build
 from model.network.predictions import StagePredictions
-from model.storage.checkpoint import load
+from model.storage.checkpoint import load, save
+from model.vocabulary.classes import ClassName, TrainingClasses, Vocabulary
 from tests.training.run.runs import log_of, micro_config, micro_run, write_dataset
 from training.config import TrainConfig
 from training.data.layout import SegmentationFolder, write_sample
@@ -106,6 +107,26 @@ def test_a_fresh_decoder_keeps_the_encoders(folder: Path) -> None:
     assert torch.equal(again.background, new.background)
     other, _ = start_model(dataclasses.replace(config, seed=1), classes)
     assert not torch.equal(other.background, new.background)
+
+
+def test_fine_tuning_keeps_what_was_trained(folder: Path, tmp_path: Path) -> None:
+    """Of a trained checkpoint the classes stay trained; not if its decoder is left, or they are to go."""
+    data = str(write_dataset(tmp_path / "data"))
+    old = TrainingClasses.of(["cat", ClassName(name="grass", synonyms=("lawn", "green"))])
+    init = tmp_path / "old" / "1"
+    save(build(micro_config(), old, seed=5), init, name="old", version=1, untrained=False)
+    config = micro_run(folder, data=data, init=str(init), steps=2)
+    run = train(config, tmp_path / "run", max_steps=1)
+    run = train(config, run)
+    found = load(run / "checkpoint").ebseg.training_classes
+    assert [item.name for item in found.classes] == ["cat", "grass", "red", "blue"]
+    assert found.classes[1].synonyms == ("lawn", "green")
+    assert found.matches(Vocabulary.of(["cat", "lawn", "blue", "yellow"])) == [True, True, True, False]
+    forgetful = dataclasses.replace(config, forget=True)
+    for other in (forgetful, dataclasses.replace(config, fresh_decoder=True)):
+        again = train(other, tmp_path / ("forgetful" if other is forgetful else "fresh"))
+        known = load(again / "checkpoint").ebseg.training_classes
+        assert [item.name for item in known.classes] == ["red", "green", "blue"]
 
 
 def test_a_given_model_is_trained(folder: Path, tmp_path: Path) -> None:

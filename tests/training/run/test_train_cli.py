@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.training.run.runs import micro_run
+import ebseg
+from tests.training.run.runs import micro_run, write_dataset, write_micro_checkpoint
 from training.commands.train import add, config_of
 from training.config import TrainConfig
 from training.errors import TrainingError
@@ -91,3 +92,46 @@ def test_a_run_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixtu
     args = parsed(str(tmp_path / "other"), "--config", str(path), "--resume")
     with pytest.raises(TrainingError, match="holds no saved state to go on from"):
         args.run(args)
+
+
+def test_no_class_is_new(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The normal case of own data: train, go on, evaluate and publish take a mean of no class for none."""
+    write_dataset(tmp_path / "data", pictures=4, trained=[True] * 4)
+    write_micro_checkpoint(tmp_path / "micro" / "1")
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps(micro_run(tmp_path, val_split="val", steps=2).to_dict()))
+    line = ["train", str(tmp_path / "run"), "--config", str(path)]
+    for again in ([], ["--resume"]):  # a job that is started again when all is done
+        assert ebseg.main([*line, *again]) == 0
+        told = capsys.readouterr().out
+        assert told.startswith("trained 2 steps")
+        assert told.endswith(", miou_new none\n")
+    place = tmp_path / "registry" / "own"
+    assert ebseg.main(["publish", str(tmp_path / "run"), str(place)]) == 0
+    assert "not compared: miou_new" in capsys.readouterr().out
+    assert ebseg.main([*line, "--steps", "3"]) == 0
+    assert ebseg.main(["publish", str(tmp_path / "run"), str(place), "--margin", "100"]) == 0
+    assert f"published {place}/2" in capsys.readouterr().out
+
+
+def test_a_run_without_validation_is_measured_afterwards(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps(micro_run(tmp_path, steps=2).to_dict()))
+    run, place = tmp_path / "run", tmp_path / "registry" / "own"
+    assert ebseg.main(["train", str(run), "--config", str(path)]) == 0
+    assert ebseg.main(["publish", str(run), str(place)]) == 1
+    assert "none of miou_all, miou_trained, miou_new was measured" in capsys.readouterr().err
+    assert ebseg.main(["evaluate", str(run / "checkpoint"), str(tmp_path / "data"), "--save"]) == 0
+    saved = json.loads((run / "metrics.json").read_text())
+    assert (saved["step"], saved["pictures"], saved["split"]) == (2, 6, "val")
+    assert ebseg.main(["publish", str(run), str(place)]) == 0
+    assert ebseg.main(["evaluate", str(run), str(tmp_path / "data"), "--limit", "2", "--save"]) == 0
+    assert json.loads((run / "metrics.json").read_text())["pictures"] == 2
+    capsys.readouterr()
+    data = str(tmp_path / "data")
+    assert ebseg.main(["evaluate", str(run), data, "--save", "--balance", "off"]) == 2
+    assert "--save is for scores of the checkpoint as it is" in capsys.readouterr().err
+    assert ebseg.main(["evaluate", str(tmp_path / "micro" / "1"), data, "--save"]) == 2
+    assert "is not the checkpoint of a run, so that there is nowhere to save" in capsys.readouterr().err

@@ -8,7 +8,9 @@ other work takes turns with it, the same ratio of processor time says more than 
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -73,46 +75,13 @@ def bench_train(
     progress("building the model")
     ebseg = build(VARIANTS[variant], TrainingClasses.coco_stuff(), seed=0).train()
     weights = weights_size(ebseg)
-    images, targets, text = _batch(ebseg, size, batch, masks)
-    flops = _forward_flops(ebseg, images)
     amp: Amp = "off" if dtype == "float32" else "bfloat16"
     config = TrainConfig(data="", variant=variant, batch=batch, crop=size, points=points, amp=amp)
-    optimizer, _ = build_optimizer(ebseg, config)
-    loss = EBSegLoss(points=config.points)
-    seconds: dict[str, list[float]] = {part: [] for part in PARTS}
-    totals: list[float] = []
-
-    def step() -> None:
-        times = [time.perf_counter()]
-        with torch.autocast("cpu", AUTOCAST[dtype], enabled=AUTOCAST[dtype] is not None):
-            stages = ebseg.stages(images)
-        times.append(time.perf_counter())
-        total = loss(stages, ebseg.classifier(text), text, targets).total
-        times.append(time.perf_counter())
-        optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        times.append(time.perf_counter())
-        clip_gradients(optimizer, config.clip_norm)
-        optimizer.step()
-        times.append(time.perf_counter())
-        totals.append(total.item())
-        for part, start, end in zip(PARTS, times[:-1], times[1:], strict=True):
-            seconds[part].append(end - start)
-
+    step = _Step(ebseg, config, masks, AUTOCAST[dtype])
+    flops = _forward_flops(ebseg, step.images)
     products_dtype = AUTOCAST[dtype] or torch.float32
     limit = limit_dtype(products_dtype, progress)
-    on_processors: list[list[float]] = [[], []]
-    functions: list[Callable[[], object]] = [
-        _timed(function, times)
-        for function, times in zip((step, matrix_product(limit)), on_processors, strict=True)
-    ]
-    step_seconds, product_seconds = in_turn(functions, steps, progress)
-    # floating point operations of a step's ideal, in matrix products
-    products = TIMES_FORWARD * flops / (2 * MATRIX_SIDE**3)
-    ratios = [products * b / a for a, b in zip(step_seconds, product_seconds, strict=True)]
-    rate = 2 * MATRIX_SIDE**3 / statistics.median(product_seconds)
-    median = statistics.median(step_seconds)
-    step_work, product_work = (statistics.median(times[-steps:]) for times in on_processors)
+    timings = _in_turn_with_products(step, matrix_product(limit), steps, progress)
     peak = peak_bytes()
     return {
         "bench": "train",
@@ -124,22 +93,104 @@ def bench_train(
         "dtype": dtype,
         **machine(),
         "steps": steps,
-        "seconds": step_seconds,
-        "seconds_median": median,
-        "seconds_by_part": {part: statistics.median(times[-steps:]) for part, times in seconds.items()},
+        "seconds": timings.step,
+        "seconds_median": statistics.median(timings.step),
+        "seconds_by_part": {part: statistics.median(times[-steps:]) for part, times in step.seconds.items()},
         **limit_figures(products_dtype, limit),
-        "matmul_seconds": product_seconds,
-        "matmul_flops_per_second": rate,
-        "forward_flops": flops,
-        "forward_ideal_seconds": flops / rate,
-        "ratio": TIMES_FORWARD * flops / rate / median,
-        "ratio_spread": [min(ratios), max(ratios)],
-        "processor_seconds_median": step_work,
-        "ratio_of_processor_time": products * product_work / step_work,
-        "loss": totals[-1],
+        "matmul_seconds": timings.product,
+        **_ratios(timings, flops),
+        "loss": step.losses[-1],
         "weights_bytes": weights,
         "peak_bytes": peak,
         "peak_over_weights_bytes": peak - weights,
+    }
+
+
+class _Step:
+    """One step of training each time it is called; it notes the loss, and the seconds of each of `PARTS`."""
+
+    def __init__(self, ebseg: EBSeg, config: TrainConfig, masks: int, autocast: torch.dtype | None):
+        self.images, self._targets, self._text = _batch(ebseg, config.crop, config.batch, masks)
+        self._ebseg = ebseg
+        self._autocast = autocast
+        self._clip_norm = config.clip_norm
+        self._optimizer, _ = build_optimizer(ebseg, config)
+        self._loss = EBSegLoss(points=config.points)
+        self.seconds: dict[str, list[float]] = {part: [] for part in PARTS}
+        self.losses: list[float] = []
+
+    def __call__(self) -> None:
+        with (
+            self._timing("forward"),
+            torch.autocast("cpu", self._autocast, enabled=self._autocast is not None),
+        ):
+            stages = self._ebseg.stages(self.images)
+        with self._timing("loss"):
+            classifier = self._ebseg.classifier(self._text)
+            total = self._loss(stages, classifier, self._text, self._targets).total
+        with self._timing("backward"):
+            self._optimizer.zero_grad(set_to_none=True)
+            total.backward()
+        with self._timing("optimizer"):
+            clip_gradients(self._optimizer, self._clip_norm)
+            self._optimizer.step()
+        self.losses.append(total.item())
+
+    @contextmanager
+    def _timing(self, part: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[part].append(time.perf_counter() - start)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Timings:
+    """Steps and matrix products, timed in turn.
+
+    Attributes:
+        step, product: seconds of each round.
+        step_work, product_work: seconds on all processors together, of each round.
+    """
+
+    step: list[float]
+    product: list[float]
+    step_work: list[float]
+    product_work: list[float]
+
+
+def _in_turn_with_products(
+    step: Callable[[], object], product: Callable[[], object], rounds: int, progress: Progress
+) -> _Timings:
+    step_work: list[float] = []
+    product_work: list[float] = []
+    seconds = in_turn([_timed(step, step_work), _timed(product, product_work)], rounds, progress)
+    return _Timings(
+        step=seconds[0],
+        product=seconds[1],
+        step_work=step_work[-rounds:],
+        product_work=product_work[-rounds:],
+    )
+
+
+def _ratios(timings: _Timings, flops: float) -> dict[str, Any]:
+    """How near a step comes to three times the forward's ideal, and what that is made of.
+
+    Args:
+        timings: of `_in_turn_with_products`.
+        flops: floating point operations of the forward.
+    """
+    products = TIMES_FORWARD * flops / (2 * MATRIX_SIDE**3)  # a step's ideal, in matrix products
+    rate = 2 * MATRIX_SIDE**3 / statistics.median(timings.product)
+    ratios = [products * b / a for a, b in zip(timings.step, timings.product, strict=True)]
+    step_work, product_work = statistics.median(timings.step_work), statistics.median(timings.product_work)
+    return {
+        "matmul_flops_per_second": rate,
+        "forward_flops": flops,
+        "forward_ideal_seconds": flops / rate,
+        "ratio": TIMES_FORWARD * flops / rate / statistics.median(timings.step),
+        "ratio_spread": [min(ratios), max(ratios)],
+        "processor_seconds_median": step_work,
+        "ratio_of_processor_time": products * product_work / step_work,
     }
 
 

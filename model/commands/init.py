@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     from model.network import config
     from model.network.build import build
     from model.released.cards import UNTRAINED_LICENSE, untrained
-    from model.storage.checkpoint import save
+    from model.storage.checkpoint import Provenance, save
     from model.vocabulary.classes import TrainingClasses
 
     ebseg = build(config.VARIANTS[args.variant], TrainingClasses.coco_stuff(), seed=args.seed)
@@ -48,12 +48,14 @@ def run(args: argparse.Namespace) -> int:
         manifest = save(
             ebseg,
             args.out,
-            name=name,
-            version=version,
-            untrained=True,
-            notes=notes,
-            license=UNTRAINED_LICENSE,
-            card=untrained(),
+            Provenance(
+                name=name,
+                version=version,
+                untrained=True,
+                notes=notes,
+                license=UNTRAINED_LICENSE,
+                card=untrained(),
+            ),
             progress=progress,
         )
     _LOG.warning("%s version %d is untrained: its masks mean nothing", name, version)

@@ -13,7 +13,7 @@ from model.released.account import Account
 from model.released.cards import RELEASED_LICENSE, released
 from model.released.fitting import account_of
 from model.released.torch_file import read_entries
-from model.storage.checkpoint import check_golden, load, save
+from model.storage.checkpoint import Provenance, check_golden, load, save
 from model.storage.files import Progress, refuse_taken, renamed_into, sha256, silent
 from model.storage.manifest import Manifest, check_name
 from model.vocabulary.classes import TrainingClasses
@@ -108,12 +108,14 @@ def import_released(
         manifest = save(
             ebseg,
             folder,
-            name=name,
-            version=version,
-            untrained=False,
-            notes=notes,
-            license=RELEASED_LICENSE,
-            card=released(account.variant, own_classes=training_classes is not None),
+            Provenance(
+                name=name,
+                version=version,
+                untrained=False,
+                notes=notes,
+                license=RELEASED_LICENSE,
+                card=released(account.variant, own_classes=training_classes is not None),
+            ),
             progress=report,
         )
         check_golden(load(folder, verify_digests=False))

@@ -13,7 +13,7 @@ reads a pickle.
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -68,45 +68,61 @@ class LoadedCheckpoint:
     directory: Path
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Provenance:
+    """What a version is and where it comes from; its weights don't show it.
+
+    Attributes:
+        name, version: its place in a registry.
+        untrained: the weights are random.
+        metrics: scores, JSON values.
+        parent: digest of the version that this one was trained from.
+        notes: how the weights came about, JSON values.
+        license: of the weights, as SPDX writes it.
+        card: what the model is for and what it knows.
+
+    Raises:
+        CheckpointError: an unusable name, version or license.
+    """
+
+    name: str
+    version: int
+    untrained: bool
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    parent: str | None = None
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    license: str | None = None
+    card: Card | None = None
+
+    def __post_init__(self) -> None:
+        check_name(self.name, self.version)
+        if self.license is not None:
+            check_license(self.license)
+
+
 def save(
     ebseg: EBSeg,
     directory: str | Path,
+    provenance: Provenance,
     *,
-    name: str,
-    version: int,
-    untrained: bool,
-    metrics: Mapping[str, Any] | None = None,
-    parent: str | None = None,
-    notes: Mapping[str, Any] | None = None,
-    license: str | None = None,
-    card: Card | None = None,
     store_as: torch.dtype | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> Manifest:
     """Writes a version folder; on any error nothing of it is left.
 
     Args:
         ebseg: the model; it also makes the golden outputs, on the device it is on.
         directory: the folder to make. It may exist if it is empty.
-        name, version: the version's place in a registry.
-        untrained: the weights are random.
-        metrics: scores, JSON values.
-        parent: digest of the version that this one was trained from.
-        notes: where the weights come from, JSON values.
-        license: of the weights, as SPDX writes it.
-        card: what the model is for and what it knows.
+        provenance: what goes into its manifest and metrics.
         store_as: torch.float16 halves the file of a float32 model. `load` gives float32 again, and the
             golden outputs and the text digest are those of the rounded weights.
         progress: told about the long steps.
 
     Raises:
-        CheckpointError: the folder is taken, the name is unusable, or weights, metrics or notes hold what
-            cannot be written (NaN and infinity included, and in float16 what exceeds 65504).
+        CheckpointError: the folder is taken, or weights, metrics or notes hold what cannot be written (NaN
+            and infinity included, and in float16 what exceeds 65504).
         OSError: the disk did not take it.
     """
-    check_name(name, version)
-    if license is not None:
-        check_license(license)
     target = Path(directory).absolute()
     refuse_taken(target)
     tensors = {key: value.detach().cpu().contiguous() for key, value in ebseg.state_dict().items()}
@@ -119,36 +135,49 @@ def save(
         ebseg = _assembled(ebseg.config, ebseg.training_classes, wide).to(ebseg.device)
     outputs = golden.make(ebseg)
     _refuse_non_finite(outputs, of="golden output")
-    progress = progress or silent
     with renamed_into(target) as folder:
-        write_text(folder / CONFIG, to_json(ebseg.config.to_dict()))
-        write_text(folder / TRAINING_CLASSES, to_json(ebseg.training_classes.to_json()))
-        write_text(folder / METRICS, to_json(dict(metrics or {})))
+        _write_descriptions(folder, ebseg, provenance.metrics)
         write_tensors(folder / GOLDEN, outputs)
-        size = sum(tensor.nbytes for tensor in tensors.values())
-        progress("writing the weights", 0, size)
-        write_tensors(folder / WEIGHTS, tensors)
-        progress("writing the weights", size, size)
-        files = {
-            file: FileEntry(sha256=sha256(folder / file, progress), bytes=(folder / file).stat().st_size)
-            for file in FILES
-        }
-        manifest = Manifest(
-            name=name,
-            version=version,
-            variant=ebseg.config.variant,
-            untrained=untrained,
-            files=files,
-            digest=files_digest(files),
-            text_digest=ebseg.text_digest(),
-            parent=parent,
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            training=dict(notes or {}),
-            license=license,
-            card=card,
-        )
-        write_text(folder / MANIFEST, manifest.to_json())
+        _write_weights(folder, tensors, progress)
+        manifest = _manifest(folder, ebseg, provenance, progress)
+        write_text(folder / MANIFEST, manifest.to_json())  # last: it says that all others are there
     return manifest
+
+
+def _write_descriptions(folder: Path, ebseg: EBSeg, metrics: Mapping[str, Any]) -> None:
+    """Configuration, training classes and scores, each as JSON."""
+    write_text(folder / CONFIG, to_json(ebseg.config.to_dict()))
+    write_text(folder / TRAINING_CLASSES, to_json(ebseg.training_classes.to_json()))
+    write_text(folder / METRICS, to_json(dict(metrics)))
+
+
+def _write_weights(folder: Path, tensors: dict[str, Tensor], progress: Progress) -> None:
+    size = sum(tensor.nbytes for tensor in tensors.values())
+    progress("writing the weights", 0, size)
+    write_tensors(folder / WEIGHTS, tensors)
+    progress("writing the weights", size, size)
+
+
+def _manifest(folder: Path, ebseg: EBSeg, provenance: Provenance, progress: Progress) -> Manifest:
+    """The manifest of a folder in which every other file stands."""
+    files = {
+        file: FileEntry(sha256=sha256(folder / file, progress), bytes=(folder / file).stat().st_size)
+        for file in FILES
+    }
+    return Manifest(
+        name=provenance.name,
+        version=provenance.version,
+        variant=ebseg.config.variant,
+        untrained=provenance.untrained,
+        files=files,
+        digest=files_digest(files),
+        text_digest=ebseg.text_digest(),
+        parent=provenance.parent,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        training=dict(provenance.notes),
+        license=provenance.license,
+        card=provenance.card,
+    )
 
 
 def load(

@@ -11,7 +11,7 @@ from torch import Tensor
 from model.network.build import build
 from model.network.config import VARIANTS
 from model.network.ebseg import EBSeg
-from model.storage.checkpoint import save
+from model.storage.checkpoint import Provenance, save
 from model.storage.files import sha256
 from model.storage.manifest import FILES, MANIFEST, FileEntry, Manifest, files_digest
 from model.vocabulary.classes import TrainingClasses
@@ -29,7 +29,8 @@ def make(seed: int = 0) -> EBSeg:
 
 def write(ebseg: EBSeg, folder: Path, **others: Any) -> Manifest:
     defaults: dict[str, Any] = {"name": "ebseg-tiny", "version": 1, "untrained": False}
-    return save(ebseg, folder, **defaults | others)
+    options = {name: others.pop(name) for name in ("store_as", "progress") if name in others}
+    return save(ebseg, folder, Provenance(**defaults | others), **options)
 
 
 def put(path: Path, content: bytes | str) -> None:

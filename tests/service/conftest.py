@@ -6,7 +6,7 @@ import pytest
 
 from model.network.build import build
 from model.network.config import VARIANTS
-from model.storage.checkpoint import save
+from model.storage.checkpoint import Provenance, save
 from model.vocabulary.classes import TrainingClasses
 from tests.service.caches.redis_server import RedisServer, redis_server
 from tests.service.fakes import live
@@ -65,5 +65,5 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained model in a folder."""
     folder = tmp_path_factory.mktemp("registry") / "ebseg-tiny" / "1"
     ebseg = build(VARIANTS["tiny"], TrainingClasses.coco_stuff(), seed=0)
-    save(ebseg, folder, name="ebseg-tiny", version=1, untrained=True)
+    save(ebseg, folder, Provenance(name="ebseg-tiny", version=1, untrained=True))
     return folder

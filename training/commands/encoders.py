@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
 
     from model.network import config
     from model.network.build import build
-    from model.storage.checkpoint import save
+    from model.storage.checkpoint import Provenance, save
     from model.vocabulary.classes import TrainingClasses
     from training.encoders import load_clip, load_sam, load_swin
 
@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
         if path is not None:
             loaded[encoder] = load(ebseg, path)
             notes[encoder] = {"file": path.name, "sha256": sha256(path)}
-    manifest = save(ebseg, args.out, name=name, version=version, untrained=True, notes=notes)
+    manifest = save(ebseg, args.out, Provenance(name=name, version=version, untrained=True, notes=notes))
     if args.json:
         told = {encoder: dataclasses.asdict(result) for encoder, result in loaded.items()}
         print(json.dumps({"out": str(args.out), "digest": manifest.digest, "encoders": told}))

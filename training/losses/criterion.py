@@ -83,6 +83,25 @@ class BatchTotals:
         return cls(pictures=pictures, masks=max(1.0, masks), matched=matched)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Batch:
+    """The truth of a batch, and what the loss of every stage takes from it.
+
+    Attributes:
+        targets: one a picture.
+        masks: of each picture, padded as the network pads it, float [k, H, W].
+        points: where masks are compared, [P, 2]; None draws them.
+        generators: of each picture's random points; None is torch's own.
+        totals: what the terms are divided by.
+    """
+
+    targets: Sequence[Target]
+    masks: list[Tensor]
+    points: Tensor | None
+    generators: Sequence[torch.Generator | None]
+    totals: BatchTotals
+
+
 class EBSegLoss:
     """Loss of a batch.
 
@@ -143,42 +162,72 @@ class EBSegLoss:
                 torch's own. With them a picture's points do not depend on its company.
         """
         size = stages[0].mask_logits.shape[-2:]
-        padded = [pad_to(target.masks.float(), (4 * size[0], 4 * size[1])) for target in targets]
         if totals is None:
             totals = BatchTotals.of(targets, stages[0].mask_logits.shape[1], classifier.device)
-        own: Sequence[torch.Generator | None] = generators or [None] * len(targets)
+        batch = _Batch(
+            targets=targets,
+            masks=[pad_to(target.masks.float(), (4 * size[0], 4 * size[1])) for target in targets],
+            points=points,
+            generators=generators or [None] * len(targets),
+            totals=totals,
+        )
         terms: dict[str, Tensor] = {}
         matches: list[list[Match]] = []
         for number, stage in enumerate(stages):
             logits = stage.supervised.float() @ classifier.T
-            pairs = [
-                match(
-                    logits[b],
-                    stage.mask_logits[b],
-                    target.labels,
-                    padded[b],
-                    _random((self.points, 2), logits.device, generator) if points is None else points,
-                    self.costs,
-                )
-                for b, (target, generator) in enumerate(zip(targets, own, strict=True))
-            ]
+            pairs = self._match(logits, stage.mask_logits, batch)
             matches.append(pairs)
-            wanted = _class_targets(logits, pairs, targets)
-            other_logits = stage.mask_attention.float() @ classifier.T
-            terms[f"class_supervised/{number}"] = self._class_loss(logits, wanted, totals)
-            terms[f"class_mask_attention/{number}"] = self._class_loss(other_logits, wanted, totals)
-            mask, dice = self._mask_losses(stage.mask_logits, padded, pairs, points, own)
-            # an unmatched query's mask is in no term, and must not hide that it is no number
-            sound = stage.mask_logits.isfinite().all()
-            terms[f"mask/{number}"] = torch.where(sound, self.weights.mask * mask / totals.masks, torch.nan)
-            terms[f"dice/{number}"] = self.weights.dice * dice / totals.masks
-            if self.ssc is not None and number >= len(stages) - self.ssc_stages:
-                for name in self.ssc_embeddings:
-                    embeddings = stage.supervised if name == "supervised" else stage.mask_attention
-                    term = "ssc" if name == "supervised" else f"ssc_{name}"
-                    loss = ssc_loss(embeddings.float(), text, pairs, targets, self.ssc, totals.pictures)
-                    terms[f"{term}/{number}"] = self.weights.ssc * loss
+            own = self._class_terms(logits, stage.mask_attention.float() @ classifier.T, pairs, batch)
+            own |= self._mask_terms(stage.mask_logits, pairs, batch)
+            if number >= len(stages) - self.ssc_stages:
+                own |= self._ssc_terms(stage, text, pairs, batch)
+            terms |= {f"{name}/{number}": term for name, term in own.items()}
         return LossResult(total=torch.stack(list(terms.values())).sum(), terms=terms, matches=matches)
+
+    def _match(self, logits_BQK: Tensor, mask_logits: Tensor, batch: "_Batch") -> list[Match]:
+        """Which queries of each picture learn which of its masks."""
+        pairs = []
+        for b, (target, generator) in enumerate(zip(batch.targets, batch.generators, strict=True)):
+            points = batch.points
+            if points is None:
+                points = _random((self.points, 2), logits_BQK.device, generator)
+            pairs.append(
+                match(logits_BQK[b], mask_logits[b], target.labels, batch.masks[b], points, self.costs)
+            )
+        return pairs
+
+    def _class_terms(
+        self, supervised_BQK: Tensor, mask_attention_BQK: Tensor, pairs: list[Match], batch: "_Batch"
+    ) -> dict[str, Tensor]:
+        """Cross entropy of A's and of B's logits."""
+        wanted = _class_targets(supervised_BQK, pairs, batch.targets)
+        return {
+            "class_supervised": self._class_loss(supervised_BQK, wanted, batch.totals),
+            "class_mask_attention": self._class_loss(mask_attention_BQK, wanted, batch.totals),
+        }
+
+    def _mask_terms(self, mask_logits: Tensor, pairs: list[Match], batch: "_Batch") -> dict[str, Tensor]:
+        """Binary cross entropy and dice of the matched masks."""
+        mask, dice = self._mask_losses(mask_logits, batch.masks, pairs, batch.points, batch.generators)
+        # an unmatched query's mask is in no term, and must not hide that it is no number
+        sound = mask_logits.isfinite().all()
+        return {
+            "mask": torch.where(sound, self.weights.mask * mask / batch.totals.masks, torch.nan),
+            "dice": self.weights.dice * dice / batch.totals.masks,
+        }
+
+    def _ssc_terms(
+        self, stage: StagePredictions, text: Tensor, pairs: list[Match], batch: "_Batch"
+    ) -> dict[str, Tensor]:
+        """Semantic structure consistency of each kind of embedding that it holds for."""
+        if self.ssc is None:
+            return {}
+        terms = {}
+        for name in self.ssc_embeddings:
+            embeddings = stage.supervised if name == "supervised" else stage.mask_attention
+            loss = ssc_loss(embeddings.float(), text, pairs, batch.targets, self.ssc, batch.totals.pictures)
+            terms["ssc" if name == "supervised" else f"ssc_{name}"] = self.weights.ssc * loss
+        return terms
 
     def _class_loss(self, logits_BQK: Tensor, wanted_BQ: Tensor, totals: BatchTotals) -> Tensor:
         """Weighted mean over the batch's queries."""

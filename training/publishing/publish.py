@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from model.confidence.card import Card
-from model.storage.checkpoint import LoadedCheckpoint, check_golden, load, save
+from model.storage.checkpoint import LoadedCheckpoint, Provenance, check_golden, load, save
 from model.storage.files import Progress, silent, write_text
 from model.storage.manifest import MANIFEST, METRICS, Manifest, json_object
 from model.storage.versions import Versions
@@ -286,20 +286,22 @@ def _stage(
     manifest = save(
         loaded.ebseg,
         folder,
-        name=name,
-        version=1,  # the number is not known yet; `_seal` writes it
-        untrained=loaded.manifest.untrained,
-        metrics=finite(source.metrics),
-        notes=notes
-        | {
-            "run": source.name,
-            "source": loaded.manifest.digest,
-            "measured": {key: source.metrics.get(key) for key in ("data", "split")},
-            "stored_as": dtype,
-            "ebseg": release,
-        },
-        license=described.license,
-        card=described.card,
+        Provenance(
+            name=name,
+            version=1,  # the number is not known yet; `_seal` writes it
+            untrained=loaded.manifest.untrained,
+            metrics=finite(source.metrics),
+            notes=notes
+            | {
+                "run": source.name,
+                "source": loaded.manifest.digest,
+                "measured": {key: source.metrics.get(key) for key in ("data", "split")},
+                "stored_as": dtype,
+                "ebseg": release,
+            },
+            license=described.license,
+            card=described.card,
+        ),
         store_as=DTYPES[dtype],
         progress=progress,
     )

@@ -21,7 +21,7 @@ from model.confidence.card import Card, DataSource
 from model.network.build import build
 from model.network.config import VARIANTS
 from model.network.ebseg import EBSeg
-from model.storage.checkpoint import save
+from model.storage.checkpoint import Provenance, save
 from model.storage.files import sync
 from model.vocabulary.classes import TrainingClasses
 from training import encoders
@@ -169,12 +169,14 @@ def train_tiny(out: Path, recipe: Recipe, say: Callable[[str], None]) -> Path:
         save(
             ebseg,
             init,
-            name="encoders-tiny",
-            version=1,
-            untrained=True,
-            notes={"seed": recipe.seed},
-            license=LICENSE,
-            card=storybook_card(recipe.seed),
+            Provenance(
+                name="encoders-tiny",
+                version=1,
+                untrained=True,
+                notes={"seed": recipe.seed},
+                license=LICENSE,
+                card=storybook_card(recipe.seed),
+            ),
         )
     say("5/5 training the segmenter")
     return train(recipe.run(data, init), out / "run")

@@ -104,14 +104,16 @@ def _replace_checkpoint(
     checkpoint.save(
         ebseg,
         fresh,
-        name=config.name,
-        version=1,
-        untrained=False,
-        metrics=metrics,
-        parent=parent,
-        notes=notes,
-        license=described.license,
-        card=described.card,
+        checkpoint.Provenance(
+            name=config.name,
+            version=1,
+            untrained=False,
+            metrics=metrics,
+            parent=parent,
+            notes=notes,
+            license=described.license,
+            card=described.card,
+        ),
     )
     if target.exists():
         os.rename(target, old)

@@ -39,7 +39,12 @@ def other_weights(folder: Path, number: int) -> Path:
         for name, value in loaded.ebseg.named_parameters():
             if not name.startswith("clip_text."):
                 value.mul_(1 + NOISE * torch.randn(value.shape, generator=generator))
-    checkpoint.save(loaded.ebseg, folder, name=NAME, version=number, untrained=False, store_as=torch.float16)
+    checkpoint.save(
+        loaded.ebseg,
+        folder,
+        checkpoint.Provenance(name=NAME, version=number, untrained=False),
+        store_as=torch.float16,
+    )
     return folder
 
 

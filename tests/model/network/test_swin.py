@@ -13,7 +13,7 @@ from model.network.build import build
 from model.network.config import SwinConfig
 from model.network.swin_encoder import SwinEncoder
 from model.official import official_names
-from model.storage.checkpoint import check_golden, load, save
+from model.storage.checkpoint import Provenance, check_golden, load, save
 from tests.golden.weights import picture
 
 TIMM_NAMES = {"base-swin-t": "swin_tiny_patch4_window7_224", "base-swin-b": "swin_base_patch4_window12_384"}
@@ -176,7 +176,7 @@ def test_predicts_at_any_size(dtype: torch.dtype) -> None:
 
 def test_checkpoint_and_back(ebseg: EBSeg, tmp_path: Path) -> None:
     """Loading builds without memory; what is no weight has to be there all the same."""
-    save(ebseg, tmp_path / "swin" / "1", name="swin", version=1, untrained=False)
+    save(ebseg, tmp_path / "swin" / "1", Provenance(name="swin", version=1, untrained=False))
     loaded = load(tmp_path / "swin" / "1")
     assert loaded.ebseg.config == ebseg.config
     assert check_golden(loaded) <= 1e-6

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from model.errors import CheckpointError
-from model.storage.checkpoint import load, save
+from model.storage.checkpoint import Provenance, load, save
 from model.storage.manifest import FILES, MANIFEST
 from model.storage.verify import verify
 from model.storage.versions import StoreError, Versions, version_number
@@ -26,10 +26,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
         save(
             small_ebseg(),
             place / str(number),
-            name="tiny",
-            version=number,
-            untrained=False,
-            metrics={"n": number},
+            Provenance(name="tiny", version=number, untrained=False, metrics={"n": number}),
         )
     (place / "11").mkdir()
     (place / "11" / "model.safetensors").touch()

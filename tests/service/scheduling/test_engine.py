@@ -12,7 +12,7 @@ from model.errors import CheckpointError
 from model.network.build import build
 from model.network.config import VARIANTS
 from model.storage import golden
-from model.storage.checkpoint import save
+from model.storage.checkpoint import Provenance, save
 from model.storage.manifest import MANIFEST, Manifest
 from model.vocabulary.classes import TrainingClasses, Vocabulary
 from service.scheduling.deadline import Deadline
@@ -96,13 +96,13 @@ def test_the_text_digest_goes_with_the_text_tower_alone(engine: TorchEngine, tmp
     other = build(VARIANTS["tiny"], TrainingClasses.coco_stuff(), seed=0)
     with torch.no_grad():
         other.background.add_(1.0)
-    save(other, tmp_path / "2", name="ebseg-tiny", version=2, untrained=True)
+    save(other, tmp_path / "2", Provenance(name="ebseg-tiny", version=2, untrained=True))
     same = load_engine(tmp_path / "2")
     assert same.text_digest == engine.text_digest
     assert same.info.digest != engine.info.digest
     with torch.no_grad():
         other.clip_text.positional_embedding[0, 0] += 1.0
-    save(other, tmp_path / "3", name="ebseg-tiny", version=3, untrained=True)
+    save(other, tmp_path / "3", Provenance(name="ebseg-tiny", version=3, untrained=True))
     assert load_engine(tmp_path / "3").text_digest != engine.text_digest
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from model import VARIANTS, Balance, MaskPredictions, TrainingClasses, Weights
 from model.network.build import build
-from model.storage.checkpoint import LoadedCheckpoint, load, save
+from model.storage.checkpoint import LoadedCheckpoint, Provenance, load, save
 from tests.training.run.runs import CLASSES, micro_config, micro_run, write_dataset
 from training.ablate import backbones, ssc
 from training.ablate.grid import (
@@ -51,7 +51,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> SegmentationFolder:
 def loaded(tmp_path_factory: pytest.TempPathFactory) -> LoadedCheckpoint:
     place = tmp_path_factory.mktemp("registry") / "micro" / "1"
     ebseg = build(micro_config(), TrainingClasses.of(CLASSES[:3]), seed=1)
-    save(ebseg, place, name="micro", version=1, untrained=False)
+    save(ebseg, place, Provenance(name="micro", version=1, untrained=False))
     return load(place)
 
 

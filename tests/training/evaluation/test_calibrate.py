@@ -14,7 +14,7 @@ from model.confidence.card import Card
 from model.confidence.domain import OwnWords, own_vocabulary
 from model.errors import CheckpointError
 from model.segmenter import Segmenter
-from model.storage.checkpoint import LoadedCheckpoint, check_golden, load, save
+from model.storage.checkpoint import LoadedCheckpoint, Provenance, check_golden, load, save
 from model.storage.manifest import rewrite
 from model.storage.packaged import packaged_checkpoint
 from model.storage.verify import verify
@@ -213,7 +213,11 @@ def test_the_command_refuses_what_cannot_be(
 
 def test_another_folders_manifest_is_not_written(places: tuple[Path, Path], tmp_path: Path) -> None:
     place = tmp_path / "x" / "1"
-    mine = save(load(places[0]).ebseg, place, name="x", version=1, untrained=False, metrics={"miou_all": 1})
+    mine = save(
+        load(places[0]).ebseg,
+        place,
+        Provenance(name="x", version=1, untrained=False, metrics={"miou_all": 1}),
+    )
     other = verify(places[0])
     with pytest.raises(CheckpointError, match="is of other files"):
         rewrite(place, other)

@@ -17,7 +17,7 @@ from torchmetrics.classification import MulticlassJaccardIndex
 
 from model import Balance, EBSeg, LabelMap, MaskPredictions, Segmenter, TrainingClasses, Vocabulary
 from model.network.build import build
-from model.storage.checkpoint import LoadedCheckpoint, load, save
+from model.storage.checkpoint import LoadedCheckpoint, Provenance, load, save
 from tests.model.conftest import rough
 from tests.training.run.runs import CLASSES, micro_config, write_dataset
 from training.data.layout import SegmentationFolder, write_classes, write_sample
@@ -52,7 +52,7 @@ def ebseg() -> EBSeg:
 @pytest.fixture(scope="module")
 def loaded(ebseg: EBSeg, tmp_path_factory: pytest.TempPathFactory) -> LoadedCheckpoint:
     place = tmp_path_factory.mktemp("registry") / "micro" / "1"
-    save(ebseg, place, name="micro", version=1, untrained=False)
+    save(ebseg, place, Provenance(name="micro", version=1, untrained=False))
     return load(place)
 
 

@@ -13,7 +13,7 @@ import training.evaluation.reproduce
 from model import TrainingClasses
 from model.network.build import build
 from model.released.known import RELEASED
-from model.storage.checkpoint import save
+from model.storage.checkpoint import Provenance, save
 from tests.training.data.prepare import miniature
 from tests.training.run.runs import micro_config
 from training.data.prepare.convert import prepare
@@ -31,7 +31,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     root = tmp_path_factory.mktemp("places")
     config = dataclasses.replace(micro_config(), variant="base")
     model = build(config, TrainingClasses.coco_stuff(), seed=1)
-    save(model, root / "ebseg-base" / "1", name="ebseg-base", version=1, untrained=False)
+    save(model, root / "ebseg-base" / "1", Provenance(name="ebseg-base", version=1, untrained=False))
     miniature.voc(root / "downloads", {"val": {"2007_000032": ROWS, "2007_000033": ROWS}})
     miniature.ade20k_benchmark(root / "downloads", {"validation": {"ADE_val_00000001": ROWS}})
     prepare("voc", root / "downloads", root / "data" / "voc", splits=["val"], shown=False)
@@ -191,7 +191,7 @@ def test_untrained_weights_have_nothing_to_reproduce(
 ) -> None:
     config = dataclasses.replace(micro_config(), variant="base")
     model = build(config, TrainingClasses.coco_stuff(), seed=1)
-    save(model, tmp_path / "ebseg-base" / "2", name="ebseg-base", version=2, untrained=True)
+    save(model, tmp_path / "ebseg-base" / "2", Provenance(name="ebseg-base", version=2, untrained=True))
     words = ["reproduce", str(places[1]), "--checkpoint", str(tmp_path / "ebseg-base" / "2")]
     assert ebseg.main(words) == 2
     assert "is untrained: there is nothing to reproduce" in capfd.readouterr().err

@@ -6,7 +6,7 @@ from typing import Any
 
 from model.network.build import build
 from model.network.ebseg import EBSeg
-from model.storage.checkpoint import save
+from model.storage.checkpoint import Provenance, save
 from model.vocabulary.classes import TrainingClasses
 from tests.training.run.runs import micro_config
 
@@ -29,10 +29,7 @@ def make_run(folder: Path, *, ebseg: EBSeg | None = None, untrained: bool = Fals
     save(
         ebseg or small_ebseg(),
         folder / "checkpoint",
-        name="tiny",
-        version=1,
-        untrained=untrained,
-        notes={"step": 1200},
+        Provenance(name="tiny", version=1, untrained=untrained, notes={"step": 1200}),
     )
     write_scores(folder, **scores)
     return folder

@@ -13,7 +13,7 @@ import torch
 
 import training.publishing.publish
 from model.errors import CheckpointError
-from model.storage.checkpoint import check_golden, load, save
+from model.storage.checkpoint import Provenance, check_golden, load, save
 from model.storage.manifest import FILES, MANIFEST
 from model.storage.verify import verify
 from model.storage.versions import Versions
@@ -130,7 +130,12 @@ def test_what_half_precision_cannot_hold_is_refused(tmp_path: Path, place: Path)
     with pytest.raises(TrainingError, match="float32 or float16, not as int8"):
         publish(run, place, dtype="int8")
     with pytest.raises(CheckpointError, match=r"in torch\.float16, not in torch\.bfloat16"):
-        save(small_ebseg(), tmp_path / "1", name="x", version=1, untrained=True, store_as=torch.bfloat16)
+        save(
+            small_ebseg(),
+            tmp_path / "1",
+            Provenance(name="x", version=1, untrained=True),
+            store_as=torch.bfloat16,
+        )
 
 
 def test_a_version_that_computes_something_else_is_never_seen(

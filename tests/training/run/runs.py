@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from model import VARIANTS, EBSegConfig, TrainingClasses
 from model.network.build import build
 from model.network.config import ClipConfig, PixelDecoderConfig, SamConfig, TransformerDecoderConfig
-from model.storage.checkpoint import save
+from model.storage.checkpoint import Provenance, save
 from model.vocabulary.classes import ClassName
 from training.config import TrainConfig
 from training.data.layout import write_classes, write_sample
@@ -66,7 +66,7 @@ def micro_config() -> EBSegConfig:
 
 def write_micro_checkpoint(folder: Path) -> Path:
     ebseg = build(micro_config(), TrainingClasses.of(["a", "b"]), seed=5)
-    save(ebseg, folder, name="micro", version=1, untrained=True)
+    save(ebseg, folder, Provenance(name="micro", version=1, untrained=True))
     return folder
 
 
@@ -102,7 +102,7 @@ def write_places(folder: Path, pictures: int) -> tuple[str, str]:
     """A checkpoint that was trained on all classes but yellow, version 3 of "micro", and a data set."""
     checkpoint = folder / "micro" / "3"
     ebseg = build(micro_config(), TrainingClasses.of(CLASSES[:3]), seed=1)
-    save(ebseg, checkpoint, name="micro", version=3, untrained=False)
+    save(ebseg, checkpoint, Provenance(name="micro", version=3, untrained=False))
     return str(checkpoint), str(write_dataset(folder / "data", pictures=pictures))
 
 

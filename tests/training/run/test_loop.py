@@ -14,7 +14,7 @@ from model import EBSeg
 from model.errors import CheckpointError
 from model.network.build import build
 from model.network.predictions import StagePredictions
-from model.storage.checkpoint import load, save
+from model.storage.checkpoint import Provenance, load, save
 from model.vocabulary.classes import ClassName, TrainingClasses, Vocabulary
 from tests.training.run.runs import log_of, micro_config, micro_run, write_dataset
 from training.config import TrainConfig
@@ -114,7 +114,7 @@ def test_fine_tuning_keeps_what_was_trained(folder: Path, tmp_path: Path) -> Non
     data = str(write_dataset(tmp_path / "data"))
     old = TrainingClasses.of(["cat", ClassName(name="grass", synonyms=("lawn", "green"))])
     init = tmp_path / "old" / "1"
-    save(build(micro_config(), old, seed=5), init, name="old", version=1, untrained=False)
+    save(build(micro_config(), old, seed=5), init, Provenance(name="old", version=1, untrained=False))
     config = micro_run(folder, data=data, init=str(init), steps=2)
     run = train(config, tmp_path / "run", max_steps=1)
     run = train(config, run)

@@ -4,6 +4,7 @@ import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import dedent
 
 from tests.waiting import WAIT
 
@@ -26,20 +27,25 @@ def documents() -> list[Path]:
 
 
 def blocks() -> list[Block]:
-    """All fenced blocks of all documents."""
+    """All fenced blocks of all documents, those in lists too."""
     found = []
     for path in documents():
         text = path.read_text(encoding="utf-8")
-        for language, content in re.findall(r"^```(.*)\n((?:.*\n)*?)^```$", text, re.MULTILINE):
-            found.append(Block(str(path.relative_to(ROOT)), language, content))
+        for _, language, content in re.findall(r"^( *)```(.*)\n((?:.*\n)*?)^\1```$", text, re.MULTILINE):
+            found.append(Block(str(path.relative_to(ROOT)), language, dedent(content)))
     return found
 
 
 def commands() -> list[str]:
     """The commands of all `sh` blocks, each once, on one line, without remarks."""
-    lines = "".join(block.text.replace("\\\n", " ") for block in blocks() if block.language == "sh")
-    whole = (" ".join(re.sub(r"(^|\s)#\s.*", "", line).split()) for line in lines.splitlines())
-    return list(dict.fromkeys(line for line in whole if line))
+    return list(dict.fromkeys(line for block in blocks() if block.language == "sh" for line in lines(block)))
+
+
+def lines(block: Block) -> list[str]:
+    """The commands of a block in order, each on one line, without remarks."""
+    text = block.text.replace("\\\n", " ")
+    whole = (" ".join(re.sub(r"(^|\s)#\s.*", "", line).split()) for line in text.splitlines())
+    return [line for line in whole if line]
 
 
 def table_rows(document: str, heading: str) -> list[list[str]]:

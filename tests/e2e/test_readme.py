@@ -97,24 +97,26 @@ NOT_RUN = {
     "ebseg storybook data/short --train 2000 --val 100 --seed 5": "as above",
 }
 
+TRAINING = "needs data, or hours; test_training_document.py runs docs/training.md in its order on small data"
 # What the commands begin with that no test runs as they stand, but for those in `RUN`, and why.
 TOO_LONG = {
     "make train-tiny": "takes up to two hours; test_train_tiny.py runs a small share of it",
     "ebseg bench ": "takes minutes or gigabytes",
-    "ebseg prepare ": "needs the public archives; tests/training/prepare has miniatures of them",
-    "ebseg pretrain ": "takes up to an hour; tests/training/test_pretrain_*.py take some steps",
-    "ebseg encoders ": "needs pretrained encoders; tests/training/test_encoders.py makes small ones",
-    "ebseg train ": "takes hours; tests/training/run/test_train_cli.py trains on a few scenes",
-    "ebseg evaluate ": "needs a run; tests/training/evaluation/test_evaluate_cli.py makes a model",
-    "ebseg reproduce ": "needs the released weights and data; test_reproduce.py has miniatures",
+    "ebseg prepare ": TRAINING,
+    "ebseg pretrain ": TRAINING,
+    "ebseg encoders ": TRAINING,
+    "ebseg train ": TRAINING,
+    "torchrun ": TRAINING,
+    "ebseg evaluate ": TRAINING,
+    "ebseg reproduce ": TRAINING,
     "ebseg calibrate ": "takes minutes; test_calibrate.py measures on small pictures",
-    "ebseg ablate ": "needs many runs; tests/training/ablate/test_ablate_cli.py makes small ones",
+    "ebseg ablate ": TRAINING,
     "docker build ": "needs a container engine; tests/deploy/build_image.py builds without one",
     "kubectl create ": "needs a cluster",
     "kubectl --namespace ": "needs a cluster",
     "kubectl apply ": "needs a cluster; tests/deploy/test_manifests.py validates what is applied",
     "kubectl delete ": "needs a cluster",
-    "ebseg publish ": "needs a run; tests/training/publishing/test_publish_command.py makes one",
+    "ebseg publish ": TRAINING,
 }
 
 

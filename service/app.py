@@ -15,7 +15,8 @@ from starlette.types import Scope
 from service.hot_loading.loader import LoadEngine
 from service.http import openapi
 from service.http.auth import ApiKeys
-from service.http.middleware import BodyLimits, Requests, answer_error
+from service.http.body_limits import BodyLimits
+from service.http.middleware import Requests, answer_error
 from service.routes import health, inference_protocol, models, page, segment, vocabularies
 from service.runtime import Service
 from service.scheduling.engine import Engine
@@ -87,7 +88,7 @@ def create_app(settings: Settings, *engines: Engine, load: LoadEngine | None = N
     )
     if service.tracing is not None:
         app.add_middleware(service.tracing.around)
-    app.add_middleware(BodyLimits, max_bytes=settings.max_bytes, seconds=settings.body_timeout_s)
+    app.add_middleware(BodyLimits, settings=settings, metrics=service.metrics)
     settle_warnings()
     return app
 

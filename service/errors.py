@@ -8,6 +8,8 @@ ServiceError
 ├── NotFoundError          a model, version or vocabulary that is not here
 ├── NotAcceptableError     no form of answer that the client takes
 ├── BodyTooSlowError       the body did not arrive in time
+├── HeadTooSlowError       the headers did not
+├── HeadTooLargeError      headers above the limit
 ├── TooManyBytesError      a body above the limit
 ├── TooManyPixelsError     a picture above the limit
 ├── UnsupportedMediaError  a body or a picture of a type that is not taken
@@ -17,6 +19,7 @@ ServiceError
 ├── RetryableError         refused for now, with the seconds after which to come again
 │   ├── QueueFullError           as many requests as the service takes in are under way
 │   ├── DeadlineUnmeetableError  the queue is too long for the request's time
+│   ├── TooManyConnectionsError  as many connections as there may be are open
 │   └── StoreUnavailableError    Redis or the registry is needed, and does not answer
 ├── OutOfMemoryError       the device's memory does not hold this one picture
 ├── NotReadyError          loading, draining or failed
@@ -83,6 +86,14 @@ class BodyTooSlowError(ServiceError):
     """The body did not arrive in time."""
 
 
+class HeadTooSlowError(ServiceError):
+    """The headers did not arrive in time."""
+
+
+class HeadTooLargeError(ServiceError):
+    """Headers above the limit."""
+
+
 class TooManyBytesError(ServiceError):
     """A body above the limit."""
 
@@ -142,6 +153,19 @@ class DeadlineUnmeetableError(RetryableError):
 
     def __init__(self, retry_after: int):
         super().__init__("the requests that wait leave no chance of an answer within timeout_ms", retry_after)
+
+
+class TooManyConnectionsError(RetryableError):
+    """As many connections as there may be are open.
+
+    Args:
+        detail: how many, and of whom.
+        reason: what it is counted under.
+    """
+
+    def __init__(self, detail: str, reason: str):
+        super().__init__(detail, retry_after=1)
+        self.reason = reason
 
 
 class StoreUnavailableError(RetryableError):

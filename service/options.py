@@ -18,7 +18,19 @@ OPTIONS: dict[str, str] = {
     "max_classes": "longest list of classes (default: 1024)",
     "timeout_ms": "time for a request that names none, waiting included, ms (default: 30000)",
     "max_timeout_ms": "longest time that a request may ask for, ms (default: 120000)",
-    "body_timeout_s": "time for a request's body to arrive, seconds (default: 10.0)",
+    "body_timeout_s": "time for a request's body to arrive, seconds (default: 30.0)",
+    "header_timeout_s": "time for a request's headers to arrive, seconds (default: 15.0)",
+    "max_header_bytes": "largest head of a request: its line and all headers, bytes (default: 65536)",
+    "answer_timeout_s": "time for a client to take its answer, seconds (default: 120.0)",
+    "min_rate": "least rate, over stall_s, at which a body arrives and an answer is taken, bytes a second "
+    "(default: 1024)",
+    "stall_s": "how long a body or an answer may stay below min_rate, seconds (default: 20.0)",
+    "idle_timeout_s": "how long a connection may be silent, before a request or between two, seconds; to be "
+    "longer than a proxy's (default: 75.0)",
+    "max_connections": "connections at a time; one that is silent makes room for a new one, else the answer "
+    "is 503 (default: 4096)",
+    "max_connections_per_address": "connections from one address at a time; 0 for no limit, as behind a "
+    "proxy, whose address all have (default: 0)",
     "drain_timeout_s": "time for running requests to end after SIGTERM, seconds (default: 30)",
     "decode_threads": "threads that decode pictures and encode masks; left out, one a core, at most 8",
     "max_pending": "requests taken in at a time; more are answered with 429 (default: 256)",

@@ -1,6 +1,7 @@
 """Runs the app under uvicorn until a signal comes: not ready, drain, leave with 0."""
 
 import logging
+import resource
 import signal
 import socket
 import sys
@@ -9,11 +10,14 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
+from service.http.connections import Connections
+from service.http.edge import edge_protocol
 from service.runtime import Service
 from service.settings import Settings, SettingsError
 
 LOG = logging.getLogger(__name__)
 SWITCH_S = 0.0005  # the event loop should not wait Python's 5 ms for the interpreter at each of its turns
+_OTHER_FILES = 256  # that the process may have open beside its connections
 _BACKLOG = 2048  # connections that wait to be accepted
 
 
@@ -34,11 +38,14 @@ class _Server(uvicorn.Server):
 def build_server(app: FastAPI, settings: Settings) -> uvicorn.Server:
     """A server for an app of `create_app`; it also stops if the model cannot be loaded."""
     service: Service = app.state.service
+    connections = Connections(settings, service.metrics, most=_room_for(settings))
     config = uvicorn.Config(
         app,
+        http=edge_protocol(settings, connections),
         log_config=None,
         access_log=False,
         server_header=False,
+        backlog=_BACKLOG,
         ws="none",
         timeout_graceful_shutdown=settings.drain_timeout_s,
     )
@@ -49,6 +56,23 @@ def build_server(app: FastAPI, settings: Settings) -> uvicorn.Server:
 
     service.on_failure = give_up
     return server
+
+
+def _room_for(settings: Settings) -> int:
+    """How many connections the process may have open; it takes the right to so many if it can."""
+    connections = settings.max_connections
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + _OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        if soft < wanted:
+            LOG.warning(
+                "max_connections is above what this process may have open; raise its limit of open files",
+                extra={"open_files": soft, "max_connections": connections},
+            )
+            return max(1, soft - _OTHER_FILES)
+    return connections
 
 
 def run_server(app: FastAPI, settings: Settings) -> None:

@@ -1,6 +1,5 @@
-"""Plain ASGI middleware: limits on bodies, and around every request an id, metrics, a log line, errors."""
+"""Plain ASGI middleware around every request: its id, key, metrics, log line, spans, and its errors."""
 
-import asyncio
 import logging
 import os
 import re
@@ -8,11 +7,10 @@ import time
 from collections.abc import Collection
 from typing import Any
 
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import BodyTooSlowError, ClientGoneError, TooManyBytesError
+from service.errors import ClientGoneError
 from service.http.auth import ApiKeys
 from service.http.inference_errors import error_response, speaks_protocol
 from service.http.problems import kind_of, problem_response
@@ -25,92 +23,6 @@ ACCESS = logging.getLogger("service.access")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "CONNECT", "TRACE"})
 UNANSWERED = kind_of(ClientGoneError("")).status  # what is counted when the answer never went out
-LINGER = 2.0  # seconds; how long a refused body is still read, so that its sender gets to the answer
-
-
-class BodyLimits:
-    """Bounds a body's bytes and the time it takes to arrive.
-
-    An answer that goes out before the body has come in closes the connection, but not at once: hanging up on
-    a client that still sends would make it miss the answer.
-
-    Args:
-        app: what is inside.
-        max_bytes: of a body, by Content-Length and as it arrives.
-        seconds: from the first read to the body's end.
-    """
-
-    def __init__(self, app: ASGIApp, *, max_bytes: int, seconds: float):
-        self.app = app
-        self.max_bytes = max_bytes
-        self.seconds = seconds
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Runs one request."""
-        if scope["type"] == "http":
-            body = _Body(self, Headers(scope=scope), receive, send)
-            await self.app(scope, body.receive, body.send)
-        else:
-            await self.app(scope, receive, send)
-
-
-class _Body:
-    """One request's body on its way in."""
-
-    def __init__(self, limits: BodyLimits, headers: Headers, receive: Receive, send: Send):
-        self._limits = limits
-        self._receive = receive
-        self._send = send
-        self._announced = int(length) if (length := headers.get("content-length", "0")).isdecimal() else 0
-        self._complete = self._announced == 0 and "transfer-encoding" not in headers
-        self._bytes = 0
-        self._until: float | None = None
-
-    async def receive(self) -> Message:
-        if self._complete:
-            return await self._receive()
-        too_many = TooManyBytesError(
-            f"the body is too large; at most {self._limits.max_bytes} bytes are taken"
-        )
-        if self._announced > self._limits.max_bytes:
-            raise too_many
-        loop = asyncio.get_running_loop()
-        if self._until is None:
-            self._until = loop.time() + self._limits.seconds
-        try:
-            async with asyncio.timeout_at(self._until):
-                message = await self._receive()
-        except TimeoutError:
-            raise BodyTooSlowError(f"the body did not arrive within {self._limits.seconds:g} s") from None
-        self._note(message)
-        if self._bytes > self._limits.max_bytes:
-            raise too_many
-        return message
-
-    async def send(self, message: Message) -> None:
-        if self._complete:
-            await self._send(message)
-        elif message["type"] == "http.response.start":
-            MutableHeaders(scope=message)["Connection"] = "close"
-            await self._send(message)
-        elif message["type"] == "http.response.body" and not message.get("more_body", False):
-            await self._send({**message, "more_body": True})
-            await self._linger()
-            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
-        else:
-            await self._send(message)
-
-    async def _linger(self) -> None:
-        try:
-            async with asyncio.timeout(LINGER):
-                while not self._complete:
-                    self._note(await self._receive())
-        except TimeoutError:
-            pass
-
-    def _note(self, message: Message) -> None:
-        self._bytes += len(message.get("body", b""))
-        self._complete = message["type"] == "http.disconnect" or not message.get("more_body", False)
 
 
 class Requests:

@@ -21,8 +21,8 @@ and underscores, else a new one. The service's log has it, too.
 
 Errors are `application/problem+json` (RFC 9457), below `/v2` the protocol's `{"error": ...}`. Of `type`, the
 word after `urn:ebseg:problem:` is for programs; it stands in brackets with each error below. Statuses 429 and
-503 are worth another try, after `Retry-After` seconds where the answer has that header. A path that is not
-here is answered with 404, and a method that a path does not have with 405.
+503 are worth another try, after `Retry-After` seconds. A path that is not here is answered with 404, and a
+method that a path does not have with 405.
 
 Where the service was started with keys, send one as `Authorization: Bearer KEY` or `X-API-Key: KEY`.
 """

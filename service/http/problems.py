@@ -23,6 +23,8 @@ from service.errors import (
     DeadlineUnmeetableError,
     FieldProblem,
     ForbiddenError,
+    HeadTooLargeError,
+    HeadTooSlowError,
     InvalidRequestError,
     MalformedRequestError,
     NotAcceptableError,
@@ -34,6 +36,7 @@ from service.errors import (
     ServiceError,
     StoreUnavailableError,
     TooManyBytesError,
+    TooManyConnectionsError,
     TooManyPixelsError,
     UnauthorizedError,
     UnhealthyError,
@@ -42,6 +45,7 @@ from service.errors import (
 )
 
 MEDIA_TYPE = "application/problem+json"
+RETRY_S = 5  # after which to come again, where the error knows nothing better
 MOST_FIELDS = 50  # a list of a thousand broken classes needs no thousand lines
 
 
@@ -70,6 +74,7 @@ KINDS: dict[type[Exception], Kind] = {
     NotAcceptableError: Kind(406, "not-acceptable", "No acceptable form of answer"),
     ConflictError: Kind(409, "conflict", "Conflict"),
     BodyTooSlowError: Kind(408, "body-too-slow", "The body arrived too slowly", refusal=True),
+    HeadTooSlowError: Kind(408, "headers-too-slow", "The headers arrived too slowly"),
     TooManyBytesError: Kind(413, "too-many-bytes", "The body is too large", refusal=True),
     TooManyPixelsError: Kind(413, "too-many-pixels", "The picture is too large", refusal=True),
     UnsupportedMediaError: Kind(415, "unsupported-media-type", "Unsupported media type"),
@@ -78,11 +83,13 @@ KINDS: dict[type[Exception], Kind] = {
     RequestValidationError: Kind(422, "invalid-request", "The request is invalid"),
     QueueFullError: Kind(429, "queue-full", "Too many requests", refusal=True),
     DeadlineUnmeetableError: Kind(429, "deadline-unmeetable", "Too many requests", refusal=True),
+    HeadTooLargeError: Kind(431, "headers-too-large", "The headers are too large"),
     # No standard status fits a client that left; 499 is what proxies log for it.
     ClientGoneError: Kind(499, "client-gone", "The client hung up", refusal=True),
     ClientDisconnect: Kind(499, "client-gone", "The client hung up", refusal=True),
     StoreUnavailableError: Kind(503, "store-unavailable", "The store does not answer", refusal=True),
     OutOfMemoryError: Kind(503, "out-of-memory", "Out of memory", refusal=True),
+    TooManyConnectionsError: Kind(503, "too-many-connections", "Too many connections"),
     NotReadyError: Kind(503, "not-ready", "The service is not ready", refusal=True),
     UnhealthyError: Kind(503, "not-ready", "The service is not ready"),
     DeadlineExceededError: Kind(504, "deadline-exceeded", "The request took too long", refusal=True),
@@ -120,12 +127,15 @@ def problem_response(error: Exception, request_id: str) -> Response:
     headers: dict[str, str] = {}
     if isinstance(error, HTTPException) and error.headers:
         headers.update(error.headers)
+    status = kind_of(error).status
     if isinstance(error, RetryableError):
         headers["Retry-After"] = str(error.retry_after)
+    elif status == HTTPStatus.SERVICE_UNAVAILABLE:
+        headers.setdefault("Retry-After", str(RETRY_S))
     if isinstance(error, UnauthorizedError):
         headers["WWW-Authenticate"] = "Bearer"
     body = json.dumps(problem(error, request_id)).encode()
-    return Response(body, kind_of(error).status, headers, MEDIA_TYPE)
+    return Response(body, status, headers, MEDIA_TYPE)
 
 
 def _kind_of_status(status: int) -> Kind:

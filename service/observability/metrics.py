@@ -13,6 +13,10 @@ CACHE_SECONDS = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.05, 0.1, 0.3, 1.0)
 LOAD_SECONDS = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
 TRIGGERS = ("full", "delay", "idle", "cached", "bisect", "memory")
 LOAD_RESULTS = ("loaded", "quarantined", "failed", "rolled_back")
+ENDED = (
+    "headers-too-large", "headers-too-slow", "body-too-large", "body-too-slow", "answer-too-slow", "idle",
+    "made-room", "full", "address-full", "pipelined", "malformed",
+)  # fmt: skip
 STAGES = ("decode", "text", "queue", "predict", "classify", "encode")
 
 
@@ -28,6 +32,12 @@ class Metrics:
         )
         self.stage_seconds = self._seconds(
             "stage_duration_seconds", "Time of a segmentation's stages", "stage"
+        )
+        self.connections = self._gauge("connections", "Open connections")
+        self.connections_ended = self._counter(
+            "connections_ended",
+            "Connections and bodies that were ended, by what they exceeded",
+            "reason",
         )
         self.inflight = self._gauge("inflight", "Segmentations under way")
         self.queue_depth = self._gauge("queue_depth", "Segmentations that wait for the engine")
@@ -65,6 +75,8 @@ class Metrics:
             self.stage_seconds.labels(stage)
         for trigger in TRIGGERS:
             self.batches.labels(trigger)
+        for reason in ENDED:
+            self.connections_ended.labels(reason)
         for result in LOAD_RESULTS:
             self.model_loads.labels(result)
         self.rejected.labels("out-of-memory")  # an alert compares with what was before the first one

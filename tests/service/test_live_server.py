@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from service.http import middleware
+from service.http import body_limits
 from tests.service.bad_pictures import announcing
 from tests.service.fakes import PNG, FakeEngine, encoded, live, picture, problem
 from tests.service.inference_protocol.wire import CLIENT, HEADERS, body, connected, head, read_answer, segment
@@ -119,7 +119,7 @@ def test_too_many_bytes_as_they_arrive() -> None:
 
 def test_endless_body_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """After its answer a refused client is listened to for a moment only."""
-    monkeypatch.setattr(middleware, "LINGER", 0.2)
+    monkeypatch.setattr(body_limits, "LINGER", 0.2)
     with live(max_bytes=1000) as (url, _), connected(url) as connection:
         connection.sendall(head(10**12))
 

@@ -1,0 +1,341 @@
+"""uvicorn's HTTP protocol under which nothing is unbounded: neither bytes nor time nor connections.
+
+What can be answered is answered by a problem document, and the connection stays open for a moment, since
+closing it over what its client still sends would make the client miss the answer. The body's bytes and time
+are bounded by `body_limits.py`, where the application can say so in its answer.
+"""
+
+import contextlib
+import fcntl
+import socket
+import struct
+import termios
+import uuid
+from asyncio import Transport
+from http import HTTPStatus
+from typing import Any
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from service.errors import (
+    HeadTooLargeError,
+    HeadTooSlowError,
+    MalformedRequestError,
+    ServiceError,
+    TooManyConnectionsError,
+)
+from service.http.connections import Connections
+from service.http.problems import problem_response
+from service.settings import Settings
+
+LINGER_S = 2.0  # how long a client that was refused has to read why
+MOST_PIPELINED = 16  # requests sent before the first of them is answered; hardly any client sends two
+_HEADER_BYTES = 4  # of a header beside its name and value
+_INT = struct.Struct("i")
+_RESET = struct.pack("ii", 1, 0)  # SO_LINGER: what was not taken is thrown away, by the kernel, too
+
+
+class _EndedError(Exception):
+    """Stops the parser; the connection has ended."""
+
+
+class EdgeProtocol(HttpToolsProtocol):
+    """One connection.
+
+    Args:
+        settings: with the limits.
+        connections: it and all others.
+        arguments: of uvicorn.
+    """
+
+    def __init__(self, *, settings: Settings, connections: Connections, **arguments: Any):
+        super().__init__(**arguments)
+        self.timeout_keep_alive: float = settings.idle_timeout_s  # type: ignore[assignment]
+        self.settings = settings
+        self._connections = connections
+        self._unparsed = 0  # bytes since the last head, piece of a body or end of one
+        self._in_head = True  # whether what comes next is of a head
+        self._head_bytes = 0
+        self._head_since: float | None = None
+        self._leaves_at: float | None = None  # set once it was refused: by then it is gone
+        self._ended = False
+        self._answer = _Taking()
+
+    # of asyncio
+
+    def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
+        """Takes the connection in, or says that there is no place."""
+        super().connection_made(transport)
+        try:
+            self._connections.join(self, self.client[0] if self.client else None)
+        except TooManyConnectionsError as error:
+            self._refuse(error, error.reason)
+        else:
+            self._expect_request()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forgets the connection."""
+        self._ended = True
+        self._connections.leave(self)
+        self._unset_keepalive_if_required()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parses what arrived, within bounds."""
+        if self._ended:
+            return
+        self._unset_keepalive_if_required()
+        self._unparsed += len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError:
+            self.send_400_response("")
+        except httptools.HttpParserUpgrade:
+            # we stay with HTTP/1.1; the parser reads nothing more, so this is the connection's last request
+            self.cycle.keep_alive = False
+        if self._ended:
+            return
+        if self._unparsed > self.settings.max_header_bytes:
+            self._refuse_head()
+        elif self._in_head and self._unparsed and self._head_since is None:
+            self._head_since = self.loop.time()
+
+    def resume_writing(self) -> None:
+        """Notes that the client takes its answer."""
+        super().resume_writing()
+        self._answer.took()
+
+    # of the parser
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        self._head_since = self.loop.time()
+        self._head_bytes = 0
+        super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        """A piece of its target."""
+        super().on_url(url)
+        self._count_head(len(url))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One header; what stands behind a body is no part of the request."""
+        if self._in_head:
+            super().on_header(name, value)
+            self._count_head(len(name) + len(value) + _HEADER_BYTES)
+
+    def on_headers_complete(self) -> None:
+        """The request can go to the application."""
+        if len(self.pipeline) >= MOST_PIPELINED:
+            self._end("pipelined")
+            raise _EndedError
+        self._connections.busy(self)
+        self._in_head = False
+        self._head_since = None
+        self._unparsed = 0
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of the body."""
+        self._unparsed = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The request's end."""
+        self._unparsed = 0
+        self._in_head = True
+        super().on_message_complete()
+
+    # of uvicorn
+
+    def on_response_complete(self) -> None:
+        """The next request, if it is here, or else a time of silence."""
+        super().on_response_complete()
+        if self._ended or self.timeout_keep_alive_task is None:
+            return
+        if self._head_since is not None:
+            self._head_since = self.loop.time()
+            self._unset_keepalive_if_required()
+        else:
+            self._connections.idle(self)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """The silence was too long; a client that still takes its answer is not silent."""
+        if self.transport.is_closing():
+            return
+        if self.transport.get_write_buffer_size():
+            self._expect_request()
+        else:
+            self._close("idle")
+
+    def send_400_response(self, msg: str) -> None:
+        """What arrived is no HTTP."""
+        if not self._ended:
+            self._refuse(MalformedRequestError("this is no HTTP/1.1 request that can be read"), "malformed")
+
+    def shutdown(self) -> None:
+        """The server stops."""
+        if self._ended:
+            self.transport.close()
+        else:
+            super().shutdown()
+
+    # of `Connections`
+
+    def look(self, now: float) -> None:
+        """Ends the connection if something has taken too long."""
+        if self._leaves_at is not None:
+            if now >= self._leaves_at:
+                self._abort()
+            return
+        settings = self.settings
+        left = unsent(self.transport)
+        if self._answer.too_slow(now, left, settings.answer_timeout_s, settings.stall_s, settings.min_rate):
+            self._end("answer-too-slow")
+        elif (
+            self._head_since is not None
+            and not self._answering()
+            and now - self._head_since > settings.header_timeout_s
+        ):
+            seconds = settings.header_timeout_s
+            self._refuse(
+                HeadTooSlowError(f"the request's headers did not arrive within {seconds:g} s"),
+                "headers-too-slow",
+            )
+
+    def make_room(self) -> None:
+        """Closes a connection without a request."""
+        self._close("made-room")
+
+    # how it ends
+
+    def _expect_request(self) -> None:
+        self._unset_keepalive_if_required()
+        self.timeout_keep_alive_task = self.loop.call_later(
+            self.timeout_keep_alive, self.timeout_keep_alive_handler
+        )
+
+    def _answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _count_head(self, size: int) -> None:
+        self._head_bytes += size
+        if self._head_bytes > self.settings.max_header_bytes:
+            self._refuse_head()
+            raise _EndedError
+
+    def _refuse_head(self) -> None:
+        most = self.settings.max_header_bytes
+        error = HeadTooLargeError(f"the request's headers are too large; at most {most} bytes are taken")
+        self._refuse(error, "headers-too-large")
+
+    def _refuse(self, error: ServiceError, reason: str) -> None:
+        """Says why, if no answer is under way, and ends."""
+        if self._answering() or not self._connections.told_to_leave(self):
+            self._end(reason)
+            return
+        self._ended = True
+        self._connections.ended(reason)
+        self._unset_keepalive_if_required()
+        self._leaves_at = self.loop.time() + LINGER_S
+        self.flow.resume_reading()
+        self.transport.write(_answer_of(error))
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+
+    def _end(self, reason: str) -> None:
+        """Ends at once, and throws away what was not taken."""
+        if not self._ended:
+            self._connections.ended(reason)
+        self._abort()
+
+    def _close(self, reason: str) -> None:
+        self._ended = True
+        self._connections.ended(reason)
+        self._connections.leave(self)
+        self.transport.close()
+
+    def _abort(self) -> None:
+        self._ended = True
+        self._connections.leave(self)
+        reset(self.transport)
+
+
+class _Taking:
+    """How a client takes its answer off our hands."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None  # when there was first something left to take
+        self._window = 0.0  # when the present stretch of time began
+        self._left = 0  # bytes, at that moment
+        self._took = False  # whether more than that was taken since
+
+    def took(self) -> None:
+        """Notes that nearly all that was left is taken, after which more may have been written."""
+        self._took = True
+
+    def too_slow(self, now: float, left: int, timeout_s: float, stall_s: float, rate: float) -> bool:
+        """Whether all of it takes too long, or too little was taken lately."""
+        if not left:
+            self._since = None
+            return False
+        if self._since is None:
+            self._since = now
+            self._begin(now, left)
+            return False
+        if now - self._since > timeout_s:
+            return True
+        if now - self._window <= stall_s:
+            return False
+        if not self._took and self._left - left < rate * (now - self._window):
+            return True
+        self._begin(now, left)
+        return False
+
+    def _begin(self, now: float, left: int) -> None:
+        self._window, self._left, self._took = now, left, False
+
+
+def edge_protocol(settings: Settings, connections: Connections) -> type[HttpToolsProtocol]:
+    """The class that uvicorn makes a connection of."""
+
+    class Edge(EdgeProtocol):
+        """With the settings of one server."""
+
+        def __init__(self, **arguments: Any):
+            super().__init__(settings=settings, connections=connections, **arguments)
+
+    return Edge
+
+
+def reset(transport: Transport) -> None:
+    """Ends a connection so that neither the process nor the kernel keeps what was not taken."""
+    link = transport.get_extra_info("socket")
+    if link is not None and link.family in (socket.AF_INET, socket.AF_INET6):
+        link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    transport.abort()
+
+
+def unsent(transport: Transport) -> int:
+    """Bytes that the peer has not taken, as far as any of them wait in the process; else 0."""
+    waiting = transport.get_write_buffer_size()
+    if not waiting:
+        return 0
+    # The kernel asks for more only when a good part of its megabytes has gone, which a slow client needs
+    # minutes for; what it still has itself says whether the client takes anything.
+    with contextlib.suppress(OSError):
+        held = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(_INT.size))
+        waiting += _INT.unpack(held)[0]
+    return waiting
+
+
+def _answer_of(error: ServiceError) -> bytes:
+    """An answer as it goes over the wire."""
+    request_id = uuid.uuid4().hex
+    response = problem_response(error, request_id)
+    status = HTTPStatus(response.status_code)
+    own = [(b"connection", b"close"), (b"x-request-id", request_id.encode())]
+    head = [b"HTTP/1.1 %d %s" % (status, status.phrase.encode())]
+    head += [name + b": " + value for name, value in [*response.raw_headers, *own]]
+    return b"\r\n".join([*head, b"", bytes(response.body)])

@@ -17,9 +17,11 @@ from service.observability.metrics import Metrics
 from service.observability.tracing import tracing_of
 from service.observability.watch import Watch
 from service.scheduling.admission import Admission
-from service.scheduling.batcher import Batcher
-from service.scheduling.engine import Engine, device_names
+from service.scheduling.engine import Engine
 from service.scheduling.picture_threads import PictureThreads
+from service.scheduling.price import Prices
+from service.scheduling.scheduler import Scheduler
+from service.scheduling.torch_engine import device_names
 from service.settings import Settings, SettingsError
 from service.vocabularies.catalog import Vocabularies
 
@@ -52,17 +54,32 @@ class Service:
         self.settings = settings
         self.metrics = Metrics()
         names = [engine.info.device for engine in engines] or device_names(settings.device)
+        self.prices = Prices()
         self.admission = Admission(
-            max_requests=settings.max_pending, max_cost=settings.max_pending_pixels, devices=len(names)
+            max_requests=settings.max_pending,
+            max_pixels=settings.max_pending_pixels,
+            devices=len(names),
+            trusted=lambda: self.prices.trusted,
         )
-        self.devices = [self._batcher(name) for name in names]
         self.predictions = PredictionCache(settings.prediction_cache_bytes, self.metrics)
+        self.scheduler = Scheduler(
+            names,
+            max_batch_size=settings.max_batch_size,
+            max_batch_delay_s=settings.max_batch_delay_ms / 1000,
+            ageing_s=settings.ageing_s,
+            metrics=self.metrics,
+            prices=self.prices,
+            kept=self.predictions.peek,
+            keep=self.predictions.keep,
+        )
+        self.devices = self.scheduler.devices
         self.models = (
             Models.of(*engines, metrics=self.metrics)
             if engines
             else Models(settings, self.metrics, self.devices, load)
         )
-        self.models.on_freed = self.predictions.forget
+        self.models.on_freed = self._forget
+        self.models.on_warmed = self.prices.warmed
         self.redis = self._redis()
         self.texts = TextCache(
             max_bytes=settings.text_cache_bytes,
@@ -81,8 +98,8 @@ class Service:
         self._loading: asyncio.Task[None] | None = None
         self.metrics.watch(
             inflight=lambda: self.admission.pending,
-            queue_depth=lambda: sum(device.depth for device in self.devices),
-            oldest_age=lambda: max(device.oldest_age() for device in self.devices),
+            queue_depth=lambda: self.scheduler.depth,
+            oldest_age=self.scheduler.oldest_age,
         )
 
     async def start(self) -> None:
@@ -104,8 +121,7 @@ class Service:
         if self.redis is not None:
             await self.redis.stop()
         await self.models.stop()
-        for device in self.devices:
-            await device.stop()
+        await self.scheduler.stop()
         await self._watch.stop()
         if self.tracing is not None:
             await self.tracing.stop()
@@ -126,24 +142,15 @@ class Service:
         if self.state != "ready":
             raise NotReadyError(self.reason)
 
-    def least_busy(self) -> int:
-        """Index of the device with the least to do."""
-        return min(range(len(self.devices)), key=lambda index: self.devices[index].pending_cost)
-
     async def in_pool(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Runs a function on a picture thread. Cancelling this coroutine takes it off the queue."""
         return await self._pictures.run(work, *args, **kwargs)
 
-    def _batcher(self, name: str) -> Batcher:
-        settings = self.settings
-        return Batcher(
-            name=name,
-            max_batch_size=settings.max_batch_size,
-            max_batch_delay_s=settings.max_batch_delay_ms / 1000,
-            ageing_s=settings.ageing_s,
-            metrics=self.metrics,
-            served=self.admission.served,
-        )
+    def _forget(self, digest: str) -> None:
+        """Lets go of what is kept for weights that are freed."""
+        self.scheduler.forget(digest)  # first, so that nothing is kept behind the cache's back
+        self.predictions.forget(digest)
+        self.prices.forget(digest)
 
     def _redis(self) -> RedisStore | None:
         if self.settings.redis_url is None:

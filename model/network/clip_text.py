@@ -67,18 +67,20 @@ class ClipTextEncoder(nn.Module):
         self.logit_scale = logit_scale
         self.tokenizer = tokenizer
 
-    @torch.no_grad()
     def encode(self, names: Sequence[str], templates: Sequence[str]) -> Tensor:
-        """Embeds class names.
+        """Embeds class names: the means of `mean_embeddings`, made unit again, [K, joint width]."""
+        return F.normalize(self.mean_embeddings(names, templates), dim=-1)
 
-        Each prompt's embedding is made unit, the templates' mean is taken, and made unit again.
+    @torch.no_grad()
+    def mean_embeddings(self, names: Sequence[str], templates: Sequence[str]) -> Tensor:
+        """Each prompt's embedding is made unit, and the templates' mean is taken.
 
         Args:
             names: K class names, used as given.
             templates: prompts holding "{}" for the name.
 
         Returns:
-            [K, joint width], unit rows.
+            [K, joint width].
         """
         at_once = TOKENS_AT_ONCE.on(self.text_projection.device)
         groups: list[_Group] = []
@@ -91,8 +93,7 @@ class ClipTextEncoder(nn.Module):
         for batch in _batches(groups, at_once):
             positions = list(itertools.chain.from_iterable(group.prompts for group in batch))
             embeddings[positions] = F.normalize(self._embed(batch), dim=-1)
-        mean = embeddings.view(len(templates), len(names), -1).mean(0)
-        return F.normalize(mean, dim=-1)
+        return embeddings.view(len(templates), len(names), -1).mean(0)
 
     def _tokens(self, prompt: str) -> list[int]:
         """Start, text and end token, cut to the context length."""

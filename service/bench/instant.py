@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from model.network.balance import Balance
 from service.bench.pictures import label_map
-from service.scheduling.engine import EngineResult, Job, ModelInfo, PreparedPicture
+from service.scheduling.engine import EngineResult, Job, Measurement, ModelInfo, PreparedPicture
 
 WIDTH = 4  # of a text embedding
 
@@ -40,6 +40,7 @@ class InstantEngine:
 
     info = INFO
     text_digest = "0" * 64
+    batch = 256  # no picture of a batch waits for another
 
     def cost(self, size: tuple[int, int]) -> int:
         """All pixels."""
@@ -47,7 +48,11 @@ class InstantEngine:
 
     def prepare(self, picture: NDArray[np.uint8]) -> PreparedPicture:
         """The picture as it is."""
-        return PreparedPicture(pixels=picture, shape=(picture.shape[0], picture.shape[1]))
+        return PreparedPicture(pixels=picture, shape=picture.shape[:2], cost=self.cost(picture.shape[:2]))
+
+    def tokens(self, names: Sequence[str], templates: Sequence[str]) -> list[int]:
+        """One a name and template."""
+        return [len(templates)] * len(names)
 
     def predict(self, prepared: Sequence[PreparedPicture]) -> list[InstantPrediction]:
         """As many predictions of nothing."""
@@ -61,16 +66,20 @@ class InstantEngine:
             confidence=confidence,
             scores=None,
             trained=[False] * len(job.vocabulary),
-            prediction=prediction,
             seconds={"classify": 0.0},
         )
+
+    def to_host(self, prediction: InstantPrediction) -> InstantPrediction:
+        """It is there."""
+        return prediction
 
     def embed(self, names: Sequence[str], templates: Sequence[str]) -> torch.Tensor:
         """The same unit vector for every class."""
         return torch.full((len(names), WIDTH), WIDTH**-0.5)
 
-    def warm(self, shape: tuple[int, int]) -> None:
+    def warm(self, shape: tuple[int, int]) -> Sequence[Measurement]:
         """There is nothing to warm."""
+        return ()
 
     def close(self) -> None:
         """There is nothing to free."""

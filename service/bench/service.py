@@ -26,8 +26,9 @@ from service.bench.process import ServerProcess
 from service.bench.requests import segment_request
 from service.bench.target import WAIT, BenchError, ServiceUnderLoad, address, batches
 from service.scheduling.deadline import Deadline
-from service.scheduling.engine import Engine, Job, device_names, load_engine
+from service.scheduling.engine import Engine, Job, unit_rows
 from service.scheduling.picture_threads import cores
+from service.scheduling.torch_engine import device_names, load_engine
 from service.settings import Settings, load_settings
 
 PATH = "/v1/segment"
@@ -235,11 +236,11 @@ class _Bare:
         self.pictures = itertools.cycle(sent)
         vocabulary = Vocabulary.of(names)
         self.job = Job(
-            engine=engine,
+            engines=(engine,),
             prepared=None,
             prediction=None,
             vocabulary=vocabulary,
-            text=engine.embed(vocabulary.names, vocabulary.templates),
+            text=unit_rows(engine.embed(vocabulary.names, vocabulary.templates)),
             output_size=sent[0].shape[:2],
             threshold=0.0,
             balance=None,

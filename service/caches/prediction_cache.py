@@ -16,7 +16,7 @@ class CachedPrediction:
     """What the model made of a picture, before any class was asked for.
 
     Attributes:
-        prediction: of the engine; its `nbytes` is what it costs.
+        prediction: of the engine, in the host's memory; its `nbytes` is what it costs.
         size: rows and columns of the upright picture.
     """
 
@@ -45,10 +45,10 @@ class PredictionCache:
 
         Args:
             data: the picture's file; the same pixels in another file are another picture.
-            info: of the engine. Predictions differ by weights, variant, dtype and device; balance and name
-                come in after the prediction.
+            info: of the engine. Predictions differ by weights, variant and dtype; balance and name come in
+                after the prediction, and all devices share.
         """
-        how = "\0".join((info.variant, info.dtype, info.device)).encode()
+        how = "\0".join((info.variant, info.dtype)).encode()
         return _of_digest(info.digest) + hashlib.sha256(hashlib.sha256(data).digest() + how).digest()
 
     @property
@@ -76,6 +76,16 @@ class PredictionCache:
         self._metrics.observe(self._metrics.cache_seconds, time.perf_counter() - began, "prediction", "l1")
         self._count("miss" if entry is None else "hit")
         return None if entry is None else entry[0]
+
+    def peek(self, key: bytes) -> Any:
+        """The prediction under a key, or None; nothing is counted, and nothing counts as used."""
+        with self._lock:
+            entry = self._entries.get(key)
+        return None if entry is None else entry[0].prediction
+
+    def keep(self, key: bytes, prediction: Any, size: tuple[int, int]) -> None:
+        """`put` of what the scheduler has."""
+        self.put(key, CachedPrediction(prediction=prediction, size=size))
 
     def put(self, key: bytes, cached: CachedPrediction) -> None:
         """Keeps a prediction; those used longest ago make room. One above the whole budget is not kept."""

@@ -30,18 +30,19 @@ FEW = 16  # values that are checked on the event loop; more, on a thread
 ENTRY_BYTES = 512  # what Python and the tensor or array object take beside an entry's numbers, about
 
 Source = Literal["l1", "l2", "embedded", "joined"]
-Run = Callable[[Callable[[], Tensor]], Awaitable[Tensor]]
+Finished = Callable[[Mapping[str, Tensor]], None]
 
 
-class TextTower(Protocol):
-    """What of an engine this needs."""
+class Embed(Protocol):
+    """Has the text tower work."""
 
-    @property
-    def text_digest(self) -> str:
-        """Of the tower's weights and its tokenizer."""
+    def __call__(
+        self, names: Sequence[str], templates: Sequence[str], finished: Finished
+    ) -> Awaitable[Tensor]:
+        """Unit embeddings of names, float32 [K, C] on the CPU.
 
-    def embed(self, names: Sequence[str], templates: Sequence[str]) -> Tensor:
-        """Unit embeddings of classes, float32 [K, C] on the CPU."""
+        `finished` is told of single names' rows, [C], that are done should the call be cancelled.
+        """
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,7 +100,6 @@ class _Flight:
         names: class names by key.
         task: ends with all rows by key.
         waiters: requests that wait for it.
-        started: whether the text tower works; from then on it finishes even if nobody waits.
         embedded: whether anything came from the text tower.
     """
 
@@ -107,7 +107,6 @@ class _Flight:
         self.names = names
         self.task: asyncio.Task[dict[bytes, Row]]
         self.waiters = 0
-        self.started = False
         self.embedded = False
 
 
@@ -143,30 +142,37 @@ class TextCache:
         if self._tasks:
             await asyncio.wait(set(self._tasks), timeout=STOP_S)
 
-    async def get(self, vocabulary: Vocabulary, engine: TextTower, run: Run) -> Text:
+    def known(self, vocabulary: Vocabulary, text_digest: str) -> Text | None:
+        """The embeddings of a vocabulary that is in the process as a whole; arguments as of `get`."""
+        began = time.perf_counter()
+        _, whole = _keys(text_digest, vocabulary.templates, tuple(vocabulary.words))
+        tensor = self._recent.get(whole)
+        if not isinstance(tensor, Tensor) or self._widths.get(text_digest) not in (None, tensor.shape[1]):
+            return None
+        self._count("l1", "hit", len(vocabulary.words))
+        return Text(tensor=tensor, source="l1", seconds=self._looked_up(began))
+
+    async def get(self, vocabulary: Vocabulary, text_digest: str, embed: Embed) -> Text:
         """The embeddings of a vocabulary.
 
         Requests that want the same class at the same time share the work, whoever came first; one that
-        is cancelled takes nothing from the others.
+        is cancelled takes nothing from the others. Work that nobody waits for any more is given up.
 
         Args:
             vocabulary: K classes.
-            engine: whose text tower counts.
-            run: runs a function on the engine's thread.
+            text_digest: of the text tower's weights and its tokenizer.
+            embed: has that tower work.
 
         Raises:
             NotReadyError: the cache was stopped meanwhile.
-            Exception: whatever `run` or `embed` raised, to all that waited; it is not remembered.
+            Exception: whatever `embed` raised, to all that waited; it is not remembered.
         """
+        if (known := self.known(vocabulary, text_digest)) is not None:
+            return known
         began = time.perf_counter()
         words = vocabulary.words
-        keys, whole = _keys(engine.text_digest, vocabulary.templates, tuple(words))
-        width = self._widths.get(engine.text_digest)
-        tensor = self._recent.get(whole)
-        if isinstance(tensor, Tensor) and width in (None, tensor.shape[1]):
-            self._count("l1", "hit", len(words))
-            seconds = self._looked_up(began)
-            return Text(tensor=tensor, source="l1", seconds=seconds)
+        keys, whole = _keys(text_digest, vocabulary.templates, tuple(words))
+        width = self._widths.get(text_digest)
         order = [keys.of([word]) for word in words]
         names = dict(zip(order, words, strict=True))  # classes may share a synonym
         rows: dict[bytes, Row] = {}
@@ -184,9 +190,9 @@ class TextCache:
         self._count("l1", "joined", len(names) - len(rows) - len(missing))
         self._count("l1", "miss", len(missing))
         self._looked_up(began)
-        own = self._fly(missing, vocabulary.templates, engine, run) if missing else None
+        own = self._fly(missing, vocabulary.templates, text_digest, embed) if missing else None
         flights = joined if own is None else {own, *joined}
-        tensor = None
+        tensor: Tensor | Row | None = None
         if flights:
             for flown in await self._landed(flights):
                 rows.update(flown)
@@ -221,13 +227,15 @@ class TextCache:
 
     def _leave(self, flight: _Flight) -> None:
         flight.waiters -= 1
-        if not (flight.waiters or flight.started or flight.task.done()):
+        if not (flight.waiters or flight.task.done()):
             self._land(flight)  # first, so that nobody joins what is about to end
             flight.task.cancel()
 
-    def _fly(self, names: dict[bytes, str], templates: Sequence[str], engine: TextTower, run: Run) -> _Flight:
+    def _fly(
+        self, names: dict[bytes, str], templates: Sequence[str], text_digest: str, embed: Embed
+    ) -> _Flight:
         flight = _Flight(names)
-        flight.task = asyncio.create_task(self._fetch(flight, templates, engine, run))
+        flight.task = asyncio.create_task(self._fetch(flight, templates, text_digest, embed))
         self._tasks.add(flight.task)
         self._flights.update(dict.fromkeys(names, flight))
 
@@ -246,21 +254,19 @@ class TextCache:
                 del self._flights[key]
 
     async def _fetch(
-        self, flight: _Flight, templates: Sequence[str], engine: TextTower, run: Run
+        self, flight: _Flight, templates: Sequence[str], text_digest: str, embed: Embed
     ) -> dict[bytes, Row]:
-        rows = await self._from_redis(flight, self._widths.get(engine.text_digest))
+        rows = await self._from_redis(flight, self._widths.get(text_digest))
         while missing := {key: name for key, name in flight.names.items() if key not in rows}:
             names = list(missing.values())
-
-            def embed(names: list[str] = names) -> Tensor:
-                flight.started = True
-                return engine.embed(names, templates)
-
-            embedded = _checked(await run(embed), len(names), self._widths.get(engine.text_digest))
+            finished = functools.partial(self._finished, {name: key for key, name in missing.items()})
+            embedded = _checked(
+                await embed(names, templates, finished), len(names), self._widths.get(text_digest)
+            )
             flight.embedded = True
             self._count("l1", "embedded", len(names))
             # before the tower had spoken, a row of another width could not be told from a true one
-            width = self._widths[engine.text_digest] = embedded.shape[1]
+            width = self._widths[text_digest] = embedded.shape[1]
             wrong = [key for key, row in rows.items() if row.size != width]
             self._corrupt(wrong)
             for key in wrong:
@@ -271,6 +277,14 @@ class TextCache:
         for key, row in rows.items():
             self._recent.put(key, row)
         return rows
+
+    def _finished(self, keys: Mapping[str, bytes], rows: Mapping[str, Tensor]) -> None:
+        """Keeps what the tower has done of work that was given up: who asks again has less to wait for."""
+        done = {keys[name]: row.numpy().copy() for name, row in rows.items() if bool(row.isfinite().all())}
+        self._count("l1", "embedded", len(done))
+        for key, row in done.items():
+            self._recent.put(key, row)
+        self._to_redis(done)
 
     async def _from_redis(self, flight: _Flight, width: int | None) -> dict[bytes, Row]:
         if self._store is None:

@@ -19,7 +19,7 @@ from model.storage.manifest import Manifest
 from model.storage.versions import StoreError
 from service.errors import NotReadyError, ServiceError
 from service.hot_loading.loaded import LoadedVersion
-from service.scheduling.engine import Engine
+from service.scheduling.engine import Engine, Measurement, ModelInfo
 from service.scheduling.out_of_memory import is_out_of_memory
 from service.settings import SettingsError
 
@@ -29,7 +29,7 @@ LOAD_SECONDS = 1800.0  # a load that takes longer hangs
 
 
 class LoadingDevice(Protocol):
-    """What loading needs of a device's batcher."""
+    """What loading needs of a device."""
 
     async def call(self, work: Callable[[], T]) -> T:
         """Runs work on the device's thread, between two batches."""
@@ -39,7 +39,7 @@ class LoadingDevice(Protocol):
 
 
 class LoadEngine(Protocol):
-    """Loads and checks a checkpoint folder on one device, as `scheduling.engine.load_engine` does."""
+    """Loads and checks a checkpoint folder on one device, as `scheduling.torch_engine.load_engine` does."""
 
     def __call__(self, folder: Path, *, device: str, dtype: str, verify_digests: bool) -> Engine:
         """Raises CheckpointError if the version can never serve."""
@@ -118,6 +118,9 @@ class Loading:
         names: of the devices, as torch knows them.
         dtype: that the model computes in.
         load: makes an engine of a folder.
+
+    Attributes:
+        on_warmed: told how long the steps of a warm-up took.
     """
 
     def __init__(
@@ -129,6 +132,7 @@ class Loading:
         dtype: str,
         load: LoadEngine,
     ):
+        self.on_warmed: Callable[[ModelInfo, Sequence[Measurement]], None] = lambda info, measured: None
         self.thread = thread
         self._devices = devices
         self._names = names
@@ -186,7 +190,8 @@ class Loading:
         for engine, device in zip(engines, self._devices, strict=True):
             for shape in dict.fromkeys([*usual, *device.recent_shapes()]):
                 # one shape a call, so that batches of the old version go in between
-                await device.call(partial(_warm_one, engine, shape, required=shape in usual))
+                warm = partial(_warm_one, engine, shape, required=shape in usual)
+                self.on_warmed(engine.info, await device.call(warm))
 
 
 def is_versions_fault(error: BaseException) -> bool:
@@ -241,9 +246,10 @@ def _shape(engine: Engine, size: tuple[int, int]) -> tuple[int, int]:
     return engine.prepare(np.full((*size, 3), 128, np.uint8)).shape
 
 
-def _warm_one(engine: Engine, shape: tuple[int, int], *, required: bool) -> None:
+def _warm_one(engine: Engine, shape: tuple[int, int], *, required: bool) -> Sequence[Measurement]:
     try:
-        engine.warm(shape)
+        return engine.warm(shape)
     except PictureError:
         if required:  # other shapes may be another model's
             raise
+        return ()

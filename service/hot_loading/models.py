@@ -17,7 +17,8 @@ from service.hot_loading.registry import Cache, sources
 from service.hot_loading.served import Served
 from service.hot_loading.status import ModelStatus
 from service.observability.metrics import Metrics
-from service.scheduling.engine import Engine, device_names, load_engine
+from service.scheduling.engine import Engine, Measurement, ModelInfo
+from service.scheduling.torch_engine import device_names, load_engine
 from service.settings import Settings
 
 __all__ = ["Lease", "Models"]
@@ -35,6 +36,7 @@ class Models:
         load: makes an engine of a folder on a device; `load_engine` if left out.
 
     Attributes:
+        on_warmed: as of `Loading`.
         on_freed: told the digest of weights that nobody uses any more, on any thread.
 
     Raises:
@@ -55,6 +57,7 @@ class Models:
         names = device_names(settings.device)
         load = load or partial(load_engine, map_weights=settings.map_weights)
         self._loading = Loading(thread, devices, names=names, dtype=settings.dtype, load=load)
+        self._loading.on_warmed = lambda info, measured: self.on_warmed(info, measured)
         for name, (policy, source) in asked.items():
             self._served[name] = Served(name, metrics, partial(self._free, name))
             self._followers[name] = Follower(
@@ -87,6 +90,7 @@ class Models:
         self._served: dict[str, Served] = {}
         self._followers: dict[str, Follower] = {}
         self.on_freed: Callable[[str], None] = lambda digest: None
+        self.on_warmed: Callable[[ModelInfo, Sequence[Measurement]], None] = lambda info, measured: None
         self._stopping = False
         self._watches: list[asyncio.Task[None]] = []
         self._changes: set[asyncio.Task[str]] = set()

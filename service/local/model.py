@@ -17,7 +17,8 @@ from model.vocabulary.classes import Vocabulary
 from service.errors import UsageError
 from service.local.picture_result import PictureResult
 from service.scheduling.deadline import Deadline
-from service.scheduling.engine import Engine, EngineResult, Job, device_names, load_engine
+from service.scheduling.engine import Engine, EngineResult, Job, unit_rows
+from service.scheduling.torch_engine import device_names, load_engine
 from service.schemas.segment import SegmentRequest
 from service.segmentation.answer import SegmentationResult, json_answer
 from service.segmentation.encode import resized
@@ -70,7 +71,7 @@ class LocalModel:
             text = self._embedded(vocabulary)
             embedded = time.perf_counter()
             job = Job(
-                engine=self.engine,
+                engines=(self.engine,),
                 prepared=prepared,
                 prediction=prediction,
                 vocabulary=vocabulary,
@@ -88,7 +89,7 @@ class LocalModel:
     def _embedded(self, vocabulary: Vocabulary) -> torch.Tensor:
         digest = vocabulary.digest
         if digest not in self._texts:
-            self._texts[digest] = self.engine.embed(vocabulary.words, vocabulary.templates)
+            self._texts[digest] = unit_rows(self.engine.embed(vocabulary.words, vocabulary.templates))
             while len(self._texts) > TEXTS_KEPT:
                 self._texts.popitem(last=False)
         self._texts.move_to_end(digest)

@@ -46,6 +46,9 @@ class Metrics:
         )
         self.batch_size = self._histogram("batch_size", "Pictures of a batch", PICTURES)
         self.batches = self._counter("batches", "Batches by what made them go", "trigger")
+        self.step_seconds = self._seconds(
+            "step_duration_seconds", "Time of a device's steps", "step", "model", "version", "device"
+        )
         self.rejected = self._counter("rejected", "Requests refused", "reason")
         self.megapixels = self._histogram("image_megapixels", "Size of pictures", MEGAPIXELS)
         self.vocabulary_size = self._histogram("vocabulary_size", "Classes of a request", CLASSES)

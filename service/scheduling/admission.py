@@ -1,48 +1,51 @@
-"""Who is let in: bounds on requests and on their cost, and an estimate of when to come back.
+"""Who is let in: bounds on requests and on what they cost, and how long it takes until there is room.
 
-Cost is in network pixels. What a pixel costs in device seconds is measured as the service runs; before
-the first measurement nobody is refused by an estimate.
+Cost is in expected seconds of a device, of `Prices`; before anything was measured nobody is refused by it.
 """
 
 import math
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from service.errors import ClientGoneError, DeadlineExceededError, DeadlineUnmeetableError, QueueFullError
 from service.scheduling.deadline import Deadline
 
-_SMOOTHING = 0.1  # weight of the newest batch in the means
 _LONGEST_RETRY = 120  # seconds; nobody should be sent away for longer
-# Seconds that an estimate may refuse requests for. A wrong one that refuses everybody would never be put
-# right: nothing would be measured any more.
-_TRUSTED = 30.0
 
 
 class Admission:
-    """Counts requests from their first byte to their answer, and their cost from the picture's header on.
+    """Counts requests from their body's end to their answer, and their cost from the picture's header on.
 
     All methods may be called from any thread.
 
     Args:
         max_requests: under way at a time.
-        max_cost: network pixels under way at a time; one request alone may have more.
+        max_pixels: at network resolution, under way at a time; one request alone may have more.
         devices: that work side by side.
+        trusted: whether expected seconds may refuse a request now.
+        ahead: seconds until picture work that begins now is likely to be done.
     """
 
-    def __init__(self, *, max_requests: int, max_cost: int, devices: int):
+    def __init__(
+        self,
+        *,
+        max_requests: int,
+        max_pixels: int,
+        devices: int,
+        trusted: Callable[[], bool] = lambda: True,
+        ahead: Callable[[], float] = lambda: 0.0,
+    ):
         self.max_requests = max_requests
-        self.max_cost = max_cost
+        self.max_pixels = max_pixels
         self._devices = devices
+        self._trusted = trusted
+        self._ahead = ahead
         self._lock = threading.RLock()
         self._pending = 0
         self._priced = 0  # those of them whose cost is known
-        self._pending_cost = 0
-        # means over batches; their ratio is the seconds per cost, so that large batches weigh more
-        self._mean_cost = 0.0
-        self._mean_seconds = 0.0
-        self._measured = -math.inf
+        self._pending_pixels = 0
+        self._pending_seconds = 0.0
 
     @property
     def pending(self) -> int:
@@ -50,9 +53,14 @@ class Admission:
         return self._pending
 
     @property
-    def pending_cost(self) -> int:
+    def pending_pixels(self) -> int:
         """Network pixels of the requests under way whose picture's size is known."""
-        return self._pending_cost
+        return self._pending_pixels
+
+    @property
+    def pending_seconds(self) -> float:
+        """Device seconds that the requests under way are expected to need still."""
+        return max(0.0, self._pending_seconds)
 
     @contextmanager
     def admit(self) -> Iterator["Ticket"]:
@@ -62,8 +70,7 @@ class Admission:
             QueueFullError: there is none.
         """
         with self._lock:
-            if self._pending >= self.max_requests:
-                raise QueueFullError(self.retry_after())
+            self.refuse_if_full()
             self._pending += 1
         ticket = Ticket(self)
         try:
@@ -71,86 +78,103 @@ class Admission:
         finally:
             with self._lock:
                 self._pending -= 1
-                self._priced -= ticket.reserved
-                self._pending_cost -= ticket.cost
+                ticket.computed()
                 ticket.left = True
 
-    def served(self, cost: int, seconds: float) -> None:
-        """Notes how long some cost kept a device busy: the batch's whole cost for a batch."""
-        if cost <= 0:
-            return
+    def refuse_if_full(self) -> None:
+        """Raises QueueFullError if there is no place."""
         with self._lock:
-            if self._mean_cost == 0:
-                self._mean_cost, self._mean_seconds = cost, seconds
-            self._mean_cost += _SMOOTHING * (cost - self._mean_cost)
-            self._mean_seconds += _SMOOTHING * (seconds - self._mean_seconds)
-            self._measured = time.monotonic()
+            if self._pending >= self.max_requests:
+                raise QueueFullError(self.retry_after())
 
     def retry_after(self) -> int:
         """Whole seconds, 1 to 120, until a request like those under way is likely to be let in."""
         with self._lock:
-            mean = self._pending_cost / self._priced if self._priced else 0.0
-            places = max(0, self._pending + 1 - self.max_requests) * mean
-            return self._until_done(max(places, self._pending_cost + mean - self.max_cost))
+            places = max(0, self._pending + 1 - self.max_requests)
+            known = max(1, self._priced)
+            excess = self._pending_pixels * (1 + 1 / known) - self.max_pixels
+            return self._until_done(
+                max(places * self._pending_seconds / known, self._seconds_of(excess)), ahead=True
+            )
 
-    def _until_done(self, cost: float) -> int:
+    def _until_done(self, seconds: float, *, ahead: bool = False) -> int:
         """Whole seconds until so much of what is under way is likely to be done, or all of it."""
-        return _whole(min(cost, self._pending_cost) * self._rate() / self._devices)
+        device = min(seconds, self.pending_seconds) / self._devices
+        return _whole(max(device, self._ahead()) if ahead else device)
 
-    def _rate(self) -> float:
-        """Device seconds per cost; 0 before the first measurement."""
-        return self._mean_seconds / self._mean_cost if self._mean_cost else 0.0
+    def _seconds_of(self, pixels: float) -> float:
+        """Expected seconds of so many of the pixels under way, by their mean."""
+        return max(0.0, pixels) * self.pending_seconds / max(1, self._pending_pixels)
 
-    def _reserve(self, ticket: "Ticket", cost: int, deadline: Deadline) -> None:
+    def _reserve(self, ticket: "Ticket", seconds: float, pixels: int, deadline: Deadline) -> None:
         with self._lock:
             if ticket.left:
                 raise ClientGoneError("the request has ended before its picture was read")
             deadline.check()
-            trusted = time.monotonic() - self._measured <= _TRUSTED
-            rate = self._rate() if trusted else 0.0
             left = deadline.left()
-            if cost * rate > left:
+            trusted = self._trusted()
+            alone = ticket.seconds + seconds
+            if trusted and alone > left:
                 raise DeadlineExceededError(
-                    f"this picture alone takes about {cost * rate:.1f} s, and {left:.1f} s are left of the "
-                    "request's time; send a smaller picture or raise timeout_ms"
+                    f"this request alone takes about {alone:.1f} s, and {left:.1f} s are left of its time; "
+                    "send a smaller picture or fewer new classes, or raise timeout_ms"
                 )
-            others = self._pending_cost - ticket.cost
-            if others and self._pending_cost + cost > self.max_cost:
-                raise QueueFullError(self._until_done(self._pending_cost + cost - self.max_cost))
-            late = (self._pending_cost / self._devices + cost) * rate - left
-            if late > 0:
+            others = self._pending_pixels - ticket.pixels
+            if pixels and others and self._pending_pixels + pixels > self.max_pixels:
+                excess = self._pending_pixels + pixels - self.max_pixels
+                raise QueueFullError(self._until_done(self._seconds_of(excess)))
+            front = max(0.0, self.pending_seconds - ticket.seconds)
+            late = front / self._devices + alone - left
+            if trusted and late > 0:
                 raise DeadlineUnmeetableError(_whole(late))
             self._priced += not ticket.reserved
-            self._pending_cost += cost
-            ticket.cost += cost
+            self._pending_pixels += pixels
+            self._pending_seconds += seconds
+            ticket.pixels += pixels
+            ticket.seconds += seconds
             ticket.reserved = True
+
+    def _give_back(self, ticket: "Ticket") -> None:
+        with self._lock:
+            self._priced -= ticket.reserved
+            self._pending_pixels -= ticket.pixels
+            self._pending_seconds -= ticket.seconds
+            if not self._priced:
+                self._pending_seconds = 0.0  # what rounding left
+            ticket.pixels, ticket.seconds, ticket.reserved = 0, 0.0, False
 
 
 class Ticket:
     """A place that `Admission.admit` gave.
 
     Attributes:
-        cost: that it holds.
+        seconds: of a device that it holds.
+        pixels: at network resolution that it holds.
         reserved: whether its cost is known.
         left: whether the place was given back.
     """
 
     def __init__(self, admission: Admission):
         self._admission = admission
-        self.cost = 0
+        self.seconds = 0.0
+        self.pixels = 0
         self.reserved = False
         self.left = False
 
-    def reserve(self, cost: int, deadline: Deadline) -> None:
-        """Reserves network pixels, on top of those that this ticket has.
+    def reserve(self, seconds: float, deadline: Deadline, *, pixels: int = 0) -> None:
+        """Reserves device seconds and network pixels, on top of those that this ticket has.
 
         Raises:
-            QueueFullError: too many are under way.
+            QueueFullError: too many pixels are under way.
             DeadlineUnmeetableError: what is under way leaves too little of the request's time.
             DeadlineExceededError: even alone it would take longer than is left.
             ClientGoneError: the place was given back meanwhile.
         """
-        self._admission._reserve(self, cost, deadline)
+        self._admission._reserve(self, seconds, pixels, deadline)
+
+    def computed(self) -> None:
+        """Gives back what it reserved of devices, which have done their part; the place stays."""
+        self._admission._give_back(self)
 
 
 def _whole(seconds: float) -> int:

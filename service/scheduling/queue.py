@@ -1,283 +1,388 @@
-"""What waits for a device, and whose turn it is. Knows of no thread; its owner holds a lock around it.
+"""What waits for the devices, and whose turn it is. Knows of no thread; its owner holds a lock around it.
 
-Requests wait in buckets of one engine and one padded shape, each in order of urgency. Arrival keeps the
-order, so that taking a batch only cuts off a bucket's head. Time goes round by round: one call, a batch's
-worth of requests that need no predict, one batch; what there is none of is left out.
+One queue for all devices: whoever is free takes the most urgent step. Requests that need predict stand in
+buckets of one version and one shape; those that have prediction and text, in a line for classify; names for
+the text tower, in a line of their own. Arrival keeps each in order of urgency, so that taking cuts off heads.
 """
 
 import itertools
+import math
 import time
 from bisect import bisect_left, insort
-from collections import OrderedDict, deque
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeVar
+from operator import attrgetter
+from typing import Any
+
+from torch import Tensor
 
 from service.errors import DeadlineExceededError
-from service.observability.stages import Stage, stage_listener
-from service.scheduling.delivery import CompletionQueue, Waiting
-from service.scheduling.engine import EngineResult, Job, PreparedPicture
+from service.scheduling.batch_limits import BatchLimits
+from service.scheduling.engine import Engine
+from service.scheduling.text_work import TextLine, TextRequest
+from service.scheduling.work import (
+    Bucket,
+    ClassifyStep,
+    DeviceCall,
+    EmbedStep,
+    Flight,
+    Key,
+    PredictStep,
+    Request,
+    Step,
+    Trigger,
+)
 
-Bucket = tuple[int, tuple[int, int]]  # id of the engine, rows and columns
-Trigger = Literal["full", "delay", "idle", "bisect", "memory", "cached"]
-T = TypeVar("T")
-
-_MOST_LIMITS = 64  # buckets whose smaller batch size is remembered
-_REGROWTH = 32  # good batches of the smaller size, after which one of twice that size is tried
-
-
-class Request(Waiting[EngineResult]):
-    """A job that waits for its turn.
-
-    Args:
-        completions: of the running event loop.
-        job: to be run.
-        ageing_s: after this long, the request goes before all that came later.
-
-    Raises:
-        ValueError: there is neither a picture nor a prediction in the job.
-    """
-
-    def __init__(self, completions: CompletionQueue, job: Job, ageing_s: float):
-        super().__init__(completions)
-        self.job = job
-        self.cached = job.prediction is not None
-        self.cost = 0 if self.cached else self.prepared.cost
-        # Never changes, so nothing is sorted twice: ageing caps how far a far deadline puts one back.
-        self.urgency = min(job.deadline.at, self.submitted + ageing_s)
-        self.number = 0  # order of arrival, given by the queue
-        self._listener = stage_listener.get()
-        self._came_ns = [] if self._listener is None else [time.time_ns()]  # until it has waited
-
-    def waited(self, error: type[BaseException] | None = None) -> None:
-        """Tells of the queue as a stage, once: the device turns to the request, or an error ends that."""
-        if self._listener is None:
-            return
-        with suppress(IndexError):  # pop is atomic; the loop may give up while the device begins
-            self._listener(Stage("queue", self._came_ns.pop(), time.time_ns(), error))
-
-    def ran(self, name: str, began_ns: int, error: type[BaseException] | None = None) -> None:
-        """Tells of a stage on the device that ends now.
-
-        Args:
-            name: of the stage.
-            began_ns: Unix time, nanoseconds.
-            error: what kind of error ended it.
-        """
-        if self._listener is not None:
-            self._listener(Stage(name, began_ns, time.time_ns(), error))
-
-    @property
-    def prepared(self) -> PreparedPicture:
-        """The picture.
-
-        Raises:
-            ValueError: there is none.
-        """
-        if self.job.prepared is None:
-            raise ValueError("a job needs a prepared picture or a prediction, and has neither")
-        return self.job.prepared
-
-    @property
-    def bucket(self) -> Bucket:
-        """What its batch-mates must agree with it in."""
-        return id(self.job.engine), self.prepared.shape
-
-
-class DeviceCall(Waiting[T], Generic[T]):
-    """Other work for the device's thread."""
-
-    def __init__(self, completions: CompletionQueue, work: Callable[[], T]):
-        super().__init__(completions)
-        self.work = work
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Requests whose turn it is, the most urgent first, and why now."""
-
-    requests: list[Request]
-    trigger: Trigger
-
-
-class BatchLimits:
-    """Batch sizes; smaller for a while where a batch did not fit into the device's memory.
-
-    Args:
-        largest: for buckets that never ran out of memory.
-    """
-
-    def __init__(self, largest: int):
-        self._largest = largest
-        self._shrunk: OrderedDict[Bucket, tuple[int, int]] = OrderedDict()  # size, good batches of it
-
-    def size(self, bucket: Bucket) -> int:
-        """The most requests that a batch of this bucket may hold."""
-        return self._shrunk[bucket][0] if bucket in self._shrunk else self._largest
-
-    def shrink(self, bucket: Bucket, size: int) -> None:
-        """Notes that more than `size` did not fit."""
-        self._shrunk[bucket] = (size, 0)
-        self._shrunk.move_to_end(bucket)
-        if len(self._shrunk) > _MOST_LIMITS:
-            self._shrunk.popitem(last=False)
-
-    def good(self, bucket: Bucket, size: int) -> None:
-        """Notes that a batch of `size` fitted."""
-        if bucket not in self._shrunk:
-            return
-        limit, seen = self._shrunk[bucket]
-        if size < limit:
-            return  # says nothing about larger ones
-        if seen + 1 < _REGROWTH:
-            self._shrunk[bucket] = (limit, seen + 1)
-        elif 2 * limit < self._largest:
-            self._shrunk[bucket] = (2 * limit, 0)
-        else:
-            del self._shrunk[bucket]
+Waiter = Request | DeviceCall[Any] | TextRequest
+_BY_KEY = attrgetter("key")
+# A list of names that had a step waits until other work had the device for so many times as long as that
+# step took; where there is no other work it goes on at once.
+TEXT_WAITS = 3.0
 
 
 class Queue:
-    """Calls and requests that wait. As long as its owner's admission keeps it.
+    """All that waits. As long as its owner's admission keeps it.
 
     Args:
-        limits: how many may go into a batch.
-        max_batch_size: how many requests without predict may go before a batch.
+        devices: how many there are.
+        limits: how many pictures may go into a batch.
         max_batch_delay_s: how long a bucket's oldest request waits for company on a free device.
-        expired: told of requests whose time was over before their turn came.
+        chunk: text tokens that one step may have on a device.
+        kept: gives the prediction that is kept under a picture's key, or None.
+        keep: keeps a prediction.
 
     Attributes:
         hurry: nobody waits for company any more.
-        depth: requests that wait.
-        cost: network pixels of them.
+        idle: devices that wait for work.
+        waiting: requests that no device works for.
     """
 
     def __init__(
         self,
         *,
+        devices: int,
         limits: BatchLimits,
-        max_batch_size: int,
         max_batch_delay_s: float,
-        expired: Callable[[Request, DeadlineExceededError], None],
+        chunk: Callable[[Engine], int],
+        kept: Callable[[bytes], Any] = lambda key: None,
+        keep: Callable[[bytes, Any, tuple[int, int]], None] = lambda key, prediction, size: None,
     ):
         self.hurry = False
-        self.depth = 0
-        self.cost = 0
+        self.idle = 0
+        self.waiting: set[Request] = set()
+        self.text = TextLine()
         self._limits = limits
-        self._most_cached = max_batch_size
         self._delay_s = max_batch_delay_s
-        self._expired = expired
+        self._chunk = chunk
+        self._kept = kept
+        self._keep = keep
         self._numbers = itertools.count()
-        self._calls: deque[DeviceCall[Any]] = deque()
-        self._cached: list[Request] = []
-        self._buckets: dict[Bucket, list[Request]] = {}
-        self._round_called = False
-        self._round_cached = 0
-        self._round_began = 0.0
-        self._batch_began: float | None = None  # while it runs
-        self._batch_s = 0.0  # that the last one took
+        self._buckets: dict[Bucket, list[Flight]] = {}
+        self._flights: dict[bytes, Flight] = {}  # by their picture's key, running ones too
+        self._ready: list[Request] = []  # for any device
+        self._home: list[list[Request]] = [[] for _ in range(devices)]  # whose prediction lies on a device
+        self._pieces: list[list[PredictStep]] = [[] for _ in range(devices)]  # of batches that failed
+        self._calls: list[list[DeviceCall[Any]]] = [[] for _ in range(devices)]
+        self._text_s = [0.0] * devices  # what the last embed step took
+        self._other_s = [0.0] * devices  # what other steps took since
 
-    def add(self, waiting: Request | DeviceCall[Any]) -> None:
+    def add(self, waiter: Waiter) -> None:
         """Puts one where it belongs."""
-        if isinstance(waiting, DeviceCall):
-            self._calls.append(waiting)
-            return
-        waiting.number = next(self._numbers)
-        line = self._cached if waiting.cached else self._buckets.setdefault(waiting.bucket, [])
-        insort(line, waiting, key=_order)
-        self.depth += 1
-        self.cost += waiting.cost
+        waiter.number = next(self._numbers)
+        if isinstance(waiter, DeviceCall):
+            insort(self._calls[waiter.device], waiter, key=_BY_KEY)
+        elif isinstance(waiter, TextRequest):
+            self.text.add(waiter)
+        else:
+            self.waiting.add(waiter)
+            self._add_request(waiter)
 
-    def discard(self, waiting: Request | DeviceCall[Any]) -> None:
-        """Takes one out, if it still waits."""
-        if isinstance(waiting, DeviceCall):
-            if waiting in self._calls:
-                self._calls.remove(waiting)
-            return
-        line = self._cached if waiting.cached else self._buckets.get(waiting.bucket, [])
-        place = bisect_left(line, _order(waiting), key=_order)
-        if place < len(line) and line[place] is waiting:
-            self._cut(line, place, place + 1)
-            if not line and not waiting.cached:
-                del self._buckets[waiting.bucket]
+    def discard(self, waiter: Waiter) -> None:
+        """Takes one out, as far as it still waits."""
+        if isinstance(waiter, DeviceCall):
+            _remove(self._calls[waiter.device], waiter)
+        elif isinstance(waiter, TextRequest):
+            self.text.discard(waiter)
+        else:
+            self._leave(waiter)
 
-    def next(self, now: float) -> DeviceCall[Any] | Batch | None:
-        """Whose turn it is at `now`; None if nobody's yet. Takes them out.
+    def take_text(self, request: Request, text: Tensor) -> None:
+        """Gives a request the embeddings that it lacked."""
+        request.take_text(text)
+        if request in self.waiting and request.prediction is not None:
+            self._make_ready(request)
 
-        Calls go first, one at least and together for as long as the batch before took: a device that is busy
-        with both gives half of its time to each.
+    def next(self, device: int, now: float) -> Step | None:
+        """The step that a free device takes at `now`; None if there is none yet."""
+        while True:
+            due = self._other_s[device] >= TEXT_WAITS * self._text_s[device]
+            bucket = self._bucket(device, now)
+            heads: list[tuple[Key, str]] = [
+                (line[0].key, kind)
+                for kind, line in (
+                    ("call", self._calls[device]),
+                    ("classify", self._ready),
+                    ("home", self._home[device]),
+                    ("piece", self._pieces[device]),
+                )
+                if line
+            ]
+            if bucket is not None:
+                heads.append((self._buckets[bucket][0].key, "predict"))
+            key = self.text.head(due)
+            if key is not None:
+                heads.append((key, "embed"))
+            if not heads:
+                return None if self.text.head(True) is None else self._embed(device, due=True)
+            step = self._step(device, min(heads)[1], bucket, now, due=due)
+            if step is not None:
+                return step
+
+    def is_empty_for(self, device: int) -> bool:
+        """Whether nothing is left that a device may take, now or after its delay."""
+        own = (self._calls, self._home, self._pieces)
+        shared = self._ready or self._buckets or self.text.head(True) is not None
+        return not (shared or any(line[device] for line in own))
+
+    def ended(self, device: int, embedded: bool, seconds: float) -> None:
+        """Notes how long a step kept its device, and whether it was for text."""
+        if embedded:
+            self._text_s[device], self._other_s[device] = seconds, 0.0
+        else:
+            self._other_s[device] += seconds
+
+    def landed(self, flight: Flight, prediction: Any, hosted: Any, device: int, seconds: float) -> None:
+        """Hands a prediction to those that wait for it, and keeps it.
+
+        Args:
+            flight: that brought it.
+            prediction: on the device.
+            hosted: the same in the host's memory, the same object where that is one memory; None if nobody
+                else may want it.
+            device: index.
+            seconds: that predict took.
         """
-        if self._batch_began is not None:
-            self._batch_s, self._batch_began, self._round_began = now - self._batch_began, None, now
-        for _ in range(2):
-            if self._calls and (not self._round_called or now - self._round_began < self._batch_s):
-                self._round_called = True
-                return self._calls.popleft()
-            while self._cached and self._round_cached < self._most_cached:
-                [request] = self._cut(self._cached, 0, 1)
-                if self._live(request):
-                    self._round_cached += 1
-                    return Batch([request], "cached")
-            # The round is over; without a batch that is ready, the next one begins at once.
-            self._round_called, self._round_cached, self._round_began = False, 0, now
-            batch = self._batch(now)
-            if batch is not None:
-                self._batch_began = now
-                return batch
-        return None
+        self._forget(flight)
+        if flight.picture_key is not None:
+            self._keep(flight.picture_key, hosted, flight.picture_size)
+        home = None if hosted is prediction else device
+        for request in flight.requests:
+            if request.gone or request.settled:
+                continue
+            request.prediction, request.home, request.predict_s = prediction, home, seconds
+            request.ready_at = time.monotonic()
+            prediction, home = hosted, None  # one of them goes on at home, the others anywhere
+            self.waiting.add(request)
+            if request.ready:
+                self._make_ready(request)
+        flight.requests = []
+
+    def crashed(self, flight: Flight, error: BaseException) -> None:
+        """Tells those that wait for a flight that it cannot land."""
+        self._forget(flight)
+        for request in flight.requests:
+            request.fail(error)
+
+    def put_back(self, device: int, piece: PredictStep) -> None:
+        """A part of a batch that failed, for the same device."""
+        insort(self._pieces[device], piece, key=_BY_KEY)
+
+    def forget(self, digest: str) -> None:
+        """Sees that no prediction of weights that are freed is kept any more."""
+        for key, flight in list(self._flights.items()):
+            if flight.engines[0].info.digest == digest:
+                flight.picture_key = None
+                del self._flights[key]
 
     def patience(self, now: float) -> float | None:
         """Seconds until a bucket has waited long enough for company; None if no bucket waits."""
-        oldest = self.oldest()
+        oldest = min((f.submitted for line in self._buckets.values() for f in line), default=None)
         return None if oldest is None else max(0.0, oldest + self._delay_s - now)
 
     def oldest(self) -> float | None:
         """When the oldest waiting request came; None if there is none."""
-        lines = (self._cached, *self._buckets.values())
-        return min((request.submitted for line in lines for request in line), default=None)
+        return min((request.submitted for request in self.waiting), default=None)
 
-    def _batch(self, now: float) -> Batch | None:
-        """The batch of the most urgent bucket that is full, or whose oldest has waited long enough."""
-        for bucket, line in sorted(self._buckets.items(), key=lambda entry: _order(entry[1][0])):
-            size = self._limits.size(bucket)
-            waited = self.hurry or self._delay_s <= 0
-            waited = waited or min(request.submitted for request in line) + self._delay_s <= now
-            if len(line) < size and not waited:
-                continue
-            live: list[Request] = []
-            seen = 0
-            while seen < len(line) and len(live) < size:
-                if self._live(line[seen]):
-                    live.append(line[seen])
-                    seen += 1
-                else:
-                    self._cut(line, seen, seen + 1)
-            if waited or len(live) == size:
-                self._cut(line, 0, seen)
-            if not line:
-                del self._buckets[bucket]
-            if len(live) == size:
-                return Batch(live, "full")
-            if live and waited:
-                return Batch(live, "idle" if self.hurry or self._delay_s <= 0 else "delay")
-        return None
+    # in
+
+    def _add_request(self, request: Request) -> None:
+        key = request.job.key
+        if request.prediction is None and key is not None:
+            flight = self._flights.get(key)
+            if flight is not None:
+                self._join(flight, request)
+                return
+            request.prediction = self._kept(key)  # another request's came meanwhile
+            request.shared = request.prediction is not None
+        if request.prediction is not None:
+            request.cached = True
+            if request.ready:
+                self._make_ready(request)
+            return
+        assert request.job.prepared is not None
+        flight = Flight(request, request.job.prepared)
+        if key is not None:
+            self._flights[key] = flight
+        self._line_up(flight)
+
+    def _join(self, flight: Flight, request: Request) -> None:
+        if flight.running:
+            flight.join(request)
+            return
+        self._take_out(flight)
+        flight.join(request)
+        self._line_up(flight)
+
+    def _line_up(self, flight: Flight) -> None:
+        place = id(flight.engines[0]), flight.prepared.shape
+        insort(self._buckets.setdefault(place, []), flight, key=_BY_KEY)
+
+    def _make_ready(self, request: Request) -> None:
+        request.ready_at = max(request.ready_at, time.monotonic())
+        line = self._ready if request.home is None else self._home[request.home]
+        insort(line, request, key=_BY_KEY)
+
+    # out
+
+    def _leave(self, request: Request) -> None:
+        self.waiting.discard(request)
+        if request.prediction is not None:
+            _remove(self._ready if request.home is None else self._home[request.home], request)
+            return
+        for flight in self._flights_of(request):
+            flight.requests.remove(request)
+            if not flight.requests and not flight.running:
+                self._take_out(flight)
+                self._forget(flight)
+
+    def _flights_of(self, request: Request) -> list[Flight]:
+        key = request.job.key
+        if key is not None:
+            flight = self._flights.get(key)
+            if flight is not None and request in flight.requests:
+                return [flight]
+        assert request.job.prepared is not None
+        line = self._buckets.get((id(request.job.engines[0]), request.job.prepared.shape), [])
+        return [flight for flight in line if request in flight.requests]
+
+    def _take_out(self, flight: Flight) -> None:
+        place = id(flight.engines[0]), flight.prepared.shape
+        line = self._buckets.get(place, [])
+        _remove(line, flight)
+        if not line:
+            self._buckets.pop(place, None)
+
+    def _forget(self, flight: Flight) -> None:
+        if flight.picture_key is not None and self._flights.get(flight.picture_key) is flight:
+            del self._flights[flight.picture_key]
+
+    # turns
+
+    def _step(self, device: int, kind: str, bucket: Bucket | None, now: float, *, due: bool) -> Step | None:
+        if kind == "embed":
+            return self._embed(device, due=due)
+        if kind == "call":
+            call = self._calls[device].pop(0)
+            return None if call.gone else call
+        if kind == "piece":
+            return self._piece(device, self._pieces[device].pop(0), now)
+        if kind == "predict":
+            assert bucket is not None
+            return self._predict(device, bucket, now)
+        line = self._ready if kind == "classify" else self._home[device]
+        request = line.pop(0)
+        self.waiting.discard(request)
+        if not self._live(request):
+            return None
+        request.waited()
+        request.queue_s += now - request.ready_at
+        return ClassifyStep(request.job.engines[device], request)
+
+    def _embed(self, device: int, *, due: bool) -> EmbedStep:
+        block, templates = self.text.take(due, lambda engines: self._chunk(engines[device]))
+        tokens = sum(name.tokens for name in block.names) * len(templates) // len(block.templates)
+        names = [name.name for name in block.names]
+        return EmbedStep(block.engines[device], block, names, templates, tokens)
+
+    def _predict(self, device: int, place: Bucket, now: float) -> PredictStep | None:
+        line = self._buckets[place]
+        engine, size = line[0].engines[device], self._size(device, line)
+        most = min(size, math.ceil(len(line) / (self.idle + 1)))  # other devices are free, too
+        waited = self._waited(line, now)
+        flights: list[Flight] = []
+        while line and len(flights) < most:
+            flight = line.pop(0)
+            if self._alive(flight):
+                flights.append(flight)
+        if not waited and len(flights) < most:  # some had only seemed to make it full
+            line[:0] = flights
+            flights = []
+        if not line:
+            del self._buckets[place]
+        if not flights:
+            return None
+        patient: Trigger = "idle" if self.hurry or self._delay_s <= 0 else "delay"
+        return self._start(PredictStep(engine, flights, "full" if len(flights) == size else patient), now)
+
+    def _piece(self, device: int, piece: PredictStep, now: float) -> PredictStep | None:
+        flights = [flight for flight in piece.flights if self._alive(flight)]
+        if not flights:
+            return None
+        trigger, size = piece.trigger, self._limits.size(piece.bucket)
+        if len(flights) > size:  # memory ran out in an earlier piece
+            trigger = "memory"
+            self.put_back(device, PredictStep(piece.engine, flights[size:], trigger))
+        return self._start(PredictStep(piece.engine, flights[:size], trigger), now)
+
+    def _start(self, step: PredictStep, now: float) -> PredictStep:
+        for flight in step.flights:
+            flight.running = True
+            for request in flight.requests:
+                if request in self.waiting:
+                    self.waiting.discard(request)
+                    request.waited()
+                    request.queue_s += now - request.ready_at
+        return step
+
+    def _alive(self, flight: Flight) -> bool:
+        flight.requests = [request for request in flight.requests if self._live(request)]
+        if not flight.requests:
+            self._forget(flight)
+        return bool(flight.requests)
 
     def _live(self, request: Request) -> bool:
-        try:
-            request.job.deadline.check()
-        except DeadlineExceededError as error:
-            self._expired(request, error)
-            return False
-        return not request.gone
+        """Whether somebody still waits, in time; if not, the request is settled."""
+        if request.gone:
+            request.drop()
+        elif not request.settled:
+            try:
+                request.job.deadline.check()
+            except DeadlineExceededError as error:
+                request.fail(error)
+        if request.settled:
+            self.waiting.discard(request)
+        return not request.settled
 
-    def _cut(self, line: list[Request], start: int, stop: int) -> list[Request]:
-        cut = line[start:stop]
-        del line[start:stop]
-        self.depth -= len(cut)
-        self.cost -= sum(request.cost for request in cut)
-        return cut
+    def _bucket(self, device: int, now: float) -> Bucket | None:
+        """The bucket of the most urgent batch that is full, or whose oldest has waited long enough."""
+        best, best_key = None, (math.inf, 0)
+        for place, line in self._buckets.items():
+            if line[0].key < best_key and (self._waited(line, now) or len(line) >= self._size(device, line)):
+                best, best_key = place, line[0].key
+        return best
+
+    def _waited(self, line: list[Flight], now: float) -> bool:
+        if self.hurry or self._delay_s <= 0:
+            return True
+        return min(flight.submitted for flight in line) + self._delay_s <= now
+
+    def _size(self, device: int, line: list[Flight]) -> int:
+        engine = line[0].engines[device]
+        most = self._limits.size((id(engine), line[0].prepared.shape))
+        return max(1, min(most, engine.batch))
 
 
-def _order(request: Request) -> tuple[float, int]:
-    return request.urgency, request.number
+def _remove(line: list[Any], item: Any) -> None:
+    """Takes an item out of a line that is in order, if it is there."""
+    at = bisect_left(line, item.key, key=_BY_KEY)
+    if at < len(line) and line[at] is item:
+        del line[at]

@@ -23,11 +23,14 @@ from service.runtime import Service
 from service.scheduling.admission import Ticket
 from service.scheduling.deadline import Deadline
 from service.scheduling.engine import Engine, Job, PreparedPicture
+from service.scheduling.price import Work
+from service.scheduling.work import Request
 from service.schemas.segment import BalanceSpec, SegmentRequest
 from service.segmentation.answer import Answer, Caches, SegmentationResult, encode_answer
 from service.segmentation.decode import decode
 from service.segmentation.encode import resized
 from service.segmentation.render import WEBP_LONGEST
+from service.segmentation.request_text import RequestText
 from service.segmentation.requested import check_length, invalid, output_size
 from service.settings import Settings
 
@@ -147,29 +150,37 @@ class _Request(Generic[E]):
         service, spec = self.service, self.parsed.spec
         began = time.perf_counter()
         vocabulary, given_colors = await chosen_vocabulary(service, spec)
-        at = service.least_busy()
-        engine, device = self.lease.engines[at], service.devices[at]
+        engine = self.lease.engines[0]  # one of equal ones, but for what runs on a device
         balance = to_balance(spec.balance, engine.info.balance)
         background = spec.background_for(engine.info.card)
-        plan = await service.in_pool(self._decoded, engine, len(vocabulary))
-        service.metrics.megapixels.observe(plan.picture_size[0] * plan.picture_size[1] / 1e6)
-        service.metrics.vocabulary_size.observe(len(vocabulary))
-        with stage("text"):
-            text = await service.texts.get(vocabulary, engine, device.call)
-        result = await device.submit(
-            Job(
-                engine=engine,
-                prepared=plan.prepared,
-                prediction=None if plan.known is None else plan.known.prediction,
-                vocabulary=vocabulary,
-                text=text.tensor,
-                output_size=plan.output_size,
-                threshold=background.least,
-                balance=balance,
-                scores="scores" in self.spec.outputs,
-                deadline=self.deadline,
+        texts = RequestText(service, vocabulary, self.lease.engines, self.ticket, self.deadline)
+        try:
+            plan = await service.in_pool(self._decoded, engine, len(vocabulary.words))
+            service.metrics.megapixels.observe(plan.picture_size[0] * plan.picture_size[1] / 1e6)
+            service.metrics.vocabulary_size.observe(len(vocabulary))
+            running = service.scheduler.submit(
+                Job(
+                    engines=self.lease.engines,
+                    prepared=plan.prepared,
+                    prediction=None if plan.known is None else plan.known.prediction,
+                    vocabulary=vocabulary,
+                    text=texts.tensor,
+                    output_size=plan.output_size,
+                    threshold=background.least,
+                    balance=balance,
+                    scores="scores" in self.spec.outputs,
+                    deadline=self.deadline,
+                    key=plan.key,
+                    picture_size=plan.picture_size,
+                )
             )
-        )
+            if running.job.text is None:
+                texts.hand_over(running)
+            result = await service.scheduler.answer(running)
+            text = texts.result()
+        finally:
+            texts.give_up()
+        self.ticket.computed()  # devices have done their part
         segmentation = SegmentationResult(
             vocabulary=vocabulary,
             given_colors=given_colors,
@@ -181,10 +192,10 @@ class _Request(Generic[E]):
             request_id=self.request_id,
             seconds={"decode": plan.seconds, "text": text.seconds, **result.seconds},
             began=began,
-            caches=Caches(text=text.source, prediction="miss" if plan.known is None else "hit"),
+            caches=Caches(text=text.source, prediction=_source(plan, running)),
             check=self.deadline.check,
         )
-        answer = await service.in_pool(self._finish, segmentation, plan)
+        answer = await service.in_pool(self._encode, segmentation)
         service.metrics.stages(answer.seconds)
         service.metrics.last_success.set_to_current_time()
         return answer
@@ -201,9 +212,13 @@ class _Request(Generic[E]):
         data = self.parsed.read_picture()
         key = predictions.key_of(data, engine.info) if predictions.enabled else None
         known = None if key is None else predictions.get(key)
+        if known is not None:
+            self._reserve(engine, known.size, classes, pixels=0)
         picture: NDArray[np.uint8] | None = None
         if known is None or "overlay" in self.spec.outputs:
-            picture = decode(data, max_pixels=settings.max_pixels, accept=self._accept(engine, known))
+            picture = decode(
+                data, max_pixels=settings.max_pixels, accept=self._accept(engine, classes, known)
+            )
         size = known.size if picture is None and known is not None else _size(picture)
         output = output_size(spec.output_size, size, settings.max_pixels)
         self.spec.check(output, classes)
@@ -219,22 +234,28 @@ class _Request(Generic[E]):
             seconds=time.perf_counter() - began,
         )
 
-    def _accept(self, engine: Engine, known: CachedPrediction | None) -> Callable[[tuple[int, int]], None]:
+    def _accept(
+        self, engine: Engine, classes: int, known: CachedPrediction | None
+    ) -> Callable[[tuple[int, int]], None]:
         """What is done when a picture's size is known, and none of its pixels is decoded yet."""
 
         def accept(size: tuple[int, int]) -> None:
             if known is None:
-                self.ticket.reserve(engine.cost(size), self.deadline)
+                self._reserve(engine, size, classes, pixels=engine.cost(size))
 
         return accept
 
-    def _finish(self, segmentation: SegmentationResult, plan: PicturePlan) -> E:
-        """Picture thread: the answer, and what is kept for later ones."""
-        if plan.key is not None and plan.known is None:
-            made = CachedPrediction(prediction=segmentation.result.prediction, size=plan.picture_size)
-            self.service.predictions.put(plan.key, made)
+    def _encode(self, segmentation: SegmentationResult) -> E:
+        """Picture thread: the answer, as one stage."""
         with stage("encode"):
             return self.spec.encode(segmentation)
+
+    def _reserve(self, engine: Engine, size: tuple[int, int], words: int, *, pixels: int) -> None:
+        """Reserves what devices are expected to need for the picture."""
+        rows, columns = output_size(self.parsed.spec.output_size, size, self.service.settings.max_pixels)
+        work = Work(pixels=pixels, classified=rows * columns * words)
+        infos = [one.info for one in self.lease.engines] or [engine.info]
+        self.ticket.reserve(self.service.prices.seconds(infos, work), self.deadline, pixels=pixels)
 
 
 async def chosen_vocabulary(service: Service, spec: SegmentRequest) -> tuple[Vocabulary, list[str | None]]:
@@ -315,6 +336,13 @@ def check_outputs(outputs: frozenset[str], size: tuple[int, int], classes: int) 
             f"scores of {classes} x {height} x {width} are more than {MOST_SCORES} numbers; set output_size, "
             'for example {"long_side": 512}',
         )
+
+
+def _source(plan: PicturePlan, running: Request) -> str:
+    """Where the prediction came from."""
+    if plan.known is not None:
+        return "hit"
+    return "joined" if running.shared else "miss"
 
 
 def _size(picture: NDArray[np.uint8] | None) -> tuple[int, int]:

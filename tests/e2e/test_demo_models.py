@@ -98,7 +98,7 @@ def test_a_model_that_is_here_is_shown(
     demo: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    write(make(), tmp_path / "registry" / "ebseg-base" / "1", name="ebseg-base")
+    write(make(reads=True), tmp_path / "registry" / "ebseg-base" / "1", name="ebseg-base")
     args = argparse.Namespace(model="base", checkpoint=None, yes=False)
     told = Console(file=io.StringIO())
     assert demo.chosen_checkpoint(args, told) == Path("registry/ebseg-base/1")

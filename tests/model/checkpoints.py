@@ -20,10 +20,16 @@ CLASSES = TrainingClasses.of(["sky", "tree"])
 BIG_TENSOR = "clip_text.token_embedding.weight"
 
 
-def make(seed: int = 0) -> EBSeg:
-    """The tiny model with next to no text tower, so that a folder takes milliseconds."""
+def make(seed: int = 0, *, reads: bool = False) -> EBSeg:
+    """The tiny model with next to no text tower, so that a folder takes milliseconds.
+
+    Args:
+        seed: of the weights.
+        reads: whether the tower has all tokens, and so can read any text.
+    """
     tiny = VARIANTS["tiny"]
-    clip = dataclasses.replace(tiny.clip, text_vocabulary=16, text_layers=1)
+    tokens = tiny.clip.text_vocabulary if reads else 16
+    clip = dataclasses.replace(tiny.clip, text_vocabulary=tokens, text_layers=1)
     return build(dataclasses.replace(tiny, clip=clip), CLASSES, seed=seed).eval()
 
 

@@ -21,7 +21,7 @@ from model.network.balance import Balance
 from service.app import create_app
 from service.hot_loading.loader import LoadEngine
 from service.runtime import Service
-from service.scheduling.engine import EngineResult, Job, ModelInfo, PreparedPicture
+from service.scheduling.engine import EngineResult, Job, Measurement, ModelInfo, PreparedPicture
 from service.segmentation.encode import resized
 from service.server import build_server, listen, run_server
 from service.settings import Settings
@@ -79,12 +79,17 @@ class FakeEngine:
         self.warmed: list[tuple[int, int]] = []
         self.running = threading.Event()
         self.closed = False
+        self.batch = 8
 
     def cost(self, size: tuple[int, int]) -> int:
         return size[0] * size[1]
 
     def prepare(self, picture: NDArray[np.uint8]) -> PreparedPicture:
-        return PreparedPicture(pixels=picture, shape=(picture.shape[0], picture.shape[1]))
+        shape = (picture.shape[0], picture.shape[1])
+        return PreparedPicture(pixels=picture, shape=shape, cost=self.cost(shape))
+
+    def tokens(self, names: Sequence[str], templates: Sequence[str]) -> list[int]:
+        return [len(templates)] * len(names)
 
     def predict(self, prepared: Sequence[PreparedPicture]) -> list[FakePrediction]:
         assert len({one.shape for one in prepared}) == 1
@@ -101,6 +106,7 @@ class FakeEngine:
         self.jobs.append(job)
         picture = resized(prediction.picture, job.output_size)
         classes = len(job.vocabulary)
+        assert job.text is not None
         assert job.text.shape == (len(job.vocabulary.words), 4)
         labels = (picture[:, :, 0].astype(np.int64) * classes // 256 + 1).astype(np.uint16)
         confidence = np.divide(picture[:, :, 1], 255, dtype=np.float32)
@@ -115,13 +121,17 @@ class FakeEngine:
             trained=[item.trained or item.name == "tree" for item in job.vocabulary.classes],
         )
 
+    def to_host(self, prediction: FakePrediction) -> FakePrediction:
+        return prediction
+
     def embed(self, names: Sequence[str], templates: Sequence[str]) -> torch.Tensor:
         self.embedded.append(list(names))
         rows = torch.tensor([[len(name), ord(name[0]), len(templates), 1.0] for name in names])
         return torch.nn.functional.normalize(rows, dim=-1)
 
-    def warm(self, shape: tuple[int, int]) -> None:
+    def warm(self, shape: tuple[int, int]) -> Sequence[Measurement]:
         self.warmed.append(shape)
+        return ()
 
     def close(self) -> None:
         self.closed = True

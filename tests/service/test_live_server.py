@@ -41,7 +41,7 @@ def test_client_that_hangs_up_frees_its_place_before_its_turn() -> None:
         assert engine.running.wait(WAIT)
         with connected(url) as connection:
             connection.sendall(head(len(body())) + body())
-            wait_until(lambda: service.devices[0].depth == 1)
+            wait_until(lambda: service.scheduler.depth == 1)
         wait_until(lambda: service.admission.pending == 1)
         gate.set()
         assert first.result().status_code == 200

@@ -1,8 +1,10 @@
 """A service with more to do than it can: whom it refuses, for how long, and what it does only once."""
 
+import itertools
 import math
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -10,6 +12,7 @@ import httpx
 import numpy as np
 import torch
 
+from model.vocabulary.templates import VILD
 from service.runtime import Service
 from tests.e2e.soak.server import Metrics, started
 from tests.service.caches.redis_server import redis_server
@@ -25,9 +28,9 @@ CLIENTS = 64
 
 def fill(url: str, service: Service, clients: ThreadPoolExecutor, count: int) -> list[Future[httpx.Response]]:
     """So many requests under way, all of them past the door; one of them runs."""
-    cost = service.admission.pending_cost
+    cost = service.admission.pending_pixels
     sent = [clients.submit(segment, url, SMALL) for _ in range(count)]
-    wait_until(lambda: service.admission.pending_cost == cost + 100 * count)
+    wait_until(lambda: service.admission.pending_pixels == cost + 100 * count)
     return sent
 
 
@@ -82,7 +85,7 @@ def test_large_picture_before_a_queue_that_is_full_of_pixels() -> None:
         refused = segment(url, large)
         began = time.monotonic()
         assert problem(refused, 429)["type"] == "urn:ebseg:problem:queue-full"
-        wait_until(lambda: service.admission.pending_cost <= 100)
+        wait_until(lambda: service.admission.pending_pixels <= 100)
         needed = time.monotonic() - began
         told = int(refused.headers["retry-after"])
         assert needed > 5 * SECONDS
@@ -123,7 +126,7 @@ def test_poisonous_picture_of_a_batch_fails_alone() -> None:
         first = clients.submit(segment, url)
         assert engine.running.wait(WAIT)
         sent = [clients.submit(segment, url, image) for image in images]
-        wait_until(lambda: service.devices[0].depth == len(images))
+        wait_until(lambda: service.scheduler.depth == len(images))
         gate.set()
         answers = [future.result() for future in sent]
         assert first.result().status_code == 200
@@ -139,10 +142,15 @@ def test_poisonous_picture_of_a_batch_fails_alone() -> None:
 
 
 class SlowTower(FakeEngine):
-    """Takes its time for texts."""
+    """Takes its time for texts, and counts the prompts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.prompts: Counter[tuple[str, str]] = Counter()
 
     def embed(self, names: Sequence[str], templates: Sequence[str]) -> torch.Tensor:
         time.sleep(SECONDS)
+        self.prompts.update(itertools.product(names, templates))
         return super().embed(names, templates)
 
 
@@ -155,7 +163,7 @@ def test_text_tower_reads_150_unseen_classes_once_for_all_clients_and_processes(
             answers = [future.result() for future in sent]
             assert [answer.status_code for answer in answers] == [200] * CLIENTS
             sources = [answer.json()["caches"]["text"] for answer in answers]
-            assert engine.embedded == [CLASSES]
+            assert engine.prompts == Counter(itertools.product(CLASSES, VILD))
             assert sources.count("embedded") == 1
             assert set(sources) <= {"embedded", "joined", "l1"}
             wait_until(lambda: stored(url) == len(CLASSES))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from service.caches.cache_values import Row
+from service.caches.text_cache import Embed, Finished
 
 WIDTH = 16
 
@@ -66,3 +67,11 @@ class Device:
         finally:
             self.waiting -= 1
         return work()
+
+    def embed(self, tower: Tower) -> Embed:
+        """Has the tower work behind the gate."""
+
+        async def run(names: Sequence[str], templates: Sequence[str], finished: Finished) -> Tensor:
+            return await self.run(lambda: tower.embed(names, templates))
+
+        return run

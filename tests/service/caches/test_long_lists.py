@@ -78,7 +78,10 @@ async def test_four_long_lists_at_once_embed_nothing(
         cache = TextCache(max_bytes=64 << 20, ttl_s=1000, metrics=metrics, store=store)
         tower, device = Tower(), Device()
         texts = await asyncio.gather(
-            *(cache.get(Vocabulary.of(names, templates=TEMPLATES), tower, device.run) for names in lists(4))
+            *(
+                cache.get(Vocabulary.of(names, templates=TEMPLATES), tower.text_digest, device.embed(tower))
+                for names in lists(4)
+            )
         )
         await cache.stop()
         assert tower.calls == []

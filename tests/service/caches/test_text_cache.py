@@ -1,7 +1,6 @@
 """The text cache in one process: hits, shared work, bounds."""
 
 import asyncio
-import threading
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
@@ -9,12 +8,12 @@ import torch
 from torch import Tensor
 
 from model.vocabulary.classes import Vocabulary
-from service.caches.text_cache import ENTRY_BYTES, Text, TextCache
+from service.caches.text_cache import ENTRY_BYTES, Finished, Text, TextCache
 from service.errors import NotReadyError
 from service.observability.metrics import Metrics
 from tests.service.hot_loading.stores import count
 from tests.service.towers import WIDTH, Device, Tower, row_of
-from tests.waiting import WAIT, until
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 ENTRY = WIDTH * 4 + ENTRY_BYTES
@@ -31,7 +30,9 @@ class Bench:
 
     async def get(self, *names: str, tower: Tower | None = None, templates: Sequence[str] = ("{}",)) -> Text:
         vocabulary = Vocabulary.of(names, templates=templates)
-        return await self.cache.get(vocabulary, tower or self.tower, self.device.run)
+        return await self.cache.get(
+            vocabulary, (tower or self.tower).text_digest, self.device.embed(tower or self.tower)
+        )
 
     def ask(self, *names: str) -> asyncio.Task[Text]:
         return asyncio.create_task(self.get(*names))
@@ -162,24 +163,28 @@ async def test_work_that_nobody_waits_for_is_dropped_before_it_starts(bench: Ben
     assert bench.tower.calls == [["a"]]
 
 
-async def test_work_that_has_started_is_finished_for_whoever_comes_next(bench: Bench) -> None:
-    begun, go = threading.Event(), threading.Event()
+async def test_work_that_is_given_up_leaves_what_it_has_done(bench: Bench) -> None:
+    begun = asyncio.Event()
 
-    class SlowTower(Tower):
-        def embed(self, names: Sequence[str], templates: Sequence[str]) -> Tensor:
-            begun.set()
-            assert go.wait(WAIT)
-            return super().embed(names, templates)
+    async def embed(names: Sequence[str], templates: Sequence[str], finished: Finished) -> Tensor:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            broken = torch.full((WIDTH,), torch.nan)
+            finished({names[0]: torch.from_numpy(row_of(names[0], "{}")), names[2]: broken})
+            raise
+        raise AssertionError
 
-    tower, vocabulary = SlowTower(), Vocabulary.of(["a"], templates=("{}",))
-    task = asyncio.create_task(bench.cache.get(vocabulary, tower, asyncio.to_thread))
-    await until(begun.is_set)
+    vocabulary = Vocabulary.of(["a", "b", "c"], templates=("{}",))
+    task = asyncio.create_task(bench.cache.get(vocabulary, bench.tower.text_digest, embed))
+    await begun.wait()
     task.cancel()
     await asyncio.wait([task])
-    go.set()
     await until(lambda: bench.cache.kept_bytes == ENTRY)
-    assert (await bench.get("a")).source == "l1"
-    assert tower.calls == [["a"]]
+    text = await bench.get("a", "b", "c")
+    assert bench.tower.calls == [["b", "c"]]
+    assert torch.equal(text.tensor, expected("a", "b", "c"))
 
 
 @pytest.mark.parametrize("waiting", [1, 5])
@@ -197,20 +202,21 @@ async def test_an_error_reaches_all_that_wait_and_is_not_remembered(bench: Bench
 
 
 async def test_an_error_that_nobody_waits_for_is_no_mishap(bench: Bench) -> None:
-    begun, go = threading.Event(), threading.Event()
+    begun = asyncio.Event()
 
-    def failing(names: Sequence[str], templates: Sequence[str]) -> Tensor:
+    async def embed(names: Sequence[str], templates: Sequence[str], finished: Finished) -> Tensor:
         begun.set()
-        assert go.wait(WAIT)
-        raise ValueError("broken")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise ValueError("broken")
 
-    bench.tower.embed = failing  # type: ignore[method-assign]
     vocabulary = Vocabulary.of(["a"])
-    task = asyncio.create_task(bench.cache.get(vocabulary, bench.tower, asyncio.to_thread))
-    await until(begun.is_set)
+    task = asyncio.create_task(bench.cache.get(vocabulary, bench.tower.text_digest, embed))
+    await begun.wait()
     task.cancel()
     await asyncio.wait([task])
-    go.set()  # pytest fails on an exception that is never retrieved
+    await asyncio.sleep(0.01)  # pytest fails on an exception that is never retrieved
 
 
 async def test_stop_ends_what_waits(bench: Bench) -> None:
@@ -280,5 +286,8 @@ async def test_a_large_vocabulary_is_found_in_no_time(bench: Bench) -> None:
     names = [f"class number {i}" for i in range(1024)]
     await bench.get(*names)
     vocabulary = Vocabulary.of(names, templates=("{}",))
-    texts = [await bench.cache.get(vocabulary, bench.tower, bench.device.run) for _ in range(5)]
+    texts = [
+        await bench.cache.get(vocabulary, bench.tower.text_digest, bench.device.embed(bench.tower))
+        for _ in range(5)
+    ]
     assert min(text.seconds for text in texts) < 0.01

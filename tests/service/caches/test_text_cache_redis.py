@@ -46,7 +46,7 @@ class Process:
 
     async def get(self, *names: str) -> Text:
         vocabulary = Vocabulary.of(names, templates=TEMPLATES)
-        return await self.cache.get(vocabulary, self.tower, self.device.run)
+        return await self.cache.get(vocabulary, self.tower.text_digest, self.device.embed(self.tower))
 
     def l2(self, result: str) -> float:
         return count(self.metrics, result)

@@ -17,7 +17,7 @@ from model.storage.manifest import FILES, MANIFEST, WEIGHTS, FileEntry, Manifest
 from model.storage.versions import Versions
 from service.hot_loading.models import Models
 from service.observability.metrics import Metrics
-from service.scheduling.engine import Engine
+from service.scheduling.engine import Engine, Measurement
 from service.settings import Settings
 from tests.service.fakes import INFO, FakeEngine
 from tests.waiting import WAIT, until
@@ -79,12 +79,12 @@ class VersionEngine(FakeEngine):
         self.refuses: set[tuple[int, int]] = set()
         self.shortage: Exception | None = None
 
-    def warm(self, shape: tuple[int, int]) -> None:
+    def warm(self, shape: tuple[int, int]) -> Sequence[Measurement]:
         if self.shortage is not None:
             raise self.shortage
         if shape in self.refuses:
             raise PictureError(f"cannot take {shape}")
-        super().warm(shape)
+        return super().warm(shape)
 
     def close(self) -> None:
         super().close()

@@ -35,7 +35,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Two different models."""
     folders = [tmp_path_factory.mktemp("saved") / str(seed) for seed in (0, 1)]
     for seed, folder in enumerate(folders):
-        write(make(seed), folder)
+        write(make(seed, reads=True), folder)
     return folders[0], folders[1]
 
 

@@ -18,7 +18,7 @@ from service.hot_loading import loader
 from service.hot_loading.loader import LoadEngine
 from service.hot_loading.models import Models
 from service.observability.metrics import Metrics
-from service.scheduling.engine import TorchEngine, load_engine
+from service.scheduling.torch_engine import TorchEngine, load_engine
 from service.settings import Settings
 from tests.model.checkpoints import BIG_TENSOR, edit_tensors, make, put, reseal, write
 from tests.service.fakes import picture
@@ -40,7 +40,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Two different models."""
     folders = [tmp_path_factory.mktemp("saved") / str(seed) for seed in (0, 1)]
     for seed, folder in enumerate(folders):
-        write(make(seed), folder)
+        write(make(seed, reads=True), folder)
     return folders[0], folders[1]
 
 

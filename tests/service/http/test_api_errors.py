@@ -16,7 +16,18 @@ import pytest
 
 from service.http.problems import MOST_FIELDS
 from tests.service.bad_pictures import announcing
-from tests.service.fakes import BASE64, PNG, FakeEngine, encoded, fields, picture, post, problem, running
+from tests.service.fakes import (
+    BASE64,
+    INFO,
+    PNG,
+    FakeEngine,
+    encoded,
+    fields,
+    picture,
+    post,
+    problem,
+    running,
+)
 from tests.waiting import WAIT, until
 
 pytestmark = pytest.mark.anyio
@@ -273,7 +284,7 @@ async def test_full_queue_says_when_to_come_back() -> None:
     gate = threading.Event()
     engine = FakeEngine(gate=gate)
     async with running(engine, max_pending=2) as (client, service):
-        service.admission.served(48, 4.0)  # seconds that a picture of 6 x 8 pixels takes
+        service.prices.observe(INFO, "predict", 48, 4.0)  # seconds that a picture of 6 x 8 pixels takes
         waiting = [asyncio.create_task(post(client)) for _ in range(2)]
         await until(lambda: engine.running.is_set() and service.admission.pending == 2)
         refused = await post(client)
@@ -351,7 +362,7 @@ async def test_client_that_hangs_up_frees_its_place() -> None:
         first = asyncio.create_task(post(client))
         await until(engine.running.is_set)
         second = asyncio.create_task(post(client))
-        await until(lambda: service.devices[0].depth == 1)
+        await until(lambda: service.scheduler.depth == 1)
         second.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await second

@@ -144,7 +144,7 @@ def test_several_at_once_with_a_vocabulary_each() -> None:
 
         def open_when_all_wait() -> None:
             try:
-                wait_until(lambda: sum(engine.batches) + service.devices[0].depth == len(wishes))
+                wait_until(lambda: sum(engine.batches) + service.scheduler.depth == len(wishes))
             finally:
                 gate.set()
 

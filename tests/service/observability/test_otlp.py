@@ -62,13 +62,13 @@ async def test_a_request_as_its_callers_child(collector: Collector) -> None:
         "url.scheme", "server.address", "server.port", "client.address", "client.port",
         "network.protocol.version",
     }  # fmt: skip
-    assert [span.name for span in stages] == STAGES
+    assert sorted(span.name for span in stages) == sorted(STAGES)
     assert all(span.parent_span_id == own.span_id for span in stages)
     assert all(span.trace_id == own.trace_id for span in stages)
     assert all(span.kind == Span.SPAN_KIND_INTERNAL for span in stages)
     assert len({span.span_id for span in (own, *stages)}) == len(stages) + 1
     ends = [own.start_time_unix_nano]
-    for span in stages:
+    for span in (one for one in stages if one.name != "text"):  # which goes beside the others
         assert ends[-1] <= span.start_time_unix_nano <= span.end_time_unix_nano
         ends.append(span.end_time_unix_nano)
     assert before <= own.start_time_unix_nano
@@ -114,8 +114,9 @@ async def test_what_is_recorded(collector: Collector) -> None:
     assert [span.status.code for span in roots] == [0, 0, 0, Status.STATUS_CODE_ERROR, 0]
     assert attributes(roots[3])["error.type"] == "500"
     stages = {span.name: span for span in collector.spans if span.parent_span_id == roots[3].span_id}
-    assert list(stages) == ["decode", "text", "queue", "predict"]
-    assert [span.status.code for span in stages.values()] == [0, 0, 0, Status.STATUS_CODE_ERROR]
+    assert stages.keys() == {"text", "decode", "queue", "predict"}
+    assert {name for name, span in stages.items() if span.status.code != 0} <= {"predict", "text"}
+    assert stages["predict"].status.code == Status.STATUS_CODE_ERROR
     assert attributes(stages["predict"]) == {"error.type": "RuntimeError"}
     assert set(collector.paths) == {"/own/path"}
     assert b"secret" not in collector.said().lower()
@@ -124,9 +125,10 @@ async def test_what_is_recorded(collector: Collector) -> None:
 async def test_a_picture_that_is_none_fails_where_it_is_decoded(collector: Collector) -> None:
     async with running(otlp_endpoint=collector.url) as (client, _):
         assert (await post(client, image=b"no picture")).status_code == 415
-    own, decode = collector.spans
+    own, *stages = collector.spans
+    decode = next(span for span in stages if span.name == "decode")
     assert (own.status.code, decode.status.code) == (0, Status.STATUS_CODE_ERROR)
-    assert decode.name == "decode"
+    assert {span.name for span in stages} <= {"text", "decode"}
 
 
 async def test_stages_stand_where_they_happened(collector: Collector) -> None:
@@ -139,7 +141,7 @@ async def test_stages_stand_where_they_happened(collector: Collector) -> None:
             while not engine.running.is_set():
                 await asyncio.sleep(0.001)
             second = asyncio.create_task(post(client))
-            while service.devices[0].depth == 0:
+            while service.scheduler.depth == 0:
                 await asyncio.sleep(0.001)
             gate.set()
             await asyncio.gather(first, second)

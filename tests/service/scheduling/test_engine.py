@@ -16,7 +16,8 @@ from model.storage.checkpoint import Provenance, save
 from model.storage.manifest import MANIFEST, Manifest
 from model.vocabulary.classes import TrainingClasses, Vocabulary
 from service.scheduling.deadline import Deadline
-from service.scheduling.engine import Engine, Job, TorchEngine, device_names, load_engine
+from service.scheduling.engine import Engine, Job, unit_rows
+from service.scheduling.torch_engine import TorchEngine, device_names, load_engine
 from service.settings import SettingsError
 
 VOCABULARY = Vocabulary.of(["sky", "tree"])
@@ -36,11 +37,11 @@ def picture(seed: int = 0) -> NDArray[np.uint8]:
 
 def job(engine: Engine, *, scores: bool = False, threshold: float = 0.0) -> Job:
     return Job(
-        engine=engine,
+        engines=(engine,),
         prepared=None,
         prediction=None,
         vocabulary=VOCABULARY,
-        text=engine.embed(VOCABULARY.names, VOCABULARY.templates),
+        text=unit_rows(engine.embed(VOCABULARY.names, VOCABULARY.templates)),
         output_size=SIZE,
         threshold=threshold,
         balance=None,
@@ -62,7 +63,6 @@ def test_it_answers_as_the_segmenter_does(engine: TorchEngine) -> None:
     assert result.scores.dtype == np.float16
     assert (result.scores.argmax(0) + 1 == alone.labels).mean() > 0.99
     assert result.trained == [True, True]
-    assert result.prediction is prediction
     assert result.seconds["classify"] > 0
 
 
@@ -85,7 +85,8 @@ def test_a_threshold_makes_other(engine: TorchEngine) -> None:
 
 
 def test_text_embeddings_are_unit_rows_on_the_cpu(engine: TorchEngine) -> None:
-    text = engine.embed(["sky", "a tree"], ["a {}.", "{}"])
+    text = unit_rows(engine.embed(["sky", "a tree"], ["a {}.", "{}"]))
+    assert torch.equal(text, engine.segmenter.ebseg.encode_text(["sky", "a tree"], ["a {}.", "{}"]))
     assert text.shape == (2, VARIANTS["tiny"].clip.joint_width)
     assert text.dtype == torch.float32
     assert text.is_contiguous()

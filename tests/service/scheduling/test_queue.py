@@ -5,29 +5,38 @@ import time
 from collections.abc import Iterator
 
 import pytest
+import torch
 
-from service.errors import DeadlineExceededError
+from service.scheduling.batch_limits import BatchLimits
 from service.scheduling.delivery import CompletionQueue
-from service.scheduling.queue import Batch, BatchLimits, DeviceCall, Queue, Request
-from tests.service.scheduling.batcher_fakes import NumberEngine, job
+from service.scheduling.queue import Queue
+from service.scheduling.text_work import TextRequest
+from service.scheduling.work import ClassifyStep, DeviceCall, EmbedStep, PredictStep, Request
+from tests.service.scheduling.scheduler_fakes import TEXT, NumberEngine, job
+
+Turn = tuple[str, list[int]] | str | None
 
 
 class Line:
     """A queue, and requests by number that came at given seconds after the start."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, size: int, delay: float, ageing: float):
-        self.limits = BatchLimits(size)
-        self.expired: list[int] = []
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        size: int,
+        delay: float,
+        ageing: float,
+        devices: int,
+        chunk: int,
+    ):
+        self.devices = devices
         self.queue = Queue(
-            limits=self.limits,
-            max_batch_size=size,
-            max_batch_delay_s=delay,
-            expired=lambda request, error: self.expired.append(number(request)),
+            devices=devices, limits=BatchLimits(size), max_batch_delay_s=delay, chunk=lambda engine: chunk
         )
         self.engine = NumberEngine()
         self.ageing = ageing
         self.start = time.monotonic()
-        self._completions = CompletionQueue(loop)
+        self.completions = CompletionQueue(loop)
 
     def add(
         self,
@@ -38,30 +47,70 @@ class Line:
         shape: tuple[int, int] = (4, 6),
         engine: NumberEngine | None = None,
         cached: bool = False,
+        key: bytes | None = None,
+        text: torch.Tensor | None = TEXT,
     ) -> Request:
-        wanted = job(engine or self.engine, numbered, shape=shape, cached=cached)
+        wanted = job(
+            engine or self.engine,
+            numbered,
+            shape=shape,
+            cached=cached,
+            devices=self.devices,
+            key=key,
+            text=text,
+        )
         wanted.deadline.at = self.start + at + seconds
-        request = Request(self._completions, wanted, self.ageing)
+        request = Request(self.completions, wanted, self.ageing)
         request.submitted = self.start + at
         request.urgency = min(wanted.deadline.at, request.submitted + self.ageing)
         self.queue.add(request)
         return request
 
-    def call(self, name: str) -> DeviceCall[str]:
-        call = DeviceCall(self._completions, lambda: name)
+    def call(self, name: str, at: float = 0.0, device: int = 0) -> DeviceCall[str]:
+        call = DeviceCall(self.completions, device, lambda: name, self.ageing)
+        call.urgency = self.start + at + self.ageing
         self.queue.add(call)
         return call
 
-    def next(self, at: float = 0.0) -> tuple[str, list[int]] | str | None:
-        step = self.queue.next(self.start + at)
-        if isinstance(step, Batch):
-            return step.trigger, [number(request) for request in step.requests]
+    def text(self, at: float, *names: str, seconds: float = 100.0, templates: int = 1) -> TextRequest:
+        wanted = job(self.engine, 0, seconds=seconds)
+        request = TextRequest(
+            self.completions,
+            (self.engine,) * self.devices,
+            names,
+            tuple(f"{{}} {n}" for n in range(templates)),
+            [templates] * len(names),
+            wanted.deadline,
+            self.ageing,
+        )
+        request.urgency = min(self.start + at + seconds, self.start + at + self.ageing)
+        self.queue.add(request)
+        return request
+
+    def next(self, at: float = 0.0, device: int = 0) -> Turn:
+        """The next turn; what predict gives is there at once, the steps of a block of names are run."""
+        step = self.queue.next(device, self.start + at)
+        if isinstance(step, PredictStep):
+            for flight in step.flights:
+                prediction = object()
+                hosted = None if flight.picture_key is None else prediction
+                self.queue.landed(flight, prediction, hosted, device, 0.0)
+            return step.trigger, [int(flight.prepared.pixels) for flight in step.flights]
+        if isinstance(step, ClassifyStep):
+            prepared, prediction = step.request.job.prepared, step.request.job.prediction
+            return "classify", [int(prediction.number if prepared is None else prepared.pixels)]
+        if isinstance(step, EmbedStep):
+            rows = step.block.add(torch.ones(len(step.names), 4), len(step.templates))
+            if rows is None:
+                self.queue.text.put_back(step.block)
+            else:
+                for request in self.queue.text.finish(step.block, rows):
+                    request.answer(rows)
+            return " ".join(step.names) + f" x{len(step.templates)}"
         return None if step is None else str(step.work())
 
-
-def number(request: Request) -> int:
-    prediction = request.job.prediction
-    return int(request.prepared.pixels if prediction is None else prediction.number)
+    def turns(self, count: int, at: float = 0.0) -> list[Turn]:
+        return [self.next(at) for _ in range(count)]
 
 
 @pytest.fixture
@@ -72,21 +121,34 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
 
 
 def line(
-    loop: asyncio.AbstractEventLoop, *, size: int = 3, delay: float = 0.0, ageing: float = 1000.0
+    loop: asyncio.AbstractEventLoop,
+    *,
+    size: int = 3,
+    delay: float = 0.0,
+    ageing: float = 1000.0,
+    devices: int = 1,
+    chunk: int = 1000,
 ) -> Line:
-    return Line(loop, size, delay, ageing)
+    return Line(loop, size, delay, ageing, devices, chunk)
+
+
+def classified(*numbers: int) -> list[Turn]:
+    return [("classify", [number]) for number in numbers]
 
 
 def test_earliest_deadline_goes_first_and_arrival_breaks_ties(loop: asyncio.AbstractEventLoop) -> None:
     queue = line(loop)
     for numbered, seconds in enumerate([50.0, 20.0, 40.0, 20.0, 30.0]):
         queue.add(0, numbered, seconds=seconds)
-    assert queue.queue.depth == 5
-    assert queue.queue.cost == 5 * 24
-    assert queue.next() == ("full", [1, 3, 4])
-    assert queue.next() == ("idle", [2, 0])
-    assert queue.next() is None
-    assert (queue.queue.depth, queue.queue.cost, queue.queue.oldest()) == (0, 0, None)
+    assert len(queue.queue.waiting) == 5
+    assert queue.turns(8) == [
+        ("full", [1, 3, 4]),
+        *classified(1, 3, 4),
+        ("idle", [2, 0]),
+        *classified(2, 0),
+        None,
+    ]
+    assert (queue.queue.waiting, queue.queue.oldest()) == (set(), None)
 
 
 def test_only_one_engine_and_shape_share_a_batch(loop: asyncio.AbstractEventLoop) -> None:
@@ -96,7 +158,42 @@ def test_only_one_engine_and_shape_share_a_batch(loop: asyncio.AbstractEventLoop
     queue.add(0, 2, seconds=40, shape=(6, 4))
     queue.add(0, 3, seconds=60)
     queue.add(0, 4, seconds=45, engine=other)
-    assert [queue.next() for _ in range(4)] == [("idle", [2]), ("idle", [4]), ("idle", [1, 3]), None]
+    turns = [turn for turn in queue.turns(8) if turn and turn[0] != "classify"]
+    assert turns == [("idle", [2]), ("idle", [4]), ("idle", [1, 3])]
+
+
+def test_the_engine_says_what_a_batch_is_worth(loop: asyncio.AbstractEventLoop) -> None:
+    queue = line(loop, size=8)
+    queue.engine.batch = 1
+    for numbered in range(3):
+        queue.add(0, numbered)
+    # each is answered before the next one begins
+    assert queue.turns(6) == [
+        turn for number in range(3) for turn in (("full", [number]), ("classify", [number]))
+    ]
+    queue.engine.batch = 2
+    for numbered in range(3):
+        queue.add(0, numbered)
+    assert queue.next() == ("full", [0, 1])
+
+
+def test_devices_that_are_free_share_what_waits(loop: asyncio.AbstractEventLoop) -> None:
+    queue = line(loop, size=8, devices=4)
+    for numbered in range(4):
+        queue.add(0, numbered)
+    taken = []
+    for device in range(4):
+        queue.queue.idle = 3 - device  # the others
+        taken.append(queue.next(device=device))
+    assert taken == [("idle", [number]) for number in range(4)]
+    # each goes on where its prediction lies
+    assert [queue.next(device=device) for device in range(4)] == classified(0, 1, 2, 3)
+    for numbered in range(9):
+        queue.add(0, numbered)
+    queue.queue.idle = 1
+    assert queue.next() == ("idle", [0, 1, 2, 3, 4])
+    queue.queue.idle = 0
+    assert queue.next(device=1) == ("idle", [5, 6, 7, 8])
 
 
 def test_ageing_keeps_far_deadlines_from_starving(loop: asyncio.AbstractEventLoop) -> None:
@@ -107,15 +204,9 @@ def test_ageing_keeps_far_deadlines_from_starving(loop: asyncio.AbstractEventLoo
         queue.add(second, 2 * second, seconds=5)
         queue.add(second + 0.5, 2 * second + 1, seconds=5)
         served.append(queue.next(second + 0.5))
+        queue.next(second + 0.5)  # its classify
     # those that came in the first 4.9 s have their deadline before the old one's 9.9 s: ten requests
     assert served.index(("full", [999])) == 10
-    in_shape = line(loop, size=1, ageing=9.9)
-    in_shape.add(0, 999, seconds=300, shape=(8, 8))
-    for second in range(20):
-        in_shape.add(second, second, seconds=5)
-        in_shape.add(second, 100 + second, seconds=5)
-    taken = [in_shape.next(20) for _ in range(41)]
-    assert taken.index(("full", [999])) == 10
 
 
 def test_delay_counts_from_the_oldest_of_the_bucket(loop: asyncio.AbstractEventLoop) -> None:
@@ -123,10 +214,9 @@ def test_delay_counts_from_the_oldest_of_the_bucket(loop: asyncio.AbstractEventL
     queue.add(0.0, 1, seconds=100)
     queue.add(0.9, 2, seconds=50)  # more urgent, but not the oldest
     assert queue.next(0.95) is None
-    patience = queue.queue.patience(queue.start + 0.95)
-    assert patience == pytest.approx(0.05)
+    assert queue.queue.patience(queue.start + 0.95) == pytest.approx(0.05)
     assert queue.next(0.99) is None
-    assert queue.next(1.0) == ("delay", [2, 1])
+    assert queue.turns(3, 1.0) == [("delay", [2, 1]), *classified(2, 1)]
     queue.add(2.0, 3)
     queue.add(2.1, 4)
     assert queue.next(2.1) is None
@@ -142,7 +232,7 @@ def test_a_ready_bucket_goes_before_a_more_urgent_one_that_still_waits(
     queue.add(0.0, 1, seconds=10)
     queue.add(0.1, 2, seconds=50, shape=(2, 2))
     queue.add(0.2, 3, seconds=50, shape=(2, 2))
-    assert queue.next(0.2) == ("full", [2, 3])
+    assert queue.turns(3, 0.2) == [("full", [2, 3]), *classified(2, 3)]
     assert queue.next(0.3) is None
     queue.queue.hurry = True
     assert queue.next(0.3) == ("idle", [1])
@@ -156,55 +246,102 @@ def test_expired_and_abandoned_make_no_batch_full(loop: asyncio.AbstractEventLoo
     late.job.deadline.at = 0
     gone.job.deadline.abandoned = True
     assert queue.next(0.6) is None
-    assert queue.expired == [1, 2]
-    assert queue.queue.depth == 1
-    assert queue.next(1.5) == ("delay", [3])
+    assert (late.settled, gone.settled, len(queue.queue.waiting)) == (True, True, 1)
+    assert queue.turns(2, 1.5) == [("delay", [3]), *classified(3)]
     only = queue.add(2.0, 4)
     only.job.deadline.abandoned = True
     assert queue.next(3.0) is None
-    assert (queue.expired, queue.queue.depth) == ([1, 2, 4], 0)
+    assert (only.settled, len(queue.queue.waiting)) == (True, 0)
 
 
-def test_a_round_is_a_call_then_cached_ones_then_a_batch(loop: asyncio.AbstractEventLoop) -> None:
-    queue = line(loop, size=2)
-    for numbered in range(6):
-        queue.add(0, numbered, seconds=10 + numbered)
-    for numbered in range(10, 16):
-        queue.add(0, numbered, cached=True, seconds=30 - numbered)
-    for name in "abc":
-        queue.call(name)
-    turns = [queue.next() for _ in range(13)]
-    assert turns == [
-        *("a", ("cached", [15]), ("cached", [14]), ("full", [0, 1])),
-        *("b", ("cached", [13]), ("cached", [12]), ("full", [2, 3])),
-        *("c", ("cached", [11]), ("cached", [10]), ("full", [4, 5])),
-        None,
+def test_calls_have_their_turn_among_requests(loop: asyncio.AbstractEventLoop) -> None:
+    queue = line(loop, size=1, ageing=10)
+    queue.add(0.0, 0)
+    queue.call("a", 1.0)
+    queue.add(2.0, 1)
+    queue.add(2.0, 2, seconds=3)
+    queue.call("b", 3.0)
+    assert queue.turns(9) == [
+        *(("full", [2]), ("classify", [2])),
+        *(("full", [0]), ("classify", [0]), "a"),
+        *(("full", [1]), ("classify", [1]), "b", None),
     ]
+    call = queue.call("other device's", device=0)
+    queue.queue.discard(call)
+    assert queue.next() is None
 
 
-def test_calls_get_as_much_time_as_the_batch_before_took(loop: asyncio.AbstractEventLoop) -> None:
+def test_one_flight_for_one_picture(loop: asyncio.AbstractEventLoop) -> None:
     queue = line(loop, size=1)
-    for numbered in range(3):
-        queue.add(0, numbered)
-    assert queue.next(0) == ("full", [0])
-    for name in "abcd":
-        queue.call(name)
-    assert [queue.next(at) for at in (1.0, 1.4, 1.9)] == ["a", "b", "c"]  # the batch took a second
-    assert queue.next(2.1) == ("full", [1])
-    assert queue.next(2.2) == "d"
-    assert queue.next(2.21) == ("full", [2])
-    for name in "ef":
-        queue.call(name)
-    assert [queue.next(3.0), queue.next(3.1), queue.next(9.0)] == ["e", "f", None]
+    first = queue.add(0, 1, seconds=50, key=b"one")
+    queue.add(0, 2, seconds=40)
+    second = queue.add(0, 3, seconds=30, key=b"one")  # makes the flight the most urgent
+    assert (first.shared, second.shared) == (False, True)
+    assert queue.turns(5) == [("full", [1]), *classified(3), ("full", [2]), *classified(2, 1)]
+    # one that leaves takes nothing with it, the last one takes the flight
+    first, second = queue.add(0, 1, key=b"one"), queue.add(0, 2, key=b"one")
+    queue.queue.discard(first)
+    assert len(queue.queue.waiting) == 1
+    queue.queue.discard(second)
+    assert (queue.next(), queue.queue.waiting) == (None, set())
+    queue.add(0, 5, key=b"one")
+    assert queue.turns(2) == [("full", [5]), *classified(5)]
 
 
-def test_calls_and_cached_ones_alternate_without_batches(loop: asyncio.AbstractEventLoop) -> None:
+def test_classify_waits_for_text_and_predict_does_not(loop: asyncio.AbstractEventLoop) -> None:
     queue = line(loop, size=1)
+    early, late = queue.add(0, 1, text=None), queue.add(0, 2, text=None)
+    queue.queue.take_text(early, torch.zeros(1, 4))
+    assert queue.turns(4) == [("full", [1]), *classified(1), ("full", [2]), None]
+    assert queue.queue.waiting == {late}
+    queue.queue.take_text(late, torch.zeros(1, 4))
+    assert queue.turns(2) == [*classified(2), None]
+
+
+def test_names_go_once_and_together(loop: asyncio.AbstractEventLoop) -> None:
+    queue = line(loop)
+    one, two = queue.text(0, "sky", "tree"), queue.text(1, "tree", "road")
+    three = queue.text(2, "sky", templates=2)
+    assert queue.turns(3) == ["sky tree road x1", "sky x2", None]
+    assert all(request.settled for request in (one, two, three))
+
+
+def test_a_long_list_goes_on_in_steps_after_short_ones_and_other_work(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    queue = line(loop, size=1, chunk=20, ageing=10)
+    long = queue.text(0, *(f"name {n}" for n in range(40)), templates=4)
+    assert str(queue.next()).startswith("name 0 name 1")
+    queue.queue.ended(0, True, 0.05)
+    short = queue.text(5, "sky")
     for numbered in range(3):
-        queue.add(0, numbered, cached=True)
-        queue.call(f"call {numbered}")
-    expected = [turn for i in range(3) for turn in (f"call {i}", ("cached", [i]))]
-    assert [queue.next() for _ in range(7)] == [*expected, None]
+        queue.add(6 + numbered, numbered)
+    assert queue.next() == "sky x1"  # its first step
+    assert short.settled
+    queue.queue.ended(0, True, 0.05)
+    turns = []
+    for _ in range(4):  # of 0.05 s; the long list is due after three times its step
+        turns.append(queue.next())
+        queue.queue.ended(0, isinstance(turns[-1], str), 0.05)
+    assert turns[:3] == [("full", [0]), ("classify", [0]), ("full", [1])]
+    assert str(turns[3]).startswith("name 0 ")
+    rest = [queue.next() for _ in range(100)]
+    assert rest[:3] == [*classified(1), ("full", [2]), *classified(2)]
+    assert long.settled
+    assert len(long.rows) == 40
+    assert rest[-1] is None
+
+
+def test_names_that_nobody_wants_any_more_are_left_out(loop: asyncio.AbstractEventLoop) -> None:
+    queue = line(loop, chunk=8)
+    gone, stays = queue.text(0, "sky", "tree", templates=16), queue.text(1, "tree", "road", templates=16)
+    assert queue.next() == "sky tree road x2"
+    queue.queue.discard(gone)
+    assert queue.turns(4) == ["tree road x4"] * 3 + ["tree road x2"]
+    assert stays.settled
+    assert queue.next() is None
+    queue.queue.discard(queue.text(0, "house"))
+    assert queue.next() is None
 
 
 def test_discard_takes_out_exactly_one(loop: asyncio.AbstractEventLoop) -> None:
@@ -214,24 +351,15 @@ def test_discard_takes_out_exactly_one(loop: asyncio.AbstractEventLoop) -> None:
     call = queue.call("never")
     for waiting in (requests[1], cached, call, call, cached, requests[1]):
         queue.queue.discard(waiting)
-    assert queue.queue.depth == 2
-    assert [queue.next(), queue.next()] == [("idle", [0, 2]), None]
+    assert queue.queue.waiting == {requests[0], requests[2]}
+    assert queue.turns(4) == [("idle", [0, 2]), *classified(0, 2), None]
     queue.queue.discard(requests[0])
-    assert (queue.queue.depth, queue.queue.cost) == (0, 0)
-
-
-def test_cached_requests_whose_time_is_over_are_passed_over(loop: asyncio.AbstractEventLoop) -> None:
-    queue = line(loop)
-    queue.add(0, 1, cached=True, seconds=5).job.deadline.abandoned = True
-    queue.add(0, 2, cached=True, seconds=9)
-    assert queue.next() == ("cached", [2])
-    assert queue.expired == [1]
+    assert queue.queue.is_empty_for(0)
 
 
 def test_a_job_needs_a_picture_or_a_prediction(loop: asyncio.AbstractEventLoop) -> None:
     queue = line(loop)
-    empty = job(queue.engine, 1, cached=True)
-    object.__setattr__(empty, "prediction", None)
+    empty = job(queue.engine, 1, cached=True, prediction=None)
     with pytest.raises(ValueError, match="prepared picture or a prediction"):
         Request(CompletionQueue(loop), empty, 10)
 
@@ -256,16 +384,3 @@ def test_smaller_batches_are_remembered_for_a_while() -> None:
         limits.shrink((index, (4, 6)), 1)
     assert limits.size((0, (4, 6))) == 8  # 64 are remembered, this one was the oldest
     assert limits.size((1, (4, 6))) == 1
-
-
-def test_expired_requests_are_told_why(loop: asyncio.AbstractEventLoop) -> None:
-    told: list[DeadlineExceededError] = []
-    queue = Queue(
-        limits=BatchLimits(2),
-        max_batch_size=2,
-        max_batch_delay_s=0.0,
-        expired=lambda request, error: told.append(error),
-    )
-    queue.add(Request(CompletionQueue(loop), job(NumberEngine(), 1, seconds=-1.0), 10))
-    assert queue.next(time.monotonic()) is None
-    assert [error.detail for error in told] == ["the request's time of -1 s is over; see timeout_ms"]

@@ -12,7 +12,7 @@ from model.confidence.card import Card
 from model.segmenter import Segmenter
 from model.storage.packaged import packaged_checkpoint
 from model.vocabulary.classes import Vocabulary
-from service.scheduling.engine import TorchEngine, load_engine
+from service.scheduling.torch_engine import TorchEngine, load_engine
 from service.segmentation.decode import decode
 from tests.e2e.documents import ROOT
 from tests.service.fakes import BASE64, INFO, PNG, FakeEngine, post, problem, running

@@ -10,10 +10,10 @@ import pytest
 from service.errors import DeadlineExceededError, NotReadyError
 from service.observability.metrics import Metrics
 from service.scheduling.engine import EngineResult, Job
-from tests.service.scheduling.batcher_fakes import (
+from tests.service.scheduling.scheduler_fakes import (
     NumberEngine,
+    Running,
     answer,
-    batcher,
     batches,
     held,
     job,
@@ -21,7 +21,7 @@ from tests.service.scheduling.batcher_fakes import (
     settled,
     soon,
     submitted,
-    thread_of,
+    threads_of,
 )
 from tests.waiting import WAIT, until
 
@@ -34,14 +34,13 @@ async def test_a_batch_is_predicted_at_once_and_classified_one_by_one() -> None:
         async with held(device):
             jobs = [job(engine, number, vocabulary=number % 3) for number in range(5)]
             tasks = await submitted(device, *jobs)
-            assert (device.depth, device.pending_cost) == (5, 5 * 24)
+            assert device.depth == 5
             assert engine.batches == []
         results = await settled(tasks)
         assert [answer(result) for result in results] == [(n, n % 3, 4) for n in range(5)]
         assert engine.batches == [[0, 1, 2, 3, 4]]
-        assert (device.depth, device.pending_cost) == (0, 0)
-        for number, result in enumerate(results):
-            assert result.prediction.number == number
+        assert device.depth == 0
+        for result in results:
             assert set(result.seconds) == {"queue", "predict", "classify"}
             assert min(result.seconds.values()) >= 0
     sample = metrics.registry.get_sample_value
@@ -77,7 +76,6 @@ async def test_a_free_device_takes_the_first_at_once_and_the_rest_when_it_is_fre
         await until(lambda: engine.batches == [[0]])
         tasks += await submitted(device, *(job(engine, n) for n in range(1, 6)))
         assert device.depth == 5
-        assert device.pending_cost == 6 * 24
         assert 0 < device.oldest_age() < WAIT
         gate.set()
         await settled(tasks)
@@ -192,26 +190,26 @@ async def test_a_cancelled_one_gives_its_place_back_at_once() -> None:
             for task in (tasks[1], tasks[3]):
                 task.cancel()
             await settled([tasks[1], tasks[3]])
-            assert (device.depth, device.pending_cost) == (2, 48)
+            assert device.depth == 2
         assert [answer(result)[0] for result in await settled([tasks[0], tasks[2]])] == [0, 2]
     assert engine.batches == [[0, 2]]
     assert engine.classified == [0, 2]
 
 
-async def test_a_prediction_that_is_there_skips_predict_and_goes_before_the_next_batch() -> None:
+async def test_a_prediction_that_is_there_skips_predict_and_goes_by_its_deadline() -> None:
     metrics, engine = Metrics(), NumberEngine()
     async with running(max_batch_size=2, metrics=metrics) as device:
         async with held(device):
             tasks = await submitted(
                 device,
                 *(job(engine, n) for n in range(4)),
-                *(job(engine, 10 + n, cached=True, seconds=9 - n / 10, vocabulary=n % 3) for n in range(5)),
+                *(job(engine, 10 + n, cached=True, seconds=9 - n / 10, vocabulary=n % 3) for n in range(4)),
+                job(engine, 14, cached=True, vocabulary=1),
             )
-            assert device.pending_cost == 4 * 24
         results = await settled(tasks)
     assert engine.batches == [[0, 1], [2, 3]]
-    # the most urgent first, and no more than two between batches
-    assert engine.classified == [14, 13, 0, 1, 12, 11, 2, 3, 10]
+    # the most urgent first; what was predicted goes on before what came after it
+    assert engine.classified == [13, 12, 11, 10, 0, 1, 2, 3, 14]
     assert [answer(result)[:2] for result in results[4:]] == [(10 + n, n % 3) for n in range(5)]
     assert results[4].seconds["predict"] == 0
     assert batches(metrics, "cached") == 5
@@ -231,11 +229,12 @@ async def test_calls_run_on_the_device_thread_in_order_and_let_batches_pass() ->
             calls = [asyncio.create_task(device.call(partial(work, name))) for name in "abcd"]
             await asyncio.sleep(0)
             calls[1].cancel()
+            tasks += await submitted(device, job(engine, 2), job(engine, 3, seconds=5))
         await settled(tasks)
         results = await settled(calls)
-    # the holding call comes first, so that a batch may go before "a"
-    assert [(name, thread) for name, _, thread in log] == [(name, "ebseg-cpu") for name in "acd"]
-    assert log[0][1] == 1
+    # in their turn: after what came before them, and what is more urgent
+    assert log == [(name, 3, "ebseg-cpu") for name in "acd"]
+    assert engine.batches == [[3], [0], [1], [2]]
     assert results[0] == "a"
     assert isinstance(results[1], asyncio.CancelledError)
     assert results[2:] == ["c", "d"]
@@ -273,30 +272,30 @@ async def test_sixteen_shapes_are_remembered() -> None:
 
 async def test_stop_finishes_what_waits_and_refuses_the_rest() -> None:
     engine = NumberEngine()
-    device = batcher(max_batch_size=2, max_batch_delay_s=60.0)
+    device = Running(max_batch_size=2, max_batch_delay_s=60.0)
     tasks = await submitted(device, *(job(engine, n) for n in range(3)))
     call = asyncio.create_task(device.call(lambda: "done"))
     await asyncio.sleep(0)
     stops = [asyncio.create_task(device.stop()) for _ in range(2)]
     await asyncio.sleep(0)
-    with pytest.raises(NotReadyError, match="device cpu is shut down"):
+    with pytest.raises(NotReadyError, match="devices are shut down"):
         await device.submit(job(engine, 9))
     with pytest.raises(NotReadyError):
         await device.call(lambda: None)
     await settled(stops)
-    assert thread_of(device) == []
+    assert threads_of(device) == []
     assert [answer(result)[0] for result in await settled(tasks)] == [0, 1, 2]
     assert await soon(call) == "done"
     await soon(device.stop())
 
 
 async def test_stop_without_a_request_and_after_everybody_left() -> None:
-    idle = batcher()
+    idle = Running()
     await soon(idle.stop())
     with pytest.raises(NotReadyError):
         await idle.submit(job(NumberEngine(), 1))
     engine = NumberEngine()
-    device = batcher()
+    device = Running()
     async with held(device):
         tasks = await submitted(device, *(job(engine, n) for n in range(3)))
         impatient = asyncio.create_task(device.stop())
@@ -305,7 +304,7 @@ async def test_stop_without_a_request_and_after_everybody_left() -> None:
             task.cancel()
         await settled([*tasks, impatient])
     await soon(device.stop())
-    assert thread_of(device) == []
+    assert threads_of(device) == []
     assert engine.batches == []
 
 
@@ -318,7 +317,7 @@ def test_a_closed_loop_does_not_end_the_thread() -> None:
             assert gate.wait(WAIT)
 
     engine = NumberEngine(at=at)
-    device = batcher()
+    device = Running()
     left = device.submit(job(engine, 0))
 
     async def begin() -> None:
@@ -334,6 +333,6 @@ def test_a_closed_loop_does_not_end_the_thread() -> None:
         return result
 
     assert asyncio.run(after()) == (5, 0, 4)
-    assert thread_of(device) == []
+    assert threads_of(device) == []
     assert engine.classified == [0, 5]
     left.close()

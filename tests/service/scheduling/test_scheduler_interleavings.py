@@ -16,9 +16,8 @@ import pytest
 
 from service.errors import DeadlineExceededError, OutOfMemoryError
 from service.observability.metrics import Metrics
-from service.scheduling.batcher import Batcher
 from service.scheduling.engine import EngineResult, Job
-from tests.service.scheduling.batcher_fakes import NumberEngine, answer, held, job, running, soon
+from tests.service.scheduling.scheduler_fakes import NumberEngine, Running, answer, held, job, running, soon
 from tests.waiting import WAIT
 
 pytestmark = pytest.mark.anyio
@@ -66,7 +65,7 @@ class Schedule:
             engine.at = partial(self.at, engine)
             engine.predict_faults = self.poison
             engine.classify_faults = self.classify_faults
-        self.device: Batcher
+        self.device: Running
 
     # the device's thread
 
@@ -74,7 +73,7 @@ class Schedule:
         """Checks that only wanted work is done, then lets the loop act and waits for it."""
         for number in numbers:
             wanted = self.clients[number].job
-            if wanted is not None and wanted.engine is not engine:
+            if wanted is not None and wanted.engines[0] is not engine:
                 self.wrong.append(f"{stage} of {number} by another model")
             if self.clients[number].dead:
                 self.wrong.append(f"{stage} of {number}, which is dead")
@@ -170,7 +169,7 @@ class Schedule:
                 if all(client.task.done() for client in self.clients):
                     break
                 await soon(asyncio.wait([client.task for client in self.clients]))
-            assert (self.device.depth, self.device.pending_cost, self.device.oldest_age()) == (0, 0, 0)
+            assert (self.device.depth, self.device.oldest_age()) == (0, 0)
         assert self.wrong == []
         for client in self.clients:
             self.check(client)
@@ -193,7 +192,8 @@ class Schedule:
             self.check_fault(client, error)
         else:
             result: EngineResult = task.result()
-            rows = result.prediction.rows if client.job.prepared is None else client.job.prepared.shape[0]
+            picture = client.job.prepared
+            rows = client.job.prediction.rows if picture is None else picture.shape[0]
             assert answer(result) == (number, number % 3, rows)
             assert number not in self.classify_faults
             assert client.job.prepared is None or number not in self.poison
@@ -214,7 +214,7 @@ class Schedule:
 
 @pytest.mark.parametrize("group", range(GROUPS))
 async def test_nobody_is_disturbed_in_any_schedule(group: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.scheduling.batch_runner.LOG.disabled", True)
+    monkeypatch.setattr("service.scheduling.step_runner.LOG.disabled", True)
     loop = asyncio.get_running_loop()
     outcomes: Counter[str] = Counter()
     metrics = Metrics()  # making one takes longer than a schedule

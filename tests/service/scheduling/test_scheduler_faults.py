@@ -11,11 +11,12 @@ import torch
 
 from service.errors import OutOfMemoryError
 from service.observability.metrics import Metrics
-from service.scheduling.batcher import Batcher
-from service.scheduling.engine import EngineResult, PreparedPicture
+from service.scheduling.engine import EngineResult, ModelInfo, PreparedPicture
 from service.scheduling.out_of_memory import is_out_of_memory, release_memory
-from tests.service.scheduling.batcher_fakes import (
+from service.scheduling.price import Prices
+from tests.service.scheduling.scheduler_fakes import (
     NumberEngine,
+    Running,
     answer,
     batches,
     held,
@@ -56,7 +57,7 @@ def own(result: Any, fault: BaseException) -> bool:
     return isinstance(result, RuntimeError) and result.__cause__ is fault
 
 
-async def together(device: Batcher, engine: NumberEngine, count: int, first: int = 0) -> list[Any]:
+async def together(device: Running, engine: NumberEngine, count: int, first: int = 0) -> list[Any]:
     """Results of so many pictures that come while the device is busy."""
     async with held(device):
         tasks = await submitted(device, *(job(engine, first + n, vocabulary=n % 3) for n in range(count)))
@@ -159,28 +160,60 @@ async def test_an_engine_that_miscounts_or_answers_nonsense(monkeypatch: pytest.
         assert answer(results[1])[0] == 1
 
 
-async def test_a_fault_of_the_batcher_itself_leaves_nobody_waiting(caplog: pytest.LogCaptureFixture) -> None:
-    def broken(cost: int, seconds: float) -> None:
-        raise RuntimeError("the meter is broken")
+class BrokenPrices(Prices):
+    """Fails at one kind of step."""
 
+    def __init__(self, step: str):
+        super().__init__()
+        self.step = step
+
+    def observe(self, info: ModelInfo, step: str, units: int, seconds: float) -> None:
+        if step == self.step:
+            raise RuntimeError("the meter is broken")
+
+
+@pytest.mark.parametrize("step", ["predict", "classify"])
+async def test_a_fault_of_the_scheduler_itself_leaves_nobody_waiting(
+    step: str, caplog: pytest.LogCaptureFixture
+) -> None:
     engine = NumberEngine(predict_faults={0: ValueError("bad")})
     with caplog.at_level(logging.ERROR):
-        async with running(served=broken) as device:
+        async with running(prices=BrokenPrices(step)) as device:
             results = await together(device, engine, 4)
+            assert device.depth == 0
     assert isinstance(results[0], ValueError)
-    assert answer(results[1])[0] == 1  # was answered before the meter was told
-    assert [str(result) for result in results[2:]] == ["the meter is broken"] * 2
-    assert "device cpu: a batch ended unexpectedly" in caplog.text
+    assert [str(result) for result in results[1:]] == ["the meter is broken"] * 3
+    assert "device cpu: a step ended unexpectedly" in caplog.text
 
 
-async def test_served_is_told_the_cost_of_a_whole_batch() -> None:
-    told: list[tuple[int, float]] = []
+async def test_a_fault_of_the_scheduler_itself_ends_who_waits_for_text() -> None:
+    engine = NumberEngine()
+    async with running(prices=BrokenPrices("embed")) as device:
+        with pytest.raises(RuntimeError, match="the meter is broken"):
+            await soon(device.embed(engine, ["sky", "tree"]))
+
+
+async def test_prices_are_told_what_good_steps_took() -> None:
+    told: list[tuple[str, int]] = []
+
+    class Told(Prices):
+        def observe(self, info: ModelInfo, step: str, units: int, seconds: float) -> None:
+            assert seconds >= 0
+            told.append((step, units))
+
     engine = NumberEngine(predict_faults={2: ValueError("bad")})
-    async with running(served=lambda cost, seconds: told.append((cost, seconds))) as device:
+    async with running(prices=Told()) as device:
         await together(device, engine, 4)
         await soon(device.submit(job(engine, 9, cached=True)))
-    assert [cost for cost, _ in told] == [48, 24]
-    assert all(seconds >= 0 for _, seconds in told)
+        await soon(device.embed(engine, ["sky", "tree"], ["{}", "a {}"]))
+    one = 1 * 3  # output pixels times classes
+    assert told == [
+        ("predict", 48),
+        *[("classify", one)] * 2,
+        ("predict", 24),
+        *[("classify", one)] * 2,
+        ("embed", 4),
+    ]
 
 
 async def test_nothing_of_a_request_is_kept_by_an_idle_device() -> None:
@@ -204,7 +237,7 @@ async def test_nothing_of_a_request_is_kept_by_an_idle_device() -> None:
                 for one in jobs:
                     pixels = Pixels(1)
                     watched.append(weakref.ref(pixels))
-                    object.__setattr__(one, "prepared", PreparedPicture(pixels=pixels, shape=(4, 6)))
+                    object.__setattr__(one, "prepared", PreparedPicture(pixels=pixels, shape=(4, 6), cost=24))
                 del pixels
                 async with held(device):
                     tasks = await submitted(device, *jobs)

@@ -1,4 +1,4 @@
-"""An engine that computes nothing, whose answers tell whose they are; and batchers around it."""
+"""An engine that computes nothing, whose answers tell whose they are; and schedulers around it."""
 
 import asyncio
 import threading
@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from model.vocabulary.classes import Vocabulary
 from service.observability.metrics import Metrics
-from service.scheduling.batcher import Batcher
 from service.scheduling.deadline import Deadline
-from service.scheduling.engine import EngineResult, Job, PreparedPicture
+from service.scheduling.engine import EngineResult, Job, Measurement, PreparedPicture
+from service.scheduling.price import Prices
+from service.scheduling.scheduler import Scheduler
 from tests.service.fakes import INFO
 from tests.waiting import WAIT
 
@@ -61,12 +62,16 @@ class NumberEngine:
         self.shortage = shortage or MemoryError()
         self.batches: list[list[int]] = []  # numbers of each predict, in order
         self.classified: list[int] = []
+        self.batch = 1000
 
     def cost(self, size: tuple[int, int]) -> int:
         return size[0] * size[1]
 
     def prepare(self, picture: NDArray[np.uint8]) -> PreparedPicture:
-        return PreparedPicture(pixels=int(picture[0, 0, 0]), shape=(picture.shape[0], picture.shape[1]))
+        return prepared(int(picture[0, 0, 0]), (picture.shape[0], picture.shape[1]))
+
+    def tokens(self, names: Sequence[str], templates: Sequence[str]) -> list[int]:
+        return [len(templates)] * len(names)
 
     def predict(self, prepared: Sequence[PreparedPicture]) -> list[Any]:
         numbers = [one.pixels for one in prepared]
@@ -96,11 +101,19 @@ class NumberEngine:
     def embed(self, names: Sequence[str], templates: Sequence[str]) -> torch.Tensor:
         return torch.zeros(len(names), 4)
 
-    def warm(self, shape: tuple[int, int]) -> None:
+    def to_host(self, prediction: Any) -> Any:
+        return prediction
+
+    def warm(self, shape: tuple[int, int]) -> Sequence[Measurement]:
         self.at("warm", [])
+        return ()
 
     def close(self) -> None:
         self.at("close", [])
+
+
+def prepared(number: int, shape: tuple[int, int] = (4, 6)) -> PreparedPicture:
+    return PreparedPicture(pixels=number, shape=shape, cost=shape[0] * shape[1])
 
 
 def job(
@@ -111,10 +124,12 @@ def job(
     vocabulary: int = 0,
     seconds: float = 60.0,
     cached: bool = False,
+    devices: int = 1,
+    **changes: Any,
 ) -> Job:
-    return Job(
-        engine=engine,
-        prepared=None if cached else PreparedPicture(pixels=number, shape=shape),
+    wanted = Job(
+        engines=(engine,) * devices,
+        prepared=None if cached else prepared(number, shape),
         prediction=NumberPrediction(number, shape[0]) if cached else None,
         vocabulary=VOCABULARIES[vocabulary],
         text=TEXT,
@@ -124,6 +139,7 @@ def job(
         scores=False,
         deadline=Deadline(seconds),
     )
+    return replace(wanted, **changes)
 
 
 def answer(result: EngineResult) -> tuple[int, ...]:
@@ -131,17 +147,45 @@ def answer(result: EngineResult) -> tuple[int, ...]:
     return tuple(int(value) for value in result.labels[0])
 
 
-def batcher(**options: Any) -> Batcher:
-    return Batcher(
-        **{
-            "name": "cpu",
-            "max_batch_size": 8,
-            "max_batch_delay_s": 0.0,
-            "ageing_s": 10.0,
-            "metrics": Metrics(),
-            **options,
-        }
-    )
+class Running:
+    """A scheduler, the first of its devices, and what tests do with both."""
+
+    def __init__(self, **options: Any):
+        self.scheduler = Scheduler(
+            options.pop("names", ["cpu"]),
+            **{
+                "max_batch_size": 8,
+                "max_batch_delay_s": 0.0,
+                "ageing_s": 10.0,
+                "metrics": Metrics(),
+                "prices": Prices(),
+                **options,
+            },
+        )
+        self.device = self.scheduler.devices[0]
+        self.call = self.device.call
+        self.stalled_for = self.device.stalled_for
+        self.recent_shapes = self.device.recent_shapes
+        self.oldest_age = self.scheduler.oldest_age
+        self.stop = self.scheduler.stop
+
+    async def submit(self, wanted: Job) -> EngineResult:
+        return await self.scheduler.answer(self.scheduler.submit(wanted))
+
+    async def embed(
+        self,
+        engine: NumberEngine,
+        names: Sequence[str],
+        templates: Sequence[str] = ("{}",),
+        *,
+        seconds: float = 60.0,
+    ) -> torch.Tensor:
+        tokens = engine.tokens(names, templates)
+        return await self.scheduler.embed((engine,), names, templates, tokens, Deadline(seconds))
+
+    @property
+    def depth(self) -> int:
+        return self.scheduler.depth
 
 
 def batches(metrics: Metrics, trigger: str) -> float:
@@ -149,25 +193,26 @@ def batches(metrics: Metrics, trigger: str) -> float:
     return metrics.registry.get_sample_value("ebseg_batches_total", {"trigger": trigger}) or 0.0
 
 
-def thread_of(device: Batcher) -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == f"ebseg-{device.name}"]
+def threads_of(device: "Running") -> list[threading.Thread]:
+    names = [f"ebseg-{one.name}" for one in device.scheduler.devices]
+    return [thread for thread in threading.enumerate() if thread.name in names]
 
 
 @asynccontextmanager
-async def running(**options: Any) -> AsyncIterator[Batcher]:
-    """A batcher that is stopped at the end, and whose thread has survived until then and not longer."""
-    device = batcher(**options)
+async def running(**options: Any) -> AsyncIterator[Running]:
+    """A scheduler that is stopped at the end, whose threads have survived until then and not longer."""
+    device = Running(**options)
     try:
         yield device
-        if thread_of(device):
+        if threads_of(device):
             assert await soon(device.call(lambda: "alive")) == "alive"
     finally:
         await soon(device.stop())
-        assert thread_of(device) == []
+        assert threads_of(device) == []
 
 
 @asynccontextmanager
-async def held(device: Batcher) -> AsyncIterator[None]:
+async def held(device: Running) -> AsyncIterator[None]:
     """Keeps the device busy with a call, so that what is submitted meanwhile waits."""
     gate, entered = threading.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -185,7 +230,7 @@ async def held(device: Batcher) -> AsyncIterator[None]:
         await soon(holding)
 
 
-async def submitted(device: Batcher, *jobs: Job) -> "list[asyncio.Task[EngineResult]]":
+async def submitted(device: Running, *jobs: Job) -> "list[asyncio.Task[EngineResult]]":
     """Tasks that wait for these jobs, submitted in this order."""
     tasks = [asyncio.create_task(device.submit(one)) for one in jobs]
     await asyncio.sleep(0)

@@ -1,0 +1,400 @@
+"""The scheduler: one queue for all devices, and a thread for each, which takes work whenever it is free.
+
+The event loop's side puts requests into the queue, which is always in order; a device's thread takes the most
+urgent step, runs it, and takes the next.
+"""
+
+import asyncio
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from service.errors import NotReadyError
+from service.observability.metrics import Metrics
+from service.scheduling.batch_limits import BatchLimits
+from service.scheduling.deadline import Deadline
+from service.scheduling.delivery import CompletionQueue, Failed, Waiting, attempt
+from service.scheduling.engine import Engine, EngineResult, Job
+from service.scheduling.price import Prices
+from service.scheduling.queue import Queue, Waiter
+from service.scheduling.step_runner import StepRunner
+from service.scheduling.text_work import TextRequest
+from service.scheduling.work import DeviceCall, EmbedStep, Flight, PredictStep, Request, Step
+
+LOG = logging.getLogger(__name__)
+T = TypeVar("T")
+
+_MOST_SHAPES = 16  # that `recent_shapes` remembers
+_FIRST_TOKENS = 256  # of an embed step, as long as nobody knows what one takes
+
+
+class Scheduler:
+    """All devices. Their threads start with the first work; `stop` ends them.
+
+    It bounds nothing: `Admission` does, at the door.
+
+    Args:
+        names: of the devices, for threads and log.
+        max_batch_size: pictures in one `predict`, if the engine finds so many worth it.
+        max_batch_delay_s: how long a free device waits for company of a bucket's oldest request.
+        ageing_s: a request that has waited this long goes before all that came later.
+        metrics: batches and steps are observed here.
+        prices: told what steps took.
+        kept, keep: of the prediction cache, as `Queue` has them.
+
+    Attributes:
+        devices: in the order of their names, which is that of every version's engines.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        *,
+        max_batch_size: int,
+        max_batch_delay_s: float,
+        ageing_s: float,
+        metrics: Metrics,
+        prices: Prices,
+        kept: Callable[[bytes], Any] = lambda key: None,
+        keep: Callable[[bytes, Any, tuple[int, int]], None] = lambda key, prediction, size: None,
+    ):
+        self._ageing_s = ageing_s
+        self._changed = threading.Condition(threading.Lock())  # guards everything below and the queue
+        limits = BatchLimits(max_batch_size)
+        self._queue = Queue(
+            devices=len(names),
+            limits=limits,
+            max_batch_delay_s=max_batch_delay_s,
+            chunk=lambda engine: prices.chunk(engine.info, _FIRST_TOKENS),
+            kept=kept,
+            keep=keep,
+        )
+        self._completions: CompletionQueue | None = None
+        self._shapes: OrderedDict[tuple[int, int], None] = OrderedDict()
+        self._started = self._stopping = False
+        self._stops: list[Waiting[None]] = []
+        self.devices = tuple(
+            Device(self, name, index, StepRunner(name, index, limits, metrics, prices, self))
+            for index, name in enumerate(names)
+        )
+
+    @property
+    def depth(self) -> int:
+        """Requests that wait for a device."""
+        return len(self._queue.waiting)
+
+    def oldest_age(self) -> float:
+        """Seconds that the oldest waiting request has waited; 0 if none waits."""
+        with self._changed:
+            oldest = self._queue.oldest()
+        return 0.0 if oldest is None else time.monotonic() - oldest
+
+    def recent_shapes(self) -> list[tuple[int, int]]:
+        """Up to 16 shapes (rows, columns) at network resolution, the most recently used first."""
+        with self._changed:
+            return list(reversed(self._shapes))
+
+    # the event loop's side
+
+    def submit(self, job: Job) -> Request:
+        """Puts a job into the queue; `answer` has to be awaited, and takes it out if that is cancelled.
+
+        Raises:
+            DeadlineExceededError: its time is over.
+            NotReadyError: the scheduler was stopped.
+        """
+        job.deadline.check()
+        request = Request(self._completions_here(), job, self._ageing_s)
+        self._put(request)
+        return request
+
+    async def answer(self, request: Request) -> EngineResult:
+        """Waits for what `submit` began. Cancelling the caller gives the place back and disturbs nobody else.
+
+        Returns:
+            With `seconds` of queue (waiting for devices), predict (of its batch) and classify.
+
+        Raises:
+            DeadlineExceededError: its time was over before it was run.
+            OutOfMemoryError: alone it does not fit into the device's memory.
+            Exception: whatever the engine raises for this job.
+        """
+        result: EngineResult = await self._answered(request)
+        return result
+
+    def give_text(self, request: Request, text: Tensor) -> None:
+        """Gives a request the text embeddings that its job lacked."""
+        with self._changed:
+            if all(device.ended for device in self.devices):
+                request.fail(NotReadyError("the devices are shut down"))
+            self._queue.take_text(request, text)
+            self._changed.notify()
+
+    def fail(self, request: Request, error: BaseException) -> None:
+        """Ends a request that lacks something which will not come."""
+        with self._changed:
+            self._queue.discard(request)
+        request.fail(error)
+
+    async def embed(
+        self,
+        engines: tuple[Engine, ...],
+        names: Sequence[str],
+        templates: Sequence[str],
+        tokens: Sequence[int],
+        deadline: Deadline,
+        finished: Callable[[Mapping[str, Tensor]], None] = lambda rows: None,
+    ) -> Tensor:
+        """Text embeddings of names, unit rows, float32 [K, C], on the CPU.
+
+        Args:
+            engines: of the version whose tower counts.
+            names: K of them, each once.
+            templates: prompts holding "{}" for the name.
+            tokens: of each name, as `Engine.tokens` counts them.
+            deadline: decides whose turn it is; only cancelling the caller takes names back.
+            finished: told of the rows that are done, should the caller be cancelled.
+
+        Raises:
+            NotReadyError: the scheduler was stopped.
+            OutOfMemoryError: a name does not fit into the device's memory.
+            Exception: whatever the engine raises for one of the names.
+        """
+        request = TextRequest(
+            self._completions_here(), engines, names, tuple(templates), tokens, deadline, self._ageing_s
+        )
+        self._put(request)
+        try:
+            rows: Tensor = await self._answered(request)
+        except asyncio.CancelledError:
+            finished(request.rows)
+            raise
+        return rows
+
+    async def stop(self) -> None:
+        """Takes nothing new, finishes what waits, then ends the threads. May be called again."""
+        ended: Waiting[None] = Waiting(self._completions_here())
+        with self._changed:
+            self._stopping = self._queue.hurry = True
+            if not self._started:
+                return
+            self._stops.append(ended)
+            self._changed.notify_all()
+            self._tell_if_ended()
+        await ended.answered()
+        for device in self.devices:
+            device.join()
+
+    def forget(self, digest: str) -> None:
+        """Sees that no prediction of weights that are freed is kept from now on; any thread."""
+        with self._changed:
+            self._queue.forget(digest)
+
+    def _completions_here(self) -> CompletionQueue:
+        self._completions = CompletionQueue.here(self._completions)
+        return self._completions
+
+    def _put(self, waiter: Waiter) -> None:
+        with self._changed:
+            if self._stopping:
+                raise NotReadyError("the devices are shut down")
+            if not self._started:
+                self._started = True
+                for device in self.devices:
+                    device.start()
+            self._queue.add(waiter)
+            if isinstance(waiter, Request) and waiter.job.prepared is not None:
+                self._shapes[waiter.job.prepared.shape] = None
+                self._shapes.move_to_end(waiter.job.prepared.shape)
+                if len(self._shapes) > _MOST_SHAPES:
+                    self._shapes.popitem(last=False)
+            if isinstance(waiter, DeviceCall):
+                self._changed.notify_all()
+            else:
+                self._changed.notify()
+
+    async def _answered(self, waiter: Waiter) -> Any:
+        try:
+            return await waiter.answered()
+        finally:
+            if not waiter.settled:
+                with self._changed:
+                    self._queue.discard(waiter)
+                if isinstance(waiter, Request):
+                    waiter.waited(asyncio.CancelledError)
+
+    # the threads' side
+
+    def landed(self, flight: Flight, prediction: Any, hosted: Any, device: int, seconds: float) -> None:
+        """See `Queue.landed`."""
+        with self._changed:
+            self._queue.landed(flight, prediction, hosted, device, seconds)
+            self._wake_others()
+
+    def crashed(self, flight: Flight, error: BaseException) -> None:
+        """See `Queue.crashed`."""
+        with self._changed:
+            self._queue.crashed(flight, error)
+
+    def put_back(self, device: int, piece: PredictStep) -> None:
+        """See `Queue.put_back`."""
+        with self._changed:
+            self._queue.put_back(device, piece)
+
+    def embedded(self, step: EmbedStep, means: Tensor) -> None:
+        """Hands out the rows of a block that is done, or puts it back for its next step."""
+        rows = step.block.add(means, len(step.templates))
+        with self._changed:
+            if rows is None:
+                self._queue.text.put_back(step.block)
+                return
+            complete = self._queue.text.finish(step.block, rows)
+        for request in complete:
+            request.answer(torch.stack([request.rows[name] for name in request.names]))
+
+    def not_embedded(self, step: EmbedStep, error: BaseException) -> None:
+        """Halves a block that failed; tells those who wait for its only name."""
+        block = step.block
+        with self._changed:
+            if len(block.names) > 1:
+                for half in block.halves():
+                    self._queue.text.put_back(half)
+                return
+            failed = self._queue.text.fail(block)
+        for request in failed:
+            request.fail(error)
+
+    def _wake_others(self) -> None:
+        if self._queue.idle:
+            self._changed.notify_all()
+
+    def _next(self, device: "Device", embedded: bool, seconds: float) -> Step | None:
+        """The device's next step, however long that takes to come; None at the end."""
+        with self._changed:
+            self._queue.ended(device.index, embedded, seconds)
+            while True:
+                now = time.monotonic()
+                step = self._queue.next(device.index, now)
+                if step is not None:
+                    device.progress = now
+                    return step
+                device.progress = None
+                if self._stopping and self._queue.is_empty_for(device.index):
+                    device.ended = True
+                    self._tell_if_ended()
+                    self._changed.notify_all()
+                    return None
+                self._queue.idle += 1
+                self._changed.wait(self._queue.patience(now))
+                self._queue.idle -= 1
+
+    def _tell_if_ended(self) -> None:
+        if all(device.ended for device in self.devices):
+            for ended in self._stops:
+                ended.answer(None)
+
+    def _broken(self, step: Step, error: BaseException) -> None:
+        """Leaves nobody waiting whose step ended by a fault of ours."""
+        if isinstance(step, PredictStep):
+            for flight in step.flights:
+                self.crashed(flight, error)
+        elif isinstance(step, EmbedStep):
+            with self._changed:
+                failed = self._queue.text.fail(step.block)
+            for request in failed:
+                request.fail(error)
+        elif isinstance(step, DeviceCall):
+            step.fail(error)
+        else:
+            step.request.fail(error)
+
+
+class Device:
+    """One device and its thread.
+
+    Args:
+        scheduler: whose queue it takes from.
+        name: of the device.
+        index: of the device, in its scheduler and in every version's engines.
+        runner: runs its steps.
+
+    Attributes:
+        progress: when its running step began, `time.monotonic()`; None if none runs.
+        ended: whether the thread has nothing more to do.
+    """
+
+    def __init__(self, scheduler: Scheduler, name: str, index: int, runner: StepRunner):
+        self.name = name
+        self.index = index
+        self.progress: float | None = None
+        self.ended = False
+        self._scheduler = scheduler
+        self._runner = runner
+        self._thread: threading.Thread | None = None
+
+    async def call(self, work: Callable[[], T]) -> T:
+        """Runs other work on the device's thread, when its turn comes.
+
+        Cancelling the caller takes the work out if it has not begun.
+
+        Raises:
+            NotReadyError: the scheduler was stopped.
+            OutOfMemoryError: the work ran out of memory.
+            Exception: whatever else the work raises; what is no Exception comes as a RuntimeError.
+        """
+        scheduler = self._scheduler
+        waiting: DeviceCall[T] = DeviceCall(
+            scheduler._completions_here(), self.index, work, scheduler._ageing_s
+        )
+        scheduler._put(waiting)
+        result: T = await scheduler._answered(waiting)
+        return result
+
+    def recent_shapes(self) -> list[tuple[int, int]]:
+        """As of the scheduler: any device may get any picture."""
+        return self._scheduler.recent_shapes()
+
+    def stalled_for(self) -> float:
+        """Seconds since the running step began; 0 if none runs."""
+        progress = self.progress
+        return 0.0 if progress is None else time.monotonic() - progress
+
+    def start(self) -> None:
+        """Starts the thread: a daemon, since work that hangs must not keep the process from ending."""
+        self._thread = threading.Thread(target=self._run, name=f"ebseg-{self.name}", daemon=True)
+        self._thread.start()
+
+    def join(self) -> None:
+        """Waits for the thread, which has nothing left to do."""
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        ran: tuple[bool, float] | None = (False, 0.0)
+        while ran is not None:
+            ran = self._turn(*ran)
+
+    def _turn(self, embedded: bool, seconds: float) -> tuple[bool, float] | None:
+        """One step: whether it was for text, and its seconds; None at the end.
+
+        Its variables, and pictures with them, end with it.
+
+        Args:
+            embedded, seconds: what the turn before answered.
+        """
+        step = self._scheduler._next(self, embedded, seconds)
+        if step is None:
+            return None
+        began = time.monotonic()
+        done = attempt(self._runner.run, step)
+        if isinstance(done, Failed):
+            error = done.take()
+            LOG.error("device %s: a step ended unexpectedly", self.name, exc_info=error)
+            self._scheduler._broken(step, error)
+        return isinstance(step, EmbedStep), time.monotonic() - began

@@ -1,0 +1,294 @@
+"""`TorchEngine`: a checkpoint on a device, as the scheduler runs it."""
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from model.allocator import keep_freed_memory
+from model.confidence.domain import OwnWords
+from model.errors import CheckpointError
+from model.network.pictures import padded_size
+from model.network.predictions import MaskPredictions
+from model.segmenter import Segmenter
+from model.storage import checkpoint
+from model.transforms import network_size
+from model.vocabulary.classes import Vocabulary
+from service.scheduling.deadline import Deadline
+from service.scheduling.engine import (
+    EngineClosedError,
+    EngineResult,
+    Job,
+    Measurement,
+    ModelInfo,
+    PreparedPicture,
+    unit_rows,
+)
+from service.settings import SettingsError
+
+_WARM_WORDS = ("sky", "tree", "road", "house")  # embedded and classified by `warm`
+_LARGEST_BATCH = 64  # that is tried; `max_batch_size` bounds what is used
+_WORTH = 1.05  # a larger batch has to give so many times the pictures a second of the smaller one
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One picture's `MaskPredictions`, and how sure the model is of its own words there."""
+
+    masks: MaskPredictions
+    own: float | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its tensors."""
+        return self.masks.nbytes
+
+
+class TorchEngine:
+    """A checkpoint on a device.
+
+    Args:
+        segmenter, info: of `load_engine`.
+        text_digest: sha256 of the text tower's weights.
+    """
+
+    def __init__(self, segmenter: Segmenter, info: ModelInfo, text_digest: str):
+        self._segmenter: Segmenter | None = segmenter
+        self._own_words: OwnWords | None = None
+        if info.card is not None and info.card.confidence is not None:
+            self._own_words = OwnWords(segmenter, info.card)
+        self.info = info
+        tokenizer = type(segmenter.ebseg.clip_text.tokenizer).__name__
+        context = segmenter.ebseg.clip_text.positional_embedding.shape[0]
+        self._batch = 1
+        self._warm = False  # whether anything has run
+        self.text_digest = hashlib.sha256(f"{text_digest}:{tokenizer}:{context}".encode()).hexdigest()
+
+    @property
+    def segmenter(self) -> Segmenter:
+        """The model.
+
+        Raises:
+            EngineClosedError: the engine is closed.
+        """
+        if self._segmenter is None:
+            raise EngineClosedError(f"the engine of {self.info.name}/{self.info.version} is closed")
+        return self._segmenter
+
+    @property
+    def batch(self) -> int:
+        """One on a CPU, where pictures of a batch run one after the other; on CUDA what `warm` found best."""
+        return self._batch
+
+    def cost(self, size: tuple[int, int]) -> int:
+        """Pixels of a picture at network resolution, padded as the network does; of its rows and columns."""
+        segmenter = self.segmenter
+        return _padded(network_size(size, segmenter.short_side, segmenter.long_side))
+
+    def tokens(self, names: Sequence[str], templates: Sequence[str]) -> list[int]:
+        """Tokens for each name with all templates: its own and its end's, a template's being read once."""
+        tokenizer = self.segmenter.ebseg.clip_text.tokenizer
+        return [len(templates) * (len(tokenizer.encode(name)) + 1) for name in names]
+
+    def prepare(self, picture: NDArray[np.uint8]) -> PreparedPicture:
+        """RGB uint8 [H, W, 3] -> uint8 [3, h, w] at network resolution.
+
+        Raises:
+            PictureError: a shape that the model cannot take.
+        """
+        pixels = self.segmenter.prepare(picture)
+        shape = (pixels.shape[1], pixels.shape[2])
+        return PreparedPicture(pixels=pixels, shape=shape, cost=_padded(shape))
+
+    def predict(self, prepared: Sequence[PreparedPicture]) -> list[Prediction]:
+        """Runs the network on pictures of one shape."""
+        batch = self.segmenter.predict([one.pixels for one in prepared])
+        if batch.device.type == "cuda":
+            torch.cuda.synchronize(batch.device)  # so that errors and seconds are this batch's own
+        if len(prepared) == 1:
+            return [self._prediction(batch)]
+        # slices of a batch would keep all of it in the prediction cache
+        return [self._prediction(batch[i].map(Tensor.clone)) for i in range(len(batch))]
+
+    def _prediction(self, masks: MaskPredictions) -> Prediction:
+        return Prediction(masks, None if self._own_words is None else self._own_words.confidence(masks))
+
+    def classify(self, prediction: Prediction, job: Job) -> EngineResult:
+        """The label map of one picture, and the scores if they are wanted."""
+        began = time.perf_counter()
+        segmenter = self.segmenter
+        if job.text is None:
+            raise ValueError("a job needs its text embeddings before it is classified")
+        masks = _at(prediction.masks, segmenter.ebseg.device)
+        text = job.text.to(masks.device)
+        label_map = segmenter.label_map(
+            masks,
+            job.vocabulary,
+            output_size=job.output_size,
+            text=text,
+            threshold=job.threshold,
+            balance=job.balance,
+        )
+        scores = None
+        if job.scores:
+            maps = segmenter.score_maps(
+                masks, job.vocabulary, output_size=job.output_size, text=text, balance=job.balance
+            )
+            scores = maps[job.vocabulary.reported].half().cpu().numpy()
+        return EngineResult(
+            labels=label_map.labels,
+            confidence=label_map.confidence,
+            scores=scores,
+            trained=segmenter.ebseg.trained(job.vocabulary),
+            own=prediction.own,
+            seconds={"classify": time.perf_counter() - began},
+        )
+
+    def to_host(self, prediction: Prediction) -> Prediction:
+        """The same in the host's memory; itself on a CPU."""
+        return replace(prediction, masks=_at(prediction.masks, torch.device("cpu")))
+
+    def embed(self, names: Sequence[str], templates: Sequence[str]) -> Tensor:
+        """The mean over the templates of unit embeddings, float32 [K, C], on the CPU."""
+        means = self.segmenter.ebseg.clip_text.mean_embeddings(names, templates)
+        return means.float().cpu().contiguous()
+
+    def warm(self, shape: tuple[int, int]) -> list[Measurement]:
+        """Runs a grey picture of a network shape, and four words; the first time, finds the best batch."""
+        pixels = torch.full((3, *shape), 127, dtype=torch.uint8)
+        picture = PreparedPicture(pixels=pixels, shape=shape, cost=_padded(shape))
+        first = not self._warm
+        if first:  # libraries load, memory is taken: no measure of what comes later
+            self._steps(picture)
+            self._warm = True
+        measured = self._steps(picture)
+        if first and self.segmenter.ebseg.device.type == "cuda":
+            self._batch = self._best_batch(picture, measured[0].seconds)
+        return measured
+
+    def _steps(self, picture: PreparedPicture) -> list[Measurement]:
+        vocabulary, words = Vocabulary.of(_WARM_WORDS), _WARM_WORDS
+        began = time.perf_counter()
+        (prediction,) = self.predict([picture])
+        predicted = time.perf_counter()
+        means = self.embed(words, vocabulary.templates)
+        embedded = time.perf_counter()
+        job = Job(
+            engines=(self,),
+            prepared=picture,
+            prediction=prediction,
+            vocabulary=vocabulary,
+            text=unit_rows(means),
+            output_size=picture.shape,
+            threshold=0.0,
+            balance=None,
+            scores=False,
+            deadline=Deadline(float("inf")),
+        )
+        self.classify(prediction, job)
+        classified = time.perf_counter()
+        rows, columns = picture.shape
+        return [
+            Measurement("predict", picture.cost, predicted - began),
+            Measurement("embed", sum(self.tokens(words, vocabulary.templates)), embedded - predicted),
+            Measurement("classify", rows * columns * len(words), classified - embedded),
+        ]
+
+    def _best_batch(self, picture: PreparedPicture, alone_s: float) -> int:
+        """The smallest batch that gives about as many pictures a second as any that fits."""
+        best, best_rate, size = 1, 1 / alone_s, 2
+        while size <= _LARGEST_BATCH:
+            try:
+                self.predict([picture] * size)
+                began = time.perf_counter()
+                self.predict([picture] * size)
+            except torch.OutOfMemoryError:
+                torch.cuda.empty_cache()
+                break
+            rate = size / (time.perf_counter() - began)
+            if rate > _WORTH * best_rate:
+                best, best_rate = size, rate
+            size *= 2
+        return best
+
+    def close(self) -> None:
+        """Lets go of the weights."""
+        self._segmenter = self._own_words = None
+
+
+def _padded(size: tuple[int, int]) -> int:
+    rows, columns = padded_size(size)
+    return rows * columns
+
+
+def _at(masks: MaskPredictions, device: torch.device) -> MaskPredictions:
+    return masks if masks.device == device else masks.map(lambda tensor: tensor.to(device))
+
+
+def load_engine(
+    folder: Path,
+    *,
+    device: str = "cpu",
+    dtype: str = "float32",
+    verify_digests: bool = True,
+    golden: bool = True,
+    map_weights: bool = False,
+) -> TorchEngine:
+    """Loads a version folder for serving, and sees that it computes what its golden file says.
+
+    Args:
+        folder: a version folder.
+        device: such as "cpu" or "cuda:0".
+        dtype: name of the compute dtype.
+        verify_digests: leave it out only for a folder that was just verified.
+        golden: run the golden test, which takes as long as a picture; and look at the text tower's digest.
+        map_weights: leave weights on the CPU in their file; see `checkpoint.load`.
+
+    Raises:
+        CheckpointError: the folder is not what it should be, or computes something else.
+    """
+    keep_freed_memory()
+    loaded = checkpoint.load(folder, device=device, verify_digests=verify_digests, mapped=map_weights)
+    if golden:
+        if loaded.ebseg.text_digest() != loaded.manifest.text_digest:
+            # text embeddings are shared under this digest, with other versions and other processes
+            raise CheckpointError(f"{folder}: the manifest's text_digest is not that of the text tower")
+        checkpoint.check_golden(loaded)
+    if dtype != "float32":
+        loaded.ebseg.to_compute_dtype(getattr(torch, dtype))
+    manifest = loaded.manifest
+    info = ModelInfo(
+        name=manifest.name,
+        version=manifest.version,
+        digest=manifest.digest,
+        untrained=manifest.untrained,
+        variant=manifest.variant,
+        device=device,
+        dtype=dtype,
+        balance=loaded.ebseg.config.balance,
+        license=manifest.license,
+        card=manifest.card,
+    )
+    return TorchEngine(Segmenter(loaded.ebseg), info, manifest.text_digest)
+
+
+def device_names(setting: str) -> list[str]:
+    """The devices of the setting `device`: ["cpu"], ["cuda:0", "cuda:1"] and the like.
+
+    Raises:
+        SettingsError: one of them is not here.
+    """
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if setting == "auto":
+        return [f"cuda:{index}" for index in range(count)] or ["cpu"]
+    names = ["cuda:0" if name == "cuda" else name for name in setting.split(",")]
+    for name in names:
+        if name != "cpu" and int(name.partition(":")[2]) >= count:
+            raise SettingsError(f"device {name}: there is none; {count} CUDA devices are here")
+    return names

@@ -6,11 +6,11 @@ Errors of the model package go on to `ebseg.main`; the service's own are told by
 
 import argparse
 
-from service.commands import models, serve, vocabularies
+from service.commands import batch, models, serve, vocabularies
 from service.commands.segment import command as segment
 
 
 def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Adds the commands; each parsed namespace carries its function as `run`."""
-    for module in (serve, segment, models, vocabularies):
+    for module in (serve, segment, batch, models, vocabularies):
         module.add(subparsers)

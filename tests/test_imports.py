@@ -20,7 +20,12 @@ SOURCES = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("
 CLIENT_NEEDS = {"httpx", "numpy", "PIL"}  # installing it brings nothing else
 SERVING = {"fastapi", "starlette", "uvicorn", "pydantic", "pydantic_settings", "prometheus_client", "redis"}
 # Settings are pydantic's; commands that talk to a service take their key where that is not installed.
-ENVIRONMENT_READERS = {Path("service/settings.py"), Path("service/commands/remote.py")}
+# A Kubernetes Indexed Job tells each pod its share by a variable.
+ENVIRONMENT_READERS = {
+    Path("service/settings.py"),
+    Path("service/commands/remote.py"),
+    Path("service/commands/batch.py"),
+}
 
 
 def wrong_arrows(code: str, path: Path) -> set[str]:

@@ -41,6 +41,7 @@ WINGS = {
         cli
         bench
         commands
+        batch
         local app
         server
         routes

@@ -182,6 +182,13 @@ def v2_answer(workspace: Path, output: str) -> None:
     assert labels["shape"] == [384, 512]
 
 
+def batch_rows(workspace: Path, output: str) -> None:
+    found = json.loads((workspace / "rows" / "summary.json").read_text(encoding="utf-8"))
+    assert (found["rows"], found["errors"]) == (4, 0)
+    assert [one["name"] for one in found["classes"] if one["pictures"]] == ["house", "boat", "car", "lamp"]
+    assert (workspace / "rows" / "part-000000.parquet").exists()
+
+
 def key_digest(workspace: Path, output: str) -> None:
     assert load_settings({"api_keys": "correct horse battery staple"}).api_keys == (output.split()[0],)
 
@@ -201,6 +208,7 @@ RUN: dict[str, Callable[[Path, str], None]] = {
     "ebseg inspect registry/ebseg-tiny/1": contents,
     f"curl {DEFAULT_URL}/v1/models/ebseg-tiny": model_status,
     'printf %s "correct horse battery staple" | sha256sum': key_digest,
+    'ebseg batch samples --classes "house, boat, car, lamp" --out rows': batch_rows,
     f"curl {DEFAULT_URL}/v2/models/ebseg-tiny": v2_model,
     INFER: v2_answer,
     "ebseg evaluate model/pretrained/ebseg-tiny/1 data/held-out": scores,
@@ -324,6 +332,13 @@ def test_example_of_own_data(tmp_path: Path) -> None:
         check(folder, progress=False)
         assert folder.names == names
         assert folder.trained == (True, True, False)
+
+
+def test_python_in_batches(workspace: Path, environment: dict[str, str]) -> None:
+    (example,) = python_blocks("docs/batch.md")
+    done_row, failed_row = done([sys.executable, "-c", example], environment, workspace).stdout.splitlines()
+    assert re.fullmatch(r"samples/village.jpg \[\d+, \d+, \d+\] None", done_row)
+    assert failed_row == "no.jpg None no.jpg cannot be read: No such file or directory"
 
 
 def python_blocks(document: str) -> list[str]:

@@ -1,0 +1,167 @@
+"""The pictures of an input, one after the other in a fixed order, however many there are.
+
+An input is a folder (with all folders within), a pattern, a list (`.txt`, `.csv`, `.parquet`), or a tar as
+WebDataset has it; each may be an fsspec URL, and tars and lists may be patterns too. Nothing here holds more
+than one folder's names.
+"""
+
+import csv
+import io
+import os
+import tarfile
+from collections.abc import Generator, Iterator
+from typing import Any
+
+from service.commands.segment.plan import PICTURES
+from service.errors import UsageError
+
+Item = dict[str, Any]
+"""A row for `BatchSegmenter`: `id`, and `path` (with `offset` and `size` for a tar's member) or `bytes`."""
+
+LISTS = (".txt", ".csv", ".parquet")
+TARS = (".tar",)
+PATTERN = frozenset("*?[")
+
+
+def items(source: str) -> Generator[Item, None, None]:
+    """The pictures of an input.
+
+    Raises:
+        UsageError: there is no such input, it cannot be read, or it holds no pictures.
+    """
+    count = 0
+    for item in _items(source):
+        count += 1
+        yield item
+    if not count:
+        raise UsageError(f"{source} holds no pictures; they end in {', '.join(PICTURES)}")
+
+
+def _items(source: str) -> Iterator[Item]:
+    import fsspec
+    from fsspec.core import url_to_fs
+
+    try:
+        fs, path = url_to_fs(source)
+        if PATTERN & set(path):
+            fixed = len(_fixed(path))  # what is hidden below is left out
+            names = sorted(name for name in fs.glob(path) if "/." not in f"/{name[fixed:]}")
+            if not names:
+                raise UsageError(f"no file is like {source}")
+        elif fs.isdir(path):
+            yield from _folder(fs, path.rstrip("/"), "")
+            return
+        elif fs.exists(path):
+            names = [path]
+        else:
+            raise UsageError(f"there is no {source}")
+        for name in names:
+            yield from _file(fs, name, several=len(names) > 1)
+    except (OSError, ValueError, ImportError, fsspec.exceptions.FSTimeoutError) as error:
+        raise UsageError(f"{source} cannot be listed: {error}") from None
+
+
+def _fixed(pattern: str) -> str:
+    """The folder of a pattern before its first wildcard."""
+    first = min(pattern.index(sign) for sign in PATTERN & set(pattern))
+    return pattern[: pattern.rfind("/", 0, first) + 1]
+
+
+def _folder(fs: Any, root: str, inside: str) -> Iterator[Item]:
+    """Pictures of a folder and those within, names in order; what begins with a dot is left out."""
+    entries = fs.ls(f"{root}/{inside}".rstrip("/"), detail=True)
+    for entry in sorted(entries, key=lambda entry: str(entry["name"])):
+        name = str(entry["name"]).rstrip("/").rsplit("/", 1)[-1]
+        if name.startswith("."):
+            continue
+        relative = f"{inside}/{name}" if inside else name
+        if entry["type"] == "directory":
+            yield from _folder(fs, root, relative)
+        elif name.lower().endswith(PICTURES):
+            yield {"id": relative, "path": _full(fs, f"{root}/{relative}")}
+
+
+def _file(fs: Any, path: str, *, several: bool) -> Iterator[Item]:
+    name = path.lower()
+    if name.endswith(".parquet"):
+        yield from _parquet(fs, path)
+    elif name.endswith(".csv"):
+        yield from _csv(fs, path)
+    elif name.endswith(".txt"):
+        yield from _text(fs, path)
+    elif name.endswith(TARS):
+        yield from _tar(fs, path, several=several)
+    elif name.endswith(PICTURES):
+        yield {"id": path.rsplit("/", 1)[-1] if not several else path, "path": _full(fs, path)}
+    elif not several:
+        raise UsageError(
+            f"{path} is no input: a folder, a list ({', '.join(LISTS)}), a tar, or a picture "
+            f"({', '.join(PICTURES)})"
+        )
+
+
+def _text(fs: Any, path: str) -> Iterator[Item]:
+    with fs.open(path, "rb") as file, io.TextIOWrapper(file, encoding="utf-8-sig") as lines:
+        for line in lines:
+            named = line.strip()
+            if named:
+                yield {"id": named, "path": _beside(fs, path, named)}
+
+
+def _csv(fs: Any, path: str) -> Iterator[Item]:
+    with fs.open(path, "rb") as file, io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as lines:
+        reader = csv.DictReader(lines)
+        if "path" not in (reader.fieldnames or ()):
+            raise UsageError(f"{path}: the first line names no column `path`; `id` may be another one")
+        for row in reader:
+            if row["path"]:
+                yield {"id": row.get("id") or row["path"], "path": _beside(fs, path, row["path"])}
+
+
+def _parquet(fs: Any, path: str) -> Iterator[Item]:
+    try:
+        import pyarrow.parquet as parquet
+    except ImportError:
+        raise UsageError(f"{path} needs pyarrow: pip install 'ebseg[batch]'") from None
+    with fs.open(path, "rb") as file:
+        lines = parquet.ParquetFile(file)
+        columns = [name for name in ("id", "path", "bytes") if name in lines.schema_arrow.names]
+        if not {"path", "bytes"} & set(columns):
+            raise UsageError(f"{path} has neither a column `path` nor `bytes`")
+        number = 0
+        for batch in lines.iter_batches(batch_size=64, columns=columns):
+            for row in batch.to_pylist():
+                item = {name: value for name, value in row.items() if value is not None}
+                if "path" in item:
+                    item = {"id": item["path"]} | item | {"path": _beside(fs, path, item["path"])}
+                yield {"id": str(number)} | item
+                number += 1
+
+
+def _tar(fs: Any, path: str, *, several: bool) -> Iterator[Item]:
+    """Members by where they lie, so that whoever reads them needs no list of the others."""
+    full, name = _full(fs, path), path.rsplit("/", 1)[-1]
+    with fs.open(path, "rb") as file:
+        try:
+            with tarfile.open(fileobj=file, mode="r:") as tar:
+                while (member := tar.next()) is not None:
+                    if member.isfile() and member.name.lower().endswith(PICTURES):
+                        id = f"{name}/{member.name}" if several else member.name
+                        yield {"id": id, "path": full, "offset": member.offset_data, "size": member.size}
+                    tar.members = []  # type: ignore[attr-defined]  # it would keep them all
+        except tarfile.TarError as error:
+            raise UsageError(f"{path} is no tar, or is damaged: {error}") from None
+
+
+def _beside(fs: Any, lists: str, named: str) -> str:
+    """A path of a list: as it is if it is a URL or absolute, else beside the list."""
+    if "://" in named or os.path.isabs(named):
+        return named
+    folder = lists.rsplit("/", 1)[0] if "/" in lists else "."
+    return _full(fs, f"{folder}/{named}")
+
+
+def _full(fs: Any, path: str) -> str:
+    """A path with what opens it anywhere."""
+    local = fs.protocol in ("file", "local") or "file" in fs.protocol
+    return path if local else str(fs.unstrip_protocol(path))

@@ -1,0 +1,131 @@
+"""What a run is: its input, its request, its output, and what of it may not change between two starts."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from service.batch.listing import Item, items
+from service.batch.sinks import FORMATS, Store
+from service.errors import UsageError
+
+SCHEMA = 1
+MANIFEST = "manifest.json"
+SHARD_SIZE = 256  # pictures; what a killed worker does again at most
+_SHARE = re.compile(r"(\d+)/(\d+)")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BatchPlan:
+    """A run over many pictures.
+
+    Attributes:
+        source: input, see `listing.items`.
+        out: folder or fsspec URL.
+        request: a document of `POST /v1/segment`, without a picture.
+        checkpoint: version folder; None with `url`.
+        url: of a running service that does the work; None for devices of this machine.
+        api_key: of that service.
+        form: one of `FORMATS`.
+        shard_size: pictures of a shard.
+        share: (k, n): of every n shards the k-th, k from 0.
+        devices: a worker each; names may repeat.
+        dtype, batch_size, threads, max_pixels: of `BatchSegmenter`.
+        retry_errors: rows with errors are done again.
+    """
+
+    source: str
+    out: str
+    request: dict[str, Any]
+    checkpoint: str | None
+    url: str | None = None
+    api_key: str | None = None
+    form: str = "parquet"
+    shard_size: int = SHARD_SIZE
+    share: tuple[int, int] = (0, 1)
+    devices: tuple[str, ...] = ("cpu",)
+    dtype: str = "float32"
+    batch_size: int | None = None
+    threads: int = 2
+    max_pixels: int = 50_000_000
+    retry_errors: bool = False
+
+    def __post_init__(self) -> None:
+        if self.form not in FORMATS:
+            raise UsageError(f"there is no format {self.form!r}; there are {', '.join(FORMATS)}")
+
+    def shards(self) -> Iterator[tuple[int, list[Item]]]:
+        """The shards of this run's share, in order; one of them is in memory."""
+        for number, shard in enumerate(_cut(items(self.source), self.shard_size)):
+            if number % self.share[1] == self.share[0]:
+                yield number, shard
+
+    def pinned(self, model: str, digest: str) -> dict[str, Any]:
+        """What the output's manifest says: another run may not write there."""
+        request = {name: value for name, value in self.request.items() if name != "timeout_ms"}
+        canonical = json.dumps(request, sort_keys=True, separators=(",", ":"))
+        return {
+            "schema": SCHEMA,
+            "source": self.source,
+            "model": model,
+            "checkpoint": digest,
+            "request": request,
+            "request_sha256": hashlib.sha256(canonical.encode()).hexdigest(),
+            "dtype": self.dtype,
+            "format": self.form,
+            "shard_size": self.shard_size,
+        }
+
+
+def pin(store: Store, pinned: dict[str, Any]) -> None:
+    """Writes the manifest of an output, or sees that the one that is there is the same.
+
+    Raises:
+        UsageError: it is of another run; the message names what differs.
+    """
+    there = store.get(MANIFEST)
+    if there is None:
+        store.put(MANIFEST, (json.dumps(pinned, indent=2, ensure_ascii=False) + "\n").encode())
+        return
+    try:
+        former = json.loads(there)
+        differ = [name for name in pinned if former.get(name) != pinned[name]]
+    except (ValueError, AttributeError):
+        raise UsageError(f"{store.root}/{MANIFEST} is no manifest of a run; take another output") from None
+    if differ:
+        told = "; ".join(f"{name} was {former.get(name)!r}, is {pinned[name]!r}" for name in differ)
+        raise UsageError(f"{store.root} holds another run ({told}); take another output")
+
+
+def ids_digest(shard: Iterable[Item]) -> str:
+    """sha256 of the ids of a shard, in order."""
+    digest = hashlib.sha256()
+    for item in shard:
+        digest.update(str(item["id"]).encode("utf-8", "surrogateescape") + b"\0")
+    return digest.hexdigest()
+
+
+def share(text: str) -> tuple[int, int]:
+    """`3/64` as (3, 64): shares count from 0, as JOB_COMPLETION_INDEX does.
+
+    Raises:
+        UsageError: something else.
+    """
+    match = _SHARE.fullmatch(text)
+    part, count = (int(match[1]), int(match[2])) if match else (1, 0)
+    if part >= count:
+        raise UsageError(f"a share is K/N with K from 0 to N - 1, as in 3/64; got {text!r}")
+    return part, count
+
+
+def _cut(all_items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    shard: list[Item] = []
+    for item in all_items:
+        shard.append(item)
+        if len(shard) == size:
+            yield shard
+            shard = []
+    if shard:
+        yield shard

@@ -1,0 +1,88 @@
+"""Rows segmented by a running service, with the client's retries, in the place of a model in this process."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
+from typing import Any
+
+from ebseg_client import ClassSpec, ClientError, EBSegClient, SegmentOptions
+from ebseg_client.errors import ConnectionFailedError, KeyRefusedError
+from ebseg_client.parallel import in_order
+from service.batch.reading import UnreadableError, content_of
+from service.batch.rows import COLUMNS, Row, failed
+from service.schemas.segment import SegmentRequest
+
+PATIENCE_S = 600.0  # for one picture, waits for a busy service included
+
+
+class RemoteSegmenter:
+    """See `BatchSegmenter.segment`; a service that is away or refuses the key fails the run, not a row.
+
+    Args:
+        url: of the service.
+        request: a document of `POST /v1/segment`, without a picture.
+        api_key: sent along, if given.
+        threads: requests at a time.
+    """
+
+    def __init__(self, url: str, request: Mapping[str, Any], *, api_key: str | None, threads: int):
+        self._client = EBSegClient(url, api_key=api_key, timeout=PATIENCE_S, connections=threads)
+        self._spec = SegmentRequest.model_validate(request)
+        self._threads = threads
+
+    def segment(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[Row]:
+        """The rows' results, in order."""
+        with closing(in_order(self._one, enumerate(rows), self._threads)) as results:
+            yield from results
+
+    def close(self) -> None:
+        """Closes its connections."""
+        self._client.close()
+
+    def _one(self, numbered: tuple[int, Mapping[str, Any]]) -> Row:
+        index, row = numbered
+        id = str(row.get("id", row.get("path", index)))
+        try:
+            answer = self._client.segment(content_of(row), self._classes(), **self._options())
+        except (ConnectionFailedError, KeyRefusedError):
+            raise
+        except (UnreadableError, ClientError) as error:
+            return failed(id, error)
+        return dict.fromkeys(COLUMNS) | {
+            "id": id,
+            "width": answer.width,
+            "height": answer.height,
+            "label_map": answer.png,
+            "classes": [one.name for one in answer.classes],
+            "areas": [one.area for one in answer.classes],
+            "confidence": [0.0 if one.confidence is None else one.confidence for one in answer.classes],
+        }
+
+    def _classes(self) -> list[str | ClassSpec] | None:
+        if self._spec.classes is None:
+            return None
+        return [
+            ClassSpec(
+                name=entry.name,
+                synonyms=tuple(entry.synonyms),
+                trained=entry.trained,
+                color=entry.color,
+                threshold=entry.threshold,
+                ignore=entry.ignore,
+            )
+            for entry in self._spec.classes
+        ]
+
+    def _options(self) -> SegmentOptions:
+        spec = self._spec
+        made: SegmentOptions = {
+            "vocabulary": spec.vocabulary,
+            "templates": spec.templates,
+            "synonym_mode": spec.synonym_mode,
+            "outputs": ["png"],
+            "long_side": None if spec.output_size is None else spec.output_size.long_side,
+            "model": spec.model,
+            "version": spec.version,
+        }
+        if "background" in spec.model_fields_set:
+            made["background"] = "none" if spec.background is None else spec.background.threshold
+        return made

@@ -1,0 +1,310 @@
+"""`BatchSegmenter`: rows of pictures in, rows of label maps out; the unit that every batch engine calls.
+
+Ray Data's `map_batches`, Spark's `mapInPandas`, Dask's `map_partitions` and a plain loop take this one class.
+An error is a value of its row and never an exception: one broken picture costs nothing but its own row.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ebseg_client.parallel import in_order
+from model.errors import PictureError
+from model.storage.packaged import packaged_checkpoint
+from model.vocabulary.classes import Vocabulary
+from service.batch.columns import rows_of, shaped_like
+from service.batch.reading import UnreadableError, content_of
+from service.batch.rows import COLUMNS, Row, failed
+from service.errors import ServiceError, UsageError
+from service.scheduling.deadline import Deadline
+from service.scheduling.engine import Engine, EngineResult, Job, PreparedPicture, device_names, load_engine
+from service.scheduling.out_of_memory import is_out_of_memory, release_memory
+from service.schemas.segment import SegmentRequest
+from service.segmentation.colors import class_colors
+from service.segmentation.decode import decode
+from service.segmentation.encode import statistics
+from service.segmentation.render import label_png
+from service.segmentation.requested import output_size, read_request, requested_vocabulary
+from service.settings import Settings
+
+OUTPUTS = ("label_map", "statistics")
+WAITING = 4  # batches that a picture lets pass while it waits for others of its shape
+CPU_BATCH, CUDA_BATCH = 1, 8  # a CPU gains nothing from batches
+MAX_PIXELS: int = Settings.model_fields["max_pixels"].default
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """A picture that waits for the network."""
+
+    index: int
+    id: str
+    prepared: PreparedPicture
+    size: tuple[int, int]
+
+
+class BatchSegmenter:
+    """Segments rows of pictures with one vocabulary.
+
+    The model is loaded by the first call, in the process that makes it: an instance that was pickled, as
+    batch engines do, carries its arguments alone. Label maps are those of `ebseg segment`, bit for bit.
+
+    Args:
+        checkpoint: a version folder; EBSeg-tiny, which comes with ebseg, if left out.
+        request: what to look for, as a document of `POST /v1/segment`: `classes` or `vocabulary`,
+            `templates`, `synonym_mode`, `background`, `output_size`.
+        outputs: "label_map" (PNG), "statistics" (areas and confidences), or both.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        dtype: numbers that the model computes with.
+        batch_size: most pictures of one shape that run at a time; by the device if left out.
+        threads: that read and decode pictures, and as many that encode label maps.
+        max_pixels: larger pictures are refused by their header.
+
+    Raises:
+        UsageError, VocabularyError, ServiceError: the request or an option cannot be used.
+    """
+
+    def __init__(
+        self,
+        checkpoint: str | Path | None = None,
+        request: Mapping[str, Any] | None = None,
+        *,
+        outputs: Sequence[str] = OUTPUTS,
+        device: str = "auto",
+        dtype: str = "float32",
+        batch_size: int | None = None,
+        threads: int = 2,
+        max_pixels: int = MAX_PIXELS,
+    ):
+        unknown = sorted(set(outputs) - set(OUTPUTS))
+        if unknown or not outputs:
+            raise UsageError(f"outputs are any of {', '.join(OUTPUTS)}, got {', '.join(outputs) or 'none'}")
+        if threads < 1 or (batch_size is not None and batch_size < 1):
+            raise UsageError("threads and batch_size must be at least 1")
+        self._checkpoint = packaged_checkpoint() if checkpoint is None else Path(checkpoint)
+        self._document = dict(request or {})
+        self._spec: SegmentRequest = read_request(self._document)
+        self._vocabulary: Vocabulary = requested_vocabulary(self._spec)
+        self._outputs = frozenset(outputs)
+        self._device, self._dtype = device, dtype
+        self._given_batch_size = batch_size
+        self._threads = threads
+        self._max_pixels = max_pixels
+        self._loaded: _Loaded | None = None
+        self._turn = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()
+        state["_loaded"], state["_turn"] = None, None
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._turn = threading.Lock()
+
+    def __call__(self, rows: Any) -> Any:
+        """Segments a batch of rows.
+
+        Args:
+            rows: a list of mappings, a mapping of columns (Ray Data's batches), a pandas DataFrame, or a
+                pyarrow Table; each row has `path` (a file or an fsspec URL) or `bytes` (a file's content),
+                and may have an `id`, which else is the path.
+
+        Returns:
+            The same form, a row for each in order, with the columns `COLUMNS`; where `error` is not None all
+            others but `id` are None.
+
+        Raises:
+            CheckpointError, SettingsError: the model cannot be loaded: no row can be segmented.
+            UsageError: neither of these forms.
+        """
+        return shaped_like(rows, list(self.segment(rows_of(rows))), COLUMNS)
+
+    def map_in_pandas(self, frames: Iterable[Any]) -> Iterator[Any]:
+        """For Spark's `DataFrame.mapInPandas`: frames in, frames out."""
+        return map(self, frames)
+
+    def segment(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[Row]:
+        """The rows' results, in order; any number of rows, of which few are in memory."""
+        with self._turn:  # one network, one caller
+            yield from _Flow(self._load(), rows, self._threads).results()
+
+    def load(self) -> None:
+        """Loads the model now, which the first rows would do.
+
+        Raises:
+            CheckpointError, SettingsError: it cannot be loaded.
+        """
+        self._load()
+
+    def close(self) -> None:
+        """Lets go of the model; the next rows load it again."""
+        with self._turn:
+            self._loaded = None
+
+    def _load(self) -> "_Loaded":
+        if self._loaded is None:
+            name = device_names(self._device)[0]
+            engine = load_engine(self._checkpoint, device=name, dtype=self._dtype, golden=False)
+            size = self._given_batch_size or (CPU_BATCH if name == "cpu" else CUDA_BATCH)
+            self._loaded = _Loaded(
+                engine=engine,
+                spec=self._spec,
+                vocabulary=self._vocabulary,
+                text=engine.embed(self._vocabulary.words, self._vocabulary.templates),
+                outputs=self._outputs,
+                batch_size=size,
+                max_pixels=self._max_pixels,
+            )
+        return self._loaded
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Loaded:
+    """The model with its vocabulary, and what each step makes of a row."""
+
+    engine: Engine
+    spec: SegmentRequest
+    vocabulary: Vocabulary
+    text: Any
+    outputs: frozenset[str]
+    batch_size: int
+    max_pixels: int
+
+    def read(self, numbered: tuple[int, Mapping[str, Any]]) -> _Ready | tuple[int, Row]:
+        """A row to a prepared picture, or to its error; a thread does it."""
+        index, row = numbered
+        id = str(row.get("id", row.get("path", index)))
+        try:
+            picture = decode(content_of(row), max_pixels=self.max_pixels)
+            size = output_size(self.spec.output_size, (picture.shape[0], picture.shape[1]), self.max_pixels)
+            return _Ready(index, id, self.engine.prepare(picture), size)
+        except (UnreadableError, PictureError, ServiceError) as error:
+            return index, failed(id, error)
+
+    def segmented(self, batch: Sequence[_Ready]) -> list[EngineResult]:
+        """The network's part; one thread at a time."""
+        predictions = self.engine.predict([one.prepared for one in batch])
+        threshold = self.spec.background_for(self.engine.info.card).least
+        return [
+            self.engine.classify(
+                prediction,
+                Job(
+                    engine=self.engine,
+                    prepared=one.prepared,
+                    prediction=prediction,
+                    vocabulary=self.vocabulary,
+                    text=self.text,
+                    output_size=one.size,
+                    threshold=threshold,
+                    balance=None,
+                    scores=False,
+                    deadline=Deadline(float("inf")),
+                ),
+            )
+            for one, prediction in zip(batch, predictions, strict=True)
+        ]
+
+    def encoded(self, one: _Ready, result: EngineResult) -> Row:
+        """A result to its row; a thread does it."""
+        names = [self.vocabulary.names[index] for index in self.vocabulary.reported]
+        height, width = result.labels.shape
+        row: Row = dict.fromkeys(COLUMNS)
+        row |= {"id": one.id, "width": width, "height": height, "classes": names}
+        if "label_map" in self.outputs:
+            row["label_map"] = label_png(result.labels, names, self.colors)
+        if "statistics" in self.outputs:
+            area, confidence = statistics(result.labels, result.confidence, len(names))
+            row["areas"] = area[1:].tolist()
+            row["confidence"] = confidence[1:].tolist()
+        return row
+
+    @property
+    def colors(self) -> NDArray[np.uint8]:
+        entries = self.spec.classes
+        given = [None] * len(self.vocabulary) if entries is None else [entry.color for entry in entries]
+        return class_colors([given[index] for index in self.vocabulary.reported])
+
+
+class _Flow:
+    """Rows on their way: decoded ahead, gathered by shape, predicted, encoded, and put in order again."""
+
+    def __init__(self, loaded: _Loaded, rows: Iterable[Mapping[str, Any]], threads: int):
+        self._loaded = loaded
+        self._rows = rows
+        self._threads = threads
+        self._waiting: dict[tuple[int, int], list[_Ready]] = {}
+        self._done: dict[int, Row | Future[Row]] = {}
+        self._encoding: deque[Future[Row]] = deque()
+        self._next = 0
+
+    def results(self) -> Iterator[Row]:
+        with ExitStack() as stack:
+            read = stack.enter_context(
+                closing(in_order(self._loaded.read, enumerate(self._rows), self._threads))
+            )
+            pool = stack.enter_context(ThreadPoolExecutor(self._threads, thread_name_prefix="encode"))
+            for one in read:
+                if isinstance(one, _Ready):
+                    self._wait(one, pool.submit)
+                else:
+                    self._done[one[0]] = one[1]
+                yield from self._in_order()
+            while self._waiting:
+                self._run(next(iter(self._waiting)), pool.submit)
+                yield from self._in_order()
+            yield from self._in_order(wait=True)
+
+    def _wait(self, one: _Ready, submit: Callable[..., Future[Row]]) -> None:
+        """A picture joins those of its shape; a full batch runs, and one whose oldest waits for long."""
+        group = self._waiting.setdefault(one.prepared.shape, [])
+        group.append(one)
+        if len(group) >= self._loaded.batch_size:
+            self._run(one.prepared.shape, submit)
+        shape, oldest = next(iter(self._waiting.items()), (None, []))
+        if shape is not None and one.index - oldest[0].index >= WAITING * self._loaded.batch_size:
+            self._run(shape, submit)  # results come in order, so all later ones wait for it
+
+    def _run(self, shape: tuple[int, int], submit: Callable[..., Future[Row]]) -> None:
+        batch = self._waiting.pop(shape)
+        for one, result in self._segmented(batch):
+            if isinstance(result, Exception):
+                self._done[one.index] = failed(one.id, result)
+                continue
+            while len(self._encoding) >= 2 * self._threads:  # label maps are large
+                self._encoding.popleft().result()
+            future = submit(self._loaded.encoded, one, result)
+            self._encoding.append(future)
+            self._done[one.index] = future
+
+    def _segmented(self, batch: list[_Ready]) -> list[tuple[_Ready, EngineResult | Exception]]:
+        """Results or errors; a batch that memory does not hold runs in halves."""
+        try:
+            return list(zip(batch, self._loaded.segmented(batch), strict=True))
+        except (PictureError, ServiceError, RuntimeError, MemoryError) as error:
+            if not isinstance(error, PictureError | ServiceError) and not is_out_of_memory(error):
+                raise
+            release_memory(error)
+            if len(batch) == 1:
+                return [(batch[0], error)]
+        half = len(batch) // 2
+        return self._segmented(batch[:half]) + self._segmented(batch[half:])
+
+    def _in_order(self, *, wait: bool = False) -> Iterator[Row]:
+        while self._next in self._done:
+            done = self._done[self._next]
+            if isinstance(done, Future):
+                if not wait and not done.done():
+                    return
+                done = done.result()
+            del self._done[self._next]
+            self._next += 1
+            yield done

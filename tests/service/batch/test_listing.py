@@ -1,0 +1,165 @@
+"""What an input lists, in which order, and what is told of one that cannot be."""
+
+import csv
+import io
+import tarfile
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from service.batch.listing import items
+from service.batch.plan import share
+from service.batch.reading import UnreadableError, content_of
+from service.errors import UsageError
+from tests.service.batch.pictures import write_pictures
+from tests.service.hot_loading.s3_server import S3, s3_server
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "pictures"
+    write_pictures(made, 7)
+    (made / ".hidden").mkdir()
+    (made / ".hidden" / "a.png").write_bytes(b"x")
+    (made / "notes.md").write_text("no picture")
+    (made / "UPPER.JPG").write_bytes(b"x")
+    return made
+
+
+def ids(source: object) -> list[str]:
+    return [item["id"] for item in items(str(source))]
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[S3]:
+    with s3_server() as server:
+        yield server
+
+
+def test_folder(folder: Path) -> None:
+    expected = ["UPPER.JPG", "deeper/p0000.png", "deeper/p0003.png", "deeper/p0006.png"]
+    expected += ["p0001.png", "p0002.png", "p0004.png", "p0005.png"]
+    assert ids(folder) == expected
+    assert ids(f"{folder}/") == ids(folder.as_uri()) == expected
+    assert all(Path(item["path"]).is_file() for item in items(str(folder)))
+
+
+def test_pattern_and_single_picture(folder: Path) -> None:
+    assert [Path(one).name for one in ids(folder / "*" / "*.png")] == ["p0000.png", "p0003.png", "p0006.png"]
+    assert ids(folder / "p0001.png") == ["p0001.png"]
+
+
+def test_lists(folder: Path) -> None:
+    names = ["p0001.png", "deeper/p0000.png", str(folder / "p0002.png")]
+    (folder / "list.txt").write_text(
+        "\ufeff" + "\n".join([names[0], "", *names[1:]]) + "\r\n", encoding="utf-8"
+    )
+    with (folder / "list.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerows([["id", "path", "x"], ["a,b", names[0], 1], ["", names[1], 2], ["c", names[2], 3]])
+    table = pyarrow.table({"path": names, "id": ["1", "2", "3"], "other": [1, 2, 3]})
+    pyarrow.parquet.write_table(table, folder / "list.parquet")
+    contents = [(folder / name).read_bytes() for name in names]
+    for name, expected in (("txt", names), ("csv", ["a,b", names[1], "c"]), ("parquet", ["1", "2", "3"])):
+        assert ids(folder / f"list.{name}") == expected
+        assert [content_of(item) for item in items(str(folder / f"list.{name}"))] == contents
+    table = pyarrow.table({"bytes": contents})
+    pyarrow.parquet.write_table(table, folder / "bytes.parquet")
+    assert ids(folder / "bytes.parquet") == ["0", "1", "2"]
+    assert [content_of(item) for item in items(str(folder / "bytes.parquet"))] == contents
+
+
+def test_tars(folder: Path, tmp_path: Path) -> None:
+    for number in range(2):
+        with tarfile.open(tmp_path / f"shard-{number}.tar", "w") as tar:
+            for name in ("deeper/p0000.png", "notes.md", "p0001.png"):
+                tar.add(folder / name, name)
+    expected = [
+        f"shard-{number}.tar/{name}" for number in (0, 1) for name in ("deeper/p0000.png", "p0001.png")
+    ]
+    found = list(items(str(tmp_path / "shard-*.tar")))
+    assert [item["id"] for item in found] == expected
+    assert [content_of(item) for item in found[:2]] == [
+        (folder / "deeper/p0000.png").read_bytes(),
+        (folder / "p0001.png").read_bytes(),
+    ]
+    cut = tmp_path / "shard-0.tar"
+    cut.write_bytes(cut.read_bytes()[: found[1]["offset"] + 10])
+    with pytest.raises(UnreadableError, match="cut short: 10 of"):
+        content_of(found[1])
+
+
+def test_object_store(s3: S3, folder: Path) -> None:
+    import fsspec
+
+    fs = fsspec.filesystem("s3")
+    fs.put(str(folder), "bucket/pictures", recursive=True)
+    found = list(items("s3://bucket/pictures"))
+    assert [item["id"] for item in found] == ids(folder)
+    assert content_of(found[1]) == (folder / "deeper/p0000.png").read_bytes()
+    fs.pipe_file("bucket/pictures/list.txt", b"p0001.png\n")
+    (listed,) = items("s3://bucket/pictures/list.txt")
+    assert content_of(listed) == (folder / "p0001.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("nothing", None, "there is no"),
+        ("no*.png", None, "no file is like"),
+        ("list.csv", b"a,b\n1,2\n", "names no column `path`"),
+        ("list.txt", b"\n", "holds no pictures"),
+        ("list.txt", b"\xff\xfe", "cannot be listed"),
+        ("list.parquet", b"PAR1", "cannot be listed"),
+        ("a.tar", b"x" * 2000, "is no tar"),
+        ("a.zip", b"x", "is no input"),
+    ],
+)
+def test_inputs_that_cannot_be(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(UsageError, match=message):
+        ids(tmp_path / name)
+
+
+def test_no_scheme_of_that_name() -> None:
+    with pytest.raises(UsageError, match="cannot be listed"):
+        ids("nosuch://bucket/pictures")
+
+
+def test_a_million_paths_take_no_memory(tmp_path: Path) -> None:
+    """Measured as what is allocated between the thousandth path and the last."""
+    listed = tmp_path / "list.txt"
+    with listed.open("w") as file:
+        for index in range(100_000):
+            file.write(f"folder/{index:07}.jpg\n")
+    tracemalloc.start()
+    try:
+        counted = items(str(listed))
+        for _ in range(1000):
+            next(counted)
+        before = tracemalloc.get_traced_memory()[0]
+        assert sum(1 for _ in counted) == 99_000
+        assert tracemalloc.get_traced_memory()[1] - before < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_shares() -> None:
+    assert share("3/64") == (3, 64)
+    for wrong in ("64/64", "3", "a/b", "-1/4", "1/0"):
+        with pytest.raises(UsageError, match="K from 0 to N - 1"):
+            share(wrong)
+
+
+def test_a_large_member_is_read_alone(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name, size in (("a.png", 1 << 20), ("b.png", 3)):
+            member = tarfile.TarInfo(name)
+            member.size = size
+            tar.addfile(member, io.BytesIO(b"y" * size))
+    assert content_of(list(items(str(tmp_path / "a.tar")))[1]) == b"yyy"

@@ -2,7 +2,8 @@
 
 Seconds mean nothing on a shared machine, so every figure is a ratio of two things timed in one run,
 in turn, as medians after a warm-up. Each benchmark returns one JSON object with the ratio and
-everything that it is made of.
+everything that it is made of: `seconds` are of wall time, rates floating point operations a second (a
+product and a sum are two), sizes bytes.
 """
 
 import platform

@@ -168,7 +168,7 @@ class Segmenter:
         text: Tensor | None = None,
         balance: Balance | None = None,
     ) -> Tensor:
-        """Scores of every class at every pixel, float32 [K, H, W]; see `label_map`."""
+        """Scores of every class at every pixel, float32 [K, H, W], 0..Q; see `label_map`."""
         own = predictions[index]
         probabilities = self._classify(own, vocabulary, text, balance)
         _check_output_size(output_size)

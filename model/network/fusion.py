@@ -10,15 +10,21 @@ NORM_EPSILON = 1e-6
 
 
 class Level(NamedTuple):
-    """Features of one stride before they are resized and added.
+    """Features of one stride: the two summands of Eq. 1, not yet resized and not yet added.
 
     Adding, resizing and the pixel decoder's 1x1 projection are all linear, so the sum is left to the
     pixel decoder, which projects the small maps first and resizes after.
+
+    Attributes:
+        stride: of the sum, pixels of the padded picture a cell: 4, 8, 16 or 32.
+        backbone: the image backbone's map, [B, C, h, w], at the resolution that it comes in; SAM's are all
+            of its patches' stride.
+        clip: CLIP's map, projected to the same channels, [B, C, h', w'] on CLIP's grid; None at stride 4.
     """
 
     stride: int
-    backbone: Tensor  # [B, C, h, w]
-    clip: Tensor | None  # [B, C, h', w']; the finest level has none
+    backbone: Tensor
+    clip: Tensor | None
 
 
 class FusionLayer(nn.Module):

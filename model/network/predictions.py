@@ -18,8 +18,10 @@ class Predictions:
     """Tensors whose first axis is the pictures, as one thing.
 
     Attributes:
-        mask_logits: of stride 4, [B, Q, H / 4, W / 4]; above 0 is inside.
-        supervised, mask_attention: embeddings A and B, [B, Q, C].
+        mask_logits: [B, Q, H / 4, W / 4], of the padded pictures; their sigmoid is the probability, 0..1,
+            that a pixel is inside, so above 0 it is.
+        supervised: embeddings A, [B, Q, C], of one length, that is learned and at most 10.
+        mask_attention: embeddings B, [B, Q, C], of unit length.
     """
 
     mask_logits: Tensor
@@ -40,10 +42,6 @@ class Predictions:
         """Predictions of several batches, of pictures of one size, as those of one batch."""
         by_part = [part.tensors() for part in parts]
         return replace(parts[0], **{name: torch.cat([own[name] for own in by_part]) for name in by_part[0]})
-
-    def to(self: PredictionsT, device: torch.device | str) -> PredictionsT:
-        """The same on a device."""
-        return self.map(lambda tensor: tensor.to(device))
 
     @property
     def device(self) -> torch.device:
@@ -73,7 +71,7 @@ class MaskPredictions(Predictions):
     """What the model says of pictures before it knows any class name; all tensors float32.
 
     Attributes:
-        frozen: embeddings D, [B, Q, C].
+        frozen: embeddings D, [B, Q, C], means of unit vectors: of length 0..1, and 0 for an empty mask.
         image_size: rows and columns of the pictures before padding, pixels.
     """
 

@@ -40,9 +40,10 @@ class LossResult:
     """The loss and what it is made of.
 
     Attributes:
-        total: sum of the terms, with gradients.
-        terms: weighted terms, "class_supervised/S", "class_mask_attention/S", "mask/S", "dice/S" and
-            "ssc/S" for a stage S; for the SSC loss of B, "ssc_mask_attention/S".
+        total: sum of the terms, at least 0, with gradients.
+        terms: terms times their weights, scalars of at least 0: "class_supervised/S",
+            "class_mask_attention/S", "mask/S", "dice/S" and "ssc/S" for a stage S; for the SSC loss of B,
+            "ssc_mask_attention/S".
         matches: of each stage, of each picture.
     """
 
@@ -112,7 +113,7 @@ class EBSegLoss:
         ssc_stages: for how many of the last stages (Table 5).
         points: at how many points masks are compared.
         oversample: how many times as many are tried for the most uncertain ones.
-        uncertain: share of the points that are the most uncertain; the rest is random.
+        uncertain: share of the points, 0..1, that are the most uncertain; the rest is random.
         weights: of the terms.
         costs: of the matching.
     """
@@ -245,7 +246,7 @@ class EBSegLoss:
         points: Tensor | None,
         generators: Sequence[torch.Generator | None],
     ) -> tuple[Tensor, Tensor]:
-        """Sums over matched pairs of binary cross entropy (mean over points) and of dice."""
+        """Sums over matched pairs of binary cross entropy (mean over points) and of dice (0..1 a pair)."""
         predicted = torch.cat([mask_logits[b, queries] for b, (queries, _) in enumerate(pairs)]).float()
         wanted = torch.cat([masks[b][chosen] for b, (_, chosen) in enumerate(pairs)])
         if not len(predicted):

@@ -30,7 +30,13 @@ Match = tuple[Tensor, Tensor]  # queries and the masks that they are matched wit
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MatchingCosts:
-    """Weights of the costs; the paper's section 3.4 takes Mask2Former's."""
+    """Weights of a pair's costs; the paper's section 3.4 takes Mask2Former's.
+
+    Attributes:
+        classes: of minus the probability of the mask's class, -1..0.
+        mask: of the binary cross entropy, mean over points, at least 0.
+        dice: of 1 minus the dice coefficient, 0..1.
+    """
 
     classes: float = 2.0
     mask: float = 5.0

@@ -52,7 +52,7 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> tuple[torch.optim.
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
-    """Rate of a step, counted from 0: poly, times a linear rise in the warm-up."""
+    """AdamW's factor at a step, counted from 0: poly, times a linear rise in the warm-up; it has no unit."""
     rate: float = config.learning_rate * max(0.0, 1 - step / config.steps) ** config.poly_power
     if step < config.warmup_steps:
         rate *= (step + 1) / (config.warmup_steps + 1)

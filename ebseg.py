@@ -210,7 +210,9 @@ def _run(argv: list[str] | None) -> int:
         raise
     except (KeyboardInterrupt, Exception) as error:
         if debug:
-            traceback.print_exc()
+            from model.urls import without_secrets
+
+            print(without_secrets(traceback.format_exc()), end="", file=sys.stderr)
         code, message = _outcome(error, command)
         _complain(message)
         return code
@@ -259,6 +261,10 @@ def _extra(module: str, wanted_by: str) -> str | None:
 
 
 def _complain(message: str) -> None:
+    if HIDDEN is None:  # else `model` is somebody else's
+        from model.urls import without_secrets
+
+        message = without_secrets(message)
     print(f"ebseg: error: {' '.join(message.split())}", file=sys.stderr)
 
 

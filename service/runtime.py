@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal, ParamSpec, TypeVar
 
 from model.errors import ModelError
+from model.urls import without_secrets
 from service.caches.prediction_cache import PredictionCache
 from service.caches.redis_store import RedisStore
 from service.caches.text_cache import TextCache
@@ -162,7 +163,7 @@ class Service:
                 metrics=self.metrics,
             )
         except ValueError as error:
-            raise SettingsError(f"redis_url: {error}") from None
+            raise SettingsError(f"redis_url: {without_secrets(str(error))}") from None
 
     async def _load(self) -> None:
         try:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import (
@@ -23,6 +24,7 @@ from pydantic_settings import (
 )
 
 from model.storage.packaged import packaged_checkpoint
+from model.urls import QUOTED, shown
 from model.vocabulary.classes import MAX_CLASSES
 from service.options import OPTIONS
 
@@ -30,7 +32,6 @@ PREFIX = "EBSEG_"
 _DEVICE = r"(cpu|cuda(:\d+)?)"
 DEVICES = rf"^(auto|{_DEVICE}(,{_DEVICE})*)$"
 _REDIS = re.compile(r"(redis|rediss|unix)://.")
-_PASSWORD = re.compile(r"(?<=:)[^:/@]+(?=@)")
 # variables of ours that are no settings: the keys that commands and examples call a service with
 OTHER_VARIABLES = frozenset({"EBSEG_API_KEY", "EBSEG_ADMIN_KEY"})
 _LINK = re.compile(r"(.+_)?(service_(host|port(_.+)?)|port_\d+_(tcp|udp|sctp)(_(proto|port|addr))?)")
@@ -131,6 +132,8 @@ class Settings(BaseSettings):
             raise ValueError("give either checkpoint or registry")
         if self.redis_url is not None and not _REDIS.match(self.redis_url.get_secret_value()):
             raise ValueError("redis_url must begin with redis://, rediss:// or unix://")
+        for name, url in (("redis_url", self.redis_url), ("otlp_endpoint", self.otlp_endpoint)):
+            _check_address(name, url.get_secret_value() if isinstance(url, SecretStr) else url)
         return self
 
     def checkpoint_folder(self) -> Path:
@@ -189,6 +192,13 @@ def load_settings(flags: dict[str, Any] | None = None, config: Path | None = Non
     except ValidationError as error:
         raise SettingsError("; ".join(_explain(problem) for problem in error.errors())) from None
     return Settings.model_construct(**{name: getattr(loaded, name) for name in Settings.model_fields})
+
+
+def _check_address(name: str, url: str | None) -> None:
+    try:
+        _ = urlsplit(url or "").port
+    except ValueError:  # its text may hold a part of a password
+        raise ValueError(f"{name} cannot be read: {QUOTED}") from None
 
 
 def _refuse_unknown_variables() -> None:
@@ -280,9 +290,9 @@ def to_toml(settings: Settings) -> str:
         lines.append(f"# {field.description}")
         if isinstance(value, SecretStr):
             value = value.get_secret_value()
-            if _PASSWORD.search(value):
-                lines.append(f"# {name} holds a password; give it as {PREFIX}{name.upper()}")
-                continue
+        if isinstance(value, str) and shown(value) != value:
+            lines.append(f"# {name} holds a secret; give it as {PREFIX}{name.upper()}")
+            continue
         lines.append(f"# {name} is not set" if value is None else f"{name} = {_toml_value(value)}")
     return "\n".join(lines) + "\n"
 

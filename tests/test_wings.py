@@ -25,7 +25,7 @@ WINGS = {
         segmenter
         network transforms
         vocabulary
-        errors command allocator
+        errors command allocator urls
     """,
     "training": """
         commands

@@ -24,7 +24,8 @@ def options(url: str, api_key: str | None, connections: int, verify: bool | ssl.
         InputError: the address or the key cannot be used.
     """
     if not _is_address(url):
-        raise InputError(f"the address of a service is http://HOST:PORT or https://HOST, got {url!r}")
+        # it is not repeated: a password may be in it
+        raise InputError("the address of a service is http://HOST:PORT or https://HOST, and this is none")
     headers = {"User-Agent": "ebseg-client", "Accept": "application/json"}
     if api_key is not None:
         if not isinstance(api_key, str) or not re.fullmatch(r"[!-~]([ -~]*[!-~])?", api_key):

@@ -161,9 +161,10 @@ def json_of(response: httpx.Response) -> Any:
         return json.loads(response.content)
     except ValueError:
         kind = response.headers.get("content-type", "no type")
+        url = response.request.url
+        place = f"{url.scheme}://{url.netloc.decode()}{url.path}"  # no user, no password, no query
         raise AnswerError(
-            f"{response.request.url} answered {response.status_code} with {kind} instead of JSON; "
-            "is this an EBSeg service?"
+            f"{place} answered {response.status_code} with {kind} instead of JSON; is this an EBSeg service?"
         ) from None
 
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 import httpx2
 
 from model.errors import FetchError, causes
-from model.fetch.sources import shown
+from model.urls import shown
 
 RETRIED = (408, 425, 429, 500, 502, 503, 504)
 _TOKEN = "with HF_TOKEN or `hf auth login`"

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from model.errors import FetchError
 from model.released.known import RELEASED, released_model
+from model.urls import QUOTED, shown
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -92,8 +93,8 @@ def parse_source(text: str, sha256: str | None = None) -> Source:
     try:
         parts = urlsplit(text)
         host, _ = parts.hostname, parts.port
-    except ValueError as error:
-        raise FetchError(f"{kind}:// address that cannot be read: {error}") from None
+    except ValueError:  # its text may hold a part of a password
+        raise FetchError(f"{kind}:// address that cannot be read: {QUOTED}") from None
     if not host:
         raise FetchError(f"{shown(text)} names no host")
     from huggingface_hub import constants
@@ -106,17 +107,6 @@ def parse_source(text: str, sha256: str | None = None) -> Source:
             f"{shown(text)} is not protected on its way: use https://, or give its digest with --sha256"
         )
     return WebFile(text)
-
-
-def shown(url: str) -> str:
-    """An address without what may be secret: no user, password, query or fragment."""
-    try:
-        parts = urlsplit(url)
-        port = f":{parts.port}" if parts.port else ""
-    except ValueError:
-        return "the address"
-    host = parts.hostname or ""
-    return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}{port}{parts.path}"
 
 
 def _hub_file(text: str) -> HubFile:

@@ -19,8 +19,8 @@ import httpx2
 
 from model.errors import FetchError, UnreachableError
 from model.fetch.refusals import RETRIED, again_after, refusal, unreachable
-from model.fetch.sources import shown
 from model.storage.files import Progress
+from model.urls import shown
 
 MOST_REDIRECTS = 10
 _KEPT = "what was fetched is kept, start again to go on"

@@ -19,6 +19,7 @@ from model.errors import CheckpointError, ModelError
 from model.storage.files import Progress, renamed_into, silent, sync
 from model.storage.hub import HUB
 from model.storage.manifest import FILES, MANIFEST, METRICS, Manifest, check_name, json_object
+from model.urls import shown, without_secrets
 
 _LOG = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ class Versions:
         self.folder = Path(self.root) if isinstance(self.fs, LocalFileSystem) else None
 
     def __str__(self) -> str:
-        return self.location
+        return shown(self.location)
 
     def entries(self) -> set[str]:
         """Names of all that lies there, hidden and half-written included; empty where there is no such place.
@@ -128,8 +129,8 @@ class Versions:
         """
         content = self.read(f"{self.path(number)}/{METRICS}")
         if hashlib.sha256(content).hexdigest() != self.check(number).files[METRICS].sha256:
-            raise CheckpointError(f"{self.location}/{number}: {METRICS} does not match its sha256")
-        return json_object(content, f"{self.location}/{number}/{METRICS}")
+            raise CheckpointError(f"{self}/{number}: {METRICS} does not match its sha256")
+        return json_object(content, f"{self}/{number}/{METRICS}")
 
     def fetch(self, number: int, target: Path, progress: Progress | None = None) -> Manifest:
         """Copies a version into a local folder, which appears whole and verified or not at all.
@@ -152,7 +153,7 @@ class Versions:
             for name in (*FILES, MANIFEST):
                 self._copy(f"{self.path(number)}/{name}", folder / name, report)
             if verify(folder, progress=report) != manifest:
-                raise CheckpointError(f"{self.location}/{number} changed while it was fetched")
+                raise CheckpointError(f"{self}/{number} changed while it was fetched")
         return manifest
 
     def path(self, number: int) -> str:
@@ -197,7 +198,7 @@ class Versions:
         return last if place.path_in_repo else place.id.rpartition("/")[2]  # a repository for one model
 
     def _checked(self, number: int, sizes: dict[str, int]) -> Manifest:
-        place = f"{self.location}/{number}"
+        place = f"{self}/{number}"
         if MANIFEST not in sizes:
             raise CheckpointError(
                 f"{place} has no {MANIFEST}: there is no such version, or it is not finished"
@@ -264,11 +265,14 @@ def store_errors(location: str) -> Iterator[None]:
     except (ModelError, FileExistsError):
         raise
     except ImportError as error:  # fsspec's own message names the package to install
-        raise CheckpointError(f"{location}: {error}; it is needed for this kind of registry") from error
+        raise CheckpointError(
+            f"{shown(location)}: {error}; it is needed for this kind of registry"
+        ) from error
     except FileNotFoundError as error:  # the store answers: something is not there
-        raise CheckpointError(f"{location}: {type(error).__name__}: {error}") from error
+        reason = without_secrets(f"{type(error).__name__}: {error}")
+        raise CheckpointError(f"{shown(location)}: {reason}") from error
     except Exception as error:
-        raise StoreError(f"{location}: {_in_words(error, location)}") from error
+        raise StoreError(f"{shown(location)}: {without_secrets(_in_words(error, location))}") from error
 
 
 def _in_words(error: Exception, location: str) -> str:

@@ -11,8 +11,8 @@ from typing import Any, TextIO
 
 from model.command import above_zero, add_command, count
 from model.commands.bench import add_json, print_step
+from service.commands.complaint import FAILED, UNUSABLE, complain
 
-FAILED, UNUSABLE = 1, 2
 SECONDS, ROUNDS = 10.0, 5
 EXAMPLES = """
   ebseg bench service
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
     from service.settings import SettingsError
 
     if args.instant and args.checkpoint is not None:
-        return _complain("--instant has no checkpoint", UNUSABLE)
+        return complain("--instant has no checkpoint", UNUSABLE)
     options: dict[str, Any] = {
         name: getattr(args, name) for name in ("connections", "seconds", "rate", "rounds", "size", "classes")
     }
@@ -98,9 +98,9 @@ def run(args: argparse.Namespace) -> int:
         else:
             found = bench_service(url=args.url, checkpoint=args.checkpoint, **options, progress=print_step)
     except SettingsError as error:
-        return _complain(error, UNUSABLE)
+        return complain(error, UNUSABLE)
     except (BenchError, ServerFailedError) as error:
-        return _complain(error, FAILED)
+        return complain(error, FAILED)
     # a program reads standard output, people may still look on
     _print_table(found, sys.stderr if args.json else sys.stdout)
     if args.json:
@@ -146,11 +146,6 @@ def _print_table(found: dict[str, Any], file: TextIO) -> None:
             console.print(f"{text}: {found[key]:.3f}")
     if found["unsent"]:
         console.print(f"{found['unsent']} requests found no free connection: the rate is more than it can do")
-
-
-def _complain(error: object, code: int) -> int:
-    print(f"ebseg: error: {' '.join(str(error).split())}", file=sys.stderr)
-    return code
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -16,7 +16,7 @@ from model.errors import CheckpointError
 from service.errors import ConflictError, NotFoundError, StoreUnavailableError
 from service.hot_loading.canary import Trial
 from service.hot_loading.loaded import LoadedVersion
-from service.hot_loading.loader import Loading, in_words, is_versions_fault, limited
+from service.hot_loading.loader import Loading, in_public, in_words, is_versions_fault, limited
 from service.hot_loading.registry import Policy, RegistryModel, RegistryVersion
 from service.hot_loading.served import Served
 from service.hot_loading.status import ModelStatus, Quarantined
@@ -59,7 +59,8 @@ class Follower:
         self.served = served
         self.policy = policy
         self.pinned = policy.version
-        self.last_error: str | None = None
+        self.last_error: str | None = None  # with all that the log says
+        self.public_error: str | None = None  # what anybody may know of it
         self.last_checked_at: datetime | None = None
         self.quarantined: dict[int, Quarantined] = {}
         self._coming: int | None = None  # the version that is being loaded
@@ -179,6 +180,7 @@ class Follower:
             versions=self.served.versions(),
             quarantined=[self.quarantined[number] for number in sorted(self.quarantined, reverse=True)],
             last_error=self.last_error,
+            public_error=self.public_error,
             last_checked_at=self.last_checked_at,
         )
 
@@ -190,7 +192,7 @@ class Follower:
             newest = (self.served.canary or self.served.current).number
             found = await self._newest(above=newest)
             if found is None:
-                self.last_error = None
+                self.last_error = self.public_error = None
                 return "; ".join([*refused, f"nothing else is newer than version {newest}, which stays"])
             try:
                 return self._adopt(await self._bring_up(found))
@@ -261,7 +263,7 @@ class Follower:
             raise VersionRefusedError(reason) from error
         finally:
             self._coming = None
-        self.last_error = None
+        self.last_error = self.public_error = None
         self.quarantined.pop(found.number, None)
         self._metrics.model_loads.labels("loaded").inc()
         self._metrics.model_load_seconds.observe(version.seconds)
@@ -269,6 +271,7 @@ class Follower:
 
     def _failed(self, error: Exception) -> None:
         self.last_error = in_words(error)
+        self.public_error = f"{in_public(error)}; the log of the service says more"
         self._metrics.model_loads.labels("failed").inc()
         LOG.warning(
             "the registry could not be followed; it is tried again",

@@ -17,6 +17,7 @@ import torch
 from model.errors import CheckpointError, ModelError, PictureError
 from model.storage.manifest import Manifest
 from model.storage.versions import StoreError
+from model.urls import without_secrets
 from service.errors import NotReadyError, ServiceError
 from service.hot_loading.loaded import LoadedVersion
 from service.scheduling.engine import Engine, Measurement, ModelInfo
@@ -207,8 +208,25 @@ def is_versions_fault(error: BaseException) -> bool:
 
 
 def in_words(error: BaseException) -> str:
-    """What a log line or a status says of an error."""
-    return str(error) if isinstance(error, ModelError | ServiceError) else f"{type(error).__name__}: {error}"
+    """What a log line or a status says of an error; no secrets of URLs are in it."""
+    own = isinstance(error, ModelError | ServiceError)
+    return without_secrets(str(error) if own else f"{type(error).__name__}: {error}")
+
+
+def in_public(error: BaseException) -> str:
+    """What anybody may be told of an error: its kind, and no place, no address, no other program's words."""
+    cause = error.__cause__
+    if isinstance(error, TimeoutError):
+        return "the registry or the device took too long"
+    if is_out_of_memory(error):
+        return "the memory did not suffice for a new version"
+    if isinstance(error, StoreError | ConnectionError):
+        return "the registry does not answer as it should"
+    if isinstance(error, OSError) or isinstance(cause, OSError):
+        return "a new version could not be fetched to the disk"
+    if isinstance(error, torch.AcceleratorError):
+        return "a device failed"
+    return "a new version could not be loaded"
 
 
 @asynccontextmanager

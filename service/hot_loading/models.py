@@ -236,6 +236,7 @@ class Models:
             versions=self._served[name].versions(),
             quarantined=[],
             last_error=None,
+            public_error=None,
             last_checked_at=None,
         )
 

@@ -14,6 +14,7 @@ from model.storage.files import Progress
 from model.storage.manifest import Manifest, check_name
 from model.storage.verify import verify
 from model.storage.versions import Versions
+from model.urls import shown
 from service.settings import Settings, SettingsError
 
 Kind = Literal["latest", "pinned", "canary"]
@@ -151,7 +152,7 @@ class RegistryModel:
 
         What lies at REGISTRY/NAME/3, or was fetched from there, becomes the name of the file alone.
         """
-        places = [str(self._versions), self._versions.root]
+        places = [str(self._versions), shown(self._versions.root)]
         if self._cache.is_open:
             places.append(str(self._cache.folder / self.name))
         either = "|".join(map(re.escape, places))

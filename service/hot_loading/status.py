@@ -82,7 +82,9 @@ class ModelStatus:
         pinned: the version it stays at, if any.
         versions: in memory, the current one first.
         quarantined: newest first.
-        last_error: why the last look at the registry failed; None if it did not.
+        last_error: why the last look at the registry failed, for administrators: it may name places and
+            addresses; None if it did not.
+        public_error: the same for everybody, by its kind.
         last_checked_at: when the registry last answered.
     """
 
@@ -93,4 +95,5 @@ class ModelStatus:
     versions: list[VersionStatus]
     quarantined: list[Quarantined]
     last_error: str | None
+    public_error: str | None
     last_checked_at: datetime | None

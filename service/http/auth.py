@@ -70,6 +70,15 @@ class ApiKeys:
             raise ForbiddenError("this needs an admin key, and the key that was sent is none")
 
 
+def is_admin(request: Request) -> bool:
+    """Whether the request shows an admin key."""
+    try:
+        require_admin(request)
+    except (UnauthorizedError, ForbiddenError):
+        return False
+    return True
+
+
 def require_admin(request: Request) -> None:
     """FastAPI dependency of routes for administrators; they document statuses 401 and 403.
 

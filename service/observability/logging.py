@@ -1,4 +1,7 @@
-"""Log lines as JSON (or text), each with the ids of the request and the trace that it belongs to."""
+"""Log lines as JSON (or text), each with the ids of the request and the trace that it belongs to.
+
+No line shows secrets of URLs, whoever wrote it: libraries, too, put whole addresses into messages and errors.
+"""
 
 import json
 import logging
@@ -7,6 +10,7 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
 
+from model.urls import without_secrets
 from service.observability.trace_context import trace_var
 
 request_id_var: ContextVar[str | None] = ContextVar("ebseg_request_id", default=None)
@@ -14,7 +18,7 @@ request_id_var: ContextVar[str | None] = ContextVar("ebseg_request_id", default=
 MOST_CHARACTERS = 8192  # of a message, and of a traceback's end; collectors split or drop longer lines
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 _IDS = frozenset({"request_id", "trace_id", "span_id"})
-_ENCODER = json.JSONEncoder(default=str)
+_ENCODER = json.JSONEncoder()
 
 
 class _Ids(logging.Filter):
@@ -37,11 +41,11 @@ class JsonFormatter(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage()[:MOST_CHARACTERS],
+            "message": without_secrets(record.getMessage())[:MOST_CHARACTERS],
         }
         line.update(_extras(record))
         if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)[-MOST_CHARACTERS:]
+            line["traceback"] = without_secrets(self.formatException(record.exc_info))[-MOST_CHARACTERS:]
         return _ENCODER.encode(line)
 
 
@@ -50,6 +54,10 @@ class TextFormatter(logging.Formatter):
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s %(message)s [%(request_id)s]")
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line and the traceback."""
+        return without_secrets(super().format(record))
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
         """The line, without a traceback."""
@@ -75,5 +83,19 @@ def configure(level: str, form: str) -> None:
 
 def _extras(record: logging.LogRecord) -> dict[str, Any]:
     return {
-        name: value for name, value in vars(record).items() if name not in _STANDARD and value is not None
+        name: _shown(value)
+        for name, value in vars(record).items()
+        if name not in _STANDARD and value is not None
     }
+
+
+def _shown(value: Any) -> Any:
+    """A value as a line may hold it: what is no JSON as text."""
+    match value:
+        case bool() | int() | float() | None:
+            return value
+        case dict():
+            return {str(name): _shown(one) for name, one in value.items()}
+        case list() | tuple():
+            return [_shown(one) for one in value]
+    return without_secrets(str(value))

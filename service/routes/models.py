@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Path, Request
 
 from service.hot_loading.models import Models
 from service.hot_loading.status import ModelStatus
-from service.http.auth import require_admin
+from service.http.auth import is_admin, require_admin
 from service.http.openapi import problems
 from service.runtime import Service
 from service.schemas.models import ModelChange, ModelDetails, ModelList, PinRequest
@@ -29,7 +29,8 @@ REFUSALS = problems(401, 403, 404, 408, 409, 413, 422, 500, 503, 504)
 )
 async def models(request: Request) -> ModelList:
     """The models that requests are answered by; none while the first is loading."""
-    return ModelList(models=[_details(status) for status in _models(request).statuses()])
+    in_full = is_admin(request)
+    return ModelList(models=[_details(status, in_full) for status in _models(request).statuses()])
 
 
 @router.get(
@@ -41,7 +42,7 @@ async def models(request: Request) -> ModelList:
 )
 async def model(name: Name, request: Request) -> ModelDetails:
     """One loaded model: its versions in memory, and those that were refused, with the reason."""
-    return _details(_models(request).status(name))
+    return _details(_models(request).status(name), is_admin(request))
 
 
 @router.post(
@@ -96,10 +97,15 @@ async def reload(name: Name, request: Request) -> ModelChange:
     return _changed(request, name, await _models(request).reload(name))
 
 
-def _details(status: ModelStatus) -> ModelDetails:
+def _details(status: ModelStatus, in_full: bool) -> ModelDetails:
+    """A model as it is told; the reason of a failure in full for administrators only."""
     current = status.versions[0]
     same = ("version", "digest", "untrained", "variant", "device", "dtype", "license", "card")
-    return ModelDetails(**asdict(status), **{field: getattr(current, field) for field in same})
+    told = asdict(status)
+    public = told.pop("public_error")
+    if not in_full:
+        told["last_error"] = public
+    return ModelDetails(**told, **{field: getattr(current, field) for field in same})
 
 
 def _models(request: Request) -> Models:
@@ -108,4 +114,4 @@ def _models(request: Request) -> Models:
 
 
 def _changed(request: Request, name: str, done: str) -> ModelChange:
-    return ModelChange(done=done, model=_details(_models(request).status(name)))
+    return ModelChange(done=done, model=_details(_models(request).status(name), True))

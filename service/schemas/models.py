@@ -105,7 +105,11 @@ class ModelDetails(ModelAnswer):
     pinned: int | None = Field(description="the version it stays at until unpinned")
     versions: list[LoadedVersionDetails] = Field(description="in memory, the current one first")
     quarantined: list[QuarantinedVersion] = Field(description="refused ones, newest first")
-    last_error: str | None = Field(description="why the last look at the registry failed")
+    last_error: str | None = Field(
+        description="why the last look at the registry failed; in full where the request shows an admin key, "
+        "else its kind, without places and addresses",
+        examples=[None, "the registry does not answer as it should; the log of the service says more"],
+    )
     last_checked_at: datetime | None = Field(description="when the registry last answered")
 
 

@@ -178,13 +178,34 @@ def test_keys_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None
     )
 
 
-def test_a_password_is_not_printed() -> None:
-    hidden = to_toml(load_settings({"redis_url": "redis://:secret@cache:6379/0"}))
-    assert "secret" not in hidden
-    assert "# redis_url holds a password; give it as EBSEG_REDIS_URL" in hidden
-    assert 'redis_url = "redis://cache:6379/0"' in to_toml(
-        load_settings({"redis_url": "redis://cache:6379/0"})
-    )
+@pytest.mark.parametrize(
+    ("name", "url"),
+    [
+        ("redis_url", "redis://:hunter-2@cache:6379/0"),
+        ("redis_url", "redis://cache:6379/0?password=hunter-2"),
+        ("redis_url", "unix:///run/redis.sock?password=hunter-2"),
+        ("otlp_endpoint", "https://collector/v1/traces?token=hunter-2"),
+        ("otlp_endpoint", "https://hunter-2@collector/v1/traces"),
+        ("registry", "s3://key:hunter-2@bucket/registry"),
+    ],
+)
+def test_a_secret_of_a_url_is_not_printed(name: str, url: str) -> None:
+    hidden = to_toml(load_settings({name: url} | ({"model": "m"} if name == "registry" else {})))
+    assert "hunter-2" not in hidden
+    assert f"# {name} holds a secret; give it as EBSEG_{name.upper()}" in hidden
+
+
+@pytest.mark.parametrize("name", ["redis_url", "otlp_endpoint"])
+def test_a_password_that_is_not_quoted_is_not_repeated(name: str) -> None:
+    scheme = "redis" if name == "redis_url" else "http"
+    with pytest.raises(SettingsError, match=f"{name} cannot be read: .*%2F") as raised:
+        load_settings({name: f"{scheme}://:hunter/2@cache"})
+    assert "hunter" not in str(raised.value)
+
+
+def test_addresses_of_redis() -> None:
+    plain = to_toml(load_settings({"redis_url": "redis://cache:6379/0"}))
+    assert 'redis_url = "redis://cache:6379/0"' in plain
     with pytest.raises(SettingsError, match="redis_url must begin with redis://"):
         load_settings({"redis_url": "http://cache"})
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from model.errors import FetchError, UnreachableError
-from model.fetch.sources import HubFile, LocalFile, WebFile, parse_source, shown
+from model.fetch.sources import HubFile, LocalFile, WebFile, parse_source
 from tests.hub.faults import Fault
 from tests.hub.repositories import Page
 from tests.hub.server import Hub
@@ -158,7 +158,6 @@ def test_what_sources_mean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     secret = parse_source("https://me:word@example.com:8443/x/y.pth?token=hidden#part")
     assert isinstance(secret, WebFile)
     assert (str(secret), secret.name) == ("https://example.com:8443/x/y.pth", "y.pth")
-    assert shown("https://[::1]:80/x") == "https://[::1]:80/x"
     monkeypatch.chdir(tmp_path)
     Path("EBSeg_base.pth").write_bytes(b"")
     assert parse_source("EBSeg_base.pth") == LocalFile(Path("EBSeg_base.pth"))

@@ -3,11 +3,13 @@
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import httpx
 import pytest
 
 from model.storage.manifest import Manifest
+from model.storage.versions import Versions
 from service.runtime import Service
 from tests.service.fakes import post, problem, running
 from tests.service.hot_loading.model_fakes import SELDOM, Gate, Loader, publish
@@ -186,3 +188,31 @@ async def test_changes_are_documented_and_counted_by_their_template(tmp_path: Pa
         for status, answer in operation["responses"].items():
             if status != "200":
                 assert set(answer["content"]) == {"application/problem+json"}, (action, status)
+
+
+async def test_only_administrators_are_told_where_a_registry_failed(
+    tmp_path: Path, first: Manifest, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Everybody else learns of what kind it is: no folder, no bucket, no address."""
+    async with serving(tmp_path, Loader(), **KEYS) as (client, service):
+        lost = ConnectionError(
+            "no answer from 10.1.2.3 for https://me:hunter-2@bucket.example/a?sig=hunter-2"
+        )
+        monkeypatch.setattr(Versions(f"{tmp_path}/{NAME}").fs, "ls", Mock(side_effect=lost))
+        told = problem(await change(client, "reload"), 503)
+        in_full = service.models.status(NAME).last_error
+        shown = {}
+        for kind, key in (("user", USER), ("admin", ADMIN)):
+            one = (await client.get(f"/v1/models/{NAME}", headers=key)).json()
+            assert (await client.get("/v1/models", headers=key)).json()["models"] == [one]
+            shown[kind] = one["last_error"]
+        health = [await client.get(path) for path in ("/readyz", "/startupz", "/livez", "/metrics")]
+    assert shown["admin"] == in_full
+    assert shown["user"] == "the registry does not answer as it should; the log of the service says more"
+    assert [answer.status_code for answer in health] == [200] * 4
+    assert health[0].json()["checks"]["registry"] == "failing"
+    for secret in (str(tmp_path), "10.1.2.3", "bucket.example"):
+        assert secret in str(in_full)
+        assert not any(secret in answer.text for answer in health)
+    assert "hunter-2" not in str(in_full) + str(told)
+    assert in_full in [vars(record).get("reason") for record in caplog.records]

@@ -19,14 +19,13 @@ from torch import Tensor
 from model.errors import ModelError, PictureError
 from model.network.balance import Balance
 from model.network.ebseg import EBSeg
-from model.network.kernels import TILE, best_class
+from model.network.kernels import TILE, best_class, contenders
 from model.network.layers import resize
 from model.network.predictions import MaskPredictions
 from model.transforms import to_network
 from model.vocabulary.classes import Vocabulary
 
 OTHER = 0  # the label of a pixel that no class wins with enough confidence
-ROUNDING = 1e-5  # relative; far above what reordering a sum of products changes
 TEXTS_KEPT = 16
 
 
@@ -147,10 +146,10 @@ class Segmenter:
             device=probabilities.device,
         )
         for rows, columns, masks_QT in _tiles(own, output_size):
-            contenders = _contenders(masks_QT, probabilities)
-            best, winner = best_class(masks_QT.T @ probabilities[:, contenders])
+            candidates = contenders(masks_QT, probabilities)
+            best, winner = best_class(masks_QT.T @ probabilities[:, candidates])
             certain = best / (masks_QT.T @ all_classes)[:, 0].clamp(min=1)
-            wins = contenders[winner]
+            wins = candidates[winner]
             label = torch.where(certain >= least[wins], values[wins], OTHER)
             shape = (rows.stop - rows.start, columns.stop - columns.start)
             labels[rows, columns] = label.view(shape).to(torch.int32).cpu().numpy()
@@ -215,18 +214,6 @@ class Segmenter:
     ) -> Tensor:
         text = self.encode_text(vocabulary) if text is None else text
         return self.ebseg.classify(own, vocabulary, text, balance)[0]
-
-
-def _contenders(masks_QT: Tensor, probabilities_QK: Tensor) -> Tensor:
-    """Classes that can win a pixel of the tile, in order.
-
-    A class scores at most what it would if every query covered the tile as well as it does at its best
-    pixel; some class scores at least what it would at every query's worst. Who stays below that
-    everywhere is left out, which leaves a handful of hundreds.
-    """
-    highest = masks_QT.amax(1) @ probabilities_QK
-    certain = (masks_QT.amin(1) @ probabilities_QK).max()
-    return (highest >= certain * (1 - ROUNDING)).nonzero()[:, 0]
 
 
 def _check_output_size(size: tuple[int, int]) -> None:

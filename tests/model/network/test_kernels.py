@@ -101,6 +101,21 @@ def test_half_precision_attends_by_products_on_a_cpu(monkeypatch: pytest.MonkeyP
     assert fused == [torch.float32, torch.float64]
 
 
+def test_all_classes_instead_of_contenders(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is left out would not have won."""
+    masks, probabilities = noise(12, 40, seed=0).sigmoid(), (4 * noise(12, 60, seed=1)).softmax(1)
+    masks[:, 20:] *= 0.9
+    wanted = (masks.T @ probabilities).argmax(1)
+    some = kernels.contenders(masks, probabilities)
+    monkeypatch.setattr(kernels, "CONTENDERS_ALONE", ByDevice(cpu=False, cuda=False))
+    everyone = kernels.contenders(masks, probabilities)
+    assert everyone.tolist() == list(range(60))
+    assert set(wanted.tolist()) <= set(some.tolist())
+    for classes in (some, everyone):
+        _, winner = kernels.best_class(masks.T @ probabilities[:, classes])
+        assert torch.equal(classes[winner], wanted)
+
+
 def test_best_class(monkeypatch: pytest.MonkeyPatch) -> None:
     scores = noise(50, 7, seed=0)
     scores[3] = 1.0  # the first of equals wins on every device

@@ -1,15 +1,24 @@
-"""Prometheus metrics of one app, on a registry of their own. No label holds a user's text."""
+"""Prometheus metrics of one app, on a registry of their own. No label holds a user's text.
+
+Times are in seconds, sizes in bytes unless a name says otherwise; the tuples are upper bounds of buckets.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+# seconds, of requests and of stages: 5 ms to 30 s
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0)
+# millions of pixels, up to the default of max_pixels
 MEGAPIXELS = (0.1, 0.3, 0.5, 1.0, 2.0, 4.0, 8.0, 12.0, 24.0, 50.0)
+# classes of a request, up to MAX_CLASSES
 CLASSES = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1024.0)
+# pictures of a batch
 PICTURES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
+# seconds of a lookup: 0.1 ms, in the process, to 1 s
 CACHE_SECONDS = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.05, 0.1, 0.3, 1.0)
+# seconds until a version serves: 0.3 s to 5 min
 LOAD_SECONDS = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
 TRIGGERS = ("full", "delay", "idle", "cached", "bisect", "memory")
 LOAD_RESULTS = ("loaded", "quarantined", "failed", "rolled_back")
@@ -91,7 +100,7 @@ class Metrics:
         queue_depth: Callable[[], float],
         oldest_age: Callable[[], float],
     ) -> None:
-        """Reads three gauges from where the numbers are."""
+        """Reads three gauges from where the numbers are: two counts of requests, and an age in seconds."""
         self.inflight.set_function(inflight)
         self.queue_depth.set_function(queue_depth)
         self.queue_oldest_age.set_function(oldest_age)
@@ -101,11 +110,11 @@ class Metrics:
         self._with(counter, labels).inc(by)
 
     def observe(self, histogram: Histogram, seconds: float, *labels: str) -> None:
-        """Observes a time under labels, as `count` does."""
+        """Observes a value, in the unit of the histogram's buckets, under labels, as `count` does."""
         self._with(histogram, labels).observe(seconds)
 
     def stages(self, seconds: Mapping[str, float]) -> None:
-        """Observes the time of stages."""
+        """Observes the time of stages, seconds by name of `STAGES`."""
         for stage, value in seconds.items():
             self.observe(self.stage_seconds, value, stage)
 

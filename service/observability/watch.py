@@ -51,7 +51,7 @@ class Watch:
 
     Args:
         service: whose devices and metrics.
-        interval_s: between two measurements.
+        interval_s: between two measurements, seconds, above 0.
     """
 
     def __init__(self, service: Watched, *, interval_s: float = INTERVAL_S):

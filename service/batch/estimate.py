@@ -11,7 +11,7 @@ from PIL import Image
 
 from service.batch.plan import BatchPlan, ids_digest
 from service.batch.reading import UnreadableError, content_of
-from service.batch.sinks import Store, open_sink
+from service.batch.sinks import OutputPlace, open_sink
 
 SAMPLE = 8  # pictures that are segmented
 OF_EACH = 64  # of so many the next one is taken, so that a sorted input's first pictures are not all
@@ -24,7 +24,7 @@ def estimate(plan: BatchPlan) -> dict[str, Any]:
         UsageError: the input cannot be listed.
         CheckpointError: the model cannot be loaded.
     """
-    finished = open_sink(Store(plan.out), plan.form).finished()
+    finished = open_sink(OutputPlace(plan.out), plan.form).finished()
     pictures = missing = shards = 0
     sample: list[Mapping[str, Any]] = []
     for number, shard in plan.shards():

@@ -7,7 +7,7 @@ from PIL import Image, ImageColor
 
 from service.batch.plan import BatchPlan
 from service.batch.run import RunResult
-from service.batch.sinks import Sink, Store
+from service.batch.sinks import OutputPlace, Sink
 from service.batch.summary import plot, summary
 from service.segmentation.colors import class_colors, to_hex
 from service.segmentation.requested import read_request, requested_vocabulary
@@ -16,7 +16,7 @@ from service.segmentation.sheet import contact_sheet
 SUMMARY, PLOT, SHEET = "summary.json", "summary.png", "sheet.webp"
 
 
-def finish(store: Store, sink: Sink, plan: BatchPlan, result: RunResult) -> None:
+def finish(store: OutputPlace, sink: Sink, plan: BatchPlan, result: RunResult) -> None:
     """Writes them; of all shards that are finished, whichever process made them."""
     names, colors = _classes(plan, sink)
     found = summary(sink.finished(), names)

@@ -12,8 +12,8 @@ import tarfile
 from collections.abc import Generator, Iterator
 from typing import Any
 
-from service.commands.segment.plan import PICTURES
 from service.errors import UsageError
+from service.local.pictures import PICTURES
 
 Item = dict[str, Any]
 """A row for `BatchSegmenter`: `id`, and `path` (with `offset` and `size` for a tar's member) or `bytes`."""

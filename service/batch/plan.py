@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from service.batch.listing import Item, items
-from service.batch.sinks import FORMATS, Store
+from service.batch.sinks import FORMATS, OutputPlace
 from service.errors import UsageError
 
 SCHEMA = 1
@@ -79,7 +79,7 @@ class BatchPlan:
         }
 
 
-def pin(store: Store, pinned: dict[str, Any]) -> None:
+def pin(store: OutputPlace, pinned: dict[str, Any]) -> None:
     """Writes the manifest of an output, or sees that the one that is there is the same.
 
     Raises:

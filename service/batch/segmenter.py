@@ -25,8 +25,9 @@ from service.batch.reading import UnreadableError, content_of
 from service.batch.rows import COLUMNS, Row, failed
 from service.errors import ServiceError, UsageError
 from service.scheduling.deadline import Deadline
-from service.scheduling.engine import Engine, EngineResult, Job, PreparedPicture, device_names, load_engine
+from service.scheduling.engine import Engine, EngineResult, Job, PreparedPicture, unit_rows
 from service.scheduling.out_of_memory import is_out_of_memory, release_memory
+from service.scheduling.torch_engine import device_names, load_engine
 from service.schemas.segment import SegmentRequest
 from service.segmentation.colors import class_colors
 from service.segmentation.decode import decode
@@ -159,7 +160,7 @@ class BatchSegmenter:
                 engine=engine,
                 spec=self._spec,
                 vocabulary=self._vocabulary,
-                text=engine.embed(self._vocabulary.words, self._vocabulary.templates),
+                text=unit_rows(engine.embed(self._vocabulary.words, self._vocabulary.templates)),
                 outputs=self._outputs,
                 batch_size=size,
                 max_pixels=self._max_pixels,
@@ -198,7 +199,7 @@ class _Loaded:
             self.engine.classify(
                 prediction,
                 Job(
-                    engine=self.engine,
+                    engines=(self.engine,),
                     prepared=one.prepared,
                     prediction=prediction,
                     vocabulary=self.vocabulary,

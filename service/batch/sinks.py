@@ -76,7 +76,7 @@ class Sink(Protocol):
         """The rows of a finished shard."""
 
 
-class Store:
+class OutputPlace:
     """A folder, or a place in an object store."""
 
     def __init__(self, url: str):
@@ -125,7 +125,7 @@ class Store:
 class ParquetSink:
     """`part-000042.parquet`, a row a picture."""
 
-    def __init__(self, store: Store):
+    def __init__(self, store: OutputPlace):
         try:
             import pyarrow.parquet  # noqa: F401
         except ImportError:
@@ -165,7 +165,7 @@ class ParquetSink:
 class FolderSink:
     """`masks/ID.png`, and `rows/part-000042.jsonl` with all else, which is written last."""
 
-    def __init__(self, store: Store):
+    def __init__(self, store: OutputPlace):
         self._store = store
 
     def finished(self) -> dict[int, About]:
@@ -198,7 +198,7 @@ class FolderSink:
 class TarSink:
     """`part-000042.tar`, a `.json` and a `.png` a picture, as WebDataset has them."""
 
-    def __init__(self, store: Store):
+    def __init__(self, store: OutputPlace):
         self._store = store
 
     def finished(self) -> dict[int, About]:
@@ -242,7 +242,7 @@ class TarSink:
         return list(rows.values())
 
 
-def open_sink(store: Store, form: str) -> Sink:
+def open_sink(store: OutputPlace, form: str) -> Sink:
     """The sink of a format.
 
     Raises:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from service.batch.listing import Item
 from service.batch.plan import BatchPlan, ids_digest
 from service.batch.rows import Row
-from service.batch.sinks import About, Sink, Store, open_sink
+from service.batch.sinks import About, OutputPlace, Sink, open_sink
 
 TOLD_EVERY_S = 0.5
 
@@ -46,7 +46,7 @@ def work(plan: BatchPlan, device: str, threads: int, pipe: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the run's own process ends its workers
     try:
         segmenter = segmenter_of(plan, device, threads)
-        sink = open_sink(Store(plan.out), plan.form)
+        sink = open_sink(OutputPlace(plan.out), plan.form)
         pipe.send("ready")
         while True:
             try:

@@ -177,7 +177,7 @@ def _devices(setting: str, workers: int | None) -> tuple[str, ...]:
     if setting == "cpu":
         names = ["cpu"]
     else:
-        from service.scheduling.engine import device_names
+        from service.scheduling.torch_engine import device_names
 
         names = device_names(setting)
     return tuple(names[index % len(names)] for index in range(workers or len(names)))
@@ -209,11 +209,11 @@ def _run(args: argparse.Namespace, plan: "BatchPlan", model: str, digest: str) -
     from service.batch.plan import pin
     from service.batch.progress import shown
     from service.batch.run import BatchRun
-    from service.batch.sinks import Store, open_sink
+    from service.batch.sinks import OutputPlace, open_sink
 
     with closing(items(plan.source)) as listed:
         next(listed)  # an input that is not there leaves no output
-    store = Store(plan.out)
+    store = OutputPlace(plan.out)
     sink = open_sink(store, plan.form)
     pin(store, plan.pinned(model, digest))
     with shown() as progress:

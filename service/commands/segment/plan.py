@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from service.errors import UsageError
+from service.local.pictures import PICTURES
 
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")
 OVERLAY_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 

@@ -19,7 +19,7 @@ from PIL import Image
 
 import service
 from service.batch.rows import Row
-from service.batch.sinks import Store, open_sink
+from service.batch.sinks import OutputPlace, open_sink
 from tests.service.batch.pictures import write_pictures
 from tests.service.cli_calls import run
 from tests.service.fakes import live
@@ -64,7 +64,7 @@ def words(source: Path, out: Path, url: str, *more: object) -> Words:
 
 
 def rows_of(out: Path) -> list[Row]:
-    sink = open_sink(Store(str(out)), "parquet")
+    sink = open_sink(OutputPlace(str(out)), "parquet")
     return [row for shard in sorted(sink.finished()) for row in sink.read(shard)]
 
 

@@ -13,7 +13,7 @@ import torch
 from service.batch.rows import COLUMNS
 from service.batch.segmenter import BatchSegmenter
 from service.errors import UsageError
-from service.scheduling.engine import TorchEngine
+from service.scheduling.torch_engine import TorchEngine
 from tests.service.batch.pictures import write_pictures
 from tests.service.cli_calls import run
 from tests.service.fakes import encoded, picture

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from service.batch.rows import COLUMNS, Row, failed
-from service.batch.sinks import FORMATS, About, Store, mask_name, open_sink
+from service.batch.sinks import FORMATS, About, OutputPlace, mask_name, open_sink
 from service.batch.worker import about_of
 from service.errors import UsageError
 from tests.service.hot_loading.s3_server import S3, s3_server
@@ -42,7 +42,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_what_is_written_is_read(form: str, place: str) -> None:
-    store = Store(place)
+    store = OutputPlace(place)
     sink = open_sink(store, form)
     assert sink.finished() == {}
     about = about_of(ROWS, "digest")
@@ -53,7 +53,7 @@ def test_what_is_written_is_read(form: str, place: str) -> None:
     only_errors = [failed("x", "y")]
     sink.write(7, only_errors, about_of(only_errors, "other"))
     sink.write(12, ROWS, about)
-    assert open_sink(Store(place), form).finished() == {7: about_of(only_errors, "other"), 12: about}
+    assert open_sink(OutputPlace(place), form).finished() == {7: about_of(only_errors, "other"), 12: about}
     assert sink.read(7) == only_errors
     if form == "folder":
         assert store.get("masks/folder/1 \N{SNOWMAN}.jpg.png") == ROWS[1]["label_map"]
@@ -61,7 +61,7 @@ def test_what_is_written_is_read(form: str, place: str) -> None:
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_a_write_that_fails_leaves_no_shard(form: str, s3: S3, tmp_path: Path) -> None:
-    sink = open_sink(Store(f"s3://bucket/{tmp_path.name}"), form)
+    sink = open_sink(OutputPlace(f"s3://bucket/{tmp_path.name}"), form)
     s3.fail()
     try:
         with pytest.raises(OSError):  # noqa: PT011
@@ -75,7 +75,7 @@ def test_a_write_that_fails_leaves_no_shard(form: str, s3: S3, tmp_path: Path) -
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_a_full_disk_leaves_no_shard(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sink = open_sink(Store(str(tmp_path)), form)
+    sink = open_sink(OutputPlace(str(tmp_path)), form)
 
     def full(self: Path, content: bytes) -> None:
         self.touch()
@@ -97,4 +97,4 @@ def test_names_that_would_lead_out_of_the_output() -> None:
 
 def test_places_that_cannot_be() -> None:
     with pytest.raises(UsageError, match="cannot be written to"):
-        Store("nosuch://place")
+        OutputPlace("nosuch://place")

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal, ParamSpec, TypeVar
 
 from model.errors import ModelError
@@ -19,7 +20,7 @@ from service.observability.tracing import tracing_of
 from service.observability.watch import Watch
 from service.scheduling.admission import Admission
 from service.scheduling.engine import Engine
-from service.scheduling.picture_threads import PictureThreads
+from service.scheduling.picture_threads import LANES, PictureThreads
 from service.scheduling.price import Prices
 from service.scheduling.scheduler import Scheduler
 from service.scheduling.torch_engine import device_names
@@ -56,11 +57,13 @@ class Service:
         self.metrics = Metrics()
         names = [engine.info.device for engine in engines] or device_names(settings.device)
         self.prices = Prices()
+        self.pictures = PictureThreads(settings.decode_threads)
         self.admission = Admission(
             max_requests=settings.max_pending,
             max_pixels=settings.max_pending_pixels,
             devices=len(names),
             trusted=lambda: self.prices.trusted,
+            ahead=self.pictures.ahead,
         )
         self.predictions = PredictionCache(settings.prediction_cache_bytes, self.metrics)
         self.scheduler = Scheduler(
@@ -95,12 +98,17 @@ class Service:
         self.failure: Exception | None = None
         self.on_failure: Callable[[], None] = lambda: None
         self._watch = Watch(self)
-        self._pictures = PictureThreads(settings.decode_threads)
         self._loading: asyncio.Task[None] | None = None
         self.metrics.watch(
             inflight=lambda: self.admission.pending,
-            queue_depth=lambda: self.scheduler.depth,
-            oldest_age=self.scheduler.oldest_age,
+            depths={
+                "device": lambda: self.scheduler.depth,
+                **{lane: partial(self.pictures.depth, lane) for lane in LANES},
+            },
+            oldest_ages={
+                "device": self.scheduler.oldest_age,
+                **{lane: partial(self.pictures.oldest_age, lane) for lane in LANES},
+            },
         )
 
     async def start(self) -> None:
@@ -126,7 +134,7 @@ class Service:
         await self._watch.stop()
         if self.tracing is not None:
             await self.tracing.stop()
-        self._pictures.stop()
+        self.pictures.stop()
 
     def begin_drain(self) -> None:
         """From now on the service is not ready; requests under way go on."""
@@ -145,7 +153,7 @@ class Service:
 
     async def in_pool(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Runs a function on a picture thread. Cancelling this coroutine takes it off the queue."""
-        return await self._pictures.run(work, *args, **kwargs)
+        return await self.pictures.run(work, *args, **kwargs)
 
     def _forget(self, digest: str) -> None:
         """Lets go of what is kept for weights that are freed."""

@@ -26,7 +26,7 @@ ENDED = (
     "headers-too-large", "headers-too-slow", "body-too-large", "body-too-slow", "answer-too-slow", "idle",
     "made-room", "full", "address-full", "pipelined", "malformed",
 )  # fmt: skip
-STAGES = ("decode", "text", "queue", "predict", "classify", "encode")
+STAGES = ("decode_wait", "decode", "text", "queue", "predict", "classify", "encode_wait", "encode")
 
 
 class Metrics:
@@ -49,9 +49,9 @@ class Metrics:
             "reason",
         )
         self.inflight = self._gauge("inflight", "Segmentations under way")
-        self.queue_depth = self._gauge("queue_depth", "Segmentations that wait for the engine")
+        self.queue_depth = self._gauge("queue_depth", "Segmentations that wait", "queue")
         self.queue_oldest_age = self._gauge(
-            "queue_oldest_age_seconds", "How long the oldest segmentation has waited for the engine"
+            "queue_oldest_age_seconds", "How long the oldest segmentation has waited", "queue"
         )
         self.batch_size = self._histogram("batch_size", "Pictures of a batch", PICTURES)
         self.batches = self._counter("batches", "Batches by what made them go", "trigger")
@@ -97,13 +97,15 @@ class Metrics:
         self,
         *,
         inflight: Callable[[], float],
-        queue_depth: Callable[[], float],
-        oldest_age: Callable[[], float],
+        depths: Mapping[str, Callable[[], float]],
+        oldest_ages: Mapping[str, Callable[[], float]],
     ) -> None:
-        """Reads three gauges from where the numbers are: two counts of requests, and an age in seconds."""
+        """Reads gauges from where the numbers are: counts of requests, and ages in seconds, by queue."""
         self.inflight.set_function(inflight)
-        self.queue_depth.set_function(queue_depth)
-        self.queue_oldest_age.set_function(oldest_age)
+        for queue, depth in depths.items():
+            self.queue_depth.labels(queue).set_function(depth)
+        for queue, oldest_age in oldest_ages.items():
+            self.queue_oldest_age.labels(queue).set_function(oldest_age)
 
     def count(self, counter: Counter, *labels: str, by: float = 1) -> None:
         """Counts under labels; they are remembered, since to find them takes longer than to count."""

@@ -328,7 +328,8 @@ class SegmentAnswer(BaseModel):
         "class; divided by the sum of all K, if that is above 1, it is the confidence",
     )
     timings_ms: dict[str, float] = Field(
-        description="by stage: decode, queue, predict, text, classify, encode; and total",
+        description="by stage: decode_wait, decode, text (beside the others), queue, predict, classify, "
+        "encode_wait, encode; and total",
         examples=[{"decode": 21.5, "queue": 0.1, "predict": 812.0, "encode": 9.3}],
     )
 

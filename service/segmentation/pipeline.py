@@ -4,7 +4,7 @@ import asyncio
 import functools
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
@@ -122,7 +122,7 @@ class PicturePlan:
         key: of the prediction cache; None where it is off.
         picture: at output size, where an overlay is wanted.
         picture_size, output_size: rows and columns of the upright picture, and of the answer.
-        seconds: what this took.
+        seconds: by stage so far.
     """
 
     prepared: PreparedPicture | None
@@ -131,7 +131,7 @@ class PicturePlan:
     picture: NDArray[np.uint8] | None
     picture_size: tuple[int, int]
     output_size: tuple[int, int]
-    seconds: float
+    seconds: dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +155,9 @@ class _Request(Generic[E]):
         background = spec.background_for(engine.info.card)
         texts = RequestText(service, vocabulary, self.lease.engines, self.ticket, self.deadline)
         try:
-            plan = await service.in_pool(self._decoded, engine, len(vocabulary.words))
+            plan = await service.pictures.run_in(
+                "decode", self.deadline, self._decoded, engine, vocabulary, time.perf_counter()
+            )
             service.metrics.megapixels.observe(plan.picture_size[0] * plan.picture_size[1] / 1e6)
             service.metrics.vocabulary_size.observe(len(vocabulary))
             running = service.scheduler.submit(
@@ -190,38 +192,39 @@ class _Request(Generic[E]):
             background=background,
             outputs=self.spec.outputs,
             request_id=self.request_id,
-            seconds={"decode": plan.seconds, "text": text.seconds, **result.seconds},
+            seconds={**plan.seconds, "text": text.seconds, **result.seconds},
             began=began,
             caches=Caches(text=text.source, prediction=_source(plan, running)),
             check=self.deadline.check,
         )
-        answer = await service.in_pool(self._encode, segmentation)
+        answer = await service.pictures.run_in(
+            "encode", self.deadline, self._encode, segmentation, time.perf_counter()
+        )
         service.metrics.stages(answer.seconds)
         service.metrics.last_success.set_to_current_time()
         return answer
 
-    def _decoded(self, engine: Engine, classes: int) -> PicturePlan:
+    def _decoded(self, engine: Engine, vocabulary: Vocabulary, submitted: float) -> PicturePlan:
         """Picture thread: everything that needs the picture's bytes, as one stage."""
         with stage("decode"):
-            return self._plan(engine, classes)
+            return self._plan(engine, vocabulary, submitted)
 
-    def _plan(self, engine: Engine, classes: int) -> PicturePlan:
+    def _plan(self, engine: Engine, vocabulary: Vocabulary, submitted: float) -> PicturePlan:
         began = time.perf_counter()
+        words = len(vocabulary.words)
         self.deadline.check()
         settings, spec, predictions = self.service.settings, self.parsed.spec, self.service.predictions
         data = self.parsed.read_picture()
         key = predictions.key_of(data, engine.info) if predictions.enabled else None
         known = None if key is None else predictions.get(key)
         if known is not None:
-            self._reserve(engine, known.size, classes, pixels=0)
+            self._reserve(engine, known.size, words, pixels=0)
         picture: NDArray[np.uint8] | None = None
         if known is None or "overlay" in self.spec.outputs:
-            picture = decode(
-                data, max_pixels=settings.max_pixels, accept=self._accept(engine, classes, known)
-            )
+            picture = decode(data, max_pixels=settings.max_pixels, accept=self._accept(engine, words, known))
         size = known.size if picture is None and known is not None else _size(picture)
         output = output_size(spec.output_size, size, settings.max_pixels)
-        self.spec.check(output, classes)
+        self.spec.check(output, len(vocabulary))
         return PicturePlan(
             prepared=engine.prepare(picture) if known is None and picture is not None else None,
             known=known,
@@ -231,22 +234,24 @@ class _Request(Generic[E]):
             else None,
             picture_size=size,
             output_size=output,
-            seconds=time.perf_counter() - began,
+            seconds={"decode_wait": began - submitted, "decode": time.perf_counter() - began},
         )
 
     def _accept(
-        self, engine: Engine, classes: int, known: CachedPrediction | None
+        self, engine: Engine, words: int, known: CachedPrediction | None
     ) -> Callable[[tuple[int, int]], None]:
         """What is done when a picture's size is known, and none of its pixels is decoded yet."""
 
         def accept(size: tuple[int, int]) -> None:
             if known is None:
-                self._reserve(engine, size, classes, pixels=engine.cost(size))
+                self._reserve(engine, size, words, pixels=engine.cost(size))
 
         return accept
 
-    def _encode(self, segmentation: SegmentationResult) -> E:
+    def _encode(self, segmentation: SegmentationResult, submitted: float) -> E:
         """Picture thread: the answer, as one stage."""
+        seconds = {**segmentation.seconds, "encode_wait": time.perf_counter() - submitted}
+        segmentation = replace(segmentation, seconds=seconds)
         with stage("encode"):
             return self.spec.encode(segmentation)
 

@@ -43,7 +43,10 @@ async def test_after_some_requests() -> None:
     assert values["ebseg_image_megapixels_sum"] == pytest.approx(0.06)
     assert values["ebseg_vocabulary_size_sum"] == 6
     assert values[f'ebseg_model_info{{digest="{"d" * 64}",model="fake",version="3"}}'] == 1
-    assert values["ebseg_inflight"] == values["ebseg_queue_depth"] == 0
+    assert values["ebseg_inflight"] == 0
+    for queue in ("device", "decode", "encode"):
+        assert values[f'ebseg_queue_depth{{queue="{queue}"}}'] == 0
+        assert values[f'ebseg_queue_oldest_age_seconds{{queue="{queue}"}}'] == 0
     assert values["ebseg_last_success_timestamp_seconds"] > 1.6e9
     buckets = re.findall(r'ebseg_stage_duration_seconds_bucket\{le="([^"]+)",stage="predict"\}', answer.text)
     assert (buckets[0], buckets[-2], buckets[-1]) == ("0.005", "30.0", "+Inf")

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import threading
+import time
 import weakref
 from collections.abc import Iterator
 
@@ -10,6 +11,7 @@ import pytest
 
 from service.errors import NotReadyError
 from service.observability.logging import request_id_var
+from service.scheduling.deadline import Deadline
 from service.scheduling.picture_threads import PictureThreads
 from tests.waiting import WAIT, until
 
@@ -59,7 +61,7 @@ async def test_work_runs_beside_the_loop_in_its_callers_context(pool: PictureThr
     request_id_var.reset(token)
     assert (total, request) == (3, "r-1")
     assert name.startswith("ebseg-picture_")
-    assert len(running()) == 2
+    assert len(running()) == 3  # one is for answers alone
 
 
 async def test_hundreds_of_answers_reach_those_that_asked(pool: PictureThreads) -> None:
@@ -134,7 +136,7 @@ async def test_one_thread_a_core_but_for_very_many(monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(os, "sched_getaffinity", lambda _, available=available: set(range(available)))
         pool = PictureThreads(None)
         await pool.run(int)
-        assert len(running()) == threads
+        assert len(running()) == threads + 1
         pool.stop()
         for thread in running():
             thread.join(WAIT)
@@ -143,3 +145,56 @@ async def test_one_thread_a_core_but_for_very_many(monkeypatch: pytest.MonkeyPat
 async def test_nothing_runs_before_the_first_work() -> None:
     PictureThreads(3).stop()
     assert running() == []
+
+
+async def test_answers_do_not_wait_for_pictures(pool: PictureThreads) -> None:
+    blocks, tasks = await blocked(pool, 2)  # both threads for pictures work
+    pictures = [asyncio.create_task(pool.run_in("decode", Deadline(60), int)) for _ in range(6)]
+    await asyncio.sleep(0)
+    answers = [pool.run_in("encode", Deadline(60), pow, base, 2) for base in range(8)]
+    assert await asyncio.wait_for(asyncio.gather(*answers), WAIT) == [base**2 for base in range(8)]
+    assert not any(task.done() for task in (*pictures, *tasks))
+    assert pool.depth("decode") == 6
+    assert pool.oldest_age("decode") > 0
+    assert (pool.depth("encode"), pool.oldest_age("encode")) == (0, 0)
+    for block in blocks:
+        block.end.set()
+    assert await asyncio.wait_for(asyncio.gather(*pictures, *tasks), WAIT) == [0] * 6 + [1] * 2
+    assert pool.depth("decode") == 0
+
+
+async def test_answers_go_first_and_the_earliest_deadline_before_others(pool: PictureThreads) -> None:
+    blocks, tasks = await blocked(pool, 2)
+    last = Block()  # the thread for answers, too
+    tasks.append(asyncio.create_task(pool.run_in("encode", Deadline(1), last)))
+    await until(last.begun.is_set)
+    done: list[str] = []
+    others: list[asyncio.Task[None]] = []
+    for lane, seconds in (("decode", 9), ("decode", 5), ("encode", 90), ("encode", 50), ("decode", 7)):
+        work = pool.run_in(lane, Deadline(seconds), done.append, f"{lane} {seconds}")  # type: ignore[arg-type]
+        others.append(asyncio.create_task(work))
+    others.append(asyncio.create_task(pool.run(done.append, "parse")))
+    await asyncio.sleep(0)
+    assert pool.ahead() == 0  # nothing was measured yet
+    blocks[0].end.set()
+    await until(lambda: len(done) == 6)
+    assert done == ["encode 50", "encode 90", "parse", "decode 5", "decode 7", "decode 9"]
+    for block in (blocks[1], last):
+        block.end.set()
+    await asyncio.wait_for(asyncio.gather(*tasks, *others), WAIT)
+
+
+async def test_what_waits_is_expected_to_take_what_the_last_ones_took(pool: PictureThreads) -> None:
+    def work() -> None:
+        time.sleep(0.05)
+
+    for _ in range(4):
+        await pool.run(work)
+    blocks, tasks = await blocked(pool, 2)
+    tasks += [asyncio.create_task(pool.run(int)) for _ in range(20)]
+    await asyncio.sleep(0)
+    assert 20 * 0.05 / 2 <= pool.ahead() < 20 * 0.05 * 4
+    for block in blocks:
+        block.end.set()
+    await asyncio.wait_for(asyncio.gather(*tasks), WAIT)
+    assert pool.ahead() == 0

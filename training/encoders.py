@@ -12,9 +12,7 @@ tables keep their own size: EBSeg resizes them for each picture.
 
 import dataclasses
 import json
-import os
 import re
-import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -30,7 +28,7 @@ from model.errors import CheckpointError
 from model.network.ebseg import EBSeg
 from model.released.misfits import check_tensors
 from model.released.torch_file import read_state_dict
-from model.storage.files import read_tensors, sync
+from model.storage.files import read_tensors, replacing
 from training.torchscript import is_torchscript, read_torchscript
 
 CLIP_PARTS = ("clip_image.", "clip_text.", "mask_attention.")
@@ -149,14 +147,8 @@ def _save(ebseg: EBSeg, path: Path, encoder: str) -> None:
         "sizes": json.dumps(_sizes(ebseg, encoder)),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
-    try:
+    with replacing(path) as partial:
         safetensors.torch.save_file(tensors, partial, metadata)
-        sync(partial)
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
 
 
 def _load(

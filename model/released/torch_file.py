@@ -4,8 +4,6 @@ The rest of the project never touches one: `ebseg import`, `ebseg pull`, `ebseg 
 do. Nothing in a file is run, see pickle_machine.py.
 """
 
-import os
-import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +16,7 @@ from model.errors import CheckpointError
 from model.released.pickle_machine import kind, printable
 from model.released.stored_tensors import Place, Storage, StoredArray, StoredTensor, to_tensor
 from model.released.torch_archive import read_archive
-from model.storage.files import refuse_existing
+from model.storage.files import refuse_existing, replacing
 
 WRAPPERS = ("model", "state_dict", "model_state_dict")  # keys under which files put their state dict
 DEEPEST = 3  # of those within each other
@@ -115,14 +113,7 @@ def write_state_dict(path: Path, tensors: Mapping[str, Tensor]) -> None:
         OSError: the disk did not take it.
     """
     refuse_existing(path)
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
-    try:
-        with open(partial, "xb") as file:
+    with replacing(path) as partial:
+        with open(partial, "wb") as file:
             torch.save({"model": dict(tensors)}, file)
-            file.flush()
-            os.fsync(file.fileno())
         refuse_existing(path)
-        os.rename(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise

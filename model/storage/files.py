@@ -60,6 +60,48 @@ def renamed_into(target: Path) -> Iterator[Path]:
         raise
 
 
+@contextmanager
+def replacing(path: Path, *, beside: Path | None = None) -> Iterator[Path]:
+    """Gives a hidden file to write; at the end it is on the disk and takes the place of `path`, whole.
+
+    On an error it vanishes, and what lay at `path` stays. A link stays a link: the file that it leads to is
+    replaced. What is no file (a terminal, a pipe, /dev/null) is given as it is, to write to.
+
+    Args:
+        path: the file to be; its folder exists.
+        beside: the hidden file lies next to this, where it must not lie next to `path`; on the same disk.
+
+    Yields:
+        An empty file that has the suffix of `path`.
+
+    Raises:
+        OSError: the disk did not take it.
+    """
+    target = path.resolve()
+    if target.exists() and not target.is_file():
+        yield target
+        return
+    folder = target.parent if beside is None else beside.absolute().parent
+    partial = folder / f".{target.stem[:40]}.{uuid.uuid4().hex}.partial{target.suffix[:40]}"
+    try:
+        partial.touch(exist_ok=False)
+        mode = partial.stat().st_mode
+        yield partial
+        partial.chmod(mode)  # safetensors makes its files private, and others may be to read it
+        sync(partial)
+        os.replace(partial, target)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    sync(target.parent)
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Writes a text file in place of an older one, whole or not at all, as `replacing`."""
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes a new file, through to the disk."""
     with open(path, "x", encoding="utf-8") as file:

@@ -8,9 +8,7 @@ manifests of many versions without loading any.
 import dataclasses
 import hashlib
 import json
-import os
 import re
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,6 +17,7 @@ from typing import Any
 
 from model.confidence.card import Card, check_license
 from model.errors import CheckpointError
+from model.storage.files import replacing
 
 SCHEMA = 2
 READABLE = (1, SCHEMA)  # schema 1 has neither licence nor card
@@ -137,16 +136,8 @@ def rewrite(folder: Path, manifest: Manifest) -> None:
     path = folder / MANIFEST
     if Manifest.from_json(path.read_bytes()).files != manifest.files:
         raise CheckpointError(f"{path} is of other files than what is to be written")
-    partial = folder.with_name(
-        f".{folder.name}.{uuid.uuid4().hex}.{MANIFEST}.partial"
-    )  # readers refuse more files
-    try:
+    with replacing(path, beside=folder) as partial:  # not in it: readers refuse more files
         partial.write_text(manifest.to_json(), encoding="utf-8")
-        with open(partial, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def check_name(name: str, version: int) -> None:

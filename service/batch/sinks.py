@@ -6,14 +6,13 @@ is several objects, the one that tells of the others comes last.
 
 import io
 import json
-import os
 import tarfile
-import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
+from model.storage.files import replacing
 from service.batch.columns import table
 from service.batch.rows import Row
 from service.errors import UsageError
@@ -113,13 +112,8 @@ class OutputPlace:
             self.fs.pipe_file(path, content)
             return
         self.fs.makedirs(str(PurePosixPath(path).parent), exist_ok=True)
-        beside = Path(path).with_name(f".{Path(path).name}.{uuid.uuid4().hex}.partial")
-        try:
-            beside.write_bytes(content)
-            os.replace(beside, path)
-        except BaseException:
-            beside.unlink(missing_ok=True)
-            raise
+        with replacing(Path(path)) as partial:
+            partial.write_bytes(content)
 
 
 class ParquetSink:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ebseg_client.results import AnswerWarning, FoundClass, ModelVersion, Share, UsedBackground
+from model.storage.files import replacing
 from service.errors import UsageError
 from service.local.picture_result import PictureResult
 from service.segmentation.encode import npy
@@ -125,12 +126,10 @@ class SegmentedPicture:
         if target.suffix.lower() not in forms:
             raise UsageError(f"{target}: {kind} are written as {', '.join(forms)}")
         content = forms[target.suffix.lower()]()
-        partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
         try:
-            partial.write_bytes(content)
-            os.replace(partial, target)
+            with replacing(target) as partial:
+                partial.write_bytes(content)
         except OSError as error:
-            partial.unlink(missing_ok=True)
             raise UsageError(f"{target} cannot be written: {error.strerror or error}") from None
 
     @property

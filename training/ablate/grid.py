@@ -7,7 +7,6 @@ OUT/table.md                         the table so far, written anew after every 
 
 import dataclasses
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 from model.network.config import VARIANTS, EBSegConfig
 from model.network.ebseg import EBSeg
 from model.storage import checkpoint
+from model.storage.files import replace_text
 from model.storage.manifest import CONFIG, json_object
 from training.ablate.tables import Spread, Table, as_markdown
 from training.config import TrainConfig
@@ -118,8 +118,8 @@ def run_grid(
         left = f", about {hours:.1f} h left" if number else ""
         _say(f"run {number + 1} of {len(todo)}: {run.variant}, seed {run.config.seed}{left}")
         known[run] = _trained_and_scored(run, out, processes, device)
-        _write(out / TABLE, as_markdown(tables(_scores(known))))
-    _write(out / TABLE, as_markdown(tables(_scores(known))))
+        replace_text(out / TABLE, as_markdown(tables(_scores(known))))
+    replace_text(out / TABLE, as_markdown(tables(_scores(known))))
     return _scores(known)
 
 
@@ -189,7 +189,8 @@ def _trained_and_scored(run: GridRun, out: Path, processes: int, device: str) ->
         trained_parameters=trained_parameters(loaded.ebseg, run.config.train_backbone),
     )
     content = {"config": run.config.to_dict(), "score": dataclasses.asdict(score)}
-    _write(folder / SCORE, json.dumps(content, indent=1) + "\n")
+    folder.mkdir(parents=True, exist_ok=True)
+    replace_text(folder / SCORE, json.dumps(content, indent=1) + "\n")
     return score
 
 
@@ -211,14 +212,6 @@ def _finished(run: GridRun, out: Path) -> GridScore | None:
             "take another --out, or the configuration of then"
         )
     return score
-
-
-def _write(path: Path, text: str) -> None:
-    """Whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
 
 
 def _say(line: str) -> None:

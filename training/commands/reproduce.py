@@ -63,7 +63,7 @@ ended.""",
 def run(args: argparse.Namespace) -> int:
     """`ebseg reproduce`."""
     from model.storage.checkpoint import load
-    from training.data.layout import beside
+    from model.storage.files import replace_text
     from training.evaluation.reproduce import chosen, reproduce
 
     names = BENCHMARKS if args.benchmarks is None else [name.strip() for name in args.benchmarks.split(",")]
@@ -79,8 +79,8 @@ def run(args: argparse.Namespace) -> int:
         processes=args.processes,
     )
     if args.out is not None:
-        with beside(args.out) as partial:
-            partial.write_text(made.markdown(), encoding="utf-8")
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        replace_text(args.out, made.markdown())
     print(json.dumps(made.to_json()) if args.json else _table(made))
     return 0 if made.reproduced else 1
 

@@ -12,9 +12,8 @@ A camera's orientation mark (EXIF) is not followed, for label maps are drawn on 
 
 import json
 import os
-import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
 from model.errors import VocabularyError
+from model.storage.files import replace_text, replacing
 from model.vocabulary.classes import ClassName, TrainingClasses, Vocabulary
 from training.data.present import CLASSES_FILE, missing
 from training.errors import DatasetError
@@ -214,8 +214,8 @@ def write_classes(
     ]
     content = {"title": title, "ignore": ignore, "classes": rows}
     _parsed(content, path)
-    with beside(path) as partial:
-        partial.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_text(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
 
 
 def picture_path(root: str | Path, split: str, name: str, suffix: str = ".jpg") -> Path:
@@ -228,23 +228,10 @@ def labels_path(root: str | Path, split: str, name: str) -> Path:
     return Path(root) / "labels" / split / f"{name}.png"
 
 
-@contextmanager
-def beside(path: Path) -> Iterator[Path]:
-    """Gives a hidden path beside `path` to write to; renamed to it at the end, removed on an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.{uuid.uuid4().hex}{path.suffix}")
-    try:
-        yield partial
-        os.replace(partial, path)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            partial.unlink()
-        raise
-
-
 def save(image: Image.Image, path: Path, **options: Any) -> None:
     """Saves a picture whole or not at all, in the format of its suffix."""
-    with beside(path) as partial:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as partial:
         image.save(partial, **options)
 
 

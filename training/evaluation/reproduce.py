@@ -20,9 +20,10 @@ import torch
 from model.errors import CheckpointError
 from model.released.known import RELEASED, ReleasedModel
 from model.storage.checkpoint import LoadedCheckpoint
+from model.storage.files import replace_text
 from model.storage.manifest import WEIGHTS
 from model.vocabulary.classes import Vocabulary
-from training.data.layout import SegmentationFolder, beside
+from training.data.layout import SegmentationFolder
 from training.data.present import CLASSES_FILE
 from training.errors import DatasetError, TrainingError
 from training.evaluation.confusion_counts import Options
@@ -393,6 +394,6 @@ class _Kept:
         return entries
 
     def _write(self) -> None:
-        with beside(self._path) as partial:
-            text = json.dumps({"schema": SCHEMA, "scores": self._entries}, indent=1) + "\n"
-            partial.write_text(text, encoding="utf-8")
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({"schema": SCHEMA, "scores": self._entries}, indent=1) + "\n"
+        replace_text(self._path, text)

@@ -11,7 +11,6 @@ A step whose result is there already is not done again, so a recipe that was cut
 """
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -22,7 +21,7 @@ from model.network.build import build
 from model.network.config import VARIANTS
 from model.network.ebseg import EBSeg
 from model.storage.checkpoint import Provenance, save
-from model.storage.files import sync
+from model.storage.files import replace_text
 from model.vocabulary.classes import TrainingClasses
 from training import encoders
 from training.config import TrainConfig
@@ -222,7 +221,4 @@ def _take_folder(out: Path, recipe: Recipe) -> None:
     elif any(out.iterdir()):
         raise TrainingError(f"{out} is not empty, and holds no recipe; take another folder")
     else:
-        partial = path.with_suffix(".partial")
-        partial.write_text(content, encoding="utf-8")
-        sync(partial)
-        os.replace(partial, path)
+        replace_text(path, content)

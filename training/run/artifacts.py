@@ -11,7 +11,7 @@ from typing import Any, Literal
 from model.errors import CheckpointError
 from model.network.ebseg import EBSeg
 from model.storage import checkpoint
-from model.storage.files import sync
+from model.storage.files import replace_text, sync
 from model.storage.manifest import MANIFEST, Manifest
 from training.config import TrainConfig
 from training.data.layout import SegmentationFolder
@@ -72,7 +72,7 @@ def write_metrics(run: Path, step: int | None, metrics: Mapping[str, Any]) -> No
     Raises:
         OSError: the disk did not take them; the former ones are still there.
     """
-    _write(run / METRICS, json.dumps({"step": step} | dict(metrics), indent=1) + "\n")
+    replace_text(run / METRICS, json.dumps({"step": step} | dict(metrics), indent=1) + "\n")
 
 
 def step_of_checkpoint(run: Path) -> int | None:
@@ -120,10 +120,3 @@ def _replace_checkpoint(
     os.rename(fresh, target)
     sync(run)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    sync(partial)
-    os.replace(partial, path)

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch.utils.tensorboard.writer import SummaryWriter
 
 from model.network.ebseg import EBSeg
 from model.segmenter import Segmenter
+from model.storage.files import replace_text
 from model.vocabulary.classes import Vocabulary
 from training.data.samples import Dataset
 from training.evaluation.pictures import panel
@@ -111,6 +111,4 @@ def _cut_log(path: Path, step: int) -> None:
             continue
         if entry["step"] <= step:
             kept.append(line + "\n")
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text("".join(kept), encoding="utf-8")
-    os.replace(partial, path)
+    replace_text(path, "".join(kept))

@@ -6,7 +6,6 @@ until the new one is complete.
 """
 
 import json
-import os
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from model.storage.files import sync
+from model.storage.files import replacing
 from training.errors import TrainingError
 from training.run.ema import Ema
 
@@ -93,14 +92,11 @@ def save_state(
         "randomness": {"python": random.getstate(), "numpy": _numpy_state()},
     }
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    partial = run / f".{STATE}.partial"
     try:
-        safetensors.torch.save_file(plain, partial, metadata={_HEADER: json.dumps(header)})
+        with replacing(run / STATE) as partial:
+            safetensors.torch.save_file(plain, partial, metadata={_HEADER: json.dumps(header)})
     except SafetensorError as error:
-        raise OSError(f"{partial} cannot be written: {error}") from error
-    sync(partial)
-    os.replace(partial, run / STATE)
-    sync(run)
+        raise OSError(f"{run / STATE} cannot be written: {error}") from error
 
 
 def read_state(run: Path) -> RunState | None:

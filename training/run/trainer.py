@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from model.network.ebseg import EBSeg
+from model.storage.files import replace_text
 from training.config import TrainConfig
 from training.data.layout import SegmentationFolder
 from training.data.samples import Samples, TrainingSample, loss_generators
@@ -318,9 +319,7 @@ def _take_folder(folder: Path, config: TrainConfig, resume: Resume) -> None:
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise TrainingError(f"{folder} is no run's folder, and not empty; take another")
     folder.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{CONFIG}.partial")
-    partial.write_text(json.dumps(config.to_dict(), indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
+    replace_text(path, json.dumps(config.to_dict(), indent=1) + "\n")
 
 
 def read_config(path: Path) -> TrainConfig:

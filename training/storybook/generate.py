@@ -10,8 +10,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from model.storage.files import replace_text
 from model.vocabulary.classes import ClassName
-from training.data.layout import beside, write_classes, write_sample
+from training.data.layout import write_classes, write_sample
 from training.data.present import CLASSES_FILE
 from training.errors import DatasetError
 from training.progress import progress
@@ -73,8 +74,9 @@ def _write_split(root: Path, split: str, count: int, seed: int, jobs: int) -> No
         for captions in workers.imap(_write_chunk, chunks):
             rows += captions
             bar.advance(len(captions))
-    with beside(root / "captions" / f"{split}.jsonl") as partial:
-        partial.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    path = root / "captions" / f"{split}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_text(path, "".join(f"{json.dumps(row)}\n" for row in rows))
 
 
 def _write_chunk(chunk: tuple[str, str, int, range]) -> list[dict[str, str]]:

@@ -18,6 +18,7 @@ from rich.text import Text
 
 from ebseg_client import Segmentation
 from ebseg_client.parallel import in_order
+from model.storage.files import replacing
 from service.commands.segment.plan import SegmentPlan
 from service.commands.tables import print_table, stdout
 from service.errors import UsageError
@@ -95,7 +96,8 @@ def _written(job: SegmentPlan, one: FileResult) -> FileResult:
         return one
     try:
         if job.masks is not None:
-            job.masks[one.file].write_bytes(one.found.mask())
+            with replacing(job.masks[one.file]) as partial:
+                partial.write_bytes(one.found.mask())
         if job.overlays is not None:
             _write_overlay(job.overlays[one.file], one.found.overlay())
     except UsageError as error:
@@ -106,7 +108,8 @@ def _written(job: SegmentPlan, one: FileResult) -> FileResult:
 def _write_overlay(path: Path, picture: NDArray[np.uint8]) -> None:
     if path.suffix.lower() == ".webp" and max(picture.shape[:2]) > WEBP_LONGEST:
         raise UsageError(f"{path}: WebP takes at most {WEBP_LONGEST} pixels a side; take .png")
-    Image.fromarray(picture).save(path)
+    with replacing(path) as partial:
+        Image.fromarray(picture).save(partial)
 
 
 @contextmanager

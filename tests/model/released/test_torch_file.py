@@ -235,7 +235,7 @@ def test_existing_file_is_kept(tmp_path: Path) -> None:
         write_state_dict(tmp_path / "absent" / "weights.pth", TENSORS)
 
 
-@pytest.mark.parametrize("step", ["torch.save", "os.fsync", "os.rename"])
+@pytest.mark.parametrize("step", ["torch.save", "os.fsync", "os.replace"])
 def test_a_crash_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     def crash(*_: object) -> None:
         raise KeyboardInterrupt

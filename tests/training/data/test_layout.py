@@ -281,7 +281,7 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     def full(*_: object) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("training.data.layout.os.replace", full)
+    monkeypatch.setattr("model.storage.files.os.replace", full)
     with pytest.raises(OSError, match="no space"):
         write_sample(tmp_path, "val", "a", PICTURE, LABELS)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]

@@ -16,9 +16,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from model.storage.files import replace_text, replacing
 from model.vocabulary.classes import TrainingClasses, Vocabulary
 from training.data.layout import (
-    beside,
     labels_path,
     listing,
     picture_path,
@@ -173,7 +173,9 @@ def convert(name: str, root: Path, pair: Pair) -> str | None:
         write_sample(root, pair.split, pair.name, picture, labels, ignore=archive.ignore)
         return None
     # The archive's own file: compressed again, it would lose quality.
-    with beside(picture_path(root, pair.split, pair.name)) as partial_file:
+    path = picture_path(root, pair.split, pair.name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as partial_file:
         shutil.copyfile(pair.picture, partial_file)
     write_labels(root, pair.split, pair.name, labels, ignore=archive.ignore)
     return None
@@ -244,8 +246,8 @@ def _take_folder(root: Path, name: str) -> None:
     elif root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise DatasetError(f"{root} holds other files already; take a new folder")
     else:
-        with beside(state) as partial_file:
-            partial_file.write_text(content, encoding="utf-8")
+        state.parent.mkdir(parents=True, exist_ok=True)
+        replace_text(state, content)
 
 
 def _is_written(root: Path, pair: Pair) -> bool:

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from model.network.build import image_parts
 from model.network.config import ClipConfig, EBSegConfig
 from model.network.pictures import CLIP_FRACTIONS, normalise
+from model.storage.files import replacing
 from model.vocabulary.templates import VILD
 from training.progress import progress
 from training.run.precision import cpu_autocast
@@ -214,10 +215,9 @@ def _optimiser(clip: open_clip.CLIP, settings: ClipPretraining) -> torch.optim.A
 
 def save(clip: open_clip.CLIP, out: Path) -> None:
     """Writes the state, whole or not at all."""
-    partial = out.with_suffix(".partial")
     state = {name: value.contiguous() for name, value in clip.state_dict().items() if name != "attn_mask"}
-    safetensors.torch.save_file(state, partial)
-    partial.rename(out)
+    with replacing(out) as partial:
+        safetensors.torch.save_file(state, partial)
 
 
 def cosine(step: int, warm_up: int, steps: int) -> float:

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from model.storage.files import replace_text
 from training.progress import progress
 from training.storybook.classes import CLASSES
 from training.storybook.scene import SCENES, draw
@@ -90,9 +91,7 @@ def pool(
         for array in arrays:
             array.flush()
         np.save(folder / "mentioned.npy", mentioned)
-        partial = done.with_suffix(".partial")
-        partial.write_text("\n".join(captions), encoding="utf-8")
-        partial.rename(done)
+        replace_text(done, "\n".join(captions))
     return Pool(
         pictures=_map(folder / "pictures.npy", (*shape, 3), "r"),
         labels=_map(folder / "labels.npy", shape, "r"),

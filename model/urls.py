@@ -16,7 +16,7 @@ _HOST = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]*)(:[0-9]*)?")
 _QUERY_VALUE = re.compile(r"(?<=[?&])([A-Za-z][\w.\-]*)=[^\s&\"'<>()]+")
 _END_OF_SENTENCE = "\"'`.,:;!)]}>"
 # what help and errors tell users to write, which is no secret
-_EXAMPLE = "USER:PASSWORD@"
+_EXAMPLES = ("USER:PASSWORD@", "HOST:PORT")
 # Here @ can be in no path, so what stands before it is a password that nobody has quoted.
 _WITHOUT_PATHS = ("redis://", "rediss://")
 
@@ -41,7 +41,7 @@ def _replaced(match: re.Match[str]) -> str:
 
 
 def _shown(scheme: str, rest: str) -> str:
-    if rest.startswith(_EXAMPLE):
+    if rest.startswith(_EXAMPLES):
         return scheme + rest
     end = next((index for index, letter in enumerate(rest) if letter in "/?#"), len(rest))
     authority, tail = rest[:end], rest[end:]

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[3]
 CUT = """
 import os, sys
 import numpy as np
-from service.scheduling.engine import load_engine
+from service.scheduling.torch_engine import load_engine
 
 folder, mapped = sys.argv[1], sys.argv[2] == "mapped"
 engine = load_engine(__import__("pathlib").Path(folder), map_weights=mapped)

@@ -144,6 +144,9 @@ class Service:
     @property
     def reason(self) -> str:
         """Why the service is not ready; empty if it is."""
+        waits = [f"{name}: {reason}" for name, reason in self.models.missing().items()]
+        if self.state == "loading" and waits:
+            return f"no model is loaded yet; {'; '.join(waits)}"
         return _REASONS[self.state]
 
     def refuse_unless_ready(self) -> None:

@@ -25,7 +25,16 @@ _LOG = logging.getLogger(__name__)
 
 
 class StoreError(CheckpointError):
-    """A registry that does not answer, or not now: it says nothing about any version."""
+    """A registry that does not answer, or not now: it says nothing about any version.
+
+    Attributes:
+        refused: it did answer, and lets nobody in with these credentials, or knows no such bucket or
+            repository; to wait is of no use.
+    """
+
+    def __init__(self, message: str, *, refused: bool = False):
+        super().__init__(message)
+        self.refused = refused
 
 
 class Versions:
@@ -272,7 +281,22 @@ def store_errors(location: str) -> Iterator[None]:
         reason = without_secrets(f"{type(error).__name__}: {error}")
         raise CheckpointError(f"{shown(location)}: {reason}") from error
     except Exception as error:
-        raise StoreError(f"{shown(location)}: {without_secrets(_in_words(error, location))}") from error
+        told = f"{shown(location)}: {without_secrets(_in_words(error, location))}"
+        raise StoreError(told, refused=_is_refusal(error, location)) from error
+
+
+# Of botocore, which need not be installed: what it says before it asks anybody.
+_UNUSABLE = ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "ParamValidationError")
+
+
+def _is_refusal(error: Exception, location: str) -> bool:
+    if isinstance(error, PermissionError) or type(error).__name__ in _UNUSABLE:
+        return True
+    if not location.startswith(HUB):
+        return False
+    from model.storage.hub.errors import is_refusal
+
+    return is_refusal(error)
 
 
 def _in_words(error: Exception, location: str) -> str:

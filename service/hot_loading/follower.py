@@ -16,7 +16,16 @@ from model.errors import CheckpointError
 from service.errors import ConflictError, NotFoundError, StoreUnavailableError
 from service.hot_loading.canary import Trial
 from service.hot_loading.loaded import LoadedVersion
-from service.hot_loading.loader import Loading, in_public, in_words, is_versions_fault, limited
+from service.hot_loading.loader import (
+    LOAD_SECONDS,
+    LoaderThread,
+    Loading,
+    in_public,
+    in_words,
+    is_versions_fault,
+    limited,
+    may_pass,
+)
 from service.hot_loading.registry import Policy, RegistryModel, RegistryVersion
 from service.hot_loading.served import Served
 from service.hot_loading.status import ModelStatus, Quarantined
@@ -35,7 +44,7 @@ class VersionRefusedError(Exception):
 
 
 class Follower:
-    """One model of a registry.
+    """One model of a registry, with a thread that asks for it: it waits for no other model's answers.
 
     Args:
         served: the model; it gets its versions from here.
@@ -44,6 +53,11 @@ class Follower:
         loading: brings versions up.
         metrics: of the service.
         canary_requests: good answers until a canary takes over.
+
+    Attributes:
+        looked: whether the first look has ended, well or not.
+        failure: what the last look ended with; None if it ended well.
+        on_look: called after each look.
     """
 
     def __init__(
@@ -68,41 +82,51 @@ class Follower:
         self._loading = loading
         self._metrics = metrics
         self._canary_requests = canary_requests
+        self.looked = False
+        self.failure: Exception | None = None
+        self.on_look: Callable[[], None] = lambda: None
+        self._thread = LoaderThread(f"ebseg-registry-{served.name}")
         self._lock = asyncio.Lock()
         served.on_fall_back = self._fallen_back
 
-    async def start(self) -> None:
-        """Loads the first version: the pinned one, or the newest that is good.
-
-        Raises:
-            CheckpointError: there is none, with the reason for each.
-            Exception: store, disk, memory or device failed.
-        """
-        async with self._lock:
-            while self.served.current is None:
-                pin = self.pinned
-                found = await (self._newest(above=0) if pin is None else self._find(pin))
-                if found is None:
-                    self._refuse_to_start()
-                try:
-                    self.served.serve(await self._bring_up(found))
-                except VersionRefusedError:
-                    if pin is not None:
-                        self._refuse_to_start()
-            self._loading.thread.post(self.tidy)
-
-    async def watch(self, seconds: float) -> None:
-        """Looks at the registry every so many seconds, for ever; more seldom while it does not answer."""
+    async def follow(self, seconds: float) -> None:
+        """Looks at the registry at once and then every so many seconds; more seldom while it fails."""
         failures = 0
         while True:
-            wait = min(seconds * 2**failures, max(seconds, LONGEST_BACK_OFF))
-            await asyncio.sleep(wait * random.uniform(1 - JITTER, 1 + JITTER))
             try:
                 async with self._lock:
                     await self._look()
-                failures = 0
-            except Exception:  # noted where it was raised
-                failures = min(failures + 1, 10)
+                failures, self.failure = 0, None
+            except Exception as error:  # noted where it was raised
+                failures, self.failure = min(failures + 1, 10), error
+            self.looked = True
+            self.on_look()
+            wait = min(seconds * 2**failures, max(seconds, LONGEST_BACK_OFF))
+            await asyncio.sleep(wait * random.uniform(1 - JITTER, 1 + JITTER))
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether nothing serves, and waiting for the registry would not change that."""
+        return self.served.current is None and self.failure is not None and not may_pass(self.failure)
+
+    @property
+    def missing(self) -> str | None:
+        """Why no version serves, for everybody; None if one does."""
+        if self.served.current is not None:
+            return None
+        if self.public_error is not None:
+            return self.public_error
+        if self.failure is None:
+            return "it is being loaded"
+        return self._source.without_place(in_words(self.failure))
+
+    async def stop(self, seconds: float) -> None:
+        """Ends the thread that asks the registry; does not wait longer than so many seconds."""
+        await self._thread.stop(seconds)
+
+    def tidy_soon(self) -> None:
+        """Has folders deleted that are of no more use; any thread."""
+        self._thread.post(self.tidy)
 
     async def reload(self) -> str:
         """Forgets the quarantine, looks at the registry, and says what it did.
@@ -165,7 +189,7 @@ class Follower:
             return done
 
     def tidy(self) -> None:
-        """Deletes fetched folders that are of no more use, but the last one's; for the loader's thread."""
+        """Deletes fetched folders that are of no more use, but the last one's; for the model's own thread."""
         used = {version.number for version in (*self.served.live, *self.served.draining)}
         coming = () if self._coming is None else (self._coming,)
         self._source.keep({*used, *coming, *self.served.before[-1:]})
@@ -185,7 +209,9 @@ class Follower:
         )
 
     async def _look(self) -> str:
-        if self.pinned is not None or self.served.current is None:
+        if self.served.current is None:
+            return await self._first()
+        if self.pinned is not None:
             return f"version {self.pinned} is pinned: nothing newer is looked for until it is unpinned"
         refused: list[str] = []
         while True:
@@ -198,6 +224,25 @@ class Follower:
                 return self._adopt(await self._bring_up(found))
             except VersionRefusedError as error:
                 refused.append(f"version {found.number} is refused: {error}")
+
+    async def _first(self) -> str:
+        """Loads the first version: the pinned one, or the newest that is good.
+
+        Raises:
+            CheckpointError: there is none, with the reason for each.
+            Exception: store, disk, memory or device failed.
+        """
+        while True:
+            found = await (self._newest(above=0) if self.pinned is None else self._find(self.pinned))
+            known = None if found is None else self.quarantined.get(found.number)
+            if found is None or (known is not None and known.fingerprint == found.fingerprint):
+                self._nothing_serves()
+            try:
+                self.served.serve(await self._bring_up(found))
+            except VersionRefusedError:
+                continue  # to an older one; a pinned one ends above
+            self.tidy_soon()
+            return f"version {found.number} serves"
 
     def _adopt(self, version: LoadedVersion) -> str:
         percent = self.policy.percent
@@ -234,7 +279,7 @@ class Follower:
     async def _asked(self, question: Callable[[], T]) -> T:
         try:
             async with limited(LOOK_SECONDS, "asking the registry"):
-                answer = await self._loading.thread.run(question)
+                answer = await self._thread.run(question)
         except Exception as error:
             self._failed(error)
             raise
@@ -250,8 +295,12 @@ class Follower:
         """
         self._coming = found.number
         try:
-            fetch = partial(self._source.fetch, found.number, self._loading.thread.progress)
-            version = await self._loading.bring_up(fetch, fingerprint=found.fingerprint)
+            async with limited(LOAD_SECONDS, "fetching"):
+                fetch = partial(self._source.fetch, found.number, self._thread.progress)
+                folder, manifest, verified = await self._thread.run(fetch)
+            version = await self._loading.bring_up(
+                folder, manifest, verified=verified, fingerprint=found.fingerprint
+            )
         except Exception as error:
             if not is_versions_fault(error):
                 self._failed(error)
@@ -259,7 +308,7 @@ class Follower:
             in_full = in_words(error)
             reason = self._source.without_place(in_full)
             self._quarantine(found.number, found.fingerprint, reason, logged=in_full)
-            self._loading.thread.post(self.tidy)
+            self.tidy_soon()
             raise VersionRefusedError(reason) from error
         finally:
             self._coming = None
@@ -291,7 +340,8 @@ class Follower:
         self._quarantine(canary.number, canary.fingerprint, reason, logged=reason)
         self._metrics.model_loads.labels("rolled_back").inc()
 
-    def _refuse_to_start(self) -> NoReturn:
+    def _nothing_serves(self) -> NoReturn:
+        self.last_error = self.public_error = None  # the registry has answered
         reasons = [f"version {entry.version}: {entry.reason}" for entry in self.quarantined.values()]
         wanted = "version" if self.pinned is None else f"version {self.pinned}"
         raise CheckpointError(

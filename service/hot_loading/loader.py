@@ -1,4 +1,7 @@
-"""Brings versions up: on a thread of its own, one at a time, so that neither event loop nor devices wait."""
+"""Brings versions up: on a thread of its own, one at a time, so that neither event loop nor devices wait.
+
+What asks a registry, and fetches, has a thread for each model: no model waits for another one's registry.
+"""
 
 import asyncio
 import queue
@@ -50,9 +53,13 @@ class LoaderThread:
     """One thread that does heavy work in order. It starts with the first work.
 
     The queue is as long as there are models and retired versions: each has at most one entry.
+
+    Args:
+        name: of the thread.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "ebseg-loader") -> None:
+        self._name = name
         self._queue: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
@@ -93,7 +100,7 @@ class LoaderThread:
         with self._starting:
             if self._thread is None:
                 # a daemon: a store that hangs must not keep the process from ending
-                self._thread = threading.Thread(target=self._work, name="ebseg-loader", daemon=True)
+                self._thread = threading.Thread(target=self._work, name=self._name, daemon=True)
                 self._thread.start()
         future: Future[T] = Future()
         self._queue.put((future, work))
@@ -135,6 +142,7 @@ class Loading:
     ):
         self.on_warmed: Callable[[ModelInfo, Sequence[Measurement]], None] = lambda info, measured: None
         self.thread = thread
+        self._turn = asyncio.Lock()  # one model's load at a time: memory holds one more version, not many
         self._devices = devices
         self._names = names
         self._dtype = dtype
@@ -142,24 +150,28 @@ class Loading:
 
     async def bring_up(
         self,
-        fetch: Callable[[], tuple[Path, Manifest | None, bool]],
+        folder: Path,
+        manifest: Manifest | None = None,
         *,
+        verified: bool = False,
         fingerprint: str = "",
     ) -> LoadedVersion:
         """A version ready to serve: verified, on every device, its golden picture compared, warm.
 
         Args:
-            fetch: gives the folder, its manifest if the version has to be of that, and whether the folder's
-                digests were compared already.
+            folder: of the version.
+            manifest: that the version has to be of, if any.
+            verified: whether the folder's digests were compared already.
             fingerprint: for `LoadedVersion`.
 
         Raises:
             Exception: whatever went wrong; `is_versions_fault` tells whether trying again is of use.
         """
-        began = time.perf_counter()
-        # where it hangs or is cancelled, a thread may still use the engines: they are dropped, not closed
-        async with limited(LOAD_SECONDS, "loading"):
-            engines = await self.thread.run(partial(self._engines, fetch))
+        # Other models' loads are waited for, and their time is not this one's. Where it hangs or is
+        # cancelled, a thread may still use the engines: they are dropped, not closed.
+        async with self._turn, limited(LOAD_SECONDS, "loading"):
+            began = time.perf_counter()
+            engines = await self.thread.run(partial(self._engines, folder, manifest, verified))
             try:
                 await self._warm(engines)
             except Exception:
@@ -167,8 +179,7 @@ class Loading:
                 raise
         return LoadedVersion(engines, seconds=time.perf_counter() - began, fingerprint=fingerprint)
 
-    def _engines(self, fetch: Callable[[], tuple[Path, Manifest | None, bool]]) -> list[Engine]:
-        folder, manifest, verified = fetch()
+    def _engines(self, folder: Path, manifest: Manifest | None, verified: bool) -> list[Engine]:
         engines: list[Engine] = []
         try:
             for name in self._names:
@@ -193,6 +204,13 @@ class Loading:
                 # one shape a call, so that batches of the old version go in between
                 warm = partial(_warm_one, engine, shape, required=shape in usual)
                 self.on_warmed(engine.info, await device.call(warm))
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether a registry that fails so at the start is worth waiting for."""
+    if isinstance(error, StoreError):
+        return not error.refused
+    return isinstance(error, TimeoutError)
 
 
 def is_versions_fault(error: BaseException) -> bool:

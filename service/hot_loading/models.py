@@ -9,10 +9,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Self
 
+from model.errors import CheckpointError
 from service.errors import ConflictError, DeadlineExceededError, NotFoundError, NotReadyError
 from service.hot_loading.follower import Follower
 from service.hot_loading.loaded import Lease, LoadedVersion
-from service.hot_loading.loader import LoadEngine, LoaderThread, Loading, LoadingDevice, close
+from service.hot_loading.loader import LoadEngine, LoaderThread, Loading, LoadingDevice, close, in_words
 from service.hot_loading.registry import Cache, sources
 from service.hot_loading.served import Served
 from service.hot_loading.status import ModelStatus
@@ -96,12 +97,15 @@ class Models:
         self._changes: set[asyncio.Task[str]] = set()
 
     async def start(self) -> None:
-        """Loads the first version of each model, and begins to watch. Call `stop` even if it fails.
+        """Loads the first version of each model, and goes on to watch. Call `stop` even if it fails.
+
+        It ends once a model serves and every other one had its chance; a registry that does not answer is
+        asked again until it does.
 
         Raises:
-            CheckpointError: a model has no version that can be served, with the reasons.
+            CheckpointError: no model has a version that can be served, with the reasons.
             SettingsError: the folder for fetched versions cannot be used.
-            Exception: store, disk, memory or device failed.
+            Exception: the registry lets nobody in, or disk, memory or device failed.
         """
         settings = self._settings
         if settings is None:
@@ -110,16 +114,21 @@ class Models:
             await self._thread.run(self._cache.open)
         if not self._followers:
             folder = settings.checkpoint_folder()
-            version = await self._loading.bring_up(lambda: (folder, None, False))
+            version = await self._loading.bring_up(folder)
             self._metrics.model_loads.labels("loaded").inc()
             self._metrics.model_load_seconds.observe(version.seconds)
             self._serve_fixed(version)
-        for follower in self._followers.values():
-            await follower.start()
-        self._watches = [
-            asyncio.create_task(follower.watch(settings.registry_poll_s))
-            for follower in self._followers.values()
-        ]
+            return
+        followers, looked = list(self._followers.values()), asyncio.Event()
+        for follower in followers:
+            follower.on_look = looked.set
+        self._watches = [asyncio.create_task(one.follow(settings.registry_poll_s)) for one in followers]
+        # every model has had its chance, and one serves, before requests come
+        while not (all(one.looked for one in followers) and any(one.served.current for one in followers)):
+            if all(one.hopeless for one in followers):
+                raise _failure_of(followers)
+            await looked.wait()
+            looked.clear()
 
     async def stop(self) -> None:
         """Ends watching and loading, and frees what is not in use; the rest is freed as leases come back."""
@@ -130,7 +139,8 @@ class Models:
         await asyncio.gather(*tasks, return_exceptions=True)
         for served in self._served.values():
             served.retire_all()
-        await self._thread.stop(STOP_SECONDS)
+        threads = [self._thread.stop, *(one.stop for one in self._followers.values())]
+        await asyncio.gather(*(stop(STOP_SECONDS) for stop in threads))
         if self._cache is not None:
             self._cache.close()
 
@@ -153,6 +163,11 @@ class Models:
         """Models that have a version loaded, the default one first."""
         return [self._status(name) for name, served in self._served.items() if served.current is not None]
 
+    def missing(self) -> dict[str, str]:
+        """Models without a version that serves, with the reason that anybody may know."""
+        reasons = {name: follower.missing for name, follower in self._followers.items()}
+        return {name: reason for name, reason in reasons.items() if reason is not None}
+
     def status(self, name: str) -> ModelStatus:
         """One of `statuses`.
 
@@ -160,7 +175,7 @@ class Models:
             NotFoundError: it is not here, or not loaded yet.
         """
         if self._named(name).current is None:
-            raise _unknown()
+            raise _not_serving(name, self.missing().get(name))
         return self._status(name)
 
     async def pin(self, name: str, version: int) -> str:
@@ -222,7 +237,7 @@ class Models:
         self.on_freed(engines[0].info.digest)
         self._thread.post(partial(close, engines))
         if name in self._followers and not self._stopping:
-            self._thread.post(self._followers[name].tidy)
+            self._followers[name].tidy_soon()
 
     def _status(self, name: str) -> ModelStatus:
         default = name == next(iter(self._served))
@@ -245,6 +260,18 @@ class Models:
         if served is None:
             raise _unknown()
         return served
+
+
+def _failure_of(followers: Sequence[Follower]) -> Exception:
+    """What keeps all models from serving, as one error."""
+    failures = [one.failure for one in followers if one.failure is not None]
+    if len(failures) == 1:
+        return failures[0]
+    return CheckpointError("no model can be served: " + "; ".join(in_words(error) for error in failures))
+
+
+def _not_serving(name: str, reason: str | None) -> NotFoundError:
+    return NotFoundError(f"no version of {name} is loaded: {reason or 'the service ends'}")
 
 
 def _unknown() -> NotFoundError:

@@ -103,6 +103,12 @@ class RegistryModel:
     def __str__(self) -> str:
         return str(self._versions)
 
+    def refuse_missing(self) -> None:
+        """Raises SettingsError if the registry would be a local folder, and is none."""
+        folder = self._versions.folder
+        if folder is not None and not folder.parent.is_dir():
+            raise SettingsError(f"registry: {folder.parent} is no folder; make it, or name another one")
+
     def newest(self, above: int, refused: Mapping[int, str]) -> RegistryVersion | None:
         """The highest version above a number, those left out whose manifest is still the one refused.
 
@@ -240,5 +246,7 @@ def sources(settings: Settings) -> tuple[dict[str, tuple[Policy, RegistryModel]]
         name: (policy, RegistryModel(settings.registry, name, cache))
         for name, policy in chosen_models(settings.model).items()
     }
+    for _, source in asked.values():
+        source.refuse_missing()
     remote = any(not source.local for _, source in asked.values())
     return asked, cache if remote else None

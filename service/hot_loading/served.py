@@ -62,7 +62,7 @@ class Served:
             NotFoundError: the version is not live.
         """
         if self.current is None:
-            raise NotReadyError(f"the model {self.name} is not loaded yet; try again in a moment")
+            raise NotReadyError(f"no version of the model {self.name} is loaded yet; GET /readyz tells why")
         chosen = self._choose(version, self.current)
         chosen.take()
         return Lease(chosen, self._count_answer)

@@ -27,8 +27,9 @@ class HealthAnswer(BaseModel):
     models: dict[str, int] = Field(description="version that serves, by model", examples=[{"ebseg-base": 3}])
     checks: dict[str, str] = Field(
         description="parts and their state. devices: ok. redis: circuit breaker, or none. registry: ok, "
-        "failing or none. Redis and a registry that fail leave the service ready",
-        examples=[{"devices": "ok", "redis": "closed", "registry": "ok"}],
+        "failing or none. models: ok, or which of the settings' models do not serve, and why. Redis, a "
+        "registry and models that fail leave the service ready as long as one model serves",
+        examples=[{"devices": "ok", "redis": "closed", "registry": "ok", "models": "ok"}],
     )
 
 
@@ -56,7 +57,7 @@ async def livez(request: Request) -> HealthAnswer:
     responses=_UNHEALTHY,
 )
 async def startupz(request: Request) -> HealthAnswer:
-    """200 from the moment that the first model was loaded."""
+    """200 from the moment that a model was loaded; until then 503 says what is waited for."""
     service: Service = request.app.state.service
     if not service.started:
         raise UnhealthyError(service.reason)
@@ -122,6 +123,8 @@ def _answer(service: Service, status: Literal["alive", "started", "ready"]) -> H
             "devices": stalled(service) or "ok",
             "redis": _redis(service),
             "registry": _registry(service, failing=any(model.last_error for model in statuses)),
+            "models": "; ".join(f"{name}: {reason}" for name, reason in service.models.missing().items())
+            or "ok",
         },
     )
 

@@ -10,7 +10,7 @@ from service.hot_loading.status import ModelStatus
 from service.http.auth import is_admin, require_admin
 from service.http.openapi import problems
 from service.runtime import Service
-from service.schemas.models import ModelChange, ModelDetails, ModelList, PinRequest
+from service.schemas.models import MissingModel, ModelChange, ModelDetails, ModelList, PinRequest
 
 Name = Annotated[str, Path(description="one of GET /v1/models", examples=["ebseg-tiny"])]
 
@@ -28,9 +28,14 @@ REFUSALS = problems(401, 403, 404, 408, 409, 413, 422, 500, 503, 504)
     responses=problems(500),
 )
 async def models(request: Request) -> ModelList:
-    """The models that requests are answered by; none while the first is loading."""
+    """The models that requests are answered by, none while the first is loading; and what is missing."""
     in_full = is_admin(request)
-    return ModelList(models=[_details(status, in_full) for status in _models(request).statuses()])
+    return ModelList(
+        models=[_details(status, in_full) for status in _models(request).statuses()],
+        missing=[
+            MissingModel(name=name, reason=reason) for name, reason in _models(request).missing().items()
+        ],
+    )
 
 
 @router.get(

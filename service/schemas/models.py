@@ -113,10 +113,21 @@ class ModelDetails(ModelAnswer):
     last_checked_at: datetime | None = Field(description="when the registry last answered")
 
 
+class MissingModel(BaseModel):
+    """A model that the settings name, and of which no version serves."""
+
+    name: str = Field(description="of the model", examples=["ebseg-base"])
+    reason: str = Field(
+        description="why; the registry is asked again",
+        examples=["the registry does not answer as it should; the log of the service says more"],
+    )
+
+
 class ModelList(BaseModel):
     """The models that are loaded, the default one first."""
 
     models: list[ModelDetails] = Field(description="empty while the first is loading")
+    missing: list[MissingModel] = Field(description="models that do not serve, each with the reason")
 
 
 class PinRequest(Strict):

@@ -78,6 +78,13 @@ def status(error: BaseException) -> int | None:
     return next((e.response.status_code for e in _causes(error) if isinstance(e, HfHubHTTPError)), None)
 
 
+def is_refusal(error: BaseException) -> bool:
+    """Whether the hub, or a setting of its client's, lets nobody in, so that to wait is of no use."""
+    return status(error) in (401, 403, 404) or any(
+        isinstance(found, OfflineModeIsEnabled) for found in _causes(error)
+    )
+
+
 def may_be_gone(error: BaseException) -> bool:
     """Whether the same request may succeed a little later."""
     code = status(error)

@@ -326,7 +326,7 @@ async def test_not_ready_while_loading_and_draining() -> None:
     async with running(load=load, ready=False) as (client, service):
         assert (await client.get("/livez")).json()["status"] == "alive"
         loading = [await client.get("/readyz"), await client.get("/startupz"), await post(client)]
-        assert (await client.get("/v1/models")).json() == {"models": []}
+        assert (await client.get("/v1/models")).json() == {"models": [], "missing": []}
         problem(await client.get("/v1/models/fake"), 404)
         gate.set()
         await until(lambda: service.state == "ready")

@@ -24,7 +24,12 @@ async def test_ready_with_details() -> None:
     assert [answer.json()["status"] for answer in answers] == ["alive", "started", "ready"]
     for answer in answers:
         assert answer.json()["models"] == {"fake": 3}
-        assert answer.json()["checks"] == {"devices": "ok", "redis": "none", "registry": "none"}
+        assert answer.json()["checks"] == {
+            "devices": "ok",
+            "redis": "none",
+            "registry": "none",
+            "models": "ok",
+        }
 
 
 async def test_while_loading_failed_and_draining() -> None:

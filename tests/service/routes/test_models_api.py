@@ -95,9 +95,10 @@ async def test_nothing_is_told_before_the_first_version_is_there(tmp_path: Path,
     gate = load.at = Gate()
     async with serving(tmp_path, load, ready=False, **KEYS) as (client, service):
         await until(gate.begun.is_set)
-        assert (await client.get("/v1/models", headers=USER)).json() == {"models": []}
+        missing = [{"name": NAME, "reason": "it is being loaded"}]
+        assert (await client.get("/v1/models", headers=USER)).json() == {"models": [], "missing": missing}
         detail = problem(await client.get(f"/v1/models/{NAME}", headers=USER), 404)["detail"]
-        assert detail == "this model is not loaded; GET /v1/models lists what is"
+        assert detail == f"no version of {NAME} is loaded: it is being loaded"
         gate.open.set()
         await until(lambda: service.state == "ready")
         assert (await client.get(f"/v1/models/{NAME}", headers=USER)).status_code == 200

@@ -5,9 +5,17 @@ is one more field. Unknown fields are errors.
 """
 
 from functools import cached_property
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Protocol, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    model_validator,
+)
 
 from model.confidence.background import BackgroundRule, Source, asked, of_card
 from model.confidence.card import Card
@@ -230,15 +238,31 @@ class Rle(BaseModel):
     counts: str = Field(description="the run lengths", examples=["2111"])
 
 
+class CornerArray(Protocol):
+    """Integers [N, 2], as NumPy has them; lists of a million corners would cost more than all else."""
+
+    def tolist(self) -> list[list[int]]:
+        """The same as lists."""
+
+
+def _listed(ring: CornerArray) -> list[list[int]]:
+    return ring.tolist()
+
+
+Ring = Annotated[
+    CornerArray, PlainValidator(lambda ring: ring), PlainSerializer(_listed, return_type=list[list[int]])
+]
+
+
 class Polygon(BaseModel):
     """One region: rings of [x, y] corners along the pixels' edges, filled by the even-odd rule."""
 
-    exterior: list[list[int]] = Field(
+    exterior: Ring = Field(
         description="the outer ring; [0, 0] is the picture's upper left corner, and the last corner is "
         "joined to the first",
         examples=[[[1, 0], [1, 1], [2, 1], [2, 2], [3, 2], [3, 0]]],
     )
-    holes: list[list[list[int]]] = Field(description="rings around what is left out")
+    holes: list[Ring] = Field(description="rings around what is left out")
 
 
 class ClassAnswer(BaseModel):

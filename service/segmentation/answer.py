@@ -28,6 +28,7 @@ from service.schemas.segment import (
 )
 from service.segmentation import encode, render
 from service.segmentation.colors import class_colors, to_hex
+from service.segmentation.polygons import polygons
 
 FILES = frozenset({"png", "overlay", "npy", "scores"})  # outputs that are files; base64 in JSON
 
@@ -189,6 +190,7 @@ def _classes(
     labels, names = segmentation.result.labels, segmentation.names
     colors, trained = segmentation.colors, segmentation.trained
     rles = encode.rles(labels, len(names)) if "rle" in segmentation.outputs else None
+    regions = polygons(labels, len(names), segmentation.check) if "polygons" in segmentation.outputs else None
     classes = []
     for index, name in enumerate(names):
         label = index + 1
@@ -203,9 +205,10 @@ def _classes(
         }
         if rles is not None:
             parts["rle"] = Rle(**rles[index])
-        if "polygons" in segmentation.outputs:
-            segmentation.check()
-            regions = encode.polygons(labels, label) if area[label] else []
-            parts["polygons"] = [Polygon(**region) for region in regions]
+        if regions is not None:
+            # as it is: to look at every corner takes longer than to find it
+            parts["polygons"] = [
+                Polygon.model_construct(exterior=one.exterior, holes=one.holes) for one in regions[index]
+            ]
         classes.append(ClassAnswer(**parts))
     return classes

@@ -1,4 +1,4 @@
-"""Label map to what clients read: RLE, polygons, arrays; `render.py` makes the pictures.
+"""Label map to what clients read: RLE and arrays; `polygons.py` makes polygons, `render.py` pictures.
 
 Label maps are uint16 [H, W]; 0 is "other", k is class k - 1.
 """
@@ -14,7 +14,6 @@ from pycocotools import mask as coco
 
 from service.segmentation.render import Labels
 
-Ring = list[list[int]]
 BLOCK = 1 << 20  # pixels worked on at a time
 
 
@@ -59,45 +58,6 @@ def rles(labels: Labels, classes: int) -> list[dict[str, Any]]:
         {"size": [height, width], "counts": rle["counts"].decode("ascii")}
         for rle in coco.frPyObjects(uncompressed, height, width)
     ]
-
-
-def polygons(labels: Labels, label: int) -> list[dict[str, list[Any]]]:
-    """Outlines of a label's regions along the edges of its pixels, with their holes.
-
-    Corners are at whole numbers, [x, y] from the picture's upper left corner, so a lone pixel is a
-    square of area 1, and the rings, filled by the even-odd rule, give the mask back exactly. Pixels
-    that touch at a corner belong to one region.
-
-    Returns:
-        `{"exterior": ring, "holes": [ring, ...]}` a region; a ring's last point is not its first.
-    """
-    rows, columns = (np.flatnonzero((labels == label).any(axis)) for axis in (1, 0))
-    if not len(rows):
-        return []
-    top, left = int(rows[0]), int(columns[0])
-    mask = (labels[top : rows[-1] + 1, left : columns[-1] + 1] == label).astype(np.uint8)
-    # OpenCV's contours run through the centres of border pixels. With every pixel doubled, the centres
-    # of the small pixels tell on which side of the large one the border is.
-    doubled = mask.repeat(2, 0).repeat(2, 1)
-    contours, hierarchy = cv2.findContours(doubled, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    regions: dict[int, dict[str, list[Any]]] = {}
-    for index, parent in enumerate(hierarchy[0][:, 3]):
-        if parent < 0:
-            regions[index] = {"exterior": _ring(contours[index], left, top), "holes": []}
-    for index, parent in enumerate(hierarchy[0][:, 3]):
-        if parent >= 0:
-            regions[int(parent)]["holes"].append(_ring(contours[index], left, top))
-    return list(regions.values())
-
-
-def _ring(contour: NDArray[np.int32], left: int, top: int) -> Ring:
-    """Contour of the doubled mask [N, 1, 2] to pixel corners, without points inside straight edges."""
-    points = (contour[:, 0] + 1) // 2
-    points = points[(points != np.roll(points, 1, 0)).any(1)]
-    step = points - np.roll(points, 1, 0)
-    turns = (step != np.roll(step, -1, 0)).any(1)
-    corners: Ring = (points[turns] + (left, top)).tolist()
-    return corners
 
 
 def npy(array: NDArray[Any]) -> bytes:

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from service.http.problems import KINDS
-from service.segmentation.encode import polygons, rles
+from service.segmentation.encode import rles
+from service.segmentation.polygons import polygons
 from tests.service.fakes import PNG, running
 
 pytestmark = pytest.mark.anyio
@@ -205,8 +206,8 @@ async def answered(client: httpx.AsyncClient, document: Json, **request: Any) ->
 async def test_examples_of_masks_are_one_mask(document: Json) -> None:
     labels = np.array([[0, 1, 1], [0, 0, 1]], np.uint16)
     (run_lengths,) = rles(labels, 1)
-    (region,) = polygons(labels, 1)
+    ((region,),) = polygons(labels, 1)
     schemas = document["components"]["schemas"]
     assert schemas["Rle"]["properties"]["size"]["examples"] == [run_lengths["size"]]
     assert schemas["Rle"]["properties"]["counts"]["examples"] == [run_lengths["counts"]]
-    assert schemas["Polygon"]["properties"]["exterior"]["examples"] == [region["exterior"]]
+    assert schemas["Polygon"]["properties"]["exterior"]["examples"] == [region.exterior.tolist()]

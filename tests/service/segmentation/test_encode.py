@@ -1,4 +1,4 @@
-"""Label maps to RLE, polygons, PNG, arrays and overlays, and back."""
+"""Label maps to RLE, PNG, arrays and overlays, and back."""
 
 import io
 import json
@@ -34,26 +34,9 @@ def from_rle(rle: dict[str, Any]) -> NDArray[np.bool_]:
     return decoded.astype(bool)
 
 
-def filled(regions: list[dict[str, list[Any]]], shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Regions filled by the even-odd rule: right of each upright edge everything is turned over."""
-    mask = np.zeros(shape, bool)
-    for region in regions:
-        for ring in (region["exterior"], *region["holes"]):
-            for (x, y), (to_x, to_y) in zip(ring, ring[1:] + ring[:1], strict=True):
-                assert (x == to_x) != (y == to_y)
-                if x == to_x:
-                    mask[min(y, to_y) : max(y, to_y), x:] ^= True
-    return mask
-
-
-def area(ring: list[list[int]]) -> float:
-    x, y = np.array(ring, float).T
-    return abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2
-
-
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(label_maps())
-def test_rle_and_polygons_give_the_masks_back(labels: Labels) -> None:
+def test_rle_gives_the_masks_back(labels: Labels) -> None:
     classes = 4
     rles = encode.rles(labels, classes)
     assert len(rles) == classes
@@ -61,10 +44,6 @@ def test_rle_and_polygons_give_the_masks_back(labels: Labels) -> None:
         mask = labels == index + 1
         assert (from_rle(rles[index]) == mask).all()
         assert rles[index]["size"] == list(labels.shape)
-        regions = encode.polygons(labels, index + 1)
-        assert (filled(regions, labels.shape) == mask).all()
-        total = sum(area(r["exterior"]) - sum(area(hole) for hole in r["holes"]) for r in regions)
-        assert total == mask.sum()
 
 
 def test_rle_is_what_pycocotools_makes() -> None:
@@ -72,21 +51,6 @@ def test_rle_is_what_pycocotools_makes() -> None:
     for rle, mask in zip(encode.rles(labels, 3), (labels == 1, labels == 2, labels == 3), strict=True):
         expected = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
         assert rle["counts"] == expected["counts"].decode()
-
-
-def test_polygons_with_a_hole_and_an_island_in_it() -> None:
-    labels = np.ones((7, 7), np.uint16)
-    labels[1:6, 1:6] = 0
-    labels[3, 3] = 1
-    frame, island = sorted(encode.polygons(labels, 1), key=lambda region: -len(region["holes"]))
-    assert sorted(frame["exterior"]) == [[0, 0], [0, 7], [7, 0], [7, 7]]
-    assert [sorted(hole) for hole in frame["holes"]] == [[[1, 1], [1, 6], [6, 1], [6, 6]]]
-    assert sorted(island["exterior"]) == [[3, 3], [3, 4], [4, 3], [4, 4]]
-    assert island["holes"] == []
-
-
-def test_polygons_of_a_label_that_is_absent() -> None:
-    assert encode.polygons(np.ones((2, 2), np.uint16), 2) == []
 
 
 def test_statistics_over_several_blocks(monkeypatch: pytest.MonkeyPatch) -> None:

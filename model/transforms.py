@@ -1,12 +1,15 @@
 """Pictures to network resolution: one truth for training, evaluation and the service."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from model.errors import PictureError
+
+if TYPE_CHECKING:
+    from torch import Tensor  # whoever only resizes pictures need not wait for torch
 
 
 def network_size(size: tuple[int, int], short_side: int | None, long_side: int) -> tuple[int, int]:
@@ -23,7 +26,7 @@ def network_size(size: tuple[int, int], short_side: int | None, long_side: int) 
     return max(1, int(size[0] * scale + 0.5)), max(1, int(size[1] * scale + 0.5))
 
 
-def to_network(picture: NDArray[np.uint8] | Tensor, short_side: int | None, long_side: int) -> Tensor:
+def to_network(picture: "NDArray[np.uint8] | Tensor", short_side: int | None, long_side: int) -> "Tensor":
     """Resizes a picture (bilinear, antialiased when shrinking), uint8 [3, h, w].
 
     Args:
@@ -33,7 +36,9 @@ def to_network(picture: NDArray[np.uint8] | Tensor, short_side: int | None, long
     Raises:
         PictureError: another shape or type, or no pixels.
     """
-    if isinstance(picture, Tensor):
+    import torch
+
+    if isinstance(picture, torch.Tensor):
         if picture.dim() != 3 or picture.shape[0] != 3 or picture.dtype != torch.uint8:
             raise PictureError(
                 f"a picture tensor must be uint8 [3, H, W], got {picture.dtype} {list(picture.shape)}"

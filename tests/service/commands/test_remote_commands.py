@@ -150,14 +150,21 @@ def test_vocabularies_of_a_service(url: str, tmp_path: Path, capsys: pytest.Capt
     assert listed["ade20k-150"]["builtin"] is True
 
     file = tmp_path / "classes.json"
-    tree = {"name": "tree", "synonyms": ["bush"], "trained": True, "color": "#00ff00"}
+    tree = {"name": "tree", "synonyms": ["bush"], "trained": True, "color": "#00ff00", "threshold": 0.5}
     for content in ({"classes": ["sky", tree]}, ["sky", tree]):
         file.write_text(json.dumps(content))
         assert run("vocabularies", "put", "harbour", "--file", file, *service, "--json") == 0
         stored = json.loads(capsys.readouterr().out)
         assert stored["classes"] == [
-            {"name": "sky", "synonyms": [], "trained": None, "color": None},
-            tree,
+            {
+                "name": "sky",
+                "synonyms": [],
+                "trained": None,
+                "color": None,
+                "threshold": None,
+                "ignore": False,
+            },
+            tree | {"ignore": False},
         ]
     assert run("vocabularies", "show", "harbour", *service) == 0
     shown = capsys.readouterr().out

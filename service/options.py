@@ -11,6 +11,10 @@ OPTIONS: dict[str, str] = {
     "map_weights": "true leaves weights on the CPU in their files, whose memory processes share; a file that "
     "is cut in place then ends them. false reads them (default: false)",
     "canary_requests": "good answers after which a canary takes over (default: 200)",
+    "canary_slowdown": "a canary whose seconds on the device, at the 95th percentile, are more than so many "
+    "times the current version's is withdrawn (default: 2.0)",
+    "canary_s": "after this time a canary takes over however few requests there were, unless it failed more "
+    "often than it answered, seconds (default: 3600.0)",
     "host": "address to listen on; 0.0.0.0 for all (default: 127.0.0.1)",
     "port": "port to listen on; 0 takes a free one (default: 8000)",
     "max_bytes": "largest request body, bytes (default: 20971520)",

@@ -82,6 +82,8 @@ class Settings(BaseSettings):
     cache_dir: Path | None = _option("cache_dir", None)
     map_weights: bool = _option("map_weights", False)
     canary_requests: int = _option("canary_requests", 200, ge=1)
+    canary_slowdown: float = _option("canary_slowdown", 2.0, ge=1)
+    canary_s: float = _option("canary_s", 3600.0, gt=0)
     host: str = _option("host", "127.0.0.1", min_length=1)
     port: int = _option("port", 8000, ge=0, le=65535)
     max_bytes: int = _option("max_bytes", 20 << 20, ge=1)

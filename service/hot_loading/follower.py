@@ -52,7 +52,7 @@ class Follower:
         source: its place in the registry.
         loading: brings versions up.
         metrics: of the service.
-        canary_requests: good answers until a canary takes over.
+        trial: makes a canary's trial with so many percent of the requests.
 
     Attributes:
         looked: whether the first look has ended, well or not.
@@ -68,7 +68,7 @@ class Follower:
         loading: Loading,
         *,
         metrics: Metrics,
-        canary_requests: int,
+        trial: Callable[..., Trial],
     ):
         self.served = served
         self.policy = policy
@@ -81,7 +81,7 @@ class Follower:
         self._source = source
         self._loading = loading
         self._metrics = metrics
-        self._canary_requests = canary_requests
+        self._trial = trial
         self.looked = False
         self.failure: Exception | None = None
         self.on_look: Callable[[], None] = lambda: None
@@ -249,7 +249,7 @@ class Follower:
         if percent is None:
             self.served.serve(version)
             return f"version {version.number} serves"
-        self.served.put_on_trial(version, Trial(percent=percent, needed=self._canary_requests))
+        self.served.put_on_trial(version, self._trial(percent=percent))
         return f"version {version.number} is on trial with {percent} % of the requests"
 
     async def _ready(self, number: int) -> LoadedVersion:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
 
+from service.hot_loading.canary import Outcome
 from service.scheduling.engine import Engine, ModelInfo
 
 
@@ -78,14 +79,22 @@ class Lease:
 
     Args:
         version: already taken for this lease.
-        on_outcome: told whether the answer was good.
+        on_answer: told what became of the answer, and of the device's seconds if the whole model ran.
+        on_trial: whether the version is a canary that got the request in its turn.
 
     Attributes:
         info: of the version.
         engines: one a device, in the order of the devices.
     """
 
-    def __init__(self, version: LoadedVersion, on_answer: Callable[[LoadedVersion, bool], None]):
+    def __init__(
+        self,
+        version: LoadedVersion,
+        on_answer: Callable[[LoadedVersion, Outcome, float | None], None],
+        *,
+        on_trial: bool = False,
+    ):
+        self.on_trial = on_trial
         self.info: ModelInfo = version.info
         self.engines = version.engines
         self._version = version
@@ -102,15 +111,16 @@ class Lease:
     ) -> None:
         self.release()
 
-    def count_answer(self, ok: bool) -> None:
-        """Tells whether the answer was good, for a canary's trial; on the event loop's thread, once.
+    def count_answer(self, outcome: Outcome, seconds: float | None = None) -> None:
+        """Tells what became of the answer, for a canary's trial; on the event loop's thread, once.
 
         Args:
-            ok: False only for faults of the service, not for a client's or for want of time.
+            outcome: not good only by faults of the service, not by a client's or by a queue's.
+            seconds: that devices took, if the whole model ran.
         """
         if not self._counted:
             self._counted = True
-            self._on_answer(self._version, ok)
+            self._on_answer(self._version, outcome, seconds)
 
     def release(self) -> None:
         """Gives the version back; any thread, and more than once does no harm."""

@@ -11,6 +11,7 @@ from typing import Self
 
 from model.errors import CheckpointError
 from service.errors import ConflictError, DeadlineExceededError, NotFoundError, NotReadyError
+from service.hot_loading.canary import Trial
 from service.hot_loading.follower import Follower
 from service.hot_loading.loaded import Lease, LoadedVersion
 from service.hot_loading.loader import LoadEngine, LoaderThread, Loading, LoadingDevice, close, in_words
@@ -67,7 +68,12 @@ class Models:
                 source,
                 self._loading,
                 metrics=metrics,
-                canary_requests=settings.canary_requests,
+                trial=partial(
+                    Trial,
+                    needed=settings.canary_requests,
+                    slowdown=settings.canary_slowdown,
+                    seconds=settings.canary_s,
+                ),
             )
 
     @classmethod
@@ -144,12 +150,13 @@ class Models:
         if self._cache is not None:
             self._cache.close()
 
-    def lease(self, model: str | None = None, version: int | None = None) -> Lease:
+    def lease(self, model: str | None = None, version: int | None = None, *, stable: bool = False) -> Lease:
         """Takes the version that a request is answered by, for as long as it takes.
 
         Args:
             model: the first one if left out.
             version: one that is live; left out, the current one, or the canary in its turn.
+            stable: never the canary.
 
         Raises:
             NotReadyError: nothing is loaded yet.
@@ -157,7 +164,7 @@ class Models:
         """
         if not self._served:
             raise NotReadyError("the model is loading; try again in a moment")
-        return self._named(next(iter(self._served)) if model is None else model).lease(version)
+        return self._named(next(iter(self._served)) if model is None else model).lease(version, stable=stable)
 
     def statuses(self) -> list[ModelStatus]:
         """Models that have a version loaded, the default one first."""

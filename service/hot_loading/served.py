@@ -4,11 +4,12 @@ Everything here runs on the event loop's thread, but for what `LoadedVersion` sa
 assignment without a wait inside: a request meets the old version or the new one, and keeps it.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable
 
 from service.errors import NotFoundError, NotReadyError
-from service.hot_loading.canary import Trial
+from service.hot_loading.canary import Outcome, Trial, TrialResult
 from service.hot_loading.loaded import Lease, LoadedVersion
 from service.hot_loading.status import VersionStatus
 from service.observability.metrics import Metrics
@@ -40,6 +41,7 @@ class Served:
         self.before: list[int] = []
         self.on_fall_back: Callable[[LoadedVersion, str], None] = lambda version, reason: None
         self._trial: Trial | None = None
+        self._end_of_trial: asyncio.TimerHandle | None = None
         self._draining: list[LoadedVersion] = []
         self._metrics = metrics
         self._free = free
@@ -54,8 +56,12 @@ class Served:
         """Versions that only finish what they began."""
         return [version for version in self._draining if not version.idle]
 
-    def lease(self, version: int | None) -> Lease:
+    def lease(self, version: int | None, *, stable: bool = False) -> Lease:
         """Takes a version for one request.
+
+        Args:
+            version: that it names; None leaves the choice between current version and canary to the trial.
+            stable: the current version, since the canary has failed the request.
 
         Raises:
             NotReadyError: none is loaded yet.
@@ -63,9 +69,9 @@ class Served:
         """
         if self.current is None:
             raise NotReadyError(f"no version of the model {self.name} is loaded yet; GET /readyz tells why")
-        chosen = self._choose(version, self.current)
+        chosen = self.current if stable else self._choose(version, self.current)
         chosen.take()
-        return Lease(chosen, self._count_answer)
+        return Lease(chosen, self._count_answer, on_trial=version is None and chosen is self.canary)
 
     def find(self, number: int) -> LoadedVersion | None:
         """A version that is in memory and can serve, draining ones included, which then drain no more."""
@@ -78,7 +84,7 @@ class Served:
         """Swaps: from here on, requests get this version; another one on trial is withdrawn."""
         old = self.current
         if version is self.canary:
-            self.canary = self._trial = None
+            self._end_trial()
         else:
             self.withdraw_canary()
         if version is old:
@@ -93,11 +99,13 @@ class Served:
         """Gives a version a part of the requests; another one on trial is withdrawn."""
         self.withdraw_canary()
         self.canary, self._trial = version, trial
+        loop = asyncio.get_running_loop()
+        self._end_of_trial = loop.call_later(trial.seconds, self._time_is_up, trial)
         self._announce(version, "canary")
 
     def withdraw_canary(self) -> None:
         """Gives all requests back to the current version."""
-        canary, self.canary, self._trial = self.canary, None, None
+        canary = self._end_trial()
         if canary is not None:
             self._retire(canary)
 
@@ -125,13 +133,29 @@ class Served:
         numbers = " and ".join(str(version.number) for version in self.live)
         raise NotFoundError(f"this version of {self.name} is not loaded; there is {numbers}")
 
-    def _count_answer(self, version: LoadedVersion, ok: bool) -> None:
+    def _end_trial(self) -> LoadedVersion | None:
+        canary, self.canary, self._trial = self.canary, None, None
+        if self._end_of_trial is not None:
+            self._end_of_trial.cancel()
+            self._end_of_trial = None
+        return canary
+
+    def _time_is_up(self, trial: Trial) -> None:
+        if trial is self._trial and self.canary is not None:
+            self._settle(self.canary, trial, trial.time_is_up())
+
+    def _count_answer(self, version: LoadedVersion, outcome: Outcome, seconds: float | None) -> None:
         canary, trial = self.canary, self._trial
         if canary is None or trial is None or (version is not canary and version is not self.current):
             return
-        decision = trial.count(ok, canary=version is canary)
+        self._settle(canary, trial, trial.count(outcome, canary=version is canary, seconds=seconds))
+
+    def _settle(self, canary: LoadedVersion, trial: Trial, decision: TrialResult | None) -> None:
         if decision == "promote":
-            LOG.info("canary takes over", extra={"model": self.name, "version": canary.number})
+            LOG.info(
+                "canary takes over",
+                extra={"model": self.name, "version": canary.number, "reason": str(trial)},
+            )
             self.serve(canary)
         elif decision == "fall back":
             self.withdraw_canary()

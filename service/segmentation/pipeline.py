@@ -2,9 +2,10 @@
 
 import asyncio
 import functools
+import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
@@ -13,9 +14,9 @@ from numpy.typing import NDArray
 from model.network.balance import Balance, Weights
 from model.vocabulary.classes import Vocabulary
 from service.caches.prediction_cache import CachedPrediction
-from service.errors import DeadlineExceededError
+from service.errors import DeadlineExceededError, DeadlineUnmeetableError, OutOfMemoryError
 from service.hot_loading.loaded import Lease
-from service.http.negotiate import OUTPUT_OF, Form
+from service.http.negotiate import Form
 from service.http.parsed_request import ParsedRequest
 from service.http.problems import kind_of
 from service.observability.stages import stage
@@ -29,12 +30,15 @@ from service.schemas.segment import BalanceSpec, SegmentRequest
 from service.segmentation.answer import Answer, Caches, SegmentationResult, encode_answer
 from service.segmentation.decode import decode
 from service.segmentation.encode import resized
-from service.segmentation.render import WEBP_LONGEST
+from service.segmentation.outputs import check_outputs, chosen_outputs
 from service.segmentation.request_text import RequestText
 from service.segmentation.requested import check_length, invalid, output_size
 from service.settings import Settings
 
-MOST_SCORES = 32 << 20  # elements of K x H x W that one answer may hold
+LOG = logging.getLogger(__name__)
+CANARY_SHARE = 0.5  # of a request's time; the rest is the current version's, should the canary not answer
+# beside what is internal: what another version may not do
+CANARYS_FAULTS = (OutOfMemoryError, DeadlineExceededError, DeadlineUnmeetableError)
 MANY_CLASSES = 64  # a longer list is checked on a picture thread
 
 
@@ -96,19 +100,30 @@ async def handle(
     asked = parsed.spec
     deadline = Deadline(chosen_timeout(asked, service.settings) / 1000)
     with service.models.lease(asked.model, asked.version) as lease:
-        request = _Request(service, parsed, ticket, lease, spec, deadline, request_id)
+        if not lease.on_trial:
+            return await _Request(service, parsed, ticket, lease, spec, deadline, request_id).attempt()
+        canary = lease
+        # what a canary fails, or takes too long for, is the current version's to answer
+        parsed = replace(parsed, read_picture=functools.cache(parsed.read_picture))
+        first = _Request(
+            *(service, parsed, ticket, lease, spec, Deadline(deadline.left() * CANARY_SHARE), request_id)
+        )
         try:
-            async with asyncio.timeout(deadline.left()):
-                answer = await request.answer()
-        except TimeoutError:
-            raise DeadlineExceededError(f"no answer within {deadline.seconds:g} s; see timeout_ms") from None
+            return await first.attempt()
         except Exception as error:
-            if kind_of(error).internal:
-                lease.count_answer(ok=False)
-            raise
-        finally:
-            deadline.abandoned = True  # threads that still work for this request soon stop
-        lease.count_answer(ok=True)
+            if not (kind_of(error).internal or isinstance(error, CANARYS_FAULTS)):
+                raise
+            late = isinstance(error, DeadlineExceededError) and first.late
+            LOG.warning(
+                "a canary did not answer a request, the version beside it does",
+                extra={"model": lease.info.name, "version": lease.info.version, "reason": str(error)},
+            )
+    ticket.computed()
+    began = time.monotonic()
+    with service.models.lease(asked.model, stable=True) as lease:
+        answer = await _Request(service, parsed, ticket, lease, spec, deadline, request_id).attempt()
+    if late and time.monotonic() - began < first.deadline.seconds:
+        canary.count_answer("late")  # where the current version had been in time
     return answer
 
 
@@ -145,6 +160,45 @@ class _Request(Generic[E]):
     spec: ResponseSpec[E]
     deadline: Deadline
     request_id: str
+    turned_to: list[Request] = field(default_factory=list)  # what was asked of the scheduler
+
+    async def attempt(self) -> E:
+        """An answer within the deadline; tells the version's trial what became of it."""
+        deadline, lease = self.deadline, self.lease
+        try:
+            async with asyncio.timeout(deadline.left()):
+                answer = await self.answer()
+        except TimeoutError:
+            self._count_late()
+            raise DeadlineExceededError(f"no answer within {deadline.seconds:g} s; see timeout_ms") from None
+        except DeadlineExceededError:
+            self._count_late()
+            raise
+        except OutOfMemoryError:
+            lease.count_answer("memory")
+            raise
+        except Exception as error:
+            if kind_of(error).internal:
+                lease.count_answer("failed")
+            raise
+        finally:
+            deadline.abandoned = True  # threads that still work for this request soon stop
+        predict = answer.seconds.get("predict", 0.0)
+        lease.count_answer("good", predict + answer.seconds.get("classify", 0.0) if predict else None)
+        return answer
+
+    @property
+    def late(self) -> bool:
+        """Once its time is over: whether a device was at work, or would have been for too long.
+
+        That a request stood in a long queue is no fault of a version.
+        """
+        refused = not self.turned_to and self.deadline.left() > 0  # by its price, at the door
+        return refused or any(request.queue_s for request in self.turned_to)
+
+    def _count_late(self) -> None:
+        if self.late and not self.lease.on_trial:  # a canary is compared with the version beside it
+            self.lease.count_answer("late")
 
     async def answer(self) -> E:
         service, spec = self.service, self.parsed.spec
@@ -176,6 +230,7 @@ class _Request(Generic[E]):
                     picture_size=plan.picture_size,
                 )
             )
+            self.turned_to.append(running)
             if running.job.text is None:
                 texts.hand_over(running)
             result = await service.scheduler.answer(running)
@@ -312,35 +367,6 @@ def chosen_timeout(spec: SegmentRequest, settings: Settings) -> int:
     if spec.timeout_ms > settings.max_timeout_ms:
         raise invalid("timeout_ms", f"must be at most {settings.max_timeout_ms}")
     return spec.timeout_ms
-
-
-def chosen_outputs(spec: SegmentRequest, form: Form) -> frozenset[str]:
-    """What to make for this answer.
-
-    Raises:
-        InvalidRequestError: `outputs` has more than an answer of this form can hold.
-    """
-    only = OUTPUT_OF.get(form)
-    if only is None:
-        return frozenset(spec.outputs or ["rle"])
-    if spec.outputs not in (None, [only]):
-        raise invalid("outputs", f"an answer as {form} holds {only} only; accept application/json for more")
-    return frozenset([only])
-
-
-def check_outputs(outputs: frozenset[str], size: tuple[int, int], classes: int) -> None:
-    """Raises InvalidRequestError if an output would be larger than it may be."""
-    height, width = size
-    if "overlay" in outputs and max(size) > WEBP_LONGEST:
-        raise invalid(
-            "outputs", f"an overlay has at most {WEBP_LONGEST} pixels a side; set output_size to less"
-        )
-    if "scores" in outputs and classes * height * width > MOST_SCORES:
-        raise invalid(
-            "outputs",
-            f"scores of {classes} x {height} x {width} are more than {MOST_SCORES} numbers; set output_size, "
-            'for example {"long_side": 512}',
-        )
 
 
 def _source(plan: PicturePlan, running: Request) -> str:

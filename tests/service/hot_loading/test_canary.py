@@ -4,7 +4,17 @@ import itertools
 
 import pytest
 
-from service.hot_loading.canary import LEAST_FAILURES, Trial
+from service.hot_loading.canary import (
+    EARLY_FAILURES,
+    EARLY_S,
+    EARLY_TIMES,
+    EARLY_TIMES_S,
+    LEAST_FAILURES,
+    LEAST_TIMES,
+    Outcome,
+    Trial,
+)
+from tests.service.hot_loading.stores import Clock
 
 
 @pytest.mark.parametrize("percent", [1, 10, 33, 50, 99, 100])
@@ -21,17 +31,17 @@ def test_share_is_exact_and_even(percent: int) -> None:
 
 def test_enough_good_answers_promote() -> None:
     trial = Trial(percent=10, needed=3)
-    assert [trial.count(True, canary=True) for _ in range(3)] == [None, None, "promote"]
+    assert [trial.count("good", canary=True) for _ in range(3)] == [None, None, "promote"]
 
 
 def test_the_current_versions_answers_settle_nothing() -> None:
     trial = Trial(percent=10, needed=1)
-    assert {trial.count(ok, canary=False) for ok in (True, False) * 50} == {None}
+    assert {trial.count("good" if ok else "failed", canary=False) for ok in (True, False) * 50} == {None}
 
 
 def test_few_failures_may_be_chance() -> None:
     trial = Trial(percent=50, needed=100)
-    verdicts = [trial.count(False, canary=True) for _ in range(LEAST_FAILURES)]
+    verdicts = [trial.count("failed", canary=True) for _ in range(LEAST_FAILURES)]
     assert verdicts == [None] * (LEAST_FAILURES - 1) + ["fall back"]
     assert str(trial) == "5 of 5 requests failed; of the version beside it 0 of 0 requests failed"
 
@@ -51,7 +61,82 @@ def test_failures_are_compared_with_the_version_beside(
 ) -> None:
     trial = Trial(percent=50, needed=1000)
     for i in range(100):
-        trial.count(i >= current_failures, canary=False)
+        trial.count("good" if i >= current_failures else "failed", canary=False)
     for _ in range(good):
-        trial.count(True, canary=True)
-    assert [trial.count(False, canary=True) for _ in range(5)][-1] == verdict
+        trial.count("good", canary=True)
+    assert [trial.count("failed", canary=True) for _ in range(5)][-1] == verdict
+
+
+@pytest.mark.parametrize("outcome", ["failed", "memory", "late"])
+def test_every_kind_of_failure_counts(outcome: Outcome) -> None:
+    trial = Trial(percent=50, needed=100)
+    settled = [trial.count(outcome, canary=True) for _ in range(LEAST_FAILURES)]
+    assert settled == [None] * (LEAST_FAILURES - 1) + ["fall back"]
+
+
+def test_the_reason_names_the_kinds() -> None:
+    trial = Trial(percent=50, needed=100)
+    for outcome in ("good", "memory", "memory", "late"):
+        trial.count(outcome, canary=True)
+    told = "3 of 4 requests failed (2 for want of memory, 1 being too late)"
+    assert str(trial) == f"{told}; of the version beside it 0 of 0 requests failed"
+
+
+def test_with_little_traffic_fewer_failures_do_if_nothing_is_good() -> None:
+    for good, expected in ((0, "fall back"), (1, None)):
+        clock = Clock()
+        trial = Trial(percent=50, needed=100, clock=clock)
+        for _ in range(good):
+            trial.count("good", canary=True)
+        for _ in range(EARLY_FAILURES):
+            assert trial.count("memory", canary=True) is None
+        clock.now += EARLY_S
+        assert trial.count("memory", canary=True) == expected
+
+
+def times(trial: Trial, number: int, seconds: float, *, canary: bool) -> list[str | None]:
+    return [trial.count("good", canary=canary, seconds=seconds) for _ in range(number)]
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(0.9, None), (5.0, "fall back")])
+def test_a_canary_that_is_slower_by_the_factor_falls_back(seconds: float, expected: str | None) -> None:
+    trial = Trial(percent=50, needed=1000, slowdown=2.0)
+    times(trial, LEAST_TIMES, 0.5, canary=False)
+    assert times(trial, LEAST_TIMES, seconds, canary=True)[-1] == expected
+    if expected:
+        assert str(trial).endswith("; 95 % took up to 5 s, beside 0.5 s")
+
+
+def test_one_slow_answer_in_a_hundred_settles_nothing() -> None:
+    trial = Trial(percent=50, needed=1000)
+    times(trial, 100, 0.5, canary=False)
+    settled = [trial.count("good", canary=True, seconds=60.0 if i == 99 else 0.5) for i in range(100)]
+    assert set(settled) == {None}
+
+
+def test_milliseconds_that_nobody_feels_settle_nothing() -> None:
+    trial = Trial(percent=50, needed=1000)
+    times(trial, 50, 0.001, canary=False)
+    assert set(times(trial, 50, 0.01, canary=True)) == {None}
+
+
+def test_with_little_traffic_medians_are_compared_after_a_while() -> None:
+    clock = Clock()
+    trial = Trial(percent=50, needed=100, clock=clock)
+    times(trial, EARLY_TIMES, 0.2, canary=False)
+    assert set(times(trial, EARLY_TIMES, 1.0, canary=True)) == {None}
+    clock.now += EARLY_TIMES_S
+    assert times(trial, 1, 1.0, canary=True) == ["fall back"]
+
+
+@pytest.mark.parametrize(
+    ("good", "failed", "expected"),
+    [(0, 0, "promote"), (3, 3, "promote"), (0, 1, "fall back"), (2, 3, "fall back")],
+)
+def test_the_end_of_its_time_settles_every_trial(good: int, failed: int, expected: str) -> None:
+    trial = Trial(percent=50, needed=100)
+    for _ in range(good):
+        trial.count("good", canary=True)
+    for _ in range(failed):
+        trial.count("failed", canary=True)
+    assert trial.time_is_up() == expected

@@ -52,7 +52,7 @@ async def test_a_canary_gets_its_share_and_takes_over(registry: Path) -> None:
         lease = models.lease("a", 1)
         assert ask(models, 20)[9:] == [2] * 11  # the 15th good answer was the tenth of these
         assert roles(models) == {2: "current", 1: "draining"}
-        lease.count_answer(True)
+        lease.count_answer("good")
         lease.release()
         await until(lambda: load.closings() == {1: 1, 2: 0})
         assert infos(metrics) == {("a", "2")}
@@ -78,7 +78,7 @@ async def test_a_failing_canary_is_withdrawn_at_once(registry: Path) -> None:
         await until(lambda: roles(models) == {1: "current", 2: "canary"})
         late = models.lease("a", 2)
         assert ask(models, 30, failing=[2]) == [1, 2] * 5 + [1] * 20
-        late.count_answer(False)
+        late.count_answer("failed")
         assert roles(models) == {1: "current", 2: "draining"}
         late.release()
         await until(lambda: load.closings() == {1: 0, 2: 1})
@@ -103,7 +103,7 @@ async def test_one_lease_has_one_outcome(registry: Path) -> None:
         await publish_and_reload(models, registry, 2)
         with models.lease("a", 2) as lease:
             for _ in range(20):
-                lease.count_answer(False)
+                lease.count_answer("failed")
         assert roles(models) == {1: "current", 2: "canary"}
 
 

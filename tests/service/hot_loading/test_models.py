@@ -224,8 +224,8 @@ async def test_engines_that_are_there_already() -> None:
     await models.start()
     with models.lease(None, 1) as lease:
         assert list(lease.engines) == engines
-        lease.count_answer(False)
-        lease.count_answer(True)
+        lease.count_answer("failed")
+        lease.count_answer("good")
     assert lease.engines == ()
     await models.stop()
     assert [engine.closings for engine in engines] == [1, 1]

@@ -180,7 +180,7 @@ async def test_the_startup_probe_says_what_is_waited_for(
     }
     with monkeypatch.context() as patch:
         patch.setattr(Versions(f"{remote_registry}/a").fs, "ls", connection_lost)
-        async with running(load=Loader(), ready=False, device="cpu", **own) as (client, service):
+        async with running(load=Loader(), ready=False, **own) as (client, service):
             await until(lambda: service.models._followers["a"].failure is not None)
             for path in ("/startupz", "/readyz"):
                 detail = problem(await client.get(path), 503)["detail"]

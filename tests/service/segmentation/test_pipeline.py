@@ -15,7 +15,8 @@ from service.scheduling.engine import EngineResult
 from service.schemas.classes import ClassEntry
 from service.schemas.segment import BalanceSpec, LongSide, SegmentRequest
 from service.segmentation.answer import SegmentationResult, encode_answer, make_file
-from service.segmentation.pipeline import check_outputs, to_balance
+from service.segmentation.outputs import check_outputs
+from service.segmentation.pipeline import to_balance
 from service.segmentation.requested import check_length, output_size
 from tests.service.fakes import INFO
 

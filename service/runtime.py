@@ -29,6 +29,7 @@ from service.vocabularies.catalog import Vocabularies
 
 LOG = logging.getLogger(__name__)
 State = Literal["loading", "ready", "draining", "failed"]
+_DEVICES_END_S = 15.0  # that devices have for what they are at when all requests have ended
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -96,6 +97,7 @@ class Service:
         self.state: State = "loading"
         self.started = False  # whether a model was ever loaded
         self.failure: Exception | None = None
+        self.hung: list[str] = []  # devices that did not end when all else had
         self.on_failure: Callable[[], None] = lambda: None
         self._watch = Watch(self)
         self._loading: asyncio.Task[None] | None = None
@@ -130,7 +132,7 @@ class Service:
         if self.redis is not None:
             await self.redis.stop()
         await self.models.stop()
-        await self.scheduler.stop()
+        self.hung = await self.scheduler.stop(_DEVICES_END_S)
         await self._watch.stop()
         if self.tracing is not None:
             await self.tracing.stop()

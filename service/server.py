@@ -1,10 +1,12 @@
 """Runs the app under uvicorn until a signal comes: not ready, drain, leave with 0."""
 
 import logging
+import os
 import resource
 import signal
 import socket
 import sys
+import threading
 from types import FrameType
 
 import uvicorn
@@ -27,9 +29,15 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, service: Service):
         super().__init__(config)
         self._service = service
+        self._ending: threading.Timer | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._service.begin_drain()
+        if self._ending is None:
+            grace_s = float(self._service.settings.drain_timeout_s)
+            self._ending = threading.Timer(grace_s, _end_if_hung, [self._service, grace_s])
+            self._ending.daemon = True
+            self._ending.start()
         if self.should_exit and sig == signal.SIGINT:
             self.force_exit = True
         self.should_exit = True
@@ -90,8 +98,24 @@ def run_server(app: FastAPI, settings: Settings) -> None:
         address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         LOG.info("listening on %s", address, extra={"address": address})
         server.run(sockets=[listener])
+    if service.hung:
+        _end(f"the device {service.hung[0]} hangs: it does not end what it is at")
     if service.failure is not None:
         raise service.failure
+
+
+def _end_if_hung(service: Service, grace_s: float) -> None:
+    """At the end of the grace period: ends the process if a device has been at one step all that time."""
+    for device in service.devices:
+        if (seconds := device.stalled_for()) >= grace_s:
+            _end(f"the device {device.name} hangs: no progress for {seconds:.0f} s")
+
+
+def _end(reason: str) -> None:
+    """Ends the process at once: threads that hang would hold up, or crash, any other end."""
+    LOG.critical("%s; the process ends with exit code 1", reason)
+    logging.shutdown()
+    os._exit(1)
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -35,6 +35,7 @@ class StepPrice:
         self._steps: OrderedDict[int, deque[tuple[int, float]]] = OrderedDict()  # by units' power of two
         self._fresh = 0  # steps since the line was drawn
         self._seen = 0
+        self.largest = 0  # units of a step
         self.constant = 0.0
         self.rate = 0.0
 
@@ -54,6 +55,7 @@ class StepPrice:
         self._steps.move_to_end(power)
         if len(self._steps) > _POWERS:
             self._steps.popitem(last=False)
+        self.largest = max(self.largest, units)
         self._seen += 1
         self._fresh += 1
         if self._seen <= _REFIT or self._fresh >= _REFIT:
@@ -148,13 +150,13 @@ class Prices:
 
         Args:
             info: of the version and device.
-            most: as long as no such step was seen.
+            most: as long as no such step was seen; after that, four times the largest one that was.
         """
         with self._lock:
             price = self._price(info, EMBED)
             # half of it at least, should the constant be the most of it: a step of nothing gets nowhere
             units = max(price.units(CHUNK_SECONDS), price.units(price.constant + CHUNK_SECONDS / 2))
-            return max(1, int(min(units, 1 << 20))) if price.known else most
+            return max(1, int(min(units, max(most, 4 * price.largest)))) if price.known else most
 
     @property
     def trusted(self) -> bool:

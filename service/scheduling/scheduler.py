@@ -10,6 +10,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import torch
@@ -19,7 +20,8 @@ from service.errors import NotReadyError
 from service.observability.metrics import Metrics
 from service.scheduling.batch_limits import BatchLimits
 from service.scheduling.deadline import Deadline
-from service.scheduling.delivery import CompletionQueue, Failed, Waiting, attempt
+from service.scheduling.delivery import CompletionQueue, Waiting
+from service.scheduling.device import Device
 from service.scheduling.engine import Engine, EngineResult, Job
 from service.scheduling.price import Prices
 from service.scheduling.queue import Queue, Waiter
@@ -50,6 +52,7 @@ class Scheduler:
 
     Attributes:
         devices: in the order of their names, which is that of every version's engines.
+        ageing_s: as given.
     """
 
     def __init__(
@@ -64,7 +67,7 @@ class Scheduler:
         kept: Callable[[bytes], Any] = lambda key: None,
         keep: Callable[[bytes, Any, tuple[int, int]], None] = lambda key, prediction, size: None,
     ):
-        self._ageing_s = ageing_s
+        self.ageing_s = ageing_s
         self._changed = threading.Condition(threading.Lock())  # guards everything below and the queue
         limits = BatchLimits(max_batch_size)
         self._queue = Queue(
@@ -110,8 +113,8 @@ class Scheduler:
             NotReadyError: the scheduler was stopped.
         """
         job.deadline.check()
-        request = Request(self._completions_here(), job, self._ageing_s)
-        self._put(request)
+        request = Request(self.completions_here(), job, self.ageing_s)
+        self.put(request)
         return request
 
     async def answer(self, request: Request) -> EngineResult:
@@ -125,7 +128,7 @@ class Scheduler:
             OutOfMemoryError: alone it does not fit into the device's memory.
             Exception: whatever the engine raises for this job.
         """
-        result: EngineResult = await self._answered(request)
+        result: EngineResult = await self.answered(request)
         return result
 
     def give_text(self, request: Request, text: Tensor) -> None:
@@ -134,7 +137,7 @@ class Scheduler:
             if all(device.ended for device in self.devices):
                 request.fail(NotReadyError("the devices are shut down"))
             self._queue.take_text(request, text)
-            self._changed.notify()
+            self._changed.notify_all()  # it may have to go on at one device
 
     def fail(self, request: Request, error: BaseException) -> None:
         """Ends a request that lacks something which will not come."""
@@ -167,40 +170,53 @@ class Scheduler:
             Exception: whatever the engine raises for one of the names.
         """
         request = TextRequest(
-            self._completions_here(), engines, names, tuple(templates), tokens, deadline, self._ageing_s
+            self.completions_here(), engines, names, tuple(templates), tokens, deadline, self.ageing_s
         )
-        self._put(request)
+        self.put(request)
         try:
-            rows: Tensor = await self._answered(request)
+            rows: Tensor = await self.answered(request)
         except asyncio.CancelledError:
             finished(request.rows)
             raise
         return rows
 
-    async def stop(self) -> None:
-        """Takes nothing new, finishes what waits, then ends the threads. May be called again."""
-        ended: Waiting[None] = Waiting(self._completions_here())
+    async def stop(self, seconds: float | None = None) -> list[str]:
+        """Takes nothing new, finishes what waits, then ends the threads. May be called again.
+
+        Args:
+            seconds: that this waits; None for as long as it takes.
+
+        Returns:
+            Names of the devices that did not end in that time.
+        """
+        ended: Waiting[None] = Waiting(self.completions_here())
         with self._changed:
             self._stopping = self._queue.hurry = True
             if not self._started:
-                return
+                return []
             self._stops.append(ended)
             self._changed.notify_all()
             self._tell_if_ended()
-        await ended.answered()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await ended.answered()
         for device in self.devices:
-            device.join()
+            if device.ended:
+                device.join()
+        return [device.name for device in self.devices if not device.ended]
 
     def forget(self, digest: str) -> None:
         """Sees that no prediction of weights that are freed is kept from now on; any thread."""
         with self._changed:
             self._queue.forget(digest)
 
-    def _completions_here(self) -> CompletionQueue:
+    def completions_here(self) -> CompletionQueue:
+        """The answers' way to the running event loop."""
         self._completions = CompletionQueue.here(self._completions)
         return self._completions
 
-    def _put(self, waiter: Waiter) -> None:
+    def put(self, waiter: Waiter) -> None:
+        """Puts one into the queue; raises NotReadyError once that was stopped."""
         with self._changed:
             if self._stopping:
                 raise NotReadyError("the devices are shut down")
@@ -219,7 +235,8 @@ class Scheduler:
             else:
                 self._changed.notify()
 
-    async def _answered(self, waiter: Waiter) -> Any:
+    async def answered(self, waiter: Waiter) -> Any:
+        """Waits for an answer; takes the waiter out if the caller is cancelled."""
         try:
             return await waiter.answered()
         finally:
@@ -274,7 +291,7 @@ class Scheduler:
         if self._queue.idle:
             self._changed.notify_all()
 
-    def _next(self, device: "Device", embedded: bool, seconds: float) -> Step | None:
+    def next_step(self, device: "Device", embedded: bool, seconds: float) -> Step | None:
         """The device's next step, however long that takes to come; None at the end."""
         with self._changed:
             self._queue.ended(device.index, embedded, seconds)
@@ -299,7 +316,7 @@ class Scheduler:
             for ended in self._stops:
                 ended.answer(None)
 
-    def _broken(self, step: Step, error: BaseException) -> None:
+    def broken(self, step: Step, error: BaseException) -> None:
         """Leaves nobody waiting whose step ended by a fault of ours."""
         if isinstance(step, PredictStep):
             for flight in step.flights:
@@ -313,88 +330,3 @@ class Scheduler:
             step.fail(error)
         else:
             step.request.fail(error)
-
-
-class Device:
-    """One device and its thread.
-
-    Args:
-        scheduler: whose queue it takes from.
-        name: of the device.
-        index: of the device, in its scheduler and in every version's engines.
-        runner: runs its steps.
-
-    Attributes:
-        progress: when its running step began, `time.monotonic()`; None if none runs.
-        ended: whether the thread has nothing more to do.
-    """
-
-    def __init__(self, scheduler: Scheduler, name: str, index: int, runner: StepRunner):
-        self.name = name
-        self.index = index
-        self.progress: float | None = None
-        self.ended = False
-        self._scheduler = scheduler
-        self._runner = runner
-        self._thread: threading.Thread | None = None
-
-    async def call(self, work: Callable[[], T]) -> T:
-        """Runs other work on the device's thread, when its turn comes.
-
-        Cancelling the caller takes the work out if it has not begun.
-
-        Raises:
-            NotReadyError: the scheduler was stopped.
-            OutOfMemoryError: the work ran out of memory.
-            Exception: whatever else the work raises; what is no Exception comes as a RuntimeError.
-        """
-        scheduler = self._scheduler
-        waiting: DeviceCall[T] = DeviceCall(
-            scheduler._completions_here(), self.index, work, scheduler._ageing_s
-        )
-        scheduler._put(waiting)
-        result: T = await scheduler._answered(waiting)
-        return result
-
-    def recent_shapes(self) -> list[tuple[int, int]]:
-        """As of the scheduler: any device may get any picture."""
-        return self._scheduler.recent_shapes()
-
-    def stalled_for(self) -> float:
-        """Seconds since the running step began; 0 if none runs."""
-        progress = self.progress
-        return 0.0 if progress is None else time.monotonic() - progress
-
-    def start(self) -> None:
-        """Starts the thread: a daemon, since work that hangs must not keep the process from ending."""
-        self._thread = threading.Thread(target=self._run, name=f"ebseg-{self.name}", daemon=True)
-        self._thread.start()
-
-    def join(self) -> None:
-        """Waits for the thread, which has nothing left to do."""
-        if self._thread is not None:
-            self._thread.join()
-
-    def _run(self) -> None:
-        ran: tuple[bool, float] | None = (False, 0.0)
-        while ran is not None:
-            ran = self._turn(*ran)
-
-    def _turn(self, embedded: bool, seconds: float) -> tuple[bool, float] | None:
-        """One step: whether it was for text, and its seconds; None at the end.
-
-        Its variables, and pictures with them, end with it.
-
-        Args:
-            embedded, seconds: what the turn before answered.
-        """
-        step = self._scheduler._next(self, embedded, seconds)
-        if step is None:
-            return None
-        began = time.monotonic()
-        done = attempt(self._runner.run, step)
-        if isinstance(done, Failed):
-            error = done.take()
-            LOG.error("device %s: a step ended unexpectedly", self.name, exc_info=error)
-            self._scheduler._broken(step, error)
-        return isinstance(step, EmbedStep), time.monotonic() - began

@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +21,8 @@ from service.server import run_server
 from tests.e2e.soak.client import Connection, segment_request
 from tests.e2e.soak.server import Server, started
 from tests.service.fakes import PNG, FakeEngine, settings
-from tests.waiting import WAIT
+from tests.service.inference_protocol.wire import segment
+from tests.waiting import WAIT, wait_until
 
 GRACE = {"EBSEG_DRAIN_TIMEOUT_S": "600"}  # seconds: whoever waits for its end is given up before it
 SECONDS = 0.4  # of a batch
@@ -109,6 +111,23 @@ def test_sigterm_while_the_model_loads() -> None:
         assert len(lines) == len(served.log_text().splitlines())  # nothing else is printed
     assert not [line for line in lines if line["level"] in ("warning", "error", "critical")]
     assert not [line for line in lines if line.get("message") == "model loaded"]
+
+
+def test_sigterm_while_a_device_hangs() -> None:
+    """It ends all the same, at the end of the grace period, and says why."""
+    with started("tests.service.fakes", "100000", EBSEG_DRAIN_TIMEOUT_S="3") as served:
+        served.wait_until_ready()
+        with ThreadPoolExecutor(1) as clients:
+            asked = clients.submit(segment, served.url)
+            wait_until(lambda: served.metrics().value("batches_total", trigger="idle") == 1, pause=0.05)
+            began = time.monotonic()
+            served.terminate()
+            assert served.wait() == 1
+            assert time.monotonic() - began >= 3.0
+            # uvicorn may have come first, with an answer to the request that it cancelled
+            assert asked.exception() is not None or asked.result().status_code != 200
+        (told,) = [line for line in served.log() if line["level"] == "critical"]
+    assert told["message"].startswith("the device cpu hangs: no progress for ")
 
 
 def slow(seconds: float) -> Callable[..., Engine]:

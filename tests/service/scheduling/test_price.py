@@ -1,0 +1,100 @@
+"""What steps are expected to take, for devices whose cost is known."""
+
+import math
+import random
+import time
+from dataclasses import replace
+
+import pytest
+
+from service.scheduling.engine import Measurement
+from service.scheduling.price import CHUNK_SECONDS, Prices, StepPrice, Work
+from tests.service.fakes import INFO
+
+WARM = (480 * 640, 640 * 480, 512 * 512, 736 * 1280)
+
+
+def padded(rows: int, columns: int) -> int:
+    return math.ceil(rows / 32) * 32 * math.ceil(columns / 32) * 32
+
+
+@pytest.mark.parametrize("constant", [0.0, 0.02, 0.3])
+@pytest.mark.parametrize("rate", [1e-8, 3e-7, 1e-5])
+def test_two_hundred_random_shapes_after_a_warm_up(constant: float, rate: float) -> None:
+    own, price = random.Random(0), StepPrice()
+
+    def took(units: int) -> float:
+        return (constant + rate * units) * own.lognormvariate(0, 0.1)
+
+    for units in WARM:
+        price.observe(units, took(units))
+    good = 0
+    for _ in range(200):
+        units = padded(own.randint(1, 1280), own.randint(1, 1280))
+        seconds = took(units)
+        good += 1 / 1.5 <= price.seconds(units) / seconds <= 1.5
+        price.observe(units, seconds)
+    assert good >= 190
+
+
+def test_one_odd_step_moves_nothing() -> None:
+    price = StepPrice()
+    for units in WARM * 4:
+        price.observe(units, 3e-7 * units)
+    before = [price.seconds(units) for units in WARM]
+    price.observe(32 * 2560, 1000.0)  # a picture of 1000 x 1, and a device that stumbled over it
+    price.observe(32 * 2560, 1e-9)
+    for units, expected in zip(WARM, before, strict=True):
+        price.observe(units, 3e-7 * units)
+        assert price.seconds(units) == pytest.approx(expected, rel=0.02)
+
+
+def test_a_device_that_changes_is_followed() -> None:
+    price = StepPrice()
+    for factor in (1.0, 20.0, 0.5):
+        for units in WARM * 20:
+            price.observe(units, factor * 3e-7 * units)
+        for units in WARM:
+            assert price.seconds(units) == pytest.approx(factor * 3e-7 * units, rel=0.05)
+
+
+def test_a_requests_price_is_the_sum_of_its_steps_and_the_median_of_its_devices() -> None:
+    prices = Prices()
+    devices = [replace(INFO, device=f"cuda:{index}") for index in range(3)]
+    assert prices.seconds(devices, Work(pixels=100, tokens=100, classified=100)) == 0
+    for factor, info in zip((1, 2, 50), devices, strict=True):
+        prices.warmed(
+            info, [Measurement("predict", 1000, factor * 1.0), Measurement("embed", 10, factor * 0.1)]
+        )
+        prices.warmed(info, [Measurement("classify", 100, factor * 0.01)])
+    work = Work(pixels=2000, tokens=30, classified=500)
+    assert prices.seconds(devices, work) == pytest.approx(2 * (2.0 + 0.3 + 0.05))
+    assert prices.seconds(devices[:1], Work(tokens=30)) == pytest.approx(0.3)
+    prices.forget(INFO.digest)
+    assert prices.seconds(devices, work) == 0
+
+
+def test_an_old_price_refuses_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    prices = Prices()
+    assert not prices.trusted
+    prices.observe(INFO, "predict", 100, 1000.0)
+    assert prices.trusted
+    later = time.monotonic() + 31
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    assert not prices.trusted
+
+
+@pytest.mark.parametrize(("constant", "rate"), [(0.0, 1e-4), (0.01, 1e-3), (0.2, 1e-5), (0.0, 0.0)])
+def test_a_chunk_takes_about_fifty_milliseconds(constant: float, rate: float) -> None:
+    prices = Prices()
+    assert prices.chunk(INFO, 77) == 77
+    for _ in range(4):
+        for units in (16, 64, 256):
+            prices.observe(INFO, "embed", units, constant + rate * units)
+    chunk = prices.chunk(INFO, 77)
+    if rate == 0 or rate * 4 * 256 < CHUNK_SECONDS / 2:
+        assert chunk == 4 * 256  # no leap from small steps to large ones
+    elif constant < CHUNK_SECONDS / 2:
+        assert constant + rate * chunk == pytest.approx(CHUNK_SECONDS, rel=0.2)
+    else:  # less than nothing cannot be asked for
+        assert rate * chunk == pytest.approx(CHUNK_SECONDS / 2, rel=0.2)

@@ -20,6 +20,7 @@ ServiceError
 │   ├── QueueFullError           as many requests as the service takes in are under way
 │   ├── DeadlineUnmeetableError  the queue is too long for the request's time
 │   ├── TooManyConnectionsError  as many connections as there may be are open
+│   ├── KeyLimitedError          an API key is used more than it may be
 │   └── StoreUnavailableError    Redis or the registry is needed, and does not answer
 ├── OutOfMemoryError       the device's memory does not hold this one picture
 ├── NotReadyError          loading, draining or failed
@@ -166,6 +167,10 @@ class TooManyConnectionsError(RetryableError):
     def __init__(self, detail: str, reason: str):
         super().__init__(detail, retry_after=1)
         self.reason = reason
+
+
+class KeyLimitedError(RetryableError):
+    """An API key is used more often, or more times at once, than it may be."""
 
 
 class StoreUnavailableError(RetryableError):

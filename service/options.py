@@ -52,8 +52,10 @@ OPTIONS: dict[str, str] = {
     "prediction_cache_bytes": "predictions kept for new classes on the same picture, bytes; 0 for none "
     "(default: 268435456)",
     "api_keys": "keys that may call /v1 and /v2, with commas between, each of 16 characters or more or as "
-    "sha256:HEX; left out, anyone may",
+    "NAME:sha256:HEX:OPTIONS; left out, anyone may",
     "admin_keys": "keys that may pin, roll back and reload models, written as api_keys; left out, nobody may",
+    "share_predictions": "true answers one key's requests with predictions that another key's made; false "
+    "keeps them apart, so that nobody learns what others sent (default: false)",
     "otlp_endpoint": "URL that traces go to by OTLP over HTTP, http://HOST:4318/v1/traces; wins over "
     "OTEL_EXPORTER_OTLP_ENDPOINT; needs ebseg[otlp]",
     "device": "where the model runs: auto, cpu, cuda, cuda:N, or several with commas between, one inference "

@@ -38,7 +38,11 @@ _LINK = re.compile(r"(.+_)?(service_(host|port(_.+)?)|port_\d+_(tcp|udp|sctp)(_(
 _LINK_ADDRESS = re.compile(r"(tcp|udp|sctp)://\S+:\d+")
 _OTEL_ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _OTEL_PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
-_DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
+# NAME:sha256:HEX:OPTIONS, of which name and options may be left out
+KEY_FORM = re.compile(
+    r"(?:(?P<name>[a-z0-9][a-z0-9._-]{0,39}):)?sha256:(?P<digest>[0-9a-f]{64})"
+    r"(?P<options>(?::(?:read|use|admin|rate=[0-9]{1,6}(?:\.[0-9]{1,3})?|concurrency=[0-9]{1,6}))*)"
+)
 
 
 class SettingsError(Exception):
@@ -46,16 +50,30 @@ class SettingsError(Exception):
 
 
 def _key_digests(value: Any) -> Any:
-    """Keys as text with commas between, or a list -> their sha256 digests, in hexadecimal."""
+    """Keys as text with commas between, or a list -> their sha256 digests in hexadecimal, or `KEY_FORM`."""
     given = value.split(",") if isinstance(value, str) else value
     if not isinstance(given, list | tuple) or not all(isinstance(key, str) for key in given):
         raise ValueError("must be keys with commas between")
-    digests = []
+    digests, names = [], []
     for key in (key.strip() for key in given):
-        match = _DIGEST.fullmatch(key)
+        match = KEY_FORM.fullmatch(key)
+        if match is None and "sha256:" in key:
+            raise ValueError(
+                "an entry with sha256: is NAME:sha256:HEX:OPTIONS with 64 digits of HEX; options are a role "
+                "(read, use, admin), rate=PER_SECOND, concurrency=NUMBER; name and options may be left out"
+            )
         if match is None and len(key) < SHORTEST_KEY:
             raise ValueError(f"a key needs at least {SHORTEST_KEY} characters")
-        digests.append(match[1] if match else hashlib.sha256(key.encode()).hexdigest())
+        if match is not None and (match["name"] or match["options"]):
+            if re.search(r"=0*(?:\.0*)?(?::|$)", key):
+                raise ValueError("rate and concurrency of a key are above 0")
+            names.append(match["name"])
+            digests.append(key)
+        else:
+            digests.append(match["digest"] if match else hashlib.sha256(key.encode()).hexdigest())
+    named = [name for name in names if name]
+    if len(set(named)) < len(named):
+        raise ValueError("two keys have one name")
     return tuple(digests)
 
 
@@ -116,6 +134,7 @@ class Settings(BaseSettings):
     prediction_cache_bytes: int = _option("prediction_cache_bytes", 256 << 20, ge=0)
     api_keys: KeyDigests = _option("api_keys", ())
     admin_keys: KeyDigests = _option("admin_keys", ())
+    share_predictions: bool = _option("share_predictions", False)
     otlp_endpoint: str | None = _option("otlp_endpoint", None, pattern=r"^https?://")
     device: str = _option("device", "auto", pattern=DEVICES)
     dtype: Literal["float32", "bfloat16", "float16"] = _option("dtype", "float32")
@@ -301,7 +320,7 @@ def to_toml(settings: Settings) -> str:
 
 def _toml_value(value: Any) -> str:
     if isinstance(value, tuple):
-        return "[" + ", ".join(f'"sha256:{digest}"' for digest in value) + "]"
+        return "[" + ", ".join(f'"{key if ":" in key else "sha256:" + key}"' for key in value) + "]"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, (int, float)):

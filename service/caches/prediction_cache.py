@@ -40,15 +40,16 @@ class PredictionCache:
         self._lock = threading.Lock()
 
     @staticmethod
-    def key_of(data: bytes, info: ModelInfo) -> bytes:
+    def key_of(data: bytes, info: ModelInfo, owner: str = "") -> bytes:
         """The key of a picture under a model; 64 bytes. Slow for a large picture: not for the event loop.
 
         Args:
+            owner: who alone finds it again; empty for everybody.
             data: the picture's file; the same pixels in another file are another picture.
             info: of the engine. Predictions differ by weights, variant and dtype; balance and name come in
                 after the prediction, and all devices share.
         """
-        how = "\0".join((info.variant, info.dtype)).encode()
+        how = "\0".join((info.variant, info.dtype, *([owner] if owner else []))).encode()
         return _of_digest(info.digest) + hashlib.sha256(hashlib.sha256(data).digest() + how).digest()
 
     @property

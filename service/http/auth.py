@@ -6,12 +6,14 @@ Only digests of keys are known here. A key that is shown is never kept, logged o
 import hashlib
 import hmac
 from collections.abc import Iterable, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 from fastapi import Request
 from starlette.types import Scope
 
 from service.errors import ForbiddenError, UnauthorizedError
+from service.http.api_key import ApiKey
 from service.http.problems import MEDIA_TYPE
 from service.settings import Settings
 
@@ -24,35 +26,50 @@ _SCHEMES: dict[str, Any] = {
 _HOW = "send it as `Authorization: Bearer KEY` or as `X-API-Key: KEY`"
 
 
+caller_var: ContextVar[str] = ContextVar("caller", default="")
+"""Name of the key that the request at hand shows; empty where none is needed."""
+
+
 class ApiKeys:
-    """The keys that open the service.
+    """The keys that open the service. For the event loop's thread.
 
     Args:
-        api: sha256 digests, hexadecimal, of keys for /v1 and /v2; none means that these are open to all.
-        admin: digests of keys that may do everything; none means that nobody may administrate.
+        api: entries of `KEY_FORM`, or sha256 digests, hexadecimal, of keys for /v1 and /v2; none means that
+            these are open to all. Without a role they are for use.
+        admin: the same for keys that may do everything; none means that nobody may administrate.
     """
 
     def __init__(self, *, api: Sequence[str] = (), admin: Sequence[str] = ()):
-        self._api = [bytes.fromhex(digest) for digest in api]
-        self._admin = [bytes.fromhex(digest) for digest in admin]
+        self._api = [ApiKey.of(entry, f"api-{i}", "use") for i, entry in enumerate(api, 1)]
+        self._admin = [ApiKey.of(entry, f"admin-{i}", "admin") for i, entry in enumerate(admin, 1)]
+        self._administrated = any(key.role == "admin" for key in [*self._api, *self._admin])
 
     @classmethod
     def of(cls, settings: Settings) -> "ApiKeys":
         """The keys of the settings."""
         return cls(api=settings.api_keys, admin=settings.admin_keys)
 
-    def check(self, scope: Scope) -> None:
+    def check(self, scope: Scope) -> "ApiKey | None":
         """Lets a request pass that needs no key or shows a good one. Reads nothing but path and headers.
+
+        Returns:
+            The key, where one is needed.
 
         Raises:
             UnauthorizedError: no key, or an unknown one.
+            ForbiddenError: a key for reading, and the request is for more.
         """
-        if self._api and is_protected(_path(scope)):
-            key = shown_key(scope["headers"])
-            if key is None:
-                raise UnauthorizedError(f"this needs a key: {_HOW}")
-            if not _among(key, [*self._api, *self._admin]):
-                raise UnauthorizedError("this key is unknown")
+        if not (self._api and is_protected(_path(scope))):
+            return None
+        shown = shown_key(scope["headers"])
+        if shown is None:
+            raise UnauthorizedError(f"this needs a key: {_HOW}")
+        key = _among(shown, [*self._api, *self._admin])
+        if key is None:
+            raise UnauthorizedError("this key is unknown")
+        if key.role == "read" and scope.get("method", "GET") not in ("GET", "HEAD", "OPTIONS"):
+            raise ForbiddenError("this key is for reading only; use one whose role is use or admin")
+        return key
 
     def check_admin(self, scope: Scope) -> None:
         """Lets a request pass that shows an admin key.
@@ -61,12 +78,13 @@ class ApiKeys:
             UnauthorizedError: no key.
             ForbiddenError: a key that is no admin key, or there are none.
         """
-        if not self._admin:
+        if not self._administrated:
             raise ForbiddenError("administration is off: the service was started without EBSEG_ADMIN_KEYS")
-        key = shown_key(scope["headers"])
-        if key is None:
+        shown = shown_key(scope["headers"])
+        if shown is None:
             raise UnauthorizedError(f"this needs an admin key: {_HOW}")
-        if not _among(key, self._admin):
+        key = _among(shown, [*self._api, *self._admin])
+        if key is None or key.role != "admin":
             raise ForbiddenError("this needs an admin key, and the key that was sent is none")
 
 
@@ -132,12 +150,13 @@ def install_security(schema: dict[str, Any], *, required: bool) -> None:
                 )
 
 
-def _among(key: bytes, digests: Sequence[bytes]) -> bool:
-    """Compares with every digest, whichever fits, so that time tells nothing."""
-    digest = hashlib.sha256(key).digest()
-    found = False
-    for known in digests:
-        found |= hmac.compare_digest(known, digest)
+def _among(shown: bytes, keys: "Sequence[ApiKey]") -> "ApiKey | None":
+    """Compares with every key, whichever fits, so that time tells nothing."""
+    digest = hashlib.sha256(shown).digest()
+    found = None
+    for key in keys:
+        if hmac.compare_digest(key.digest, digest) and (found is None or key.role == "admin"):
+            found = key
     return found
 
 

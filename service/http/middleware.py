@@ -5,13 +5,14 @@ import os
 import re
 import time
 from collections.abc import Collection
+from contextlib import nullcontext
 from typing import Any
 
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import ClientGoneError
-from service.http.auth import ApiKeys
+from service.http.auth import ApiKeys, caller_var
 from service.http.inference_errors import error_response, speaks_protocol
 from service.http.problems import kind_of, problem_response
 from service.observability.logging import request_id_var
@@ -55,8 +56,11 @@ class Requests:
             return
         exchange = _Exchange(scope, receive, send)
         try:
-            self.keys.check(scope)
-            await self.app(scope, exchange.receive, exchange.send)
+            key = self.keys.check(scope)
+            exchange.key = caller = "" if key is None else key.name
+            caller_var.set(caller)
+            with nullcontext() if key is None else key.used():
+                await self.app(scope, exchange.receive, exchange.send)
         except Exception as error:
             if exchange.status:
                 raise  # half an answer is out; the server closes the connection
@@ -75,6 +79,8 @@ class Requests:
         model = exchange.state.get("model")
         self.metrics.count(self.metrics.requests, route, str(status))
         self.metrics.observe(self.metrics.request_seconds, seconds, route)
+        if exchange.key:
+            self.metrics.count(self.metrics.key_requests, exchange.key, str(status))
         if ACCESS.isEnabledFor(logging.INFO):
             ACCESS.info(
                 "request",
@@ -87,6 +93,7 @@ class Requests:
                     "bytes_out": exchange.bytes_out,
                     "model": model,
                     "client": exchange.client,
+                    "key": exchange.key or None,
                 },
             )
 
@@ -95,12 +102,14 @@ class _Exchange:
     """One request and its answer: ids, times and sizes, and the headers that every answer gets."""
 
     __slots__ = (
-        "_receive", "_send", "began", "bytes_in", "bytes_out", "client", "request_id", "state", "status",
+        "_receive", "_send", "began", "bytes_in", "bytes_out", "client", "key", "request_id", "state",
+        "status",
     )  # fmt: skip
 
     def __init__(self, scope: Scope, receive: Receive, send: Send):
         self.began = time.perf_counter()
         self.bytes_in = self.bytes_out = 0
+        self.key = ""  # name of the key, where one is needed
         self.status = 0  # of the answer; 0 until it begins
         self._receive = receive
         self._send = send

@@ -39,6 +39,7 @@ class Metrics:
         self.request_seconds = self._seconds(
             "request_duration_seconds", "Time from a request's headers to the end of its answer", "route"
         )
+        self.key_requests = self._counter("key_requests", "Requests of each API key", "key", "code")
         self.stage_seconds = self._seconds(
             "stage_duration_seconds", "Time of a segmentation's stages", "stage"
         )

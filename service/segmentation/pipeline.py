@@ -16,6 +16,7 @@ from model.vocabulary.classes import Vocabulary
 from service.caches.prediction_cache import CachedPrediction
 from service.errors import DeadlineExceededError, DeadlineUnmeetableError, OutOfMemoryError
 from service.hot_loading.loaded import Lease
+from service.http.auth import caller_var
 from service.http.negotiate import Form
 from service.http.parsed_request import ParsedRequest
 from service.http.problems import kind_of
@@ -160,6 +161,7 @@ class _Request(Generic[E]):
     spec: ResponseSpec[E]
     deadline: Deadline
     request_id: str
+    caller: str = field(default_factory=caller_var.get)  # name of its key
     turned_to: list[Request] = field(default_factory=list)  # what was asked of the scheduler
 
     async def attempt(self) -> E:
@@ -186,6 +188,11 @@ class _Request(Generic[E]):
         predict = answer.seconds.get("predict", 0.0)
         lease.count_answer("good", predict + answer.seconds.get("classify", 0.0) if predict else None)
         return answer
+
+    @property
+    def owner(self) -> str:
+        """Whose predictions it may be answered by."""
+        return "" if self.service.settings.share_predictions else self.caller
 
     @property
     def late(self) -> bool:
@@ -270,7 +277,7 @@ class _Request(Generic[E]):
         self.deadline.check()
         settings, spec, predictions = self.service.settings, self.parsed.spec, self.service.predictions
         data = self.parsed.read_picture()
-        key = predictions.key_of(data, engine.info) if predictions.enabled else None
+        key = predictions.key_of(data, engine.info, self.owner) if predictions.enabled else None
         known = None if key is None else predictions.get(key)
         if known is not None:
             self._reserve(engine, known.size, words, pixels=0)

@@ -4,6 +4,7 @@ import hashlib
 import hmac
 import logging
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -12,13 +13,15 @@ from fastapi import Depends, FastAPI, Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from service.errors import ForbiddenError, UnauthorizedError
+from service.errors import ForbiddenError, KeyLimitedError, UnauthorizedError
+from service.http.api_key import ApiKey
 from service.http.auth import ApiKeys, install_security, is_protected, require_admin, shown_key
 from service.http.middleware import Requests
 from service.http.problems import problem_response
 from service.observability.metrics import Metrics
-from service.settings import Settings
+from service.settings import Settings, SettingsError, load_settings, to_toml
 from tests.service.fakes import post, problem, running
+from tests.service.hot_loading.stores import Clock
 
 pytestmark = pytest.mark.anyio
 
@@ -256,3 +259,104 @@ def test_written_into_openapi() -> None:
     segment = closed["paths"]["/v1/segment"]["post"]
     assert segment["security"] == needed
     assert segment["responses"]["401"]["content"]["application/problem+json"]["schema"]
+
+
+NAMED = f"shop:sha256:{digest(KEY)}"
+
+
+@pytest.mark.parametrize(
+    ("entry", "told"),
+    [
+        ("Shop:sha256:" + "0" * 64, "an entry with sha256: is NAME:sha256:HEX:OPTIONS"),
+        ("shop:sha256:" + "0" * 63, "an entry with sha256: is"),
+        (f"{NAMED}:owner", "an entry with sha256: is"),
+        (f"{NAMED}:rate=fast", "an entry with sha256: is"),
+        (f"{NAMED}:rate=0", "rate and concurrency of a key are above 0"),
+        (f"{NAMED}:concurrency=0:read", "rate and concurrency of a key are above 0"),
+        (f"{NAMED},shop:sha256:{digest(OTHER)}", "two keys have one name"),
+    ],
+)
+def test_entries_that_cannot_be_used(entry: str, told: str) -> None:
+    with pytest.raises(SettingsError, match=told):
+        load_settings({"api_keys": entry})
+
+
+def test_entries_come_back_from_the_printed_settings(tmp_path: Path) -> None:
+    entries = f"{NAMED}:read:rate=0.5:concurrency=3,sha256:{digest(OTHER)}"
+    file = tmp_path / "c.toml"
+    given = load_settings({"api_keys": entries})
+    file.write_text(to_toml(given))
+    assert load_settings(config=file).api_keys == given.api_keys
+
+
+def test_names_and_roles() -> None:
+    keys = ApiKeys(
+        api=[f"{NAMED}:read", digest(OTHER), f"chief:sha256:{digest('chief' * 4)}:admin"],
+        admin=[digest(ADMIN)],
+    )
+
+    def named(key: str, method: str) -> str:
+        found = keys.check(scope(x_api_key=key) | {"method": method})
+        assert found is not None
+        return found.name
+
+    assert named(KEY, "GET") == "shop"
+    with pytest.raises(ForbiddenError, match="this key is for reading only"):
+        named(KEY, "POST")
+    assert named(OTHER, "POST") == "api-2"
+    assert named(ADMIN, "POST") == "admin-1"
+    for key in (ADMIN, "chief" * 4):
+        keys.check_admin(scope(x_api_key=key))
+    for key in (KEY, OTHER):
+        with pytest.raises(ForbiddenError):
+            keys.check_admin(scope(x_api_key=key))
+
+
+def test_rate_and_concurrency() -> None:
+    clock = Clock()
+    key = ApiKey(b"", name="a", role="use", rate=2.0, clock=clock)
+    for _ in range(2):
+        with key.used():
+            pass
+    with (
+        pytest.raises(KeyLimitedError, match="may ask 2 times a second; try again in 1 s"),
+        key.used(),
+    ):
+        pass
+    clock.now += 0.5
+    with key.used():
+        pass
+    narrow = ApiKey(b"", name="a", role="use", concurrency=1, clock=clock)
+    for _ in range(2):
+        with (
+            narrow.used(),
+            pytest.raises(KeyLimitedError, match="may have 1 requests"),
+            narrow.used(),
+        ):
+            pass
+
+
+async def test_the_log_and_a_metric_say_the_keys_name(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "service.access"):
+        async with running(api_keys=f"{NAMED}:rate=1,{OTHER}") as (client, service):
+            answers = [await post(client, headers={"X-API-Key": key}) for key in (KEY, OTHER, KEY)]
+            await client.get("/livez")
+            exposition = service.metrics.exposition().decode()
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    assert problem(answers[2], 429)["type"] == "urn:ebseg:problem:key-limited"
+    assert answers[2].headers["retry-after"] == "1"
+    logged = [vars(record)["key"] for record in caplog.records if record.name == "service.access"]
+    assert logged == ["shop", "api-2", "shop", None]
+    for key, code, number in (("shop", 200, 1), ("shop", 429, 1), ("api-2", 200, 1)):
+        assert f'ebseg_key_requests_total{{code="{code}",key="{key}"}} {number}.0' in exposition
+
+
+@pytest.mark.parametrize(("shared", "second"), [(False, "miss"), (True, "hit")])
+async def test_predictions_are_another_keys_only_if_asked(shared: bool, second: str) -> None:
+    keys = f"{NAMED},{OTHER}"
+    async with running(api_keys=keys, prediction_cache_bytes=1 << 20, share_predictions=shared) as (
+        client,
+        _,
+    ):
+        answers = [await post(client, headers={"X-API-Key": key}) for key in (KEY, KEY, OTHER)]
+    assert [answer.json()["caches"]["prediction"] for answer in answers] == ["miss", "hit", second]

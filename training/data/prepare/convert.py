@@ -7,14 +7,14 @@ import os
 import shutil
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from model.storage.files import replace_text, replacing
 from model.vocabulary.classes import TrainingClasses, Vocabulary
@@ -45,6 +45,9 @@ ARCHIVES = {
 }
 STATE_FILE = ".prepare.json"  # which archive a folder is made from, so that no other is mixed in
 _CHUNK = 16  # pairs that a process takes at a time
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -130,12 +133,12 @@ def prepare(
     for split in wanted:
         if not counts[split]:
             raise DatasetError(f"{src}: split {split} has no pictures")
-    with _disk_errors(root):
-        _take_folder(root, name)
+    with disk_errors(root):
+        take_folder(root, name)
         left = [pair for pair in found.pairs if force or not _is_written(root, pair)]
         if left:
             (root / CLASSES_FILE).unlink(missing_ok=True)
-        problems = list(_converted(name, left, root, jobs or _processors(), shown))
+        problems = list(in_processes(f"preparing {name}", partial(convert, name, root), left, jobs, shown))
         if problems:
             raise listing(f"{archive.title} in {src}", problems)
         vocabulary = Vocabulary.builtin(archive.vocabulary)
@@ -181,10 +184,23 @@ def convert(name: str, root: Path, pair: Pair) -> str | None:
     return None
 
 
-def _converted(name: str, pairs: Sequence[Pair], root: Path, jobs: int, shown: bool) -> Iterator[str]:
-    """Problems of all pairs, which are written on the way."""
-    work = partial(convert, name, root)
-    with progress(f"preparing {name}", len(pairs), shown=shown and bool(pairs)) as bar:
+def in_processes(
+    title: str, work: Callable[[T], str | None], pairs: Sequence[T], jobs: int | None, shown: bool
+) -> Iterator[str]:
+    """Problems of all pairs, which are worked on in processes on the way.
+
+    Args:
+        title: of the bar.
+        work: on one pair; says what is wrong with it, or None. It and the pairs are pickled.
+        pairs: all of them.
+        jobs: processes; None takes one a CPU.
+        shown: whether to show a bar on standard error.
+
+    Raises:
+        DatasetError: a process was killed.
+    """
+    jobs = jobs or _processors()
+    with progress(title, len(pairs), shown=shown and bool(pairs)) as bar:
 
         def told(results: Iterable[str | None]) -> Iterator[str]:
             for problem in results:
@@ -236,7 +252,7 @@ def _check_splits(archive: DatasetArchive, splits: Sequence[str]) -> None:
         raise DatasetError(f"name each split once, of {', '.join(known)}")
 
 
-def _take_folder(root: Path, name: str) -> None:
+def take_folder(root: Path, name: str) -> None:
     """Notes which archive the folder is made from; one made from something else is refused."""
     state = root / STATE_FILE
     content = json.dumps({"archive": name}) + "\n"
@@ -260,7 +276,8 @@ def _processors() -> int:
 
 
 @contextmanager
-def _disk_errors(root: Path) -> Iterator[None]:
+def disk_errors(root: Path) -> Iterator[None]:
+    """Raises DatasetError for what the disk does not take."""
     try:
         yield
     except OSError as error:

@@ -100,10 +100,11 @@ image-check: $(DEVELOPMENT) ## build the Dockerfile without an engine and ask it
 tools: ## install what tests need beside Python, where it is missing: Redis, Chromium, Prometheus
 	tests/install_tools.sh
 
-check: $(DEVELOPMENT) ## lint, formatting, types, directions of imports
+check: $(DEVELOPMENT) ## lint, formatting, types, dead code, directions of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/vulture
 	$(BIN)/pytest -q tests/test_imports.py
 
 bench: $(DEVELOPMENT) ## measure model, training and service on this machine; takes minutes

@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 from requirements import layers
 
-AUTO, CPU, CUDA = CHOICES = ("auto", "cpu", "cuda")
+AUTO, _, CUDA = CHOICES = ("auto", "cpu", "cuda")
 TORCH_CPU = "https://download.pytorch.org/whl/cpu"  # the index that has PyTorch without CUDA
 PROBE_S = 5.0
 # What NVIDIA's driver shows of itself, in a container and under WSL as well.

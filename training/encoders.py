@@ -55,7 +55,7 @@ class Loaded:
 
 
 def load_clip(ebseg: EBSeg, path: Path) -> Loaded:
-    """Loads both of CLIP's towers, from OpenAI's names or from a file of `save_clip`.
+    """Loads both of CLIP's towers, from OpenAI's names or from a file of `ebseg pretrain clip`.
 
     Raises:
         CheckpointError: the file is unreadable, or does not fit; the message names the tensors.
@@ -83,13 +83,8 @@ def load_swin(ebseg: EBSeg, path: Path) -> Loaded:
     return _load(ebseg, path, "swin", names, _swin_part)
 
 
-def save_clip(ebseg: EBSeg, path: Path) -> None:
-    """Writes CLIP's towers as safetensors, with their sizes; the file appears whole, in place of an older."""
-    _save(ebseg, path, "clip")
-
-
 def save_sam(ebseg: EBSeg, path: Path) -> None:
-    """Writes SAM's image encoder as `save_clip` does.
+    """Writes SAM's image encoder as safetensors, with its sizes; whole, in place of an older file.
 
     Raises:
         CheckpointError: the model's image backbone is not SAM.
@@ -98,7 +93,7 @@ def save_sam(ebseg: EBSeg, path: Path) -> None:
 
 
 def save_swin(ebseg: EBSeg, path: Path) -> None:
-    """Writes the Swin as `save_clip` does.
+    """Writes the Swin as `save_sam` does.
 
     Raises:
         CheckpointError: the model's image backbone is not a Swin.

@@ -3,10 +3,10 @@
 import hashlib
 import threading
 import time
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
+from service.caches.recent import Recent
 from service.observability.metrics import Metrics
 from service.scheduling.engine import ModelInfo
 
@@ -35,8 +35,7 @@ class PredictionCache:
     def __init__(self, max_bytes: int, metrics: Metrics):
         self._max_bytes = max_bytes
         self._metrics = metrics
-        self._entries: OrderedDict[bytes, tuple[CachedPrediction, int]] = OrderedDict()
-        self._bytes = 0
+        self._entries: Recent[bytes, CachedPrediction] = Recent(max_bytes, _size_of)
         self._lock = threading.Lock()
 
     @staticmethod
@@ -60,7 +59,7 @@ class PredictionCache:
     @property
     def nbytes(self) -> int:
         """Bytes of all predictions that are kept."""
-        return self._bytes
+        return int(self._entries.currsize)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -72,17 +71,15 @@ class PredictionCache:
         began = time.perf_counter()
         with self._lock:
             entry = self._entries.get(key)
-            if entry is not None:
-                self._entries.move_to_end(key)
         self._metrics.observe(self._metrics.cache_seconds, time.perf_counter() - began, "prediction", "l1")
         self._count("miss" if entry is None else "hit")
-        return None if entry is None else entry[0]
+        return entry
 
     def peek(self, key: bytes) -> Any:
         """The prediction under a key, or None; nothing is counted, and nothing counts as used."""
         with self._lock:
-            entry = self._entries.get(key)
-        return None if entry is None else entry[0].prediction
+            entry = self._entries.peek(key)
+        return None if entry is None else entry.prediction
 
     def keep(self, key: bytes, prediction: Any, size: tuple[int, int]) -> None:
         """`put` of what the scheduler has."""
@@ -92,33 +89,32 @@ class PredictionCache:
         """Keeps a prediction; those used longest ago make room. One above the whole budget is not kept."""
         if not self.enabled:
             return
-        size = int(cached.prediction.nbytes)
-        if size > self._max_bytes:
+        with self._lock:
+            former = self._entries.pop(key, None)
+            gone = self._entries.put(key, cached)
+        if gone is None:
             self._count("dropped")
             return
-        with self._lock:
-            gone = [self._entries.pop(key, None)]
-            self._bytes += size - (0 if gone[0] is None else gone[0][1])
-            self._entries[key] = cached, size
-            while self._bytes > self._max_bytes:
-                _, oldest = self._entries.popitem(last=False)
-                self._bytes -= oldest[1]
-                gone.append(oldest)
         self._count("stored")
-        self._count("evicted", len(gone) - 1)
-        # `gone` ends here, so that freeing a prediction's memory keeps nobody waiting for the lock
+        self._count("evicted", len(gone))
+        del (
+            former
+        )  # it and `gone` end here, so that freeing a prediction's memory keeps nobody waiting for the lock
 
     def forget(self, digest: str) -> None:
         """Drops the predictions of weights that are freed; call it once nobody uses them any more."""
         prefix = _of_digest(digest)
         with self._lock:
             gone = [self._entries.pop(key) for key in list(self._entries) if key.startswith(prefix)]
-            self._bytes -= sum(size for _, size in gone)
         self._count("evicted", len(gone))
 
     def _count(self, result: str, number: int = 1) -> None:
         if number:
             self._metrics.count(self._metrics.cache_ops, "prediction", "l1", result, by=number)
+
+
+def _size_of(cached: CachedPrediction) -> int:
+    return int(cached.prediction.nbytes)
 
 
 def _of_digest(digest: str) -> bytes:

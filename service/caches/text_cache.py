@@ -7,7 +7,6 @@ overlap share work; L1 also keeps the assembled vocabularies. Everything runs on
 import asyncio
 import functools
 import time
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from model.vocabulary.classes import Vocabulary
 from service.caches.cache_values import EmbeddingKeys, Row, decode_many, encode, is_unit, value_bytes
+from service.caches.recent import Recent
 from service.caches.redis_store import VALUE_BYTES, RedisStore
 from service.errors import NotReadyError
 from service.observability.metrics import Metrics
@@ -62,37 +62,6 @@ class Text:
     seconds: float
 
 
-class _Recent:
-    """L1: what was used last, up to a number of bytes."""
-
-    def __init__(self, max_bytes: int, gone: Callable[[Literal["evicted", "dropped"]], None]):
-        self._max_bytes = max_bytes
-        self._gone = gone
-        self._entries: OrderedDict[bytes, Tensor | Row] = OrderedDict()
-        self.bytes = 0
-
-    def get(self, key: bytes) -> Tensor | Row | None:
-        entry = self._entries.get(key)
-        if entry is not None:
-            self._entries.move_to_end(key)
-        return entry
-
-    def put(self, key: bytes, entry: Tensor | Row) -> None:
-        before = self._entries.pop(key, None)
-        if before is not None:
-            self.bytes -= before.nbytes + ENTRY_BYTES
-        size = entry.nbytes + ENTRY_BYTES
-        if size > self._max_bytes:
-            self._gone("dropped")
-            return
-        self._entries[key] = entry
-        self.bytes += size
-        while self.bytes > self._max_bytes:
-            _, oldest = self._entries.popitem(last=False)
-            self.bytes -= oldest.nbytes + ENTRY_BYTES
-            self._gone("evicted")
-
-
 class _Flight:
     """Classes on their way: looked up in Redis, then embedded, once for all requests that want them.
 
@@ -125,15 +94,12 @@ class TextCache:
         self._metrics = metrics
         self._store = store
         # rows [C] under the classes' keys, tensors [K, C] under "v" and the vocabularies' keys
-        self._recent = _Recent(max_bytes, lambda result: self._count("l1", result, 1))
+        self._recent: Recent[bytes, Tensor | Row] = Recent(
+            max_bytes, lambda entry: entry.nbytes + ENTRY_BYTES
+        )
         self._flights: dict[bytes, _Flight] = {}
         self._tasks: set[asyncio.Task[dict[bytes, Row]]] = set()
         self._widths: dict[str, int] = {}  # C by text digest, once known from the tower itself
-
-    @property
-    def kept_bytes(self) -> int:
-        """What the process keeps now."""
-        return self._recent.bytes
 
     async def stop(self) -> None:
         """Ends all work; who waits for it gets NotReadyError."""
@@ -199,7 +165,7 @@ class TextCache:
             tensor = self._recent.get(whole)  # if another request waited for the same
         if not isinstance(tensor, Tensor):
             tensor = torch.from_numpy(np.stack([rows[key] for key in order]))
-            self._recent.put(whole, tensor)
+            self._keep(whole, tensor)
         source: Source = "l1"
         if own is not None and own.embedded:
             source = "embedded"
@@ -275,7 +241,7 @@ class TextCache:
             rows.update(new)
             self._to_redis(new)
         for key, row in rows.items():
-            self._recent.put(key, row)
+            self._keep(key, row)
         return rows
 
     def _finished(self, keys: Mapping[str, bytes], rows: Mapping[str, Tensor]) -> None:
@@ -283,7 +249,7 @@ class TextCache:
         done = {keys[name]: row.numpy().copy() for name, row in rows.items() if bool(row.isfinite().all())}
         self._count("l1", "embedded", len(done))
         for key, row in done.items():
-            self._recent.put(key, row)
+            self._keep(key, row)
         self._to_redis(done)
 
     async def _from_redis(self, flight: _Flight, width: int | None) -> dict[bytes, Row]:
@@ -322,6 +288,11 @@ class TextCache:
         seconds = time.perf_counter() - began
         self._metrics.observe(self._metrics.cache_seconds, seconds, CACHE, "l1")
         return seconds
+
+    def _keep(self, key: bytes, entry: Tensor | Row) -> None:
+        gone = self._recent.put(key, entry)
+        self._count("l1", "dropped", int(gone is None))
+        self._count("l1", "evicted", len(gone or ()))
 
     def _count(self, tier: str, result: str, classes: int) -> None:
         if classes:

@@ -4,12 +4,12 @@ import dataclasses
 import hashlib
 import threading
 import time
-from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from cachetools import LRUCache
 from numpy.typing import NDArray
 
 from ebseg_client.parsing import segmentation
@@ -40,7 +40,7 @@ class LocalModel:
     def __init__(self, engine: Engine):
         self.engine = engine
         self._turn = threading.Lock()
-        self._texts: OrderedDict[str, torch.Tensor] = OrderedDict()
+        self._texts: LRUCache[str, torch.Tensor] = LRUCache(TEXTS_KEPT)
         self._last: tuple[bytes, Any] | None = None
 
     def segment(
@@ -90,9 +90,6 @@ class LocalModel:
         digest = vocabulary.digest
         if digest not in self._texts:
             self._texts[digest] = unit_rows(self.engine.embed(vocabulary.words, vocabulary.templates))
-            while len(self._texts) > TEXTS_KEPT:
-                self._texts.popitem(last=False)
-        self._texts.move_to_end(digest)
         return self._texts[digest]
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from service.scheduling.engine import Measurement, ModelInfo
 
-EMBED, PREDICT, CLASSIFY = STEPS = ("embed", "predict", "classify")
+EMBED, PREDICT, CLASSIFY = "embed", "predict", "classify"
 CHUNK_SECONDS = 0.05  # that one embed step may hold a device
 TRUSTED_SECONDS = 30.0  # see `Prices.trusted`
 _WINDOW = 12  # steps that are remembered of those whose units have one power of two

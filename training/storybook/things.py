@@ -230,11 +230,6 @@ DRAWINGS: dict[str, Thing] = {
 }
 
 
-def aspect(name: str) -> float:
-    """Mean width over height of a thing's sprite. An unknown name raises DatasetError."""
-    return _thing(name).width
-
-
 def sprite(name: str, rng: np.random.Generator, height: int) -> Sprite:
     """Draws a thing `height` pixels high, cut to its own box, mask >= 128 being the thing.
 

@@ -181,7 +181,7 @@ async def test_work_that_is_given_up_leaves_what_it_has_done(bench: Bench) -> No
     await begun.wait()
     task.cancel()
     await asyncio.wait([task])
-    await until(lambda: bench.cache.kept_bytes == ENTRY)
+    await until(lambda: bench.cache._recent.currsize == ENTRY)
     text = await bench.get("a", "b", "c")
     assert bench.tower.calls == [["b", "c"]]
     assert torch.equal(text.tensor, expected("a", "b", "c"))
@@ -244,7 +244,7 @@ async def test_a_tower_that_answers_nonsense(bench: Bench, tensor: Tensor, messa
     bench.tower.embed = lambda names, templates: tensor  # type: ignore[method-assign]
     with pytest.raises(RuntimeError, match=message):
         await bench.get("a", "b")
-    assert bench.cache.kept_bytes == 0
+    assert bench.cache._recent.currsize == 0
 
 
 # Bounds
@@ -256,7 +256,7 @@ async def test_the_process_keeps_a_bounded_number_of_bytes() -> None:
     for i in range(50):
         await bench.get(f"a{i}", f"b{i}")
         await bench.get("often", "used")
-        assert 0 < bench.cache.kept_bytes <= room
+        assert 0 < bench.cache._recent.currsize <= room
     assert bench.l1("evicted") > 50
     assert bench.tower.calls.count(["often", "used"]) == 1
     assert (await bench.get("a0", "b0")).source == "embedded"
@@ -266,9 +266,9 @@ async def test_the_process_keeps_a_bounded_number_of_bytes() -> None:
 async def test_bytes_are_counted_to_the_last_one() -> None:
     bench = Bench()
     await bench.get("a", "b", "c")
-    assert bench.cache.kept_bytes == 3 * ENTRY + 3 * WIDTH * 4 + ENTRY_BYTES
+    assert bench.cache._recent.currsize == 3 * ENTRY + 3 * WIDTH * 4 + ENTRY_BYTES
     await bench.get("a")  # its row and a vocabulary of one are two entries
-    assert bench.cache.kept_bytes == 4 * ENTRY + 3 * WIDTH * 4 + ENTRY_BYTES
+    assert bench.cache._recent.currsize == 4 * ENTRY + 3 * WIDTH * 4 + ENTRY_BYTES
 
 
 @pytest.mark.parametrize("room", [0, ENTRY])
@@ -277,7 +277,7 @@ async def test_without_room_it_works_and_remembers_little(room: int) -> None:
     for _ in range(2):
         text = await bench.get("a", "b")
         assert torch.equal(text.tensor, expected("a", "b"))
-    assert bench.cache.kept_bytes <= room
+    assert bench.cache._recent.currsize <= room
     assert bench.l1("dropped") > 0
     assert bench.l1("embedded") == (4 if room == 0 else 3)
 

@@ -41,7 +41,7 @@ class Metrics:
         )
         self.key_requests = self._counter("key_requests", "Requests of each API key", "key", "code")
         self.stage_seconds = self._seconds(
-            "stage_duration_seconds", "Time of a segmentation's stages", "stage"
+            "stage_duration_seconds", "Time of a segmentation's stages", "stage", "model", "version"
         )
         self.connections = self._gauge("connections", "Open connections")
         self.connections_ended = self._counter(
@@ -84,8 +84,6 @@ class Metrics:
             "last_success_timestamp_seconds", "When a segmentation was last answered, Unix time"
         )
         # a dashboard finds these before the first request
-        for stage in STAGES:
-            self.stage_seconds.labels(stage)
         for trigger in TRIGGERS:
             self.batches.labels(trigger)
         for reason in ENDED:
@@ -116,10 +114,23 @@ class Metrics:
         """Observes a value, in the unit of the histogram's buckets, under labels, as `count` does."""
         self._with(histogram, labels).observe(seconds)
 
-    def stages(self, seconds: Mapping[str, float]) -> None:
-        """Observes the time of stages, seconds by name of `STAGES`."""
+    def stages(self, seconds: Mapping[str, float], model: str, version: int) -> None:
+        """Observes the time of stages, seconds by name of `STAGES`, of a version."""
         for stage, value in seconds.items():
-            self.observe(self.stage_seconds, value, stage)
+            self.observe(self.stage_seconds, value, stage, model, str(version))
+
+    def version_came(self, model: str, version: int) -> None:
+        """Makes a version's series, for a dashboard to find before its first request."""
+        for stage in STAGES:
+            self._with(self.stage_seconds, (stage, model, str(version)))
+
+    def version_gone(self, model: str, version: int) -> None:
+        """Removes the series of a version that is freed, so that those of loaded ones are all there are."""
+        own = {"model": model, "version": str(version)}
+        for metric in (self.stage_seconds, self.step_seconds):
+            metric.remove_by_labels(own)
+        for key in [key for key in self._labelled if (model, str(version)) == key[2:4]]:
+            del self._labelled[key]
 
     def exposition(self) -> bytes:
         """The text that Prometheus reads."""

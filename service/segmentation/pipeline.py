@@ -262,7 +262,7 @@ class _Request(Generic[E]):
         answer = await service.pictures.run_in(
             "encode", self.deadline, self._encode, segmentation, time.perf_counter()
         )
-        service.metrics.stages(answer.seconds)
+        service.metrics.stages(answer.seconds, engine.info.name, engine.info.version)
         service.metrics.last_success.set_to_current_time()
         return answer
 

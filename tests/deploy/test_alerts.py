@@ -107,4 +107,9 @@ def test_names_are_found_in_queries() -> None:
     assert unknown_metrics("ebseg_requests") == {"ebseg_requests"}
     names = metric_names(Metrics())
     assert {"ebseg_requests_total", "ebseg_batch_size_bucket", "ebseg_inflight"} <= names
-    assert label_names(Metrics())["ebseg_stage_duration_seconds_bucket"] == {"stage", "le"}
+    assert label_names(Metrics())["ebseg_stage_duration_seconds_bucket"] == {
+        "stage",
+        "model",
+        "version",
+        "le",
+    }

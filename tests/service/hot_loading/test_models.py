@@ -264,3 +264,22 @@ async def test_the_loaders_thread() -> None:
         thread.progress("fetching", 1, 2)
     thread.post(lambda: order.append(4))
     assert order == [3, 4]
+
+
+async def test_series_of_freed_versions_go(registry: Path) -> None:
+    async with serving(registry) as (models, load, metrics):
+
+        def versions() -> set[str]:
+            samples = next(iter(metrics.stage_seconds.collect())).samples
+            return {sample.labels["version"] for sample in samples}
+
+        lease = models.lease()
+        metrics.stages({"predict": 1.0}, "a", 1)
+        metrics.observe(metrics.step_seconds, 1.0, "predict", "a", "1", "cpu")
+        await publish_and_reload(models, registry, 2)
+        assert versions() == {"1", "2"}
+        lease.release()
+        await until(lambda: load.closings() == {1: 1, 2: 0})
+        assert versions() == {"2"}
+        assert next(iter(metrics.step_seconds.collect())).samples == []
+        assert not [key for key in metrics._labelled if "1" in key[1:]]

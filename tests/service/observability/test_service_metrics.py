@@ -39,7 +39,8 @@ async def test_after_some_requests() -> None:
     }
     assert values['ebseg_request_duration_seconds_count{route="/v1/segment"}'] == 5
     for stage in STAGES:
-        assert values[f'ebseg_stage_duration_seconds_count{{stage="{stage}"}}'] == 3
+        labels = f'model="fake",stage="{stage}",version="3"'
+        assert values[f"ebseg_stage_duration_seconds_count{{{labels}}}"] == 3
     assert values["ebseg_image_megapixels_sum"] == pytest.approx(0.06)
     assert values["ebseg_vocabulary_size_sum"] == 6
     assert values[f'ebseg_model_info{{digest="{"d" * 64}",model="fake",version="3"}}'] == 1
@@ -48,7 +49,8 @@ async def test_after_some_requests() -> None:
         assert values[f'ebseg_queue_depth{{queue="{queue}"}}'] == 0
         assert values[f'ebseg_queue_oldest_age_seconds{{queue="{queue}"}}'] == 0
     assert values["ebseg_last_success_timestamp_seconds"] > 1.6e9
-    buckets = re.findall(r'ebseg_stage_duration_seconds_bucket\{le="([^"]+)",stage="predict"\}', answer.text)
+    series = r'ebseg_stage_duration_seconds_bucket\{le="([^"]+)",model="fake",stage="predict",version="3"\}'
+    buckets = re.findall(series, answer.text)
     assert (buckets[0], buckets[-2], buckets[-1]) == ("0.005", "30.0", "+Inf")
     assert "secret" not in answer.text.lower()
 

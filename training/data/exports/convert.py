@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from model.storage.files import replacing
 from model.vocabulary.classes import ClassName
 from training.data.exports import coco, cvat, label_studio, labelme, masks
 from training.data.exports.reading import PictureFinder
@@ -20,7 +21,6 @@ from training.data.exports.regions import AnnotatedPicture, Export, painted
 from training.data.layout import (
     IGNORED,
     PICTURE_SUFFIXES,
-    beside,
     labels_path,
     listing,
     picture_path,
@@ -145,7 +145,7 @@ def write_pair(
         return str(error)
     suffix = item.picture.suffix.lower() if isinstance(item.picture, Path) else ""
     if raw and isinstance(item.picture, Path) and suffix in PICTURE_SUFFIXES:
-        with beside(picture_path(root, split, item.name, suffix)) as target:
+        with replacing(picture_path(root, split, item.name, suffix)) as target:
             shutil.copyfile(item.picture, target)  # compressed again, it would lose quality
     else:
         save(upright, picture_path(root, split, item.name), quality=QUALITY)

@@ -84,8 +84,8 @@ class PictureFinder:
         """The picture of a name without suffix, and not that file itself; None if there is none."""
         for suffix in PICTURES:
             for path in (
-                *self._by_name.get(name + suffix, ()),
-                *self._by_name.get(name + suffix.upper(), ()),
+                *self._by_name.get(name + suffix, []),
+                *self._by_name.get(name + suffix.upper(), []),
             ):
                 if path.resolve() != apart_from.resolve():
                     return path

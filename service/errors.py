@@ -12,12 +12,14 @@ ServiceError
 ├── HeadTooLargeError      headers above the limit
 ├── TooManyBytesError      a body above the limit
 ├── TooManyPixelsError     a picture above the limit
+├── RequestTooLargeError   a request that alone needs more memory than there is
 ├── UnsupportedMediaError  a body or a picture of a type that is not taken
 ├── InvalidRequestError    fields that are wrong, each with its reason
 ├── ClientGoneError        the client hung up; nobody reads the answer
 ├── ConflictError          what is asked for does not go with how things are
 ├── RetryableError         refused for now, with the seconds after which to come again
 │   ├── QueueFullError           as many requests as the service takes in are under way
+│   ├── HostMemoryError          requests under way have the memory that this one needs
 │   ├── DeadlineUnmeetableError  the queue is too long for the request's time
 │   ├── TooManyConnectionsError  as many connections as there may be are open
 │   ├── KeyLimitedError          an API key is used more than it may be
@@ -143,6 +145,21 @@ class QueueFullError(RetryableError):
 
     def __init__(self, retry_after: int):
         super().__init__("the queue is full", retry_after)
+
+
+class HostMemoryError(RetryableError):
+    """Requests under way have the memory that this one needs.
+
+    Args:
+        retry_after: seconds until there is likely to be room.
+    """
+
+    def __init__(self, retry_after: int):
+        super().__init__("the requests under way have the memory that this one needs", retry_after)
+
+
+class RequestTooLargeError(ServiceError):
+    """One request that alone needs more memory than there is."""
 
 
 class DeadlineUnmeetableError(RetryableError):

@@ -20,6 +20,7 @@ from service.observability.tracing import tracing_of
 from service.observability.watch import Watch
 from service.scheduling.admission import Admission
 from service.scheduling.engine import Engine
+from service.scheduling.host_memory import HostBytes
 from service.scheduling.picture_threads import LANES, PictureThreads
 from service.scheduling.price import Prices
 from service.scheduling.scheduler import Scheduler
@@ -66,6 +67,7 @@ class Service:
             trusted=lambda: self.prices.trusted,
             ahead=self.pictures.ahead,
         )
+        self.memory = HostBytes(settings.max_host_bytes, self.admission.retry_after)
         self.predictions = PredictionCache(settings.prediction_cache_bytes, self.metrics)
         self.scheduler = Scheduler(
             names,
@@ -101,6 +103,8 @@ class Service:
         self.on_failure: Callable[[], None] = lambda: None
         self._watch = Watch(self)
         self._loading: asyncio.Task[None] | None = None
+        self.metrics.host_bytes.labels("reserved").set_function(lambda: self.memory.reserved)
+        self.metrics.host_bytes.labels("limit").set_function(lambda: self.memory.most)
         self.metrics.watch(
             inflight=lambda: self.admission.pending,
             depths={
@@ -191,6 +195,7 @@ class Service:
         # all that is here now stays: collections need not look at it again, and stop no thread for it
         gc.collect()
         gc.freeze()
+        self.memory.settle(self.settings.prediction_cache_bytes + self.settings.text_cache_bytes)
         self.started = True
         if self.state == "loading":
             self.state = "ready"

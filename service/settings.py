@@ -123,6 +123,7 @@ class Settings(BaseSettings):
     decode_threads: int | None = _option("decode_threads", None, ge=1, le=256)
     max_pending: int = _option("max_pending", 256, ge=1)
     max_pending_pixels: int = _option("max_pending_pixels", 64_000_000, ge=1)
+    max_host_bytes: int | None = _option("max_host_bytes", None, ge=1)
     max_batch_size: int = _option("max_batch_size", 8, ge=1, le=256)
     max_batch_delay_ms: float = _option("max_batch_delay_ms", 0.0, ge=0)
     ageing_s: float = _option("ageing_s", 10.0, gt=0)

@@ -26,6 +26,7 @@ from service.errors import (
 )
 from service.http.multipart import read_form
 from service.runtime import Service
+from service.scheduling.host_memory import HostAccount
 from service.schemas.segment import JsonSegmentRequest, SegmentRequest
 
 # A JSON value takes a comma and, parsed, a hundred bytes; without a bound the smallest values would make
@@ -59,16 +60,26 @@ class ParsedRequest:
 
 
 @asynccontextmanager
-async def read_request(request: Request, service: Service) -> AsyncIterator[ParsedRequest]:
+async def read_request(
+    request: Request, service: Service, memory: HostAccount
+) -> AsyncIterator[ParsedRequest]:
     """Reads a segmentation request; its spooled files live as long as the context.
 
+    Args:
+        request: whose body was not read.
+        service: whose threads parse.
+        memory: where the body's bytes are reserved as they come.
+
     Raises:
+        HostMemoryError: others have the memory that the body needs.
+        RequestTooLargeError: alone it has more than there may be.
         UnsupportedMediaError: neither multipart nor JSON.
         MalformedRequestError: it says so, but is not.
         InvalidRequestError: fields are wrong.
     """
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     refuse_encoded(request)
+    request = counted(request, memory)
     if media == "application/json":
         # not request.body(), which would keep the bytes for as long as the request lasts
         chunks = [chunk async for chunk in request.stream()]
@@ -86,6 +97,17 @@ async def read_request(request: Request, service: Service) -> AsyncIterator[Pars
             yield await service.in_pool(_from_form, form)
     else:
         raise UnsupportedMediaError("a request is multipart/form-data or application/json")
+
+
+def counted(request: Request, memory: HostAccount) -> Request:
+    """The same request, whose body's bytes are reserved as they come."""
+
+    async def receive() -> Message:
+        message = await request.receive()
+        memory.take(len(message.get("body", b"")))
+        return message
+
+    return Request(request.scope, receive)
 
 
 def refuse_encoded(request: Request) -> None:

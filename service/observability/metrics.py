@@ -59,6 +59,9 @@ class Metrics:
         self.step_seconds = self._seconds(
             "step_duration_seconds", "Time of a device's steps", "step", "model", "version", "device"
         )
+        self.host_bytes = self._gauge(
+            "host_bytes", "Host memory that requests under way have reserved, and may reserve", "kind"
+        )
         self.rejected = self._counter("rejected", "Requests refused", "reason")
         self.megapixels = self._histogram("image_megapixels", "Size of pictures", MEGAPIXELS)
         self.vocabulary_size = self._histogram("vocabulary_size", "Classes of a request", CLASSES)

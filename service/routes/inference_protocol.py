@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Request, Response
 
 from service.errors import MalformedRequestError, NotFoundError, UnhealthyError
-from service.http.parsed_request import refuse_encoded
+from service.http.parsed_request import counted, refuse_encoded
 from service.inference_protocol.answer import BINARY, JSON, InferenceReply, check_size, encode_inference
 from service.inference_protocol.protocol import Inference, read_inference
 from service.routes import health
@@ -27,7 +27,7 @@ from service.schemas.inference_protocol import (
     errors,
     metadata_of,
 )
-from service.segmentation.answering import note, unless_gone
+from service.segmentation.answering import HeldResponse, note, reserving, unless_gone
 from service.segmentation.pipeline import ResponseSpec, handle
 
 Model = Annotated[str, Path(description="one of GET /v1/models", examples=["ebseg-tiny"])]
@@ -182,17 +182,19 @@ async def _infer(request: Request, model: str, version: str | None) -> Response:
     service: Service = request.app.state.service
     service.refuse_unless_ready()
     _live_versions(service, model, version)  # before a body is read for nothing
-    with service.admission.admit() as ticket:
-        inference = await _read(request, service, model, version)
+    service.admission.refuse_if_full()
+    with reserving(service) as memory:
+        inference = await _read(counted(request, memory), service, model, version)
         spec: ResponseSpec[InferenceReply] = ResponseSpec(
             outputs=frozenset(),
             check=partial(check_size, inference),
             encode=partial(encode_inference, inference=inference),
         )
-        work = handle(service, inference.parsed, ticket, spec, request.state.request_id)
-        reply = await unless_gone(request, work)
-    headers = {**note(request, reply.info, reply.seconds, reply.warnings), **reply.headers}
-    return Response(reply.body, headers=headers, media_type=reply.media_type)
+        with service.admission.admit(memory) as ticket:
+            work = handle(service, inference.parsed, ticket, spec, request.state.request_id)
+            reply = await unless_gone(request, work)
+        headers = {**note(request, reply.info, reply.seconds, reply.warnings), **reply.headers}
+        return HeldResponse(reply.body, memory, headers=headers, media_type=reply.media_type)
 
 
 async def _read(request: Request, service: Service, model: str, version: str | None) -> Inference:

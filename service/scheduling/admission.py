@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 from service.errors import ClientGoneError, DeadlineExceededError, DeadlineUnmeetableError, QueueFullError
 from service.scheduling.deadline import Deadline
+from service.scheduling.host_memory import HostAccount
 
 _LONGEST_RETRY = 120  # seconds; nobody should be sent away for longer
 
@@ -63,8 +64,11 @@ class Admission:
         return max(0.0, self._pending_seconds)
 
     @contextmanager
-    def admit(self) -> Iterator["Ticket"]:
-        """Holds a place. On leaving, it is given back with all that its ticket reserved.
+    def admit(self, memory: HostAccount | None = None) -> Iterator["Ticket"]:
+        """Holds a place. On leaving, it is given back with all that its ticket reserved of devices.
+
+        Args:
+            memory: what the request reserves of the host's memory; None if nobody counts that.
 
         Raises:
             QueueFullError: there is none.
@@ -72,7 +76,7 @@ class Admission:
         with self._lock:
             self.refuse_if_full()
             self._pending += 1
-        ticket = Ticket(self)
+        ticket = Ticket(self, memory)
         try:
             yield ticket
         finally:
@@ -154,8 +158,9 @@ class Ticket:
         left: whether the place was given back.
     """
 
-    def __init__(self, admission: Admission):
+    def __init__(self, admission: Admission, memory: HostAccount | None = None):
         self._admission = admission
+        self._memory = memory
         self.seconds = 0.0
         self.pixels = 0
         self.reserved = False
@@ -171,6 +176,11 @@ class Ticket:
             ClientGoneError: the place was given back meanwhile.
         """
         self._admission._reserve(self, seconds, pixels, deadline)
+
+    def hold(self, nbytes: int) -> None:
+        """Reserves bytes of the host's memory, beside the body's; see `HostAccount.hold`."""
+        if self._memory is not None:
+            self._memory.hold(nbytes)
 
     def computed(self) -> None:
         """Gives back what it reserved of devices, which have done their part; the place stays."""

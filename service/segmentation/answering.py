@@ -1,16 +1,61 @@
 """What routes that segment do around the pipeline."""
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from fastapi import Request
+from fastapi import Request, Response
+from starlette.types import Receive, Scope, Send
 
 from model.confidence.caution import AnswerWarning
 from service.errors import ClientGoneError
+from service.runtime import Service
 from service.scheduling.engine import ModelInfo
+from service.scheduling.host_memory import HostAccount
 
 T = TypeVar("T")
+_IN_ONE_GO = 1 << 16  # bytes; of a larger answer the connection says when the most has left
+
+
+class HeldResponse(Response):
+    """An answer whose memory is given back when its last bytes have left, or its client has gone.
+
+    Args:
+        body: of the answer.
+        memory: what the request reserved.
+        headers, media_type: of the answer.
+    """
+
+    def __init__(self, body: bytes, memory: HostAccount, *, headers: Mapping[str, str], media_type: str):
+        super().__init__(body, headers=headers, media_type=media_type)
+        memory.keep(len(body))
+        self._memory = memory
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sends it."""
+        try:
+            if len(self.body) <= _IN_ONE_GO:
+                await super().__call__(scope, receive, send)
+                return
+            start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+            await send(start)
+            await send({"type": "http.response.body", "body": self.body, "more_body": True})
+            # waits until the connection has taken the most of it
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        finally:
+            self._memory.close()
+
+
+@contextmanager
+def reserving(service: Service) -> Iterator[HostAccount]:
+    """Counts what a request takes of the host's memory; if no answer comes of it, it is given back."""
+    memory = service.memory.open()
+    try:
+        yield memory
+    except BaseException:
+        memory.close()
+        raise
 
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:

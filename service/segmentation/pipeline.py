@@ -25,6 +25,7 @@ from service.runtime import Service
 from service.scheduling.admission import Ticket
 from service.scheduling.deadline import Deadline
 from service.scheduling.engine import Engine, Job, PreparedPicture
+from service.scheduling.host_memory import answer_bytes, decoding_bytes
 from service.scheduling.price import Work
 from service.scheduling.work import Request
 from service.schemas.segment import BalanceSpec, SegmentRequest
@@ -287,6 +288,7 @@ class _Request(Generic[E]):
         size = known.size if picture is None and known is not None else _size(picture)
         output = output_size(spec.output_size, size, settings.max_pixels)
         self.spec.check(output, len(vocabulary))
+        self.ticket.hold(answer_bytes(output[0] * output[1], words, self.spec.outputs))
         return PicturePlan(
             prepared=engine.prepare(picture) if known is None and picture is not None else None,
             known=known,
@@ -320,6 +322,9 @@ class _Request(Generic[E]):
     def _reserve(self, engine: Engine, size: tuple[int, int], words: int, *, pixels: int) -> None:
         """Reserves what devices are expected to need for the picture."""
         rows, columns = output_size(self.parsed.spec.output_size, size, self.service.settings.max_pixels)
+        later = answer_bytes(rows * columns, words, self.spec.outputs)
+        decoded = not pixels and "overlay" not in self.spec.outputs
+        self.ticket.hold(later if decoded else max(later, decoding_bytes(size[0] * size[1])))
         work = Work(pixels=pixels, classified=rows * columns * words)
         infos = [one.info for one in self.lease.engines] or [engine.info]
         self.ticket.reserve(self.service.prices.seconds(infos, work), self.deadline, pixels=pixels)

@@ -1,0 +1,138 @@
+"""The host's memory that requests may use: reserved as soon as a size is known, and given back when the last
+byte of an answer has left.
+"""
+
+import os
+import resource
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from service.errors import HostMemoryError, RequestTooLargeError
+
+_CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+_SHARE = 0.8  # of what is free: estimates miss, and allocators keep more than was asked for
+_LEAST = 64 << 20  # bytes that requests get in any case
+_DECODING = 10  # bytes a pixel: Pillow's four, ours three, and room for alpha and 16 bits
+_OVERLAY = 3  # bytes an output pixel, of the picture that waits for its mask
+_RESULT = 6  # bytes an output pixel: labels and confidence
+_COPIES = 3  # of an answer while it is made: a file, its base64, the document
+# bytes an output pixel, of an answer's parts at their largest
+_PARTS = {"png": 1, "npy": 2, "overlay": 4, "rle": 2, "polygons": 6}
+_TENSORS = 4  # the same of an answer without such parts
+
+
+class HostBytes:
+    """A number of bytes that all requests share. For any thread.
+
+    Args:
+        most: bytes in all; None for what is free when `settle` is called.
+        retry_after: seconds until there is likely to be room.
+    """
+
+    def __init__(self, most: int | None, retry_after: Callable[[], int] = lambda: 1):
+        self.most = usable() if most is None else most
+        self._own = most is None
+        self._retry_after = retry_after
+        self._lock = threading.Lock()
+        self.reserved = 0
+
+    def settle(self, caches: int) -> None:
+        """Takes what is free now, with the models loaded and their caches full, unless a number was given."""
+        if self._own:
+            self.most = max(_LEAST, int(_SHARE * (usable() - caches)))
+
+    def open(self) -> "HostAccount":
+        """What one request reserves."""
+        return HostAccount(self)
+
+    def _move(self, account: "HostAccount", change: int) -> None:
+        with self._lock:
+            held = account.nbytes + change
+            if change > 0 and held > self.most:
+                raise RequestTooLargeError(
+                    f"this request alone needs about {held >> 20} MiB of memory, there are at most "
+                    f"{self.most >> 20}; send a smaller picture, or set output_size or fewer outputs"
+                )
+            full = change > 0 and self.reserved + change > self.most
+            if not full:
+                account.nbytes = held
+                self.reserved += change
+        if full:
+            raise HostMemoryError(self._retry_after())
+
+
+class HostAccount:
+    """Bytes of one request.
+
+    Attributes:
+        nbytes: that it holds.
+    """
+
+    def __init__(self, host: HostBytes):
+        self._host = host
+        self._picture = 0
+        self._closed = False
+        self.nbytes = 0
+
+    def take(self, nbytes: int) -> None:
+        """Reserves bytes of the body.
+
+        Raises:
+            RequestTooLargeError: alone it has more than there may be.
+            HostMemoryError: others have them.
+        """
+        if not self._closed:
+            self._host._move(self, nbytes)
+
+    def hold(self, nbytes: int) -> None:
+        """Reserves so many in place of those that were held beside the body's; errors as of `take`."""
+        if not self._closed:
+            self._host._move(self, nbytes - self._picture)
+            self._picture = nbytes
+
+    def keep(self, nbytes: int) -> None:
+        """Gives back all but so many: those of an answer that only has to leave."""
+        if not self._closed:
+            self._host._move(self, min(0, nbytes - self.nbytes))
+
+    def close(self) -> None:
+        """Gives back all. May be called again."""
+        if not self._closed:
+            self._closed = True
+            self._host._move(self, -self.nbytes)
+
+
+def decoding_bytes(pixels: int) -> int:
+    """What decoding a picture takes at its peak."""
+    return _DECODING * pixels
+
+
+def answer_bytes(pixels: int, words: int, outputs: frozenset[str]) -> int:
+    """What a request holds from its turn on a device to its answer, at the most.
+
+    Args:
+        pixels: of the output.
+        words: of the vocabulary.
+        outputs: of the answer.
+    """
+    parts = sum(2 * words if part == "scores" else _PARTS[part] for part in outputs) or _TENSORS
+    overlay = _OVERLAY if "overlay" in outputs else 0
+    return pixels * (overlay + _RESULT + _COPIES * parts)
+
+
+def usable() -> int:
+    """Bytes that this process may still take: by its cgroup, its limits, and the machine's memory."""
+    page = os.sysconf("SC_PAGE_SIZE")
+    limit = page * os.sysconf("SC_PHYS_PAGES")
+    for path in map(Path, _CGROUPS):
+        text = path.read_text().strip() if path.exists() else ""
+        if text.isdecimal():
+            limit = min(limit, int(text))
+    statm = Path("/proc/self/statm")
+    size, resident = map(int, statm.read_text().split()[:2]) if statm.exists() else (0, 0)
+    free = limit - page * resident
+    soft = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if soft != resource.RLIM_INFINITY:
+        free = min(free, soft - page * size)
+    return max(_LEAST, free)

@@ -1,0 +1,138 @@
+"""The host's memory: what is reserved, refused, and given back."""
+
+import resource
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from service.errors import HostMemoryError, RequestTooLargeError
+from service.scheduling import host_memory
+from service.scheduling.host_memory import HostBytes, answer_bytes, decoding_bytes, usable
+from tests.service.fakes import FakeEngine, encoded, live, picture, problem
+from tests.service.inference_protocol.wire import body, connected, head, segment
+from tests.waiting import wait_until
+
+
+def test_bytes_are_taken_held_kept_and_given_back() -> None:
+    host = HostBytes(100, lambda: 7)
+    one, two = host.open(), host.open()
+    one.take(10)
+    one.take(10)
+    one.hold(60)
+    one.hold(50)
+    assert (one.nbytes, host.reserved) == (70, 70)
+    with pytest.raises(HostMemoryError) as full:
+        two.take(31)
+    assert full.value.retry_after == 7
+    two.take(30)
+    with pytest.raises(RequestTooLargeError, match="alone needs"):
+        two.hold(71)
+    one.keep(5)
+    one.keep(50)  # never takes more
+    assert host.reserved == 35
+    for account in (one, one, two):
+        account.close()
+    one.take(1000)  # of a request that is over
+    assert host.reserved == 0
+
+
+def test_threads_leave_nothing_behind() -> None:
+    host = HostBytes(1000)
+
+    def work(index: int) -> None:
+        account = host.open()
+        try:
+            account.take(index % 300)
+            account.hold(index % 500)
+            assert host.reserved <= 1000
+            account.keep(3)
+        except HostMemoryError:
+            pass
+        finally:
+            account.close()
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(2000)))
+    assert host.reserved == 0
+
+
+def test_the_default_is_what_the_cgroup_and_the_limits_leave(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group = tmp_path / "memory.max"
+    monkeypatch.setattr(host_memory, "_CGROUPS", (str(group),))
+    group.write_text("max\n")
+    machine = usable()
+    group.write_text(f"{64 << 30}\n")
+    resident = int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+    group.write_text(f"{resident + (1 << 30)}\n")
+    assert usable() == pytest.approx(min(machine, 1 << 30), rel=0.05)
+    host = HostBytes(None)
+    host.settle(256 << 20)
+    assert host.most == pytest.approx(0.8 * (768 << 20), rel=0.1)
+    given = HostBytes(123)
+    given.settle(0)
+    assert given.most == 123
+    size = int(Path("/proc/self/statm").read_text().split()[0]) * 4096
+    monkeypatch.setattr(resource, "getrlimit", lambda what: (size + (512 << 20), -1))
+    assert usable() == pytest.approx(512 << 20, rel=0.05)
+
+
+def test_the_largest_answers_are_priced_as_measured() -> None:
+    """A picture of 8 x 8 with long_side 7071, npy and png, took 725 MB; an overlay of 48 megapixels waits."""
+    tiny = answer_bytes(7071 * 7071, 2, frozenset(["npy", "png"]))
+    assert 0.9 * 725e6 <= tiny <= 1.3 * 725e6
+    assert decoding_bytes(48_000_000) >= 48_000_000 * 7
+    assert answer_bytes(100, 150, frozenset(["scores"])) >= 100 * 150 * 2 * 3
+
+
+def test_one_request_above_the_bound_and_many_together() -> None:
+    gate = threading.Event()
+    engine = FakeEngine(gate=gate)
+    with live(engine, max_host_bytes=1 << 20) as (url, service), ThreadPoolExecutor(8) as clients:
+        told = problem(segment(url, encoded(picture(8, 8)), output_size="2000"), 413)
+        assert told["type"] == "urn:ebseg:problem:too-much-memory"
+        middle = encoded(picture(200, 200))  # 0.4 MB while it is decoded, 0.48 MB after
+        sent = [clients.submit(segment, url, middle) for _ in range(8)]
+        wait_until(lambda: sum(future.done() for future in sent) == 6)
+        assert service.memory.reserved <= 1 << 20
+        gate.set()
+        answers = [future.result() for future in sent]
+        refused = [answer for answer in answers if answer.status_code != 200]
+        assert len(refused) == 6
+        for answer in refused:
+            assert problem(answer, 429)["type"] == "urn:ebseg:problem:memory-full"
+            assert int(answer.headers["retry-after"]) >= 1
+        wait_until(lambda: service.memory.reserved == 0)
+        assert segment(url, middle).status_code == 200
+        wait_until(lambda: service.memory.reserved == 0)
+
+
+def test_bodies_on_their_way_are_bounded_by_bytes_and_hold_no_place() -> None:
+    with live(max_host_bytes=1 << 20, body_timeout_s=30, max_pending=1) as (url, service):
+        with connected(url) as connection:
+            connection.sendall(head(900_000) + body()[:-20] + b"x" * 700_000)
+            wait_until(lambda: service.memory.reserved > 600_000)
+            assert service.admission.pending == 0
+            assert segment(url).status_code == 200
+            noise = np.random.default_rng(0).integers(0, 255, (400, 400, 3), np.uint8)
+            assert segment(url, encoded(noise)).status_code == 429
+        wait_until(lambda: service.memory.reserved == 0)
+
+
+def test_an_answer_that_is_not_read_keeps_its_bytes_until_its_client_goes() -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (8, 8, 3), np.uint8)
+    with live(FakeEngine()) as (url, service):
+        with connected(url) as connection:
+            size = b'--b\r\nContent-Disposition: form-data; name="output_size"\r\n\r\n4000\r\n'
+            large = size + body(encoded(noise))
+            connection.sendall(head(len(large), "Accept: application/x-npy") + large)
+            wait_until(lambda: 32_000_000 <= service.memory.reserved <= 33_000_000)
+            time.sleep(0.1)
+            assert service.memory.reserved >= 32_000_000
+            assert service.admission.pending == 0
+        wait_until(lambda: service.memory.reserved == 0)

@@ -145,7 +145,9 @@ def write_pair(
         return str(error)
     suffix = item.picture.suffix.lower() if isinstance(item.picture, Path) else ""
     if raw and isinstance(item.picture, Path) and suffix in PICTURE_SUFFIXES:
-        with replacing(picture_path(root, split, item.name, suffix)) as target:
+        path = picture_path(root, split, item.name, suffix)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as target:
             shutil.copyfile(item.picture, target)  # compressed again, it would lose quality
     else:
         save(upright, picture_path(root, split, item.name), quality=QUALITY)

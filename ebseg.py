@@ -39,8 +39,10 @@ EXTRAS = {
             "torchvision",
         }
     ),
+    "batch": frozenset({"pyarrow"}),
     "service": frozenset(
         {
+            "cachetools",
             "cv2",
             "fastapi",
             "fastapi_offline",

@@ -1,15 +1,16 @@
 """Keys, refusals and outages: a real server with an engine that needs no model."""
 
 import contextlib
-import socket
-from urllib.parse import urlsplit
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
+import httpx
 from playwright.sync_api import FilePayload, Page, expect
 
 from tests.browser.conftest import Opened
 from tests.browser.reading import CLASSES, chips, found, type_classes
-from tests.service.fakes import encoded, live, picture
-from tests.waiting import wait_until
+from tests.service.fakes import PNG, FakeEngine, encoded, live, picture
+from tests.waiting import WAIT, wait_until
 
 KEY = "a-key-for-the-page-1"
 PICTURE = encoded(picture(30, 40))
@@ -59,21 +60,24 @@ def test_key_is_asked_for_kept_in_the_tab_and_never_shown(opened: Opened) -> Non
 
 
 def test_full_queue_is_waited_for_as_the_service_says(opened: Opened) -> None:
-    with live(max_pending=1) as (url, service):
+    gate = threading.Event()
+    with live(FakeEngine(gate=gate), max_pending=1) as (url, service), ThreadPoolExecutor(1) as other:
         page = opened(url)
-        where = urlsplit(url)
-        with socket.create_connection((where.hostname or "", where.port or 0)) as slow:
-            # a request whose body does not come takes the only place
-            slow.sendall(
-                b"POST /v1/segment HTTP/1.1\r\nHost: t\r\nContent-Length: 9\r\n"
-                b"Content-Type: multipart/form-data; boundary=b\r\n\r\n"
+        slow = other.submit(  # takes the only place
+            lambda: httpx.post(
+                f"{url}/v1/segment", files={"image": PNG}, data={"classes": "sky"}, timeout=WAIT
             )
+        )
+        try:
             wait_until(lambda: service.admission.pending == 1)
             with page.expect_response("**/v1/segment") as refusal:
                 page.click("[data-scene=village]")
             assert refusal.value.status == 429
             assert int(refusal.value.headers["retry-after"]) >= 1
             expect(page.locator("#alert.waiting")).to_contain_text("Trying again in")
+        finally:
+            gate.set()
+        assert slow.result().status_code == 200
         found(page, len(CLASSES["village"]))
         expect(page.locator("#alert")).to_be_hidden()
         assert chips(page) == CLASSES["village"]

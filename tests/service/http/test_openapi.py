@@ -114,7 +114,10 @@ async def test_errors_are_listed_by_the_word_of_their_type(document: Json) -> No
             assert set(re.findall(r"\(`([\w-]+)`\)", answer["description"])) == slugs[int(status)], status
     put = document["paths"]["/v1/vocabularies/{name}"]["put"]["responses"]
     assert put["400"]["description"] == "The request cannot be parsed (`malformed-request`)"
-    assert put["413"]["description"] == "The body is too large (`too-many-bytes`)"
+    too_large = (
+        "The body is too large (`too-many-bytes`); The request needs too much memory (`too-much-memory`)"
+    )
+    assert put["413"]["description"] == too_large
 
 
 async def test_headers_are_told_and_come() -> None:

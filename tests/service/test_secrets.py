@@ -7,7 +7,10 @@ import pytest
 import ebseg
 from service.observability.logging import configure
 from service.options import OPTIONS
+from service.settings import SettingsError
 from tests.service.fakes import post, running
+from tests.service.hot_loading.model_fakes import Loader, loads
+from tests.waiting import until
 
 pytestmark = pytest.mark.usefixtures("own_logging")  # `ebseg serve` sets logging up
 CANARY = "c4n4ry"
@@ -20,7 +23,7 @@ FORMS = [
     f"user:{CANARY}#{CANARY}?{CANARY}@127.0.0.1:nine/{{path}}",
 ]
 COMMANDS = {
-    "serve": ["serve", "--registry", "http://{url}", "--model", "a"],
+    "serve": ["serve", "--registry", "http://{url}", "--model", "a", "--port", "-1"],
     "redis": ["serve", "--redis-url", "redis://{url}", "--port", "-1"],
     "otlp": ["serve", "--otlp-endpoint", "http://{url}", "--port", "-1"],
     "print": ["serve", "--print-config", "--redis-url", "redis://{url}", "--otlp-endpoint", "http://{url}"],
@@ -69,6 +72,31 @@ async def test_no_log_line_and_no_route_has_a_secret(form: str, capfd: pytest.Ca
     assert "request" in logged
     assert "Failed to export" in logged or "Transient error" in logged
     assert CANARY not in logged + "".join(told)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("form", FORMS)
+async def test_a_registry_that_is_away_is_told_without_its_secrets(
+    form: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The service waits for it, and says so; an address that nobody can read is refused."""
+    configure("debug", "json")
+    registry = f"http://{form.format(path='a/v1')}"
+    told = []
+    try:
+        async with running(load=Loader(), ready=False, registry=registry, model="a", device="cpu") as (
+            client,
+            service,
+        ):
+            await until(lambda: loads(service.metrics).get("failed", 0) > 0 or service.failure is not None)
+            told += [
+                (await client.get(path)).text for path in ("/v1/models", "/livez", "/readyz", "/startupz")
+            ]
+    except SettingsError as error:
+        told.append(str(error))
+    told.append(capfd.readouterr().err)
+    assert "registry" in told[-1] + told[0]
+    assert CANARY not in "".join(told)
 
 
 def test_every_setting_that_may_be_a_url_is_looked_at() -> None:

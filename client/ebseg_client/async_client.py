@@ -27,6 +27,7 @@ from ebseg_client.results import (
     Health,
     ModelChange,
     ModelDetails,
+    ModelList,
     Segmentation,
     Segmented,
     Vocabulary,
@@ -128,8 +129,8 @@ class AsyncEBSegClient:
         """Removes a stored class list."""
         await self._run(calls.delete_vocabulary(name))
 
-    async def models(self) -> list[ModelDetails]:
-        """The loaded models, the default one first."""
+    async def models(self) -> ModelList:
+        """The loaded models, the default one first; its `missing` are those that do not serve."""
         return await self._run(calls.models())
 
     async def model(self, name: str) -> ModelDetails:

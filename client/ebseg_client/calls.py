@@ -61,7 +61,7 @@ def delete_vocabulary(name: str) -> Call[None]:
     )
 
 
-def models() -> Call[list[results.ModelDetails]]:
+def models() -> Call[results.ModelList]:
     """`GET /v1/models`."""
     return Call(method="GET", path="/v1/models", parse=_parser(parsing.model_list))
 

@@ -184,13 +184,17 @@ def problem_error(
             status=status, type="", title=phrase, detail=text.strip()[:SHOWN], retry_after=retry_after
         )
     slug = str(document["type"]).removeprefix(URN)
-    entries = document.get("errors") or []
+    entries = document.get("errors")
     error = _class_of(status, slug)(
         status=status,
         type=slug,
         title=str(document.get("title", "")),
         detail=str(document.get("detail", "")),
-        fields=tuple(FieldProblem(str(e.get("field")), str(e.get("message"))) for e in entries),
+        fields=tuple(
+            FieldProblem(str(entry.get("field")), str(entry.get("message")))
+            for entry in (entries if isinstance(entries, list) else [])
+            if isinstance(entry, dict)
+        ),
         retry_after=retry_after,
     )
     error.request_id = str(document["request_id"]) if document.get("request_id") else None

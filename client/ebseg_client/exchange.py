@@ -159,7 +159,7 @@ def json_of(response: httpx.Response) -> Any:
     """
     try:
         return json.loads(response.content)
-    except ValueError:
+    except (ValueError, RecursionError):
         kind = response.headers.get("content-type", "no type")
         url = response.request.url
         place = f"{url.scheme}://{url.netloc.decode()}{url.path}"  # no user, no password, no query
@@ -185,11 +185,11 @@ def retry_after(value: str | None) -> float | None:
 def _problem(response: httpx.Response) -> ProblemError:
     try:
         document = json.loads(response.content)
-    except ValueError:
+    except (ValueError, RecursionError):
         document = None
     seconds = retry_after(response.headers.get("retry-after"))
     known = document if isinstance(document, dict) else None
-    text = response.text
+    text = response.content.decode(errors="replace")  # whatever character set a proxy says it has
     if response.has_redirect_location:  # followed, the key would go to whoever is named there
         text = f"the service is said to be at {response.headers['location']}; give its own address"
     return problem_error(response.status_code, known, text, seconds)

@@ -1,16 +1,22 @@
 """Label maps and masks from what an answer holds; a reader of COCO's compressed run lengths."""
 
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from ebseg_client.errors import AnswerError, InputError
+
+Number = TypeVar("Number", bound=np.generic)
+MOST_PIXELS = 1 << 30  # of maps; a size beyond is a mistake, and its memory would end the program
+_LONGEST_NUMBER = 60  # bits of a run's length, sign included
+_PNG_MODES = frozenset({"P", "L", "1", "I;16"})  # a palette's numbers, or grey
 
 
 @dataclass(frozen=True)
@@ -38,15 +44,13 @@ class Maps:
             AnswerError: what came is damaged.
         """
         if self.npy is not None:
-            labels = read_npy(self.npy).astype(np.uint16, copy=False)
+            labels = read_npy(self.npy, np.uint16, (self.height, self.width))
         elif self.png is not None:
-            labels = _read_png(self.png)
+            labels = _read_png(self.png, (self.height, self.width))
         elif self.rles is not None:
             labels = labels_of(self.rles, self.height, self.width)
         else:
             raise InputError("the answer holds no label map: ask for rle, png or npy in outputs")
-        if labels.shape != (self.height, self.width):
-            raise AnswerError(f"a label map of {labels.shape}, expected {(self.height, self.width)}")
         labels.setflags(write=False)  # it is kept, and given to everybody who asks
         return labels
 
@@ -68,8 +72,9 @@ def labels_of(rles: Sequence[str], height: int, width: int) -> NDArray[np.uint16
     Raises:
         AnswerError: they do not fit the picture.
     """
-    borders = [_borders(counts, height * width) for counts in rles]  # they fit, or no memory is taken
-    steps = np.zeros(height * width + 1, np.int32)  # how the label changes from pixel to pixel
+    pixels = height * width
+    borders = [_borders(counts, pixels) for counts in rles]  # they fit, or no memory is taken
+    steps = np.zeros(pixels + 1, np.int32)  # how the label changes from pixel to pixel
     for label, (starts, ends) in enumerate(borders, 1):
         np.add.at(steps, starts, label)
         np.add.at(steps, ends, -label)
@@ -95,6 +100,8 @@ def run_lengths(counts: str) -> list[int]:
             raise AnswerError(f"run lengths with the character {character!r}")
         number |= (bits & 31) << shift
         shift += 5
+        if shift > _LONGEST_NUMBER:
+            raise AnswerError("run lengths beyond all numbers")
         if bits & 32:
             continue
         if bits & 16:
@@ -106,35 +113,49 @@ def run_lengths(counts: str) -> list[int]:
     return runs
 
 
-def read_npy(data: bytes) -> NDArray[Any]:
-    """The array of an .npy file.
+def read_npy(data: bytes, kind: type[Number], shape: tuple[int, ...]) -> NDArray[Number]:
+    """The array of an .npy file, of this type and shape.
 
     Raises:
-        AnswerError: it is none.
+        AnswerError: it is none, or another one.
     """
     try:
-        array: NDArray[Any] = np.load(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise AnswerError(f"an array that cannot be read: {error}") from None
+        # looked at before any memory of that size is taken
+        stream = io.BytesIO(data)
+        reader = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        found, _, dtype = reader[np.lib.format.read_magic(stream)](stream)
+        if found != shape or dtype != kind:
+            raise AnswerError(f"an array of {dtype} {list(found)}, expected {kind.__name__} {list(shape)}")
+        if math.prod(shape) * dtype.itemsize > len(data) - stream.tell():
+            raise AnswerError(f"an array that cannot be read: cut short at {len(data)} bytes")
+        array: NDArray[Number] = np.load(io.BytesIO(data), allow_pickle=False)
+    except AnswerError:
+        raise
+    except Exception as error:  # what is no header makes NumPy raise nearly anything
+        raise AnswerError(f"an array that cannot be read: {error}"[:200]) from None
     return array
 
 
 def _borders(counts: str, pixels: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Where runs inside the mask begin and end."""
-    try:
-        runs = np.array(run_lengths(counts), np.int64)
-    except OverflowError:
-        raise AnswerError("run lengths beyond all numbers") from None
-    if (runs < 0).any() or runs.sum() != pixels:
-        raise AnswerError(f"run lengths of {runs.sum()} pixels, expected {pixels}")
-    ends = np.cumsum(runs)
+    runs = run_lengths(counts)
+    if any(run < 0 for run in runs) or sum(runs) != pixels:
+        raise AnswerError(f"run lengths of {sum(runs)} pixels, expected {pixels}")
+    if pixels > MOST_PIXELS:
+        raise AnswerError(f"maps of {pixels} pixels, more than {MOST_PIXELS}")
+    ends = np.cumsum(np.array(runs, np.int64))
     inside = ends[1::2]
     return ends[0::2][: len(inside)], inside
 
 
-def _read_png(data: bytes) -> NDArray[np.uint16]:
+def _read_png(data: bytes, shape: tuple[int, int]) -> NDArray[np.uint16]:
     try:
         with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+            if image.mode not in _PNG_MODES or (image.height, image.width) != shape:
+                size = f"{image.width} x {image.height}"
+                raise AnswerError(f"a label map of {size} in {image.mode}, expected {shape[1]} x {shape[0]}")
             return np.asarray(image).astype(np.uint16)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise AnswerError(f"a label map that cannot be read: {error}") from None
+    except AnswerError:
+        raise
+    except Exception as error:  # what is broken makes Pillow raise nearly anything
+        raise AnswerError(f"a label map that cannot be read: {error}"[:200]) from None

@@ -1,23 +1,37 @@
-"""Answers of the service to types. Fields that a newer service adds are ignored, all others are checked."""
+"""Answers of the service to types. Fields that a newer service adds are ignored, all others are checked.
 
-import base64
+What is taken and what is refused is the same as by the service's own schemas, which tests hold beside it.
+"""
+
 import re
 import reprlib
-from collections.abc import Callable, Sequence
-from datetime import datetime
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from ebseg_client.errors import AnswerError
+from ebseg_client.fields import (
+    Document,
+    field,
+    fields,
+    file,
+    listed,
+    mapped,
+    nullable,
+    optional,
+    texts,
+    time,
+)
 from ebseg_client.labels import Maps
 from ebseg_client.requests import ClassSpec
 from ebseg_client.results import (
     AnswerWarning,
-    Document,
     FoundClass,
     Health,
     LoadedVersion,
+    MissingModel,
     ModelChange,
     ModelDetails,
+    ModelList,
     ModelVersion,
     Polygon,
     QuarantinedVersion,
@@ -41,172 +55,181 @@ def read(parse: Callable[[Any], T], document: Any) -> T:
     """
     try:
         return parse(document)
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise AnswerError(f"an answer that no EBSeg service gives: {type(error).__name__} {error}") from None
 
 
 def segmentation(document: Document) -> Segmentation:
     """The answer of `POST /v1/segment`."""
-    width, height = (_field(document["size"], name, int) for name in ("width", "height"))
-    entries = _field(document, "classes", list)
+    width, height = (field(document["size"], name, int) for name in ("width", "height"))
+    entries = field(document, "classes", list)
     if width < 1 or height < 1 or not entries:
         raise ValueError(f"{len(entries)} classes in maps of {width} x {height}")
-    files = {
-        name: base64.b64decode(document[name], validate=True)
-        for name in ("png", "overlay", "npy", "scores")
-        if name in document
-    }
-    rles = tuple(_field(entry["rle"], "counts", str) for entry in entries) if "rle" in entries[0] else None
-    maps = Maps(height, width, rles=rles, png=files.get("png"), npy=files.get("npy"))
-    other = document.get("other")
+    files = {name: file(document, name) for name in ("png", "overlay", "npy", "scores")}
+    counts = [_counts(entry, height, width) for entry in entries]
+    rles = tuple(one for one in counts if one is not None)
+    if rles and len(rles) < len(entries):
+        raise ValueError(f"run lengths of {len(rles)} of {len(entries)} classes")
+    maps = Maps(height, width, rles=rles or None, png=files["png"], npy=files["npy"])
+    other = optional(document, "other", dict)
     return Segmentation(
         width=width,
         height=height,
         classes=tuple(_found_class(entry, label, maps) for label, entry in enumerate(entries, 1)),
         background=_background(document["background"]),
-        other=None if other is None else Share(_field(other, "area", int), _field(other, "fraction", float)),
+        other=None if other is None else Share(**fields(other, area=int, fraction=float)),
         model=ModelVersion(**_version_fields(document["model"])),
-        warnings=tuple(
-            AnswerWarning(_field(one, "code", str), _field(one, "message", str))
-            for one in document.get("warnings") or ()
-        ),
-        caches=dict(document.get("caches") or {}),
-        timings_ms=dict(document["timings_ms"]),
-        request_id=_field(document, "request_id", str),
-        png=files.get("png"),
-        overlay=files.get("overlay"),
+        warnings=() if document.get("warnings") is None else listed(document, "warnings", _warning),
+        caches={} if document.get("caches") is None else _caches(document["caches"]),
+        timings_ms=mapped(document, "timings_ms", float),
+        request_id=field(document, "request_id", str),
+        png=files["png"],
+        overlay=files["overlay"],
         document=document,
         _maps=maps,
-        _scores=files.get("scores"),
+        _scores=files["scores"],
     )
+
+
+def _counts(entry: Document, height: int, width: int) -> str | None:
+    """The run lengths of a class, if it has some."""
+    rle = optional(entry, "rle", dict)
+    if rle is None:
+        return None
+    if (size := field(rle, "size", list)) != [height, width] or not all(type(side) is int for side in size):
+        raise ValueError(f"run lengths of {reprlib.repr(size)} in maps of {height} x {width}")
+    return field(rle, "counts", str)
+
+
+def _caches(entry: Document) -> dict[str, str]:
+    """Both parts, and what a newer service adds to them."""
+    fields(entry, text=str, prediction=str)
+    return {name: value for name, value in entry.items() if isinstance(value, str)}
+
+
+def _warning(entry: Document) -> AnswerWarning:
+    return AnswerWarning(**fields(entry, code=str, message=str))
 
 
 def _background(used: Document) -> UsedBackground:
-    threshold = None if used["threshold"] is None else _field(used, "threshold", float)
-    return UsedBackground(threshold, _field(used, "source", str))
+    return UsedBackground(nullable(used, "threshold", float), field(used, "source", str))
 
 
 def _found_class(entry: Document, label: int, maps: Maps) -> FoundClass:
-    regions = entry.get("polygons")
-    if _field(entry, "label", int) != label:
+    if field(entry, "label", int) != label:
         raise ValueError(f"class {label} has the label {entry['label']}")
-    color = _field(entry, "color", str)
-    if not _COLOR.fullmatch(color):
-        raise ValueError(f"{reprlib.repr(color)} is no colour")
-    confidence = entry["mean_confidence"]
     return FoundClass(
-        name=_field(entry, "name", str),
+        **fields(entry, name=str, trained=bool, area=int, fraction=float),
         label=label,
-        color=color,
-        trained=_field(entry, "trained", bool),
-        area=_field(entry, "area", int),
-        fraction=_field(entry, "fraction", float),
-        confidence=None if confidence is None else _field(entry, "mean_confidence", float),
-        polygons=None if regions is None else tuple(_polygon(region) for region in regions),
+        color=_color(field(entry, "color", str)),
+        confidence=nullable(entry, "mean_confidence", float),
+        polygons=None if entry.get("polygons") is None else listed(entry, "polygons", _polygon),
         _maps=maps,
     )
 
 
+def _color(text: str) -> str:
+    if not _COLOR.fullmatch(text):
+        raise ValueError(f"{reprlib.repr(text)} is no colour")
+    return text
+
+
 def _polygon(region: Document) -> Polygon:
-    return Polygon(_ring(region["exterior"]), tuple(_ring(hole) for hole in region["holes"]))
+    return Polygon(listed(region, "exterior", _corner), listed(region, "holes", _ring))
 
 
-def _ring(points: Sequence[Sequence[int]]) -> Ring:
-    return tuple((x, y) for x, y in points)
+def _ring(points: Any) -> Ring:
+    if type(points) is not list:
+        raise TypeError(f"a ring is {reprlib.repr(points)}")
+    return tuple(_corner(point) for point in points)
+
+
+def _corner(point: Any) -> tuple[int, int]:
+    if type(point) is not list or len(point) != 2 or not all(type(value) is int for value in point):
+        raise TypeError(f"a corner is {reprlib.repr(point)}")
+    return point[0], point[1]
 
 
 def vocabulary_summaries(document: Document) -> list[VocabularySummary]:
     """The answer of `GET /v1/vocabularies`."""
-    return [VocabularySummary(**_summary_fields(entry)) for entry in _field(document, "vocabularies", list)]
+    return list(listed(document, "vocabularies", lambda entry: VocabularySummary(**_summary_fields(entry))))
 
 
 def vocabulary(document: Document) -> Vocabulary:
     """The answer of `GET` and `PUT /v1/vocabularies/{name}`."""
-    classes = (
-        ClassSpec(
-            _field(entry, "name", str),
-            _texts(entry, "synonyms"),
-            None if entry.get("trained") is None else _field(entry, "trained", bool),
-            None if entry.get("color") is None else _field(entry, "color", str),
-            None if entry.get("threshold") is None else _field(entry, "threshold", float),
-            entry.get("ignore") is not None and _field(entry, "ignore", bool),
-        )
-        for entry in _field(document, "classes", list)
+    return Vocabulary(**_summary_fields(document), classes=listed(document, "classes", _stored_class))
+
+
+def _stored_class(entry: Document) -> ClassSpec:
+    return ClassSpec(
+        name=field(entry, "name", str),
+        synonyms=texts(entry, "synonyms"),
+        trained=optional(entry, "trained", bool),
+        color=optional(entry, "color", str),
+        threshold=optional(entry, "threshold", float),
+        ignore=optional(entry, "ignore", bool) or False,
     )
-    return Vocabulary(**_summary_fields(document), classes=tuple(classes))
 
 
 def _summary_fields(entry: Document) -> dict[str, Any]:
-    return _fields(entry, name=str, size=int, builtin=bool)
+    return fields(entry, name=str, size=int, builtin=bool)
 
 
-def model_list(document: Document) -> list[ModelDetails]:
+def model_list(document: Document) -> ModelList:
     """The answer of `GET /v1/models`."""
-    return [model_details(entry) for entry in _field(document, "models", list)]
+    told = document.get("missing") is not None
+    return ModelList(
+        models=listed(document, "models", model_details),
+        missing=listed(document, "missing", _missing_model) if told else (),
+    )
+
+
+def _missing_model(entry: Document) -> MissingModel:
+    return MissingModel(**fields(entry, name=str, reason=str))
 
 
 def model_details(document: Document) -> ModelDetails:
     """The answer of `GET /v1/models/{name}`."""
-    checked = document["last_checked_at"]
     return ModelDetails(
         **_version_fields(document),
-        **_fields(document, variant=str, device=str, dtype=str, default=bool, policy=str),
-        license=None if document.get("license") is None else _field(document, "license", str),
-        card=None if document.get("card") is None else _field(document, "card", dict),
-        pinned=None if document["pinned"] is None else _field(document, "pinned", int),
-        last_error=None if document["last_error"] is None else _field(document, "last_error", str),
-        versions=tuple(_loaded(entry) for entry in _field(document, "versions", list)),
-        quarantined=tuple(
-            QuarantinedVersion(**_fields(entry, version=int, reason=str), since=_time(entry["since"]))
-            for entry in _field(document, "quarantined", list)
-        ),
-        last_checked_at=None if checked is None else _time(checked),
+        **fields(document, variant=str, device=str, dtype=str, default=bool, policy=str),
+        license=optional(document, "license", str),
+        card=optional(document, "card", dict),
+        pinned=nullable(document, "pinned", int),
+        last_error=nullable(document, "last_error", str),
+        versions=listed(document, "versions", _loaded),
+        quarantined=listed(document, "quarantined", _quarantined),
+        last_checked_at=None if document["last_checked_at"] is None else time(document, "last_checked_at"),
     )
 
 
 def _loaded(entry: Document) -> LoadedVersion:
     return LoadedVersion(
-        **_fields(entry, version=int, digest=str, untrained=bool, variant=str, device=str, dtype=str),
-        **_fields(entry, role=str, in_flight=int, load_seconds=float),
-        loaded_at=_time(entry["loaded_at"]),
+        **fields(entry, version=int, digest=str, untrained=bool, variant=str, device=str, dtype=str),
+        **fields(entry, role=str, in_flight=int, load_seconds=float),
+        loaded_at=time(entry, "loaded_at"),
     )
+
+
+def _quarantined(entry: Document) -> QuarantinedVersion:
+    return QuarantinedVersion(**fields(entry, version=int, reason=str), since=time(entry, "since"))
 
 
 def model_change(document: Document) -> ModelChange:
     """The answer of `POST /v1/models/{name}:pin` and its likes."""
-    return ModelChange(_field(document, "done", str), model_details(document["model"]))
+    return ModelChange(field(document, "done", str), model_details(document["model"]))
 
 
 def ready(document: Document) -> Health:
     """The answer of `GET /readyz` with a status of success."""
-    return Health(True, None, dict(document["models"]), dict(document["checks"]))
+    field(document, "status", str)
+    return Health(True, None, mapped(document, "models", int), mapped(document, "checks", str))
 
 
 def not_ready(document: Document) -> Health:
     """Its problem document."""
-    return Health(False, _field(document, "detail", str), {}, {})
+    return Health(False, field(document, "detail", str), {}, {})
 
 
 def _version_fields(entry: Document) -> dict[str, Any]:
-    return _fields(entry, name=str, version=int, digest=str, untrained=bool)
-
-
-def _fields(entry: Document, **kinds: type) -> dict[str, Any]:
-    return {name: _field(entry, name, kind) for name, kind in kinds.items()}
-
-
-def _field(entry: Document, name: str, kind: type[T]) -> T:
-    """A value of JSON that has to be of a type; whole numbers are floats as well."""
-    value: T = entry[name]
-    fits = type(value) is kind or (kind is float and type(value) is int)
-    if not fits:
-        raise TypeError(f"{name} is {reprlib.repr(value)}")
-    return value
-
-
-def _texts(entry: Document, name: str) -> tuple[str, ...]:
-    return tuple(str(text) for text in _field(entry, name, list))
-
-
-def _time(text: str) -> datetime:
-    return datetime.fromisoformat(text)
+    return fields(entry, name=str, version=int, digest=str, untrained=bool)

@@ -1,6 +1,6 @@
 """What the service answers, as types; `parsing.py` makes them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ebseg_client.errors import AnswerError, ClientError
+from ebseg_client.fields import Document
 from ebseg_client.labels import Maps, read_npy
 from ebseg_client.requests import ClassSpec
 
-Document = Mapping[str, Any]
 Ring = tuple[tuple[int, int], ...]
 
 
@@ -145,8 +145,14 @@ class Segmentation:
 
     @cached_property
     def scores(self) -> NDArray[np.float16] | None:
-        """Scores, float16 [K, H, W]; None if they were not asked for."""
-        return None if self._scores is None else read_npy(self._scores)
+        """Scores, float16 [K, H, W]; None if they were not asked for.
+
+        Raises:
+            AnswerError: what came is damaged.
+        """
+        if self._scores is None:
+            return None
+        return read_npy(self._scores, np.float16, (len(self.classes), self.height, self.width))
 
     @property
     def found(self) -> tuple[FoundClass, ...]:
@@ -202,7 +208,7 @@ class Vocabulary(VocabularySummary):
 
 @dataclass(frozen=True, slots=True)
 class LoadedVersion:
-    """A version in memory; `role` is current, canary, previous or draining."""
+    """A version in memory; `role` is current, canary or draining."""
 
     version: int
     digest: str
@@ -245,6 +251,31 @@ class ModelDetails(ModelVersion):
     quarantined: tuple[QuarantinedVersion, ...]
     last_error: str | None
     last_checked_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class MissingModel:
+    """A model that the service's settings name, and of which no version serves, for this reason."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelList:
+    """The loaded models, the default one first, as a sequence; and those that are `missing`."""
+
+    models: tuple[ModelDetails, ...]
+    missing: tuple[MissingModel, ...]
+
+    def __iter__(self) -> Iterator[ModelDetails]:
+        return iter(self.models)
+
+    def __len__(self) -> int:
+        return len(self.models)
+
+    def __getitem__(self, index: int) -> ModelDetails:
+        return self.models[index]
 
 
 @dataclass(frozen=True, slots=True)

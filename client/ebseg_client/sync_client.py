@@ -27,6 +27,7 @@ from ebseg_client.results import (
     Health,
     ModelChange,
     ModelDetails,
+    ModelList,
     Segmentation,
     Segmented,
     Vocabulary,
@@ -152,8 +153,8 @@ class EBSegClient:
         """Removes a stored class list."""
         self._run(calls.delete_vocabulary(name))
 
-    def models(self) -> list[ModelDetails]:
-        """The loaded models, the default one first."""
+    def models(self) -> ModelList:
+        """The loaded models, the default one first; its `missing` are those that do not serve."""
         return self._run(calls.models())
 
     def model(self, name: str) -> ModelDetails:

@@ -4,12 +4,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from typing import Any
 
-from ebseg_client import ClassSpec, ClientError, EBSegClient, SegmentOptions
+from ebseg_client import Balance, ClassSpec, ClientError, EBSegClient, SegmentOptions, Shares
 from ebseg_client.errors import ConnectionFailedError, KeyRefusedError
 from ebseg_client.parallel import in_order
 from service.batch.reading import UnreadableError, content_of
 from service.batch.rows import COLUMNS, Row, failed
-from service.schemas.segment import SegmentRequest
+from service.schemas.segment import BalanceSpec, SegmentRequest, WeightShares
 
 PATIENCE_S = 600.0  # for one picture, waits for a busy service included
 
@@ -26,7 +26,8 @@ class RemoteSegmenter:
 
     def __init__(self, url: str, request: Mapping[str, Any], *, api_key: str | None, threads: int):
         self._client = EBSegClient(url, api_key=api_key, timeout=PATIENCE_S, connections=threads)
-        self._spec = SegmentRequest.model_validate(request)
+        spec = SegmentRequest.model_validate(request)  # once; the service looks at each request itself
+        self._classes, self._options = _classes(spec), _options(spec)
         self._threads = threads
 
     def segment(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[Row]:
@@ -42,7 +43,7 @@ class RemoteSegmenter:
         index, row = numbered
         id = str(row.get("id", row.get("path", index)))
         try:
-            answer = self._client.segment(content_of(row), self._classes(), **self._options())
+            answer = self._client.segment(content_of(row), self._classes, **self._options)
         except (ConnectionFailedError, KeyRefusedError):
             raise
         except (UnreadableError, ClientError) as error:
@@ -57,32 +58,41 @@ class RemoteSegmenter:
             "confidence": [0.0 if one.confidence is None else one.confidence for one in answer.classes],
         }
 
-    def _classes(self) -> list[str | ClassSpec] | None:
-        if self._spec.classes is None:
-            return None
-        return [
-            ClassSpec(
-                name=entry.name,
-                synonyms=tuple(entry.synonyms),
-                trained=entry.trained,
-                color=entry.color,
-                threshold=entry.threshold,
-                ignore=entry.ignore,
-            )
-            for entry in self._spec.classes
-        ]
 
-    def _options(self) -> SegmentOptions:
-        spec = self._spec
-        made: SegmentOptions = {
-            "vocabulary": spec.vocabulary,
-            "templates": spec.templates,
-            "synonym_mode": spec.synonym_mode,
-            "outputs": ["png"],
-            "long_side": None if spec.output_size is None else spec.output_size.long_side,
-            "model": spec.model,
-            "version": spec.version,
-        }
-        if "background" in spec.model_fields_set:
-            made["background"] = "none" if spec.background is None else spec.background.threshold
-        return made
+def _classes(spec: SegmentRequest) -> list[str | ClassSpec] | None:
+    if spec.classes is None:
+        return None
+    return [
+        ClassSpec(
+            name=entry.name,
+            synonyms=tuple(entry.synonyms),
+            trained=entry.trained,
+            color=entry.color,
+            threshold=entry.threshold,
+            ignore=entry.ignore,
+        )
+        for entry in spec.classes
+    ]
+
+
+def _options(spec: SegmentRequest) -> SegmentOptions:
+    made: SegmentOptions = {
+        "vocabulary": spec.vocabulary,
+        "templates": spec.templates,
+        "synonym_mode": spec.synonym_mode,
+        "balance": _balance(spec.balance),
+        "outputs": ["png"],
+        "long_side": None if spec.output_size is None else spec.output_size.long_side,
+        "model": spec.model,
+        "version": spec.version,
+    }
+    if "background" in spec.model_fields_set:
+        made["background"] = "none" if spec.background is None else spec.background.threshold
+    return made
+
+
+def _balance(spec: BalanceSpec | None) -> Balance | None:
+    def shares(of: WeightShares | None) -> Shares | None:
+        return None if of is None else Shares(**of.model_dump())
+
+    return None if spec is None else Balance(spec.mean, shares(spec.trained), shares(spec.new))

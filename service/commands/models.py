@@ -87,12 +87,15 @@ def list_models(args: argparse.Namespace) -> int:
     def use(client: "EBSegClient") -> None:
         models = client.models()
         if args.json:
-            print(json.dumps({"models": [values(model) for model in models]}))
+            print(json.dumps(values(models)))
             return
         from service.commands.tables import print_table
 
         headings = ("model", "version", "policy", "variant", "device", "numbers", "refused", "registry")
         print_table(headings, (_row(model) for model in models))
+        if models.missing:
+            missing = ((one.name, one.reason) for one in models.missing)
+            print_table(("model", "reason"), missing, title="not serving")
 
     return with_client(args, use)
 

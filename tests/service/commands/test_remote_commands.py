@@ -1,6 +1,7 @@
 """`ebseg models` and `ebseg vocabularies` against a running service."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,12 @@ def test_everything_that_a_model_may_tell(capsys: pytest.CaptureFixture[str]) ->
     with scripted(Answer(body={"models": [DETAILS, DETAILS | {"default": False, "pinned": None}]})) as server:
         assert run("models", "list", "--url", server.url) == 0
     listed = " ".join(capsys.readouterr().out.split())
+    assert "not serving" not in listed
+    with scripted(Answer(body={"models": [], "missing": [{"name": "other", "reason": "away"}]})) as server:
+        assert run("models", "list", "--url", server.url) == 0
+        assert re.search(r"not serving.*other\W+away", capsys.readouterr().out, re.DOTALL)
+        assert run("models", "list", "--url", server.url, "--json") == 0
+        assert json.loads(capsys.readouterr().out)["missing"] == [{"name": "other", "reason": "away"}]
     for text in ("4, UNTRAINED", "pinned to 4", "latest", "bfloat16", "failing:"):
         assert text in listed
 

@@ -1,0 +1,82 @@
+"""`RemoteSegmenter`: a request is looked at once here, whatever the number of pictures, and arrives whole."""
+
+from contextlib import closing
+from typing import Any
+
+import pytest
+
+from service.batch.remote import RemoteSegmenter
+from service.schemas.segment import SegmentRequest
+from tests.service.cli_calls import run
+from tests.service.fakes import PNG, live
+from tests.service.scripted_server import Answer, scripted
+
+PICTURES = 5
+SHARES = {"supervised": 0.2, "mask_attention": 0.7, "frozen": 0.1}
+REQUEST: dict[str, Any] = {
+    "classes": [
+        {"name": "sky", "color": "#87ceeb", "threshold": 0.5},
+        {"name": "tree", "synonyms": ["bush"], "trained": True},
+        {"name": "car", "ignore": True},
+    ],
+    "templates": ["a photo of a {}."],
+    "synonym_mode": "mean",
+    "balance": {"mean": "arithmetic", "trained": SHARES, "new": SHARES},
+    "background": None,
+    "output_size": {"long_side": 320},
+    "model": "m",
+    "version": 2,
+}
+
+
+@pytest.fixture
+def validated(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What validates requests, each time that it does."""
+    calls: list[str] = []
+
+    def counted(name: str) -> None:
+        own = getattr(SegmentRequest, name)
+
+        def call(*args: Any, **more: Any) -> Any:
+            calls.append(name)
+            return own(*args, **more)
+
+        monkeypatch.setattr(SegmentRequest, name, call)
+
+    counted("model_validate")
+    counted("model_validate_json")
+    return calls
+
+
+def test_a_request_is_validated_once_for_all_pictures(validated: list[str]) -> None:
+    with live() as (url, _):
+        request = {"classes": ["sky", "tree of rows"]}
+        with closing(RemoteSegmenter(url, request, api_key=None, threads=2)) as segmenter:
+            rows = list(segmenter.segment([{"id": str(index), "bytes": PNG} for index in range(PICTURES)]))
+    assert [row["error"] for row in rows] == [None] * PICTURES
+    # here, and by the service, which knows the document again
+    assert validated == ["model_validate", "model_validate_json"]
+
+
+def test_the_command_leaves_the_look_to_the_service(
+    validated: list[str], tmp_path: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for index in range(PICTURES):
+        (tmp_path / f"{index}.png").write_bytes(PNG)
+    with live() as (url, _):
+        words = ("--classes", "sky, tree of files", "--url", url, "--json")
+        assert run("segment", tmp_path, *words, "--timeout", "1000") == 0  # no less for later pictures
+    assert len(capsys.readouterr().out.splitlines()) == PICTURES
+    assert validated == ["model_validate_json"]
+
+
+def test_every_field_of_the_request_arrives() -> None:
+    with scripted(Answer()) as server:
+        with closing(RemoteSegmenter(server.url, REQUEST, api_key=None, threads=1)) as segmenter:
+            (row,) = segmenter.segment([{"id": "a", "bytes": PNG}])
+        sent = server.heard[0].document
+    assert row["error"] is None
+    assert sent.pop("timeout_ms") > 0
+    assert sent.pop("outputs") == ["png"]
+    assert REQUEST.keys() | {"outputs", "timeout_ms", "vocabulary"} == SegmentRequest.model_fields.keys()
+    assert SegmentRequest.model_validate(sent) == SegmentRequest.model_validate(REQUEST)

@@ -1,5 +1,6 @@
 """Which form of answer a client wants, by its Accept header (RFC 9110, section 12.5.1)."""
 
+import functools
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -9,6 +10,7 @@ Form = Literal["application/json", "image/png", "image/webp", "application/x-npy
 FORMS: tuple[Form, ...] = get_args(Form)  # the first that fits a wildcard is taken
 # The one entry of `outputs` that says the same as the form.
 OUTPUT_OF: dict[Form, str] = {"image/png": "png", "image/webp": "overlay", "application/x-npy": "npy"}
+_HEADERS_KEPT = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,7 @@ class _Range:
         return 2 - self.media.count("*")
 
 
+@functools.lru_cache(maxsize=_HEADERS_KEPT)  # callers send the same header with every picture
 def negotiate(accept: str | None) -> Form:
     """The form of answer.
 

@@ -38,7 +38,6 @@ SMALL_FORM = 1 << 18  # bytes; such a form is taken apart on the event loop, if 
 SHORT_TEXT = 1 << 12  # bytes; so much of it, beside the picture, is checked there, too
 DOCUMENTS_KEPT = 256
 REPEATED = ("classes", "outputs", "templates")
-Document = TypeVar("Document", bound=BaseModel)
 PLAIN = (
     "vocabulary",
     "synonym_mode",
@@ -49,6 +48,9 @@ PLAIN = (
     "version",
     "timeout_ms",
 )
+ONCE = ("image", "request", *PLAIN)
+KNOWN = frozenset((*ONCE, *REPEATED))
+Document = TypeVar("Document", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,16 +151,10 @@ def _from_json(chunks: list[bytes]) -> ParsedRequest:
 
 
 def _from_form(form: FormData) -> ParsedRequest:
-    problems = [
-        FieldProblem(name, "unknown field")
-        for name in dict.fromkeys(form)
-        if name not in ("image", "request", *REPEATED, *PLAIN)
-    ]
-    problems += [
-        FieldProblem(name, "given more than once")
-        for name in ("image", "request", *PLAIN)
-        if len(form.getlist(name)) > 1
-    ]
+    given = [name for name, _ in form.multi_items()]
+    problems = [FieldProblem(name, "unknown field") for name in dict.fromkeys(given) if name not in KNOWN]
+    if len(given) != len(form):
+        problems += [FieldProblem(name, "given more than once") for name in ONCE if given.count(name) > 1]
     image = form.get("image")
     if not isinstance(image, UploadFile):
         problems.append(FieldProblem("image", "missing: send the picture as a file part of this name"))

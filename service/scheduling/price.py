@@ -22,7 +22,9 @@ CHUNK_SECONDS = 0.05  # that one embed step may hold a device
 TRUSTED_SECONDS = 30.0  # see `Prices.trusted`
 _WINDOW = 12  # steps that are remembered of those whose units have one power of two
 _POWERS = 12  # powers of two that are remembered
-_REFIT = 8  # steps after which the line is drawn again; each of the first ones counts
+# Steps after which the line is drawn again if they took so long together, and in any case: drawing takes a
+# tenth of a millisecond, which the quickest steps do not take themselves. Each of the first ones counts.
+_REFIT, _REFIT_SECONDS, _REFIT_MOST = 8, 0.02, 64
 _BOUND = 8.0  # a step counts as at most so many times what was expected, and at least so small a part of it
 _APART = 1.2  # units of two steps must differ by so much for the difference to tell the rate
 _LEAST_SECONDS = 1e-6  # that a step counts for; clocks have no finer sense
@@ -34,6 +36,7 @@ class StepPrice:
     def __init__(self) -> None:
         self._steps: OrderedDict[int, deque[tuple[int, float]]] = OrderedDict()  # by units' power of two
         self._fresh = 0  # steps since the line was drawn
+        self._fresh_s = 0.0  # that they took together
         self._seen = 0
         self.largest = 0  # units of a step
         self.constant = 0.0
@@ -58,7 +61,9 @@ class StepPrice:
         self.largest = max(self.largest, units)
         self._seen += 1
         self._fresh += 1
-        if self._seen <= _REFIT or self._fresh >= _REFIT:
+        self._fresh_s += seconds
+        enough = self._fresh_s >= _REFIT_SECONDS and self._fresh >= _REFIT
+        if self._seen <= _REFIT or enough or self._fresh >= _REFIT_MOST:
             self._draw()
 
     def seconds(self, units: int) -> float:
@@ -71,7 +76,7 @@ class StepPrice:
 
     def _draw(self) -> None:
         """Theil and Sen's line: the median slope of all pairs, and the median of what it leaves."""
-        self._fresh = 0
+        self._fresh, self._fresh_s = 0, 0.0
         steps = [step for kept in self._steps.values() for step in kept]
         units, seconds = np.array(steps, np.float64).T
         larger, smaller = np.triu_indices(len(steps), 1)

@@ -4,6 +4,7 @@ import math
 import random
 import time
 from dataclasses import replace
+from unittest.mock import Mock
 
 import pytest
 
@@ -56,6 +57,19 @@ def test_a_device_that_changes_is_followed() -> None:
             price.observe(units, factor * 3e-7 * units)
         for units in WARM:
             assert price.seconds(units) == pytest.approx(factor * 3e-7 * units, rel=0.05)
+
+
+@pytest.mark.parametrize(("seconds", "most"), [(0.01, 8 + 640 // 8), (1e-5, 8 + 640 // 64)])
+def test_a_line_is_drawn_as_often_as_steps_are_long(
+    seconds: float, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = Mock(wraps=StepPrice._draw)
+    monkeypatch.setattr(StepPrice, "_draw", lambda price: drawn(price))
+    price = StepPrice()
+    for number in range(8 + 640):
+        price.observe(1000 + number % 7, seconds)
+    assert drawn.call_count == most
+    assert price.seconds(1000) == pytest.approx(seconds, rel=0.01)
 
 
 def test_a_requests_price_is_the_sum_of_its_steps_and_the_median_of_its_devices() -> None:

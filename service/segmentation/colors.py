@@ -1,12 +1,12 @@
-"""Colours of classes: as far apart as they can be, and always the same ones."""
+"""Colours of answers (PNG, overlay, legend): classes as far apart as can be, and always the same ones."""
 
 import functools
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+OTHER = (0, 0, 0)  # colour of pixels that belong to no class; RGB
 _LISTS_KEPT = 256
 _STEPS = 16  # candidates per channel: 4,096 in all
 _LIGHTNESS = (25.0, 92.0)  # CIELAB's L; darker and lighter ones hardly differ from black and white
@@ -50,6 +50,8 @@ def _from_hex(color: str) -> tuple[int, int, int]:
 @functools.cache
 def _separated(count: int) -> list[tuple[int, int, int]]:
     """Colours in the order of farthest-point sampling in CIELAB, where distance is what eyes see."""
+    import cv2  # not for those who only paint, with colours that a service has chosen
+
     levels = np.linspace(0, 255, _STEPS).round().astype(np.uint8)
     rgb = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), -1).reshape(-1, 3)
     lab = cv2.cvtColor(rgb[None].astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[0]

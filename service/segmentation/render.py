@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
+from service.segmentation.colors import OTHER
+
 Labels = NDArray[np.uint16]
-OTHER = (0, 0, 0)  # colour of pixels that belong to no class
 MOST_PALETTE_CLASSES = 255  # a palette has 256 entries, and one is "other"
 WEBP_LONGEST = 16383  # pixels of a side that WebP can hold
 OPACITY = 0.5

@@ -107,6 +107,29 @@ def test_rooms_hold_the_files_that_their_sentence_names(heading: str) -> None:
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
 
 
+@pytest.mark.parametrize(
+    ("change", "file", "by"),
+    [
+        ("PNG", "service/segmentation/colors.py", r"^OTHER = |^def class_colors"),
+        ("quarantined", "service/hot_loading/follower.py", r"\.quarantined\[number\] = "),
+        ("dice", "training/losses/criterion.py", r"^class LossWeights[^@]*?^    dice: float = "),
+        ("SAM", "model/network/kernels.py", r"^def attention_on_grid|^HALF_ATTENTION"),
+        ("buckets", "service/observability/metrics.py", r"\bHistogram\("),
+    ],
+)
+def test_a_newcomer_finds_the_one_file_to_change(change: str, file: str, by: str) -> None:
+    """Named for it in the table, and no other file of its package decides that."""
+    rows = table_rows("docs/code.md", "## Where to change what")
+    (named,) = [code_spans(row[1]) for row in rows if change in row[0]]
+    package = ROOT / file.partition("/")[0]
+    deciding = [
+        str(path.relative_to(ROOT))
+        for path in package.rglob("*.py")
+        if re.search(by, path.read_text(encoding="utf-8"), re.M)
+    ]
+    assert deciding == named == [file]
+
+
 def test_paths_in_the_two_lives_exist() -> None:
     text = (ROOT / "docs" / "code.md").read_text(encoding="utf-8").partition("## At the top")[0]
     paths = [span for span in code_spans(text) if "/" in span]

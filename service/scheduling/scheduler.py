@@ -134,7 +134,8 @@ class Scheduler:
     def give_text(self, request: Request, text: Tensor) -> None:
         """Gives a request the text embeddings that its job lacked."""
         with self._changed:
-            if all(device.ended for device in self.devices):
+            able = self.devices if request.home is None else [self.devices[request.home]]
+            if all(device.ended for device in able):
                 request.fail(NotReadyError("the devices are shut down"))
             self._queue.take_text(request, text)
             self._changed.notify_all()  # it may have to go on at one device

@@ -3,14 +3,18 @@
 import asyncio
 import threading
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import pytest
 
 from service.errors import DeadlineExceededError, NotReadyError
 from service.observability.metrics import Metrics
-from service.scheduling.engine import EngineResult, Job
+from service.scheduling.engine import EngineResult, Job, PreparedPicture
 from tests.service.scheduling.scheduler_fakes import (
+    TEXT,
     NumberEngine,
     Running,
     answer,
@@ -287,6 +291,36 @@ async def test_stop_finishes_what_waits_and_refuses_the_rest() -> None:
     assert [answer(result)[0] for result in await settled(tasks)] == [0, 1, 2]
     assert await soon(call) == "done"
     await soon(device.stop())
+
+
+async def test_text_that_comes_after_its_device_has_ended_leaves_nobody_waiting() -> None:
+    """Its prediction lies on that device, and another one still works."""
+    gate, predicted = threading.Event(), threading.Event()
+
+    class OwnMemory(NumberEngine):
+        def to_host(self, prediction: Any) -> Any:
+            return replace(prediction)
+
+        def predict(self, prepared: Sequence[PreparedPicture]) -> list[Any]:
+            predicted.set()
+            return super().predict(prepared)
+
+    engine = OwnMemory()
+    async with running(names=["cpu:0", "cpu:1"]) as device:
+        first, second = device.scheduler.devices
+        waiting = device.scheduler.submit(job(engine, 1, devices=2, text=None))
+        await until(lambda: predicted.is_set() and waiting.home is not None)
+        home, other = (first, second) if waiting.home == 0 else (second, first)
+        busy = asyncio.create_task(other.call(lambda: gate.wait(WAIT)))
+        await until(lambda: other.progress is not None)
+        stopping = asyncio.create_task(device.stop())
+        await until(lambda: home.ended)
+        device.scheduler.give_text(waiting, TEXT)
+        with pytest.raises(NotReadyError):
+            await soon(device.scheduler.answer(waiting))
+        gate.set()
+        await soon(busy)
+        assert await soon(stopping) == []
 
 
 async def test_stop_without_a_request_and_after_everybody_left() -> None:

@@ -11,10 +11,10 @@ import { Legend, summaryOf } from "./legend.js";
 import { Lists, installSaving } from "./lists.js";
 import { labelMap } from "./mask.js";
 import { chosenModel, loadModels } from "./models.js";
-import { clearNotice, showError, showWaiting } from "./notices.js";
+import { clearNotice, showError, showStopped, showWaiting } from "./notices.js";
 import { installIntake, markScene, openPicture, showScenes } from "./picture.js";
 import { Colors, requestDocument } from "./request.js";
-import { Runner } from "./runner.js";
+import { Runner, same } from "./runner.js";
 import { fetchConfidence } from "./scores.js";
 import { Stage } from "./stage.js";
 import { installSuggestions } from "./suggestions.js";
@@ -26,6 +26,7 @@ const SOURCES = { card: "the model’s own", uncalibrated: "the model has none",
 
 const state = {
   picture: null,
+  scene: "", // name of the scene whose words the chips are, until they are changed
   vocabulary: null, // name of the stored list that the chips are, until they are changed
   threshold: null, // null leaves it to the model's card; 0 is none at all
   shown: null, // {sent, answer, text} of the mask that is on the page
@@ -41,6 +42,7 @@ const stage = new Stage(fetchConfidences, (label) => legend.highlight(label), (l
 const legend = new Legend((hidden) => stage.look({ hidden }), (focus) => stage.look({ focus }));
 const code = new Code();
 const chips = new Chips(() => {
+  state.scene = "";
   state.vocabulary = null;
   byId("list").value = "";
   classesChanged(TYPING_MS);
@@ -58,9 +60,37 @@ function compose() {
 /** Something that the answer depends on has changed. */
 function refresh(ms = 0) {
   const able = state.picture !== null && chips.classes.length > 0;
-  byId("run").disabled = !able && !runner.running;
-  if (able) runner.schedule(compose, ms);
-  else runner.cancel();
+  byId("run").disabled = !able;
+  if (able) {
+    markOutdated(state.shown !== null && !same(state.shown.sent, compose()));
+    runner.schedule(compose, ms);
+  } else {
+    runner.cancel();
+    forgetResult();
+  }
+}
+
+/** Greys a mask that is of an earlier request, with its legend. */
+function markOutdated(outdated) {
+  document.querySelector("main").dataset.outdated = String(outdated);
+}
+
+/** Takes the mask and all that belongs to it off the page. */
+function forgetResult() {
+  state.looking?.abort();
+  markOutdated(false);
+  if (state.shown === null) return;
+  state.shown = null;
+  chips.paint(new Map());
+  stage.show(state.picture);
+  for (const id of ["result", "timing", "code"]) byId(id).hidden = true;
+}
+
+function stop() {
+  runner.cancel();
+  byId("run").focus(); // the button that was pressed goes away
+  showStopped(state.shown ? "The grey mask is of the request before." : "There is no mask yet.", () => refresh());
+  say("stopped");
 }
 
 function classesChanged(ms) {
@@ -73,16 +103,14 @@ function onStart() {
   state.looking?.abort();
   clearNotice();
   byId("progress").hidden = false;
-  byId("run").textContent = "Cancel";
-  byId("run").disabled = false;
+  byId("running").hidden = false;
   byId("stage").setAttribute("aria-busy", "true");
   say("segmenting");
 }
 
 function onEnd() {
   byId("progress").hidden = true;
-  byId("run").textContent = "Segment";
-  byId("run").disabled = state.picture === null || chips.classes.length === 0;
+  byId("running").hidden = true;
   byId("stage").setAttribute("aria-busy", "false");
 }
 
@@ -91,6 +119,7 @@ function onAnswer(sent, answer, text, roundTrip) {
   if (answer.caches?.prediction === "miss") state.first = answer.timings_ms.total;
   const previous = state.shown?.answer;
   state.shown = { sent, answer, text };
+  markOutdated(false);
   colors.learn(sent.document, answer);
   const summary = summaryOf(answer);
   stage.showResult(
@@ -131,18 +160,20 @@ async function takePicture(blob, name, scene = null) {
   const picture = await openPicture(blob, name, scene?.url ?? null);
   if (turn !== turns) return; // another one came while this one was decoded
   state.picture?.bitmap?.close();
-  Object.assign(state, { picture, first: null, shown: null });
+  Object.assign(state, { picture, first: null });
   markScene(scene?.name ?? "");
+  forgetResult();
   stage.show(picture);
-  for (const id of ["result", "timing", "code"]) byId(id).hidden = true;
   byId("choose-other").hidden = false;
-  if (scene) {
+  if (scene || state.scene) { // a photograph does not inherit a scene's words
     colors.forget();
-    chips.set(scene.classes.map((each) => ({ name: each })));
-    state.vocabulary = null;
+    chips.set((scene?.classes ?? []).map((each) => ({ name: each })));
+    Object.assign(state, { scene: scene?.name ?? "", vocabulary: null });
     byId("list").value = "";
     classesChanged(0);
-  } else if (chips.classes.length) {
+  }
+  if (scene) return;
+  if (chips.classes.length) {
     refresh();
   } else {
     byId("class-input").focus();
@@ -169,7 +200,7 @@ async function takeList(name, lists) {
     if (byId("list").value !== name) return; // another one was chosen meanwhile
     colors.forget();
     chips.set(classes);
-    state.vocabulary = name;
+    Object.assign(state, { scene: "", vocabulary: name });
     classesChanged(0);
     say(`list ${name}, ${classes.length} classes`);
   } catch (error) {
@@ -244,9 +275,9 @@ async function start() {
     refresh();
   });
   byId("run").addEventListener("click", () => {
-    if (runner.running) runner.cancel();
-    else refresh();
+    if (!runner.runs(compose())) refresh();
   });
+  byId("stop").addEventListener("click", stop);
   document.body.dataset.ready = "true";
   await connect(lists);
 }

@@ -34,6 +34,17 @@ export function showWaiting(seconds, problem) {
   byId("waiting").textContent = `Trying again in ${seconds} s.`;
 }
 
+/** Tells that a person has stopped the request; `about` the mask that is shown, `again` runs it once more. */
+export function showStopped(about, again) {
+  const alert = byId("alert");
+  alert.className = "alert waiting";
+  alert.replaceChildren(
+    el("div", { className: "grow" }, el("strong", { textContent: "Stopped" }), el("p", { textContent: about })),
+    el("button", { type: "button", className: "quiet outlined", textContent: "Segment again", onclick: again }),
+  );
+  alert.hidden = false;
+}
+
 /** Takes it away. */
 export function clearNotice() {
   byId("alert").hidden = true;

@@ -3,11 +3,17 @@
 import { SEGMENT_MS, patientCall } from "./api.js";
 import { requestForm } from "./request.js";
 
+/** Whether two requests {picture, document} ask for the same. */
+export const same = (one, other) => (
+  one.picture === other.picture && JSON.stringify(one.document) === JSON.stringify(other.document)
+);
+
 /** The calls of the page. Callbacks: onStart, onWait(seconds, problem), onAnswer(sent, answer, text, ms), onError, onEnd. */
 export class Runner {
   #callbacks;
   #timer = 0;
-  #running = null;
+  #running = null; // AbortController
+  #sent = null; // what is running
 
   constructor(callbacks) {
     this.#callbacks = callbacks;
@@ -15,6 +21,11 @@ export class Runner {
 
   get running() {
     return this.#running !== null;
+  }
+
+  /** Whether this request {picture, document} is the one that is running. */
+  runs(sent) {
+    return this.#running !== null && same(this.#sent, sent);
   }
 
   /** Runs what `compose()` gives, {picture, document}, after a while without further calls of this. */
@@ -34,6 +45,7 @@ export class Runner {
     this.cancel();
     const own = new AbortController();
     this.#running = own;
+    this.#sent = sent;
     this.#callbacks.onStart();
     const began = performance.now();
     try {

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from model.command import JSON_HELP, add_command, count
 from model.commands.choosing import MODEL_HELP, add_yes, pulled_folder
 from service.commands.complaint import FAILED, UNUSABLE, complain
-from service.commands.flags import KEY_HELP, add_setting, class_names, given_settings
+from service.commands.flags import CLASSES_HELP, KEY_HELP, add_setting, class_list, given_settings
 
 if TYPE_CHECKING:
     from service.batch.plan import BatchPlan
@@ -38,9 +38,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     parser.add_argument("source", metavar="INPUT", help="folder, pattern, list or tar of pictures")
     parser.add_argument("--out", required=True, metavar="PLACE", help="folder or URL that rows go to")
     what = parser.add_argument_group("what to look for")
-    what.add_argument(
-        "--classes", action="append", default=[], metavar="NAMES", help="class names, with commas between"
-    )
+    what.add_argument("--classes", action="append", default=[], metavar="NAMES", help=CLASSES_HELP)
     what.add_argument("--vocabulary", metavar="NAME", help="a built-in class list instead, as ade20k-150")
     what.add_argument(
         "--request", type=Path, metavar="FILE", help="JSON document of POST /v1/segment instead of both"
@@ -169,7 +167,7 @@ def _document(args: argparse.Namespace) -> dict[str, Any]:
         return document
     if args.vocabulary is not None:
         return {"vocabulary": args.vocabulary}
-    return {"classes": class_names(args.classes)}
+    return {"classes": class_list(args.classes)}
 
 
 def _devices(setting: str, workers: int | None) -> tuple[str, ...]:

@@ -2,12 +2,18 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from model.command import JSON_HELP, above_zero
 from service.options import OPTIONS
 
+if TYPE_CHECKING:
+    from ebseg_client import ClassSpec
+
 DEFAULT_URL = "http://127.0.0.1:8000"
+CLASSES_HELP = (
+    'such as "sky, tree, road"; a name with a comma stands in double quotes, and a JSON list is taken as well'
+)
 KEY_HELP = "API key of the service (default: the variable EBSEG_API_KEY, which other users cannot see)"
 
 
@@ -41,6 +47,41 @@ def add_service(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help=JSON_HELP)
 
 
-def class_names(texts: list[str]) -> list[str]:
-    """Class names of flags that may be repeated and hold several with commas between."""
-    return [name.strip() for text in texts for name in text.split(",")]
+def class_list(texts: list[str]) -> list[Any]:
+    """Classes of flags that may be repeated: names with commas between, or JSON, see `lists.listed`.
+
+    Raises:
+        UsageError: they cannot be read.
+    """
+    from service.errors import UsageError
+    from service.schemas.lists import listed
+
+    try:
+        return listed(texts)
+    except ValueError as error:
+        raise UsageError(f"--classes: {error}") from None
+
+
+def class_specs(entries: "list[Any]", place: str) -> "list[str | ClassSpec]":
+    """The same for the client.
+
+    Args:
+        entries: names, or objects with a name.
+        place: where they stand, for errors.
+
+    Raises:
+        UsageError: an entry that is neither.
+    """
+    from ebseg_client import ClassSpec
+    from service.errors import UsageError
+
+    specs: list[str | ClassSpec] = []
+    for at, entry in enumerate(entries):
+        try:
+            specs.append(entry if isinstance(entry, str) else ClassSpec(**entry))
+        except TypeError:
+            raise UsageError(
+                f"{place}: class {at} must be a name, or an object of name, synonyms, trained, color, "
+                "threshold and ignore"
+            ) from None
+    return specs

@@ -3,11 +3,11 @@
 import argparse
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from model.command import add_command
 from service.commands.complaint import UNUSABLE, complain
-from service.commands.flags import add_service, class_names
+from service.commands.flags import CLASSES_HELP, add_service, class_list, class_specs
 from service.commands.remote import values, with_client
 
 if TYPE_CHECKING:
@@ -17,10 +17,6 @@ FILE_HELP = (
     'file of classes: JSON as the service takes it, {"classes": [...]} or the list alone, if it ends in '
     ".json; else text with one name a line"
 )
-
-
-class _FileError(Exception):
-    """A file of classes that cannot be used."""
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -67,7 +63,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     )
     one.add_argument("name", metavar="NAME", help="lower case letters, digits, dots, dashes, underscores")
     what = one.add_mutually_exclusive_group(required=True)
-    what.add_argument("--classes", action="append", metavar="NAMES", help='such as "boat, water, quay"')
+    what.add_argument("--classes", action="append", metavar="NAMES", help=CLASSES_HELP)
     what.add_argument("--file", type=Path, metavar="FILE", help=FILE_HELP)
     add_service(one)
     one = add_command(
@@ -115,9 +111,14 @@ def show(args: argparse.Namespace) -> int:
 
 def put(args: argparse.Namespace) -> int:
     """`ebseg vocabularies put`."""
+    from service.errors import UsageError
+
     try:
-        classes = class_names(args.classes) if args.file is None else _read(args.file)
-    except _FileError as error:
+        if args.file is None:
+            classes = class_specs(class_list(args.classes), "--classes")
+        else:
+            classes = _read(args.file)
+    except UsageError as error:
         return complain(error, UNUSABLE)
 
     def use(client: "EBSegClient") -> None:
@@ -141,34 +142,23 @@ def _read(path: Path) -> "list[str | ClassSpec]":
     """The classes of a file.
 
     Raises:
-        _FileError: it cannot be read, or holds something else.
+        UsageError: it cannot be read, or holds something else.
     """
+    from service.errors import UsageError
+
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise _FileError(f"{path} cannot be read: {error.strerror or error}") from None
+        raise UsageError(f"{path} cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError:
-        raise _FileError(f"{path} is no text in UTF-8") from None
+        raise UsageError(f"{path} is no text in UTF-8") from None
     if path.suffix.lower() != ".json":
         return [line.strip() for line in text.splitlines() if line.strip()]
     try:
         document = json.loads(text)
     except ValueError as error:
-        raise _FileError(f"{path} is no JSON: {error}") from None
+        raise UsageError(f"{path} is no JSON: {error}") from None
     entries = document.get("classes") if isinstance(document, dict) else document
     if not isinstance(entries, list):
-        raise _FileError(f'{path} must hold {{"classes": [...]}} or a list')
-    return [_class(path, at, entry) for at, entry in enumerate(entries)]
-
-
-def _class(path: Path, at: int, entry: Any) -> "str | ClassSpec":
-    from ebseg_client import ClassSpec
-
-    if isinstance(entry, str):
-        return entry
-    try:
-        return ClassSpec(**entry)
-    except TypeError:
-        raise _FileError(
-            f"{path}: class {at} must be a name, or an object of name, synonyms, trained and color"
-        ) from None
+        raise UsageError(f'{path} must hold {{"classes": [...]}} or a list')
+    return class_specs(entries, str(path))

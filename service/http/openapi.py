@@ -87,7 +87,7 @@ SEGMENT_ANSWERS: dict[str, Any] = {
     },
 }
 _NAMES = {"type": "array", "items": _TEXT}
-_COMMAS = "; repeated, or with commas between"
+_COMMAS = "; repeated, with commas between, or as a JSON list"
 _FORM_FIELDS: dict[str, Any] = {
     "image": {
         "type": "string",
@@ -100,14 +100,23 @@ _FORM_FIELDS: dict[str, Any] = {
     },
     "classes": _field(
         "classes",
-        {**_NAMES, "minItems": 1, "examples": [["sky", "tree", "road"], ["sky, tree, road"]]},
+        {
+            **_NAMES,
+            "minItems": 1,
+            "examples": [
+                ["sky", "tree", "road"],
+                ["sky, tree, road"],
+                ['"red, ripe apple", tree'],
+                ['["sky", "tree"]'],
+            ],
+        },
         _COMMAS,
     ),
     "vocabulary": _field("vocabulary", {**_TEXT, "examples": ["voc-20"]}),
     "templates": _field(
         "templates",
         {**_NAMES, "minItems": 1, "examples": [["plain"], ["a photo of a {}.", "a drawing of a {}."]]},
-        "; repeated, because commas belong to a sentence",
+        "; repeated, or as a JSON list, because commas belong to a sentence",
     ),
     "synonym_mode": _field("synonym_mode", {"type": "string", "enum": ["best", "mean"]}),
     "background": {

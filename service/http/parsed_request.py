@@ -24,6 +24,7 @@ from service.errors import (
     UnsupportedMediaError,
     field_problems,
 )
+from service.http.form_fields import PLAIN, REPEATED, document_of
 from service.http.multipart import read_form
 from service.runtime import Service
 from service.scheduling.host_memory import HostAccount
@@ -37,17 +38,6 @@ MOST_FILES = 2
 SMALL_FORM = 1 << 18  # bytes; such a form is taken apart on the event loop, if it is regular
 SHORT_TEXT = 1 << 12  # bytes; so much of it, beside the picture, is checked there, too
 DOCUMENTS_KEPT = 256
-REPEATED = ("classes", "outputs", "templates")
-PLAIN = (
-    "vocabulary",
-    "synonym_mode",
-    "background",
-    "mean",
-    "output_size",
-    "model",
-    "version",
-    "timeout_ms",
-)
 ONCE = ("image", "request", *PLAIN)
 KNOWN = frozenset((*ONCE, *REPEATED))
 Document = TypeVar("Document", bound=BaseModel)
@@ -168,7 +158,7 @@ def _spec(form: FormData) -> SegmentRequest:
     fields = [name for name in (*REPEATED, *PLAIN) if name in form]
     document = form.get("request")
     if document is None:
-        return validated(SegmentRequest, _from_fields(form))
+        return validated(SegmentRequest, document_of(form))
     if fields:
         raise InvalidRequestError([FieldProblem(name, "give it inside the part request") for name in fields])
     body = document.file.read() if isinstance(document, UploadFile) else document.encode()
@@ -178,31 +168,6 @@ def _spec(form: FormData) -> SegmentRequest:
 @functools.lru_cache(maxsize=DOCUMENTS_KEPT)  # callers send the same document with every picture
 def _known(body: bytes) -> SegmentRequest:
     return validated(SegmentRequest, body)
-
-
-def _from_fields(form: FormData) -> dict[str, Any]:
-    """The document that form fields stand for; lists may be repeated fields or have commas."""
-    wrong = [name for name in (*REPEATED, *PLAIN) if isinstance(form.get(name), UploadFile)]
-    if wrong:
-        raise InvalidRequestError([FieldProblem(name, "must be text, not a file") for name in wrong])
-    document: dict[str, Any] = {
-        name: form[name]
-        for name in ("vocabulary", "synonym_mode", "output_size", "model", "version", "timeout_ms")
-        if name in form
-    }
-    for name in ("classes", "outputs"):
-        if name in form:
-            document[name] = [part.strip() for text in form.getlist(name) for part in str(text).split(",")]
-    if "templates" in form:
-        templates = form.getlist("templates")  # sentences hold commas
-        document["templates"] = templates[0] if len(templates) == 1 else templates
-    if "background" in form:
-        document["background"] = None if form["background"] == "none" else {"threshold": form["background"]}
-    if "mean" in form:
-        document["balance"] = {"mean": form["mean"]}
-    if document.get("output_size") not in (None, "image"):
-        document["output_size"] = {"long_side": document["output_size"]}
-    return document
 
 
 def validated(schema: type[Document], document: bytes | dict[str, Any]) -> Document:

@@ -4,7 +4,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from model.vocabulary.classes import ClassName
+from model.vocabulary.classes import MAX_CLASSES, ClassName
+from service.schemas.lists import listed
 
 
 class Strict(BaseModel):
@@ -65,3 +66,12 @@ def _named(value: Any) -> Any:
 
 
 NamedClass = Annotated[ClassEntry, BeforeValidator(_named, str | ClassEntry)]
+
+
+def _read(value: Any) -> Any:
+    return listed([value]) if isinstance(value, str) else value
+
+
+_Names = Annotated[list[NamedClass], Field(max_length=MAX_CLASSES, json_schema_extra={"minItems": 1})]
+ClassList = Annotated[_Names, BeforeValidator(_read, _Names | Annotated[str, Field(min_length=1)])]
+"""Classes as JSON has them, or as a text that `lists.listed` reads; an empty list is left to `Vocabulary`."""

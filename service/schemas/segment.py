@@ -21,9 +21,9 @@ from model.confidence.background import BackgroundRule, Source, asked, of_card
 from model.confidence.card import Card
 from model.confidence.caution import Code
 from model.errors import ModelError
-from model.vocabulary.classes import MAX_CLASSES, Vocabulary
+from model.vocabulary.classes import Vocabulary
 from model.vocabulary.templates import SETS, resolve
-from service.schemas.classes import NamedClass, Strict
+from service.schemas.classes import ClassList, Strict
 
 Output = Literal["rle", "png", "overlay", "polygons", "npy", "scores"]
 # blue over green, 8 x 8, as PNG in base64: short enough for an example that works as it stands
@@ -120,11 +120,10 @@ class SegmentRequest(Strict):
         }
     )
 
-    classes: list[NamedClass] | None = Field(
+    classes: ClassList | None = Field(
         default=None,
-        max_length=MAX_CLASSES,
-        description="names, or objects with a name; no two differ by case only; or give `vocabulary`",
-        json_schema_extra={"minItems": 1},
+        description="names, or objects with a name; or names in a text, with commas between; no two differ "
+        "by case only; or give `vocabulary`",
     )
     vocabulary: str | None = Field(
         default=None, description="name of a stored class list, instead of `classes`"

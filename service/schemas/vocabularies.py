@@ -2,8 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from model.vocabulary.classes import MAX_CLASSES
-from service.schemas.classes import NamedClass, Strict
+from service.schemas.classes import ClassList, Strict
 
 
 class VocabularyRequest(Strict):
@@ -13,10 +12,9 @@ class VocabularyRequest(Strict):
         json_schema_extra={"examples": [{"classes": ["sky", {"name": "tree", "synonyms": ["bush"]}]}]}
     )
 
-    classes: list[NamedClass] = Field(
-        min_length=1,
-        max_length=MAX_CLASSES,
-        description="names, or objects with a name; no two differ by case only",
+    classes: ClassList = Field(
+        description="names, or objects with a name; or names in a text, with commas between; no two differ "
+        "by case only"
     )
 
 

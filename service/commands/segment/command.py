@@ -9,10 +9,12 @@ from model.command import above_zero, add_command, count, share
 from model.commands.choosing import MODEL_HELP, add_yes, expected_folder, pulled_folder
 from service.commands.complaint import FAILED, UNUSABLE, complain
 from service.commands.flags import (
+    CLASSES_HELP,
     KEY_HELP,
     add_config,
     add_setting,
-    class_names,
+    class_list,
+    class_specs,
     given_settings,
 )
 from service.commands.remote import complain_of, connected
@@ -50,7 +52,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help="JPEG, PNG, WebP, TIFF, BMP or GIF, or a folder of them",
     )
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--classes", action="append", metavar="NAMES", help='such as "sky, tree, road"')
+    what.add_argument("--classes", action="append", metavar="NAMES", help=CLASSES_HELP)
     what.add_argument(
         "--vocabulary",
         metavar="NAME",
@@ -179,6 +181,7 @@ def _run_there(args: argparse.Namespace, job: "SegmentPlan") -> int:
     from service.segmentation.decode import settle_warnings
 
     request = _request(args)
+    classes = class_specs(request["classes"], "--classes") if "classes" in request else None
     options = SegmentOptions(
         vocabulary=args.vocabulary,
         templates=request.get("templates"),
@@ -190,7 +193,7 @@ def _run_there(args: argparse.Namespace, job: "SegmentPlan") -> int:
     settle_warnings()
     try:
         with connected(args.url, args.api_key, timeout, connections=args.parallel) as client:
-            return _exit_code(job, run_job(job, RemoteSource(client, request.get("classes"), options)))
+            return _exit_code(job, run_job(job, RemoteSource(client, classes, options)))
     except ClientError as error:
         return complain_of(error, args.url)
 
@@ -216,7 +219,7 @@ def _request(args: argparse.Namespace) -> dict[str, Any]:
     """The request document that the flags stand for."""
     request: dict[str, Any] = {"vocabulary": args.vocabulary}
     if args.classes is not None:
-        request["classes"] = class_names(args.classes)
+        request["classes"] = class_list(args.classes)
     if args.templates is not None:
         request["templates"] = args.templates[0] if len(args.templates) == 1 else args.templates
     if args.background is not None:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ebseg_client import (
     AnswerError,
+    ClassSpec,
     ClientError,
     ConnectionFailedError,
     EBSegClient,
@@ -32,11 +33,13 @@ class RemoteSource:
 
     Args:
         client: of the service.
-        classes: names; None if the options name a vocabulary.
+        classes: names or more; None if the options name a vocabulary.
         options: of all requests.
     """
 
-    def __init__(self, client: EBSegClient, classes: Sequence[str] | None, options: SegmentOptions):
+    def __init__(
+        self, client: EBSegClient, classes: Sequence[str | ClassSpec] | None, options: SegmentOptions
+    ):
         self._client = client
         self._classes = classes
         self._options = options

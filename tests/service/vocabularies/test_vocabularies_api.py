@@ -132,7 +132,7 @@ WRONG: list[tuple[Any, str]] = [
     ("a", "request"),
     ({"classes": None}, "classes"),
     ({"classes": []}, "classes"),
-    ({"classes": "sky"}, "classes"),
+    ({"classes": '["sky"'}, "classes"),
     ({"classes": [7]}, "classes.0"),
     ({"classes": ["a", ""]}, "classes.1"),
     ({"classes": ["a", " A"]}, "classes.1"),

@@ -1,0 +1,56 @@
+"""Lists that are written as text: one rule for forms, queries, JSON documents and the command line."""
+
+import json
+import re
+from collections.abc import Iterable
+from typing import Any
+
+MOST_VALUES = 200_000  # of a list; what a text of commas alone would make of megabytes is gigabytes
+# a name in double quotes, which are doubled within; or one without a comma that is not escaped
+_ITEM = re.compile(r'\s*(?:"((?:[^"]|"")*)"\s*|((?:\\,|[^,\n])*))(,|\n|\Z)')
+
+
+def listed(texts: Iterable[str]) -> list[Any]:
+    """The values of a list.
+
+    A text holds values with commas or line ends between. A comma that belongs to a value is written `\\,`, or
+    the value stands in double quotes. A text that begins with a bracket or a brace is JSON: a list, or an
+    object, which is one value.
+
+    Args:
+        texts: parts of the list, such as a form's repeated fields.
+
+    Raises:
+        ValueError: a text that cannot be read, or too many values; says what is wrong, without the text.
+    """
+    values: list[Any] = []
+    for text in texts:
+        if len(values) + text.count(",") + text.count("\n") > MOST_VALUES:
+            raise ValueError("the list holds too many values")
+        values += _json(text) if text.lstrip().startswith(("[", "{")) else _between_commas(text)
+    return values
+
+
+def _json(text: str) -> list[Any]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        raise ValueError(
+            'a list in brackets is JSON, as in ["sky", "tree"]; without brackets, commas are enough'
+        ) from None
+    return value if isinstance(value, list) else [value]
+
+
+def _between_commas(text: str) -> list[str]:
+    text = text.rstrip()
+    values = []
+    at = 0
+    while True:
+        match = _ITEM.match(text, at)
+        if match is None or (match[2] or "").startswith('"'):
+            raise ValueError('a value in double quotes ends with one, as in "red, ripe apple", tree')
+        quoted, plain, end = match.groups()
+        values.append(plain.replace("\\,", ",").strip() if quoted is None else quoted.replace('""', '"'))
+        if not end:
+            return values
+        at = match.end()

@@ -171,8 +171,9 @@ def batches(text: str) -> tuple[float, float]:
         BenchError: they are not there.
     """
     found = {
-        name: re.search(rf"^ebseg_batch_size_{name} (\S+)$", text, re.MULTILINE) for name in ("count", "sum")
+        name: re.findall(rf"^ebseg_batch_size_{name}\{{.*\}} (\S+)$", text, re.MULTILINE)
+        for name in ("count", "sum")
     }
-    if found["count"] is None or found["sum"] is None:
+    if not (found["count"] and found["sum"]):
         raise BenchError("the service's /metrics do not say how large its batches are")
-    return float(found["count"][1]), float(found["sum"][1])
+    return sum(map(float, found["count"])), sum(map(float, found["sum"]))

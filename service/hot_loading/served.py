@@ -165,7 +165,7 @@ class Served:
         self._draining = [other for other in self.draining if other is not version]
         info = version.info
         self._metrics.model_info.labels(info.name, str(info.version), info.digest).set(1)
-        self._metrics.version_came(info.name, info.version)
+        self._metrics.version_came(info, version.devices)
         what = {"model": info.name, "version": info.version, "digest": info.digest, "role": role}
         how = {"untrained": info.untrained, "device": ",".join(version.devices), "dtype": info.dtype}
         LOG.info("model loaded", extra=what | how)
@@ -178,6 +178,6 @@ class Served:
 
     def _on_idle(self, version: LoadedVersion) -> None:
         if not any(other.number == version.number for other in (*self.live, *self.draining)):
-            self._metrics.version_gone(version.info.name, version.number)
+            self._metrics.version_gone(version.info)
         LOG.info("version freed", extra={"model": self.name, "version": version.number})
         self._free(version.take_engines())

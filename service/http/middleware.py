@@ -77,8 +77,7 @@ class Requests:
         status = exchange.status or UNANSWERED
         method = scope["method"] if scope["method"] in METHODS else "_OTHER"
         model = exchange.state.get("model")
-        self.metrics.count(self.metrics.requests, route, str(status))
-        self.metrics.observe(self.metrics.request_seconds, seconds, route)
+        self.metrics.request(route, status, seconds, exchange.state.get("version"))
         if exchange.key:
             self.metrics.count(self.metrics.key_requests, exchange.key, str(status))
         if ACCESS.isEnabledFor(logging.INFO):

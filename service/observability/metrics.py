@@ -3,10 +3,12 @@
 Times are in seconds, sizes in bytes unless a name says otherwise; the tuples are upper bounds of buckets.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from service.observability.version_series import LABELS, VersionSeries
 
 # seconds, of requests and of stages: 5 ms to 30 s
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0)
@@ -27,6 +29,19 @@ ENDED = (
     "made-room", "full", "address-full", "pipelined", "malformed",
 )  # fmt: skip
 STAGES = ("decode_wait", "decode", "text", "queue", "predict", "classify", "encode_wait", "encode")
+DEVICE_STAGES = ("predict", "classify")  # that one device works on
+
+
+class Version(Protocol):
+    """What is loaded."""
+
+    @property
+    def name(self) -> str:
+        """Of the model."""
+
+    @property
+    def version(self) -> int:
+        """Its number."""
 
 
 class Metrics:
@@ -35,13 +50,15 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._labelled: dict[tuple[Any, ...], Any] = {}
-        self.requests = self._counter("requests", "Requests answered", "route", "code")
+        self.requests = self._counter("requests", "Requests answered", *LABELS, "route", "code")
         self.request_seconds = self._seconds(
-            "request_duration_seconds", "Time from a request's headers to the end of its answer", "route"
+            "request_duration_seconds",
+            "Time from a request's headers to the end of its answer",
+            *(*LABELS, "route"),
         )
         self.key_requests = self._counter("key_requests", "Requests of each API key", "key", "code")
         self.stage_seconds = self._seconds(
-            "stage_duration_seconds", "Time of a segmentation's stages", "stage", "model", "version"
+            "stage_duration_seconds", "Time of a segmentation's stages", *LABELS, "stage", "device"
         )
         self.connections = self._gauge("connections", "Open connections")
         self.connections_ended = self._counter(
@@ -54,10 +71,10 @@ class Metrics:
         self.queue_oldest_age = self._gauge(
             "queue_oldest_age_seconds", "How long the oldest segmentation has waited", "queue"
         )
-        self.batch_size = self._histogram("batch_size", "Pictures of a batch", PICTURES)
-        self.batches = self._counter("batches", "Batches by what made them go", "trigger")
+        self.batch_size = self._histogram("batch_size", "Pictures of a batch", PICTURES, *LABELS, "device")
+        self.batches = self._counter("batches", "Batches by what made them go", *LABELS, "trigger", "device")
         self.step_seconds = self._seconds(
-            "step_duration_seconds", "Time of a device's steps", "step", "model", "version", "device"
+            "step_duration_seconds", "Time of a device's steps", *LABELS, "step", "device"
         )
         self.host_bytes = self._gauge(
             "host_bytes", "Host memory that requests under way have reserved, and may reserve", "kind"
@@ -79,16 +96,20 @@ class Metrics:
         self.model_load_seconds = self._histogram(
             "model_load_duration_seconds", "Time from finding a version to serving it", LOAD_SECONDS
         )
-        self.device_memory = self._gauge("device_memory_bytes", "Memory in use", "kind")
+        self.device_memory = self._gauge("device_memory_bytes", "Memory in use", "kind", "device")
         self.event_loop_lag = self._gauge(
             "event_loop_lag_seconds", "How late the event loop ran its timers, at worst in the last 15 s"
         )
         self.last_success = self._gauge(
             "last_success_timestamp_seconds", "When a segmentation was last answered, Unix time"
         )
+        self._of_versions = (
+            *(self.requests, self.request_seconds, self.stage_seconds),
+            *(self.batch_size, self.batches, self.step_seconds),
+        )
+        self._nobodys = VersionSeries(self._of_versions)
+        self._versions: dict[tuple[str, int], VersionSeries] = {}
         # a dashboard finds these before the first request
-        for trigger in TRIGGERS:
-            self.batches.labels(trigger)
         for reason in ENDED:
             self.connections_ended.labels(reason)
         for result in LOAD_RESULTS:
@@ -117,23 +138,52 @@ class Metrics:
         """Observes a value, in the unit of the histogram's buckets, under labels, as `count` does."""
         self._with(histogram, labels).observe(seconds)
 
-    def stages(self, seconds: Mapping[str, float], model: str, version: int) -> None:
-        """Observes the time of stages, seconds by name of `STAGES`, of a version."""
-        for stage, value in seconds.items():
-            self.observe(self.stage_seconds, value, stage, model, str(version))
+    def request(self, route: str, code: int, seconds: float, version: Version | None) -> None:
+        """Takes in a request that was answered, by a version or before it got one."""
+        own = self._of(version) or self._nobodys
+        own.count(self.requests, route, str(code))
+        own.observe(self.request_seconds, seconds, route)
 
-    def version_came(self, model: str, version: int) -> None:
-        """Makes a version's series, for a dashboard to find before its first request."""
-        for stage in STAGES:
-            self._with(self.stage_seconds, (stage, model, str(version)))
+    def stages(self, seconds: Mapping[str, float], devices: Mapping[str, str], version: Version) -> None:
+        """Takes in the stages of a segmentation, seconds by name of `STAGES`; and on which device, if any."""
+        own = self._of(version)
+        if own is not None:
+            for stage, value in seconds.items():
+                own.observe(self.stage_seconds, value, stage, devices.get(stage, ""))
 
-    def version_gone(self, model: str, version: int) -> None:
+    def batch(self, version: Version, device: str, trigger: str, pictures: int | None = None) -> None:
+        """Takes in what a device is about to predict: pictures, or None for a prediction that was kept."""
+        own = self._of(version)
+        if own is not None:
+            own.count(self.batches, trigger, device)
+            if pictures is not None:
+                own.observe(self.batch_size, pictures, device)
+
+    def step(self, version: Version, device: str, step: str, seconds: float) -> None:
+        """Takes in a step of a device."""
+        own = self._of(version)
+        if own is not None:
+            own.observe(self.step_seconds, seconds, step, device)
+
+    def version_came(self, version: Version, devices: Sequence[str]) -> None:
+        """Takes in a version and the devices that have it; no other one ever gets series of its own."""
+        own = self._versions.setdefault(
+            (version.name, version.version),
+            VersionSeries(self._of_versions, (version.name, str(version.version))),
+        )
+        own.make(self.stage_seconds, ((stage, "") for stage in STAGES if stage not in DEVICE_STAGES))
+        own.make(self.stage_seconds, ((stage, device) for stage in DEVICE_STAGES for device in devices))
+        own.make(self.batches, ((trigger, device) for trigger in TRIGGERS for device in devices))
+        own.make(self.batch_size, ((device,) for device in devices))
+
+    def version_gone(self, version: Version) -> None:
         """Removes the series of a version that is freed, so that those of loaded ones are all there are."""
-        own = {"model": model, "version": str(version)}
-        for metric in (self.stage_seconds, self.step_seconds):
-            metric.remove_by_labels(own)
-        for key in [key for key in self._labelled if (model, str(version)) == key[2:4]]:
-            del self._labelled[key]
+        gone = self._versions.pop((version.name, version.version), None)
+        if gone is not None:
+            gone.remove()
+
+    def _of(self, version: Version | None) -> VersionSeries | None:
+        return None if version is None else self._versions.get((version.name, version.version))
 
     def exposition(self) -> bytes:
         """The text that Prometheus reads."""

@@ -77,8 +77,8 @@ class Watch:
         measured = 0
         while True:
             if measured % MEMORY_EVERY == 0:
-                for kind, size in memory_bytes().items():
-                    self._service.metrics.device_memory.labels(kind).set(size)
+                for (kind, device), size in memory_bytes().items():
+                    self._service.metrics.device_memory.labels(kind, device).set(size)
             measured += 1
             due = loop.time() + self._interval_s
             await asyncio.sleep(self._interval_s)
@@ -105,14 +105,14 @@ def stalled(service: Watched) -> str:
     return ""
 
 
-def memory_bytes() -> dict[str, int]:
-    """Memory in use, bytes, by kind; CUDA's kinds, added up over the devices, once CUDA is in use."""
-    kinds: dict[str, int] = {}
+def memory_bytes() -> dict[tuple[str, str], int]:
+    """Memory in use, bytes, by kind and device; the process's is the CPU's, CUDA's come once it is in use."""
+    kinds: dict[tuple[str, str], int] = {}
     if _STATM.exists():  # Linux only
         resident_pages = int(_STATM.read_text().split()[1])
-        kinds["process_rss"] = resident_pages * os.sysconf("SC_PAGE_SIZE")
+        kinds["process_rss", "cpu"] = resident_pages * os.sysconf("SC_PAGE_SIZE")
     if torch.cuda.is_initialized():
-        devices = range(torch.cuda.device_count())
-        kinds["cuda_allocated"] = sum(torch.cuda.memory_allocated(device) for device in devices)
-        kinds["cuda_reserved"] = sum(torch.cuda.memory_reserved(device) for device in devices)
+        for index in range(torch.cuda.device_count()):
+            kinds["cuda_allocated", f"cuda:{index}"] = torch.cuda.memory_allocated(index)
+            kinds["cuda_reserved", f"cuda:{index}"] = torch.cuda.memory_reserved(index)
     return kinds

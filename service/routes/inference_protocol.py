@@ -27,7 +27,7 @@ from service.schemas.inference_protocol import (
     errors,
     metadata_of,
 )
-from service.segmentation.answering import HeldResponse, note, reserving, unless_gone
+from service.segmentation.answering import HeldResponse, note, reserving, telling, unless_gone
 from service.segmentation.pipeline import ResponseSpec, handle
 
 Model = Annotated[str, Path(description="one of GET /v1/models", examples=["ebseg-tiny"])]
@@ -191,7 +191,7 @@ async def _infer(request: Request, model: str, version: str | None) -> Response:
             encode=partial(encode_inference, inference=inference),
         )
         with service.admission.admit(memory) as ticket:
-            work = handle(service, inference.parsed, ticket, spec, request.state.request_id)
+            work = handle(service, inference.parsed, ticket, spec, request.state.request_id, telling(request))
             reply = await unless_gone(request, work)
         headers = {**note(request, reply.info, reply.seconds, reply.warnings), **reply.headers}
         return HeldResponse(reply.body, memory, headers=headers, media_type=reply.media_type)

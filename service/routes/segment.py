@@ -6,7 +6,7 @@ from service.http.negotiate import negotiate
 from service.http.openapi import SEGMENT_ANSWERS, SEGMENT_BODY, problems
 from service.http.parsed_request import read_request
 from service.runtime import Service
-from service.segmentation.answering import HeldResponse, note, reserving, unless_gone
+from service.segmentation.answering import HeldResponse, note, reserving, telling, unless_gone
 from service.segmentation.pipeline import segment as run
 
 router = APIRouter(tags=["segmentation"])
@@ -46,7 +46,7 @@ async def segment(request: Request) -> Response:
     with reserving(service) as memory:
         async with read_request(request, service, memory) as parsed:
             with service.admission.admit(memory) as ticket:
-                work = run(service, parsed, ticket, form, request.state.request_id)
+                work = run(service, parsed, ticket, form, request.state.request_id, telling(request))
                 answer = await unless_gone(request, work)
         headers = {**note(request, answer.info, answer.seconds, answer.warnings), "Vary": "Accept"}
         return HeldResponse(answer.body, memory, headers=headers, media_type=answer.media_type)

@@ -96,6 +96,7 @@ class EngineResult:
             it should be.
         trained: which classes counted as trained, [K].
         seconds: by stage: queue, predict, classify.
+        devices: names, by those stages that one worked on.
     """
 
     labels: NDArray[np.uint16]
@@ -104,6 +105,7 @@ class EngineResult:
     trained: list[bool]
     own: float | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+    devices: dict[str, str] = field(default_factory=dict)
 
 
 class EngineClosedError(RuntimeError):

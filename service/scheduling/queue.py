@@ -164,12 +164,12 @@ class Queue:
         self._forget(flight)
         if flight.picture_key is not None:
             self._keep(flight.picture_key, hosted, flight.picture_size)
-        home = None if hosted is prediction else device
+        home, name = None if hosted is prediction else device, flight.engines[device].info.device
         for request in flight.requests:
             if request.gone or request.settled:
                 continue
             request.prediction, request.home, request.predict_s = prediction, home, seconds
-            request.ready_at = time.monotonic()
+            request.predicted_on, request.ready_at = name, time.monotonic()
             prediction, home = hosted, None  # one of them goes on at home, the others anywhere
             self.waiting.add(request)
             if request.ready:

@@ -93,8 +93,8 @@ class StepRunner:
 
     def _predict(self, step: PredictStep) -> None:
         flights, count = step.flights, len(step.flights)
-        self._metrics.count(self._metrics.batches, step.trigger)
-        self._metrics.batch_size.observe(count)
+        info = step.engine.info
+        self._metrics.batch(info, info.device, step.trigger, count)
         requests = [request for flight in flights for request in flight.requests]
         began, began_ns = time.monotonic(), time.time_ns()
         landed = attempt(_predictions, step)
@@ -130,7 +130,7 @@ class StepRunner:
     def _classify(self, step: ClassifyStep) -> None:
         request = step.request
         if request.cached:
-            self._metrics.count(self._metrics.batches, "cached")
+            self._metrics.batch(step.engine.info, step.engine.info.device, "cached")
         began, began_ns = time.monotonic(), time.time_ns()
         result = attempt(_segmentation, step)
         request.ran("classify", began_ns, result.kind if isinstance(result, Failed) else None)
@@ -156,8 +156,7 @@ class StepRunner:
     ) -> None:
         info = step.engine.info
         self._prices.observe(info, kind, units, seconds)
-        labels = (kind, info.name, str(info.version), info.device)
-        self._metrics.observe(self._metrics.step_seconds, seconds, *labels)
+        self._metrics.step(info, info.device, kind, seconds)
 
 
 def _for_request(error: BaseException) -> BaseException:
@@ -201,4 +200,5 @@ def _segmentation(step: ClassifyStep) -> EngineResult:
         "predict": request.predict_s,
         "classify": time.monotonic() - began,
     }
-    return replace(result, seconds=seconds)
+    devices = {"predict": request.predicted_on, "classify": step.engine.info.device}
+    return replace(result, seconds=seconds, devices=devices)

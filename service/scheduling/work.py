@@ -32,6 +32,7 @@ class Request(Waiting[EngineResult]):
         prediction: of its picture, once there is one.
         home: index of the device that holds the prediction; None if any device may classify it.
         predict_s: what predict took.
+        predicted_on: name of the device that did it; empty if the prediction was there.
         ready_at: when it last became ready for a step, `time.monotonic()`.
         queue_s: seconds that it waited for devices so far.
         cached: whether there was a prediction before it stood in any line.
@@ -51,6 +52,7 @@ class Request(Waiting[EngineResult]):
         self.prediction: Any = job.prediction
         self.home: int | None = None
         self.predict_s = 0.0
+        self.predicted_on = ""
         self.ready_at = self.submitted
         self.queue_s = 0.0
         self.cached = False

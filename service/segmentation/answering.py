@@ -1,7 +1,7 @@
 """What routes that segment do around the pipeline."""
 
 import asyncio
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -78,13 +78,22 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
         gone.cancel()
 
 
+def telling(request: Request) -> Callable[[ModelInfo], None]:
+    """Tells log, trace and metrics which version has the request, whatever becomes of it."""
+
+    def chosen(info: ModelInfo) -> None:
+        request.state.version = info
+        request.state.model = f"{info.name}/{info.version}"
+
+    return chosen
+
+
 def note(
     request: Request, info: ModelInfo, seconds: dict[str, float], warnings: Sequence[AnswerWarning]
 ) -> dict[str, str]:
-    """Tells log, trace and `Server-Timing` of an answer; the headers that name its model and its warnings."""
+    """Tells `Server-Timing` of an answer; the headers that name its model and its warnings."""
     request.state.seconds = seconds
-    request.state.model = f"{info.name}/{info.version}"
-    headers = {"X-EBSeg-Model": request.state.model}
+    headers = {"X-EBSeg-Model": f"{info.name}/{info.version}"}
     if info.untrained:
         headers["X-EBSeg-Untrained"] = "true"
     if warnings:

@@ -24,7 +24,7 @@ from service.observability.stages import stage
 from service.runtime import Service
 from service.scheduling.admission import Ticket
 from service.scheduling.deadline import Deadline
-from service.scheduling.engine import Engine, Job, PreparedPicture
+from service.scheduling.engine import Engine, Job, ModelInfo, PreparedPicture
 from service.scheduling.host_memory import answer_bytes, decoding_bytes
 from service.scheduling.price import Work
 from service.scheduling.work import Request
@@ -41,11 +41,17 @@ LOG = logging.getLogger(__name__)
 CANARY_SHARE = 0.5  # of a request's time; the rest is the current version's, should the canary not answer
 # beside what is internal: what another version may not do
 CANARYS_FAULTS = (OutOfMemoryError, DeadlineExceededError, DeadlineUnmeetableError)
+Chosen = Callable[[ModelInfo], None]
 MANY_CLASSES = 64  # a longer list is checked on a picture thread
 
 
 async def segment(
-    service: Service, parsed: ParsedRequest, ticket: Ticket, form: Form, request_id: str
+    service: Service,
+    parsed: ParsedRequest,
+    ticket: Ticket,
+    form: Form,
+    request_id: str,
+    chosen: Chosen = lambda info: None,
 ) -> Answer:
     """Answers one request.
 
@@ -55,6 +61,7 @@ async def segment(
         ticket: its admission.
         form: what the answer is to be.
         request_id: to put into the answer.
+        chosen: told which version has the request; a second time if the first one, a canary, failed it.
 
     Raises:
         DeadlineExceededError: its time is over, wherever it was spent.
@@ -66,7 +73,7 @@ async def segment(
         check=functools.partial(check_outputs, outputs),
         encode=functools.partial(encode_answer, form=form),
     )
-    return await handle(service, parsed, ticket, spec, request_id)
+    return await handle(service, parsed, ticket, spec, request_id, chosen)
 
 
 class Encoded(Protocol):
@@ -96,12 +103,18 @@ class ResponseSpec(Generic[E]):
 
 
 async def handle(
-    service: Service, parsed: ParsedRequest, ticket: Ticket, spec: ResponseSpec[E], request_id: str
+    service: Service,
+    parsed: ParsedRequest,
+    ticket: Ticket,
+    spec: ResponseSpec[E],
+    request_id: str,
+    chosen: Chosen = lambda info: None,
 ) -> E:
     """Answers one request in any form; arguments and errors as of `segment`."""
     asked = parsed.spec
     deadline = Deadline(chosen_timeout(asked, service.settings) / 1000)
     with service.models.lease(asked.model, asked.version) as lease:
+        chosen(lease.info)
         if not lease.on_trial:
             return await _Request(service, parsed, ticket, lease, spec, deadline, request_id).attempt()
         canary = lease
@@ -123,6 +136,7 @@ async def handle(
     ticket.computed()
     began = time.monotonic()
     with service.models.lease(asked.model, stable=True) as lease:
+        chosen(lease.info)
         answer = await _Request(service, parsed, ticket, lease, spec, deadline, request_id).attempt()
     if late and time.monotonic() - began < first.deadline.seconds:
         canary.count_answer("late")  # where the current version had been in time
@@ -263,7 +277,7 @@ class _Request(Generic[E]):
         answer = await service.pictures.run_in(
             "encode", self.deadline, self._encode, segmentation, time.perf_counter()
         )
-        service.metrics.stages(answer.seconds, engine.info.name, engine.info.version)
+        service.metrics.stages(answer.seconds, result.devices, engine.info)
         service.metrics.last_success.set_to_current_time()
         return answer
 

@@ -192,9 +192,13 @@ def test_percentiles_by_nearest_rank() -> None:
 
 
 def test_batches_of_the_metrics() -> None:
-    assert batches("a 1\nebseg_batch_size_count 4.0\nebseg_batch_size_sum 26.0\n") == (4, 26)
+    several = [
+        f'ebseg_batch_size_{what}{{device="cuda:{device}",model="a",version="1"}} {value}'
+        for device, what, value in ((0, "count", 1.0), (1, "count", 3.0), (0, "sum", 6.0), (1, "sum", 20.0))
+    ]
+    assert batches("\n".join(["a 1", *several, ""])) == (4, 26)
     with pytest.raises(BenchError, match="/metrics"):
-        batches("ebseg_batch_size_count 4.0\n")
+        batches(several[0] + "\n")
 
 
 def test_pictures_are_those_of_a_camera_and_their_comment_changes_nothing() -> None:

@@ -12,6 +12,7 @@ from service.errors import NotFoundError, NotReadyError
 from service.hot_loading.loader import LoaderThread
 from service.hot_loading.models import Models
 from service.observability.metrics import Metrics
+from service.scheduling.engine import ModelInfo
 from tests.service.hot_loading.model_fakes import (
     OFTEN,
     FakeDevice,
@@ -273,13 +274,29 @@ async def test_series_of_freed_versions_go(registry: Path) -> None:
             samples = next(iter(metrics.stage_seconds.collect())).samples
             return {sample.labels["version"] for sample in samples}
 
+        def series(version: int) -> int:
+            samples = [sample for one in metrics.registry.collect() for sample in one.samples]
+            return sum(sample.labels.get("version") == str(version) for sample in samples)
+
+        value = metrics.registry.get_sample_value
+
+        def happens(first: ModelInfo) -> None:
+            metrics.stages({"decode": 1.0, "predict": 1.0}, {"predict": "cpu"}, first)
+            metrics.step(first, "cpu", "predict", 1.0)
+            metrics.batch(first, "cpu", "idle", 1)
+            metrics.request("/v1/segment", 200, 1.0, first)
+
         lease = models.lease()
-        metrics.stages({"predict": 1.0}, "a", 1)
-        metrics.observe(metrics.step_seconds, 1.0, "predict", "a", "1", "cpu")
+        first = lease.info
+        happens(first)
         await publish_and_reload(models, registry, 2)
         assert versions() == {"1", "2"}
+        assert series(1) >= 6
         lease.release()
         await until(lambda: load.closings() == {1: 1, 2: 0})
-        assert versions() == {"2"}
-        assert next(iter(metrics.step_seconds.collect())).samples == []
-        assert not [key for key in metrics._labelled if "1" in key[1:]]
+        assert (versions(), series(1)) == ({"2"}, 0)
+        happens(first)  # a device, or an answer on its way, is late
+        assert series(1) == 0
+        nobodys = {"model": "", "version": "", "route": "/v1/segment"}
+        assert value("ebseg_requests_total", {**nobodys, "code": "200"}) == 1  # no request is lost
+        assert value("ebseg_request_duration_seconds_count", nobodys) == 1

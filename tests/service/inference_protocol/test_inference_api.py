@@ -97,7 +97,8 @@ async def test_an_inference_from_json_to_json() -> None:
         labels = np.reshape(output["data"], output["shape"])
         assert labels[:3].max() == 0
         assert (labels[3:] == [1, 1, 1, 1, 2, 2, 2, 2]).all()
-        assert service.metrics.requests.labels("/v2/models/{model}/infer", "200")._value.get() == 1
+        series = ("fake", "3", "/v2/models/{model}/infer", "200")
+        assert service.metrics.requests.labels(*series)._value.get() == 1
         assert service.admission.pending == 0
 
 

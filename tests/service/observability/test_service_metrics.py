@@ -4,10 +4,11 @@ import re
 
 import pytest
 
-from service.observability.metrics import STAGES
+from service.observability.metrics import DEVICE_STAGES, STAGES
 from tests.service.fakes import FakeEngine, encoded, picture, post, running
 
 pytestmark = pytest.mark.anyio
+REQUESTS = r'ebseg_requests_total\{code="(\d+)",model="([^"]*)",route="([^"]+)",version="([^"]*)"\} (\S+)'
 
 
 def samples(text: str) -> dict[str, float]:
@@ -20,6 +21,8 @@ async def test_after_some_requests() -> None:
         for _ in range(3):
             await post(client, image=encoded(picture(100, 200)))
         await post(client, image=b"text")
+        await post(client, {"classes": ["sky"], "model": "my-secret-model"})
+        await post(client, {"classes": ["sky"], "version": 4})
         await client.get("/v1/vocabularies/my-secret-list")
         await client.get("/my-secret-path")
         await client.request("SECRET", "/v1/segment")
@@ -27,19 +30,23 @@ async def test_after_some_requests() -> None:
     assert answer.headers["content-type"].startswith("text/plain; version=")
     values = samples(answer.text)
     requests = {
-        (route, int(code)): values[f'ebseg_requests_total{{code="{code}",route="{route}"}}']
-        for code, route in re.findall(r'ebseg_requests_total\{code="(\d+)",route="([^"]+)"\}', answer.text)
+        (route, int(code), model, version): float(value)
+        for code, model, route, version, value in re.findall(REQUESTS, answer.text)
     }
     assert requests == {
-        ("/v1/segment", 200): 3,
-        ("/v1/segment", 415): 1,
-        ("/v1/segment", 405): 1,
-        ("/v1/vocabularies/{name}", 404): 1,
-        ("other", 404): 1,
+        ("/v1/segment", 200, "fake", "3"): 3,
+        ("/v1/segment", 415, "fake", "3"): 1,
+        ("/v1/segment", 404, "", ""): 2,
+        ("/v1/segment", 405, "", ""): 1,
+        ("/v1/vocabularies/{name}", 404, "", ""): 1,
+        ("other", 404, "", ""): 1,
     }
-    assert values['ebseg_request_duration_seconds_count{route="/v1/segment"}'] == 5
+    for model, version, count in (("fake", "3", 4), ("", "", 3)):
+        labels = f'model="{model}",route="/v1/segment",version="{version}"'
+        assert values[f"ebseg_request_duration_seconds_count{{{labels}}}"] == count
     for stage in STAGES:
-        labels = f'model="fake",stage="{stage}",version="3"'
+        device = "cpu" if stage in DEVICE_STAGES else ""
+        labels = f'device="{device}",model="fake",stage="{stage}",version="3"'
         assert values[f"ebseg_stage_duration_seconds_count{{{labels}}}"] == 3
     assert values["ebseg_image_megapixels_sum"] == pytest.approx(0.06)
     assert values["ebseg_vocabulary_size_sum"] == 6
@@ -49,7 +56,8 @@ async def test_after_some_requests() -> None:
         assert values[f'ebseg_queue_depth{{queue="{queue}"}}'] == 0
         assert values[f'ebseg_queue_oldest_age_seconds{{queue="{queue}"}}'] == 0
     assert values["ebseg_last_success_timestamp_seconds"] > 1.6e9
-    series = r'ebseg_stage_duration_seconds_bucket\{le="([^"]+)",model="fake",stage="predict",version="3"\}'
+    labels = 'device="cpu",le="([^"]+)",model="fake",stage="predict",version="3"'
+    series = rf"ebseg_stage_duration_seconds_bucket\{{{labels}\}}"
     buckets = re.findall(series, answer.text)
     assert (buckets[0], buckets[-2], buckets[-1]) == ("0.005", "30.0", "+Inf")
     assert "secret" not in answer.text.lower()

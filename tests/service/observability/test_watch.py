@@ -73,22 +73,28 @@ async def test_memory() -> None:
     service = FakeService()
     watching = Watch(service)
     watching.start()
-    await until(lambda: value(service, "ebseg_device_memory_bytes", kind="process_rss") > 0)
+    await until(lambda: value(service, "ebseg_device_memory_bytes", kind="process_rss", device="cpu") > 0)
     await watching.stop()
-    before = value(service, "ebseg_device_memory_bytes", kind="process_rss")
+    before = value(service, "ebseg_device_memory_bytes", kind="process_rss", device="cpu")
     with mmap.mmap(-1, 64 << 20) as held:  # pages of its own: an allocator may have some to spare
         held.write(b"x" * (64 << 20))
-        assert 10e6 < before < memory_bytes()["process_rss"] - 32e6
+        assert 10e6 < before < memory_bytes()["process_rss", "cpu"] - 32e6
 
 
 async def test_memory_of_several_cuda_devices(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert set(memory_bytes()) == {"process_rss"} or torch.cuda.is_initialized()
+    assert set(memory_bytes()) == {("process_rss", "cpu")} or torch.cuda.is_initialized()
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 10 + device)
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 100 + device)
     kinds = memory_bytes()
-    assert (kinds["cuda_allocated"], kinds["cuda_reserved"]) == (21, 201)
+    del kinds["process_rss", "cpu"]
+    assert kinds == {
+        ("cuda_allocated", "cuda:0"): 10,
+        ("cuda_allocated", "cuda:1"): 11,
+        ("cuda_reserved", "cuda:0"): 100,
+        ("cuda_reserved", "cuda:1"): 101,
+    }
 
 
 def test_the_watchdog_barks_when_work_gets_nowhere() -> None:

@@ -151,13 +151,15 @@ class Running:
     """A scheduler, the first of its devices, and what tests do with both."""
 
     def __init__(self, **options: Any):
+        names, metrics = options.pop("names", ["cpu"]), options.pop("metrics", None) or Metrics()
+        metrics.version_came(NumberEngine().info, names)
         self.scheduler = Scheduler(
-            options.pop("names", ["cpu"]),
+            names,
             **{
                 "max_batch_size": 8,
                 "max_batch_delay_s": 0.0,
                 "ageing_s": 10.0,
-                "metrics": Metrics(),
+                "metrics": metrics,
                 "prices": Prices(),
                 **options,
             },
@@ -190,7 +192,13 @@ class Running:
 
 def batches(metrics: Metrics, trigger: str) -> float:
     """How many batches ran for this reason."""
-    return metrics.registry.get_sample_value("ebseg_batches_total", {"trigger": trigger}) or 0.0
+    return sample(metrics, "ebseg_batches_total", trigger=trigger)
+
+
+def sample(metrics: Metrics, name: str, **labels: str) -> float:
+    """A sample of `NumberEngine`'s version on the CPU."""
+    of = {"model": "numbers", "version": str(INFO.version), "device": INFO.device}
+    return metrics.registry.get_sample_value(name, of | labels) or 0.0
 
 
 def threads_of(device: "Running") -> list[threading.Thread]:

@@ -22,6 +22,7 @@ from tests.service.scheduling.scheduler_fakes import (
     held,
     job,
     running,
+    sample,
     settled,
     soon,
     submitted,
@@ -47,9 +48,8 @@ async def test_a_batch_is_predicted_at_once_and_classified_one_by_one() -> None:
         for result in results:
             assert set(result.seconds) == {"queue", "predict", "classify"}
             assert min(result.seconds.values()) >= 0
-    sample = metrics.registry.get_sample_value
     assert batches(metrics, "idle") == 1
-    assert (sample("ebseg_batch_size_count"), sample("ebseg_batch_size_sum")) == (1, 5)
+    assert (sample(metrics, "ebseg_batch_size_count"), sample(metrics, "ebseg_batch_size_sum")) == (1, 5)
 
 
 async def test_batched_equals_alone_for_an_engine_that_pads_to_the_largest() -> None:

@@ -25,5 +25,5 @@ def queries() -> list[tuple[str, str]]:
 
 
 def as_asked(query: str, window: str) -> str:
-    """The query as Grafana sends it: all instances, and a window for rates."""
-    return query.replace("$__rate_interval", window).replace("$instance", ".*")
+    """The query as Grafana sends it: all instances and models, and a window for rates."""
+    return query.replace("$__rate_interval", window).replace("$instance", ".*").replace("$model", ".*")

@@ -111,5 +111,6 @@ def test_names_are_found_in_queries() -> None:
         "stage",
         "model",
         "version",
+        "device",
         "le",
     }

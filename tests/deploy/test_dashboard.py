@@ -63,4 +63,4 @@ def test_data_source_can_be_chosen() -> None:
         for target in panel.get("targets", []):
             assert target["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
     variables = {variable["name"] for variable in document["templating"]["list"]}
-    assert variables == {"datasource", "instance"}
+    assert variables == {"datasource", "instance", "model"}

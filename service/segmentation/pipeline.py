@@ -11,7 +11,6 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from model.network.balance import Balance, Weights
 from model.vocabulary.classes import Vocabulary
 from service.caches.prediction_cache import CachedPrediction
 from service.errors import DeadlineExceededError, DeadlineUnmeetableError, OutOfMemoryError
@@ -28,21 +27,19 @@ from service.scheduling.engine import Engine, Job, ModelInfo, PreparedPicture
 from service.scheduling.host_memory import answer_bytes, decoding_bytes
 from service.scheduling.price import Work
 from service.scheduling.work import Request
-from service.schemas.segment import BalanceSpec, SegmentRequest
 from service.segmentation.answer import Answer, Caches, SegmentationResult, encode_answer
 from service.segmentation.decode import decode
 from service.segmentation.encode import resized
 from service.segmentation.outputs import check_outputs, chosen_outputs
 from service.segmentation.request_text import RequestText
-from service.segmentation.requested import check_length, invalid, output_size
-from service.settings import Settings
+from service.segmentation.requested import output_size
+from service.segmentation.resolved import chosen_timeout, chosen_vocabulary, to_balance
 
 LOG = logging.getLogger(__name__)
 CANARY_SHARE = 0.5  # of a request's time; the rest is the current version's, should the canary not answer
 # beside what is internal: what another version may not do
 CANARYS_FAULTS = (OutOfMemoryError, DeadlineExceededError, DeadlineUnmeetableError)
 Chosen = Callable[[ModelInfo], None]
-MANY_CLASSES = 64  # a longer list is checked on a picture thread
 
 
 async def segment(
@@ -342,57 +339,6 @@ class _Request(Generic[E]):
         work = Work(pixels=pixels, classified=rows * columns * words)
         infos = [one.info for one in self.lease.engines] or [engine.info]
         self.ticket.reserve(self.service.prices.seconds(infos, work), self.deadline, pixels=pixels)
-
-
-async def chosen_vocabulary(service: Service, spec: SegmentRequest) -> tuple[Vocabulary, list[str | None]]:
-    """The classes of a request, and the colours that were given for them.
-
-    Raises:
-        NotFoundError: the vocabulary is unknown.
-        InvalidRequestError, VocabularyError: too many classes, or one that cannot be used.
-    """
-    if spec.vocabulary is not None:
-        stored = await service.vocabularies.get(spec.vocabulary)
-        check_length("vocabulary", len(stored.classes), service.settings.max_classes)
-        return stored.vocabulary(spec.templates, spec.synonym_mode), stored.colors
-    entries = spec.classes or []
-    check_length("classes", len(entries), service.settings.max_classes)
-    if len(entries) > MANY_CLASSES:
-        vocabulary = await service.in_pool(lambda: spec.listed)
-    else:
-        vocabulary = spec.listed
-    return vocabulary, [entry.color for entry in entries]
-
-
-def to_balance(spec: BalanceSpec | None, default: Balance) -> Balance | None:
-    """The balance of a request; None leaves it to the checkpoint.
-
-    Raises:
-        InvalidRequestError: a geometric mean without weights, where the checkpoint has an arithmetic one.
-    """
-    if spec is None:
-        return None
-    if spec.trained is not None and spec.new is not None:
-        trained, new = Weights(**spec.trained.model_dump()), Weights(**spec.new.model_dump())
-        return Balance(mean=spec.mean, trained=trained, new=new)
-    if spec.mean == default.mean:
-        return default
-    if spec.mean == "arithmetic":
-        return Balance.arithmetic()
-    raise invalid("balance", "this checkpoint has no weights for a geometric mean; give trained and new")
-
-
-def chosen_timeout(spec: SegmentRequest, settings: Settings) -> int:
-    """Milliseconds that the request has.
-
-    Raises:
-        InvalidRequestError: it asks for more than there is.
-    """
-    if spec.timeout_ms is None:
-        return settings.timeout_ms
-    if spec.timeout_ms > settings.max_timeout_ms:
-        raise invalid("timeout_ms", f"must be at most {settings.max_timeout_ms}")
-    return spec.timeout_ms
 
 
 def _source(plan: PicturePlan, running: Request) -> str:

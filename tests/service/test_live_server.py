@@ -48,7 +48,7 @@ def test_client_that_hangs_up_frees_its_place_before_its_turn() -> None:
         assert segment(url).status_code == 200
         text = CLIENT.get(f"{url}/metrics").text
     assert engine.batches == [1, 1]  # the abandoned one never ran
-    assert 'ebseg_requests_total{code="499",route="/v1/segment"} 1.0' in text
+    assert 'ebseg_requests_total{code="499",model="fake",route="/v1/segment",version="3"} 1.0' in text
     assert 'ebseg_rejected_total{reason="client-gone"} 1.0' in text
 
 

@@ -181,7 +181,8 @@ async def test_changes_are_documented_and_counted_by_their_template(tmp_path: Pa
         await change(client, "reload")
         schema = (await client.get("/openapi.json")).json()
         counted = service.metrics.exposition().decode()
-    assert 'ebseg_requests_total{code="200",model="",route="/v1/models/{name}:reload",version=""} 1.0' in counted
+    labels = 'code="200",model="",route="/v1/models/{name}:reload",version=""'
+    assert f"ebseg_requests_total{{{labels}}} 1.0" in counted
     for action in ("pin", "unpin", "rollback", "reload"):
         operation = schema["paths"][f"/v1/models/{{name}}:{action}"]["post"]
         expected = {"200", "401", "403", "404", "409", "500", "503", "504"}

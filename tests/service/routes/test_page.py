@@ -83,7 +83,8 @@ async def test_page_needs_no_key_and_no_model_and_is_counted_by_its_template() -
         assert (await client.get("/static/js/app.js")).status_code == 200
         assert (await client.post("/")).status_code == 405
         metrics = (await client.get("/metrics")).text
-        assert 'ebseg_requests_total{code="200",model="",route="/static/{path:path}",version=""} 1.0' in metrics
+        labels = 'code="200",model="",route="/static/{path:path}",version=""'
+        assert f"ebseg_requests_total{{{labels}}} 1.0" in metrics
         assert '"/static/' not in (await client.get("/openapi.json")).text
 
 

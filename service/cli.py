@@ -6,7 +6,8 @@ Errors of the model package go on to `ebseg.main`; the service's own are told by
 
 import argparse
 
-from service.commands import batch, models, serve, vocabularies
+from service.commands import models, serve, vocabularies
+from service.commands.batch import command as batch
 from service.commands.segment import command as segment
 
 

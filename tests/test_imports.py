@@ -24,7 +24,7 @@ SERVING = {"fastapi", "starlette", "uvicorn", "pydantic", "pydantic_settings", "
 ENVIRONMENT_READERS = {
     Path("service/settings.py"),
     Path("service/commands/remote.py"),
-    Path("service/commands/batch.py"),
+    Path("service/commands/batch/plan.py"),
 }
 
 

@@ -9,9 +9,10 @@ from typing import Any
 
 from PIL import Image
 
-from service.batch.plan import BatchPlan, ids_digest
+from service.batch.place import OutputPlace
+from service.batch.plan import BatchPlan
 from service.batch.reading import UnreadableError, content_of
-from service.batch.sinks import OutputPlace, open_sink
+from service.batch.sinks import open_sink
 
 SAMPLE = 8  # pictures that are segmented
 OF_EACH = 64  # of so many the next one is taken, so that a sorted input's first pictures are not all
@@ -24,14 +25,14 @@ def estimate(plan: BatchPlan) -> dict[str, Any]:
         UsageError: the input cannot be listed.
         CheckpointError: the model cannot be loaded.
     """
-    finished = open_sink(OutputPlace(plan.out), plan.form).finished()
+    sink = open_sink(OutputPlace(plan.out), plan.form)
+    finished = set(sink.numbers())
     pictures = missing = shards = 0
     sample: list[Mapping[str, Any]] = []
     for number, shard in plan.shards():
         shards += 1
         pictures += len(shard)
-        about = finished.get(number)
-        if about is None or about.ids != ids_digest(shard) or (plan.retry_errors and about.errors):
+        if number not in finished or not plan.is_done(sink.about(number), shard):
             missing += len(shard)
         if len(sample) < SAMPLE:
             sample += shard[:: max(1, min(OF_EACH, len(shard) // SAMPLE))][: SAMPLE - len(sample)]
@@ -39,7 +40,7 @@ def estimate(plan: BatchPlan) -> dict[str, Any]:
     found: dict[str, Any] = {"pictures": pictures, "missing": missing, "shards": shards}
     if sizes:
         found |= {"median_megapixels": round(median(sizes) / 1e6, 2), "median_kilobytes": median(kilobytes)}
-    if missing:
+    if sizes and missing:
         seconds = _measured(plan, sample)
         found |= {
             "pictures_per_second": round(len(plan.devices) / seconds, 2),
@@ -63,10 +64,10 @@ def _looked_at(sample: list[Mapping[str, Any]]) -> tuple[list[int], list[int]]:
 
 
 def _measured(plan: BatchPlan, sample: list[Mapping[str, Any]]) -> float:
-    """Seconds a picture, on one worker, after the first."""
+    """Seconds a picture, on one worker that has its share of the cores, after the first."""
     from service.batch.worker import segmenter_of
 
-    with closing(segmenter_of(plan, plan.devices[0], None)) as segmenter:
+    with closing(segmenter_of(plan, plan.devices[0])) as segmenter:
         list(segmenter.segment(sample[:1]))
         began = time.monotonic()
         done = len(list(segmenter.segment(sample)))

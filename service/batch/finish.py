@@ -2,24 +2,27 @@
 
 import io
 import json
+from collections.abc import Mapping
 
-from PIL import Image, ImageColor
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
-from service.batch.plan import BatchPlan
+from service.batch.examples import map_colors
+from service.batch.place import OutputPlace
 from service.batch.run import RunResult
-from service.batch.sinks import OutputPlace, Sink
+from service.batch.sinks import About, Sink
 from service.batch.summary import plot, summary
-from service.segmentation.colors import class_colors, to_hex
-from service.segmentation.requested import read_request, requested_vocabulary
 from service.segmentation.sheet import contact_sheet
 
 SUMMARY, PLOT, SHEET = "summary.json", "summary.png", "sheet.webp"
 
 
-def finish(store: OutputPlace, sink: Sink, plan: BatchPlan, result: RunResult) -> None:
+def finish(store: OutputPlace, sink: Sink, result: RunResult) -> None:
     """Writes them; of all shards that are finished, whichever process made them."""
-    names, colors = _classes(plan, sink)
-    found = summary(sink.finished(), names)
+    shards = {number: sink.about(number) for number in sink.numbers()}
+    names, colors = _classes(sink, shards)
+    found = summary(shards, names)
     store.put(SUMMARY, (json.dumps(found, indent=2, ensure_ascii=False) + "\n").encode())
     if names:
         store.put(PLOT, _bytes(plot(found, colors), "PNG"))
@@ -27,20 +30,14 @@ def finish(store: OutputPlace, sink: Sink, plan: BatchPlan, result: RunResult) -
         store.put(SHEET, _bytes(contact_sheet(result.examples), "WEBP"))
 
 
-def _classes(plan: BatchPlan, sink: Sink) -> tuple[list[str], list[tuple[int, ...]]]:
-    """Names and colours of the classes that rows tell of."""
-    spec = read_request(plan.request)
-    if plan.url is not None and spec.vocabulary is not None:  # the service's own list
-        for shard, about in sorted(sink.finished().items()):
-            if about.areas:
-                names = next(row["classes"] for row in sink.read(shard) if row["error"] is None)
-                return names, [tuple(map(int, color)) for color in class_colors([None] * len(names))]
-        return [], []
-    vocabulary = requested_vocabulary(spec)
-    given = [None] * len(vocabulary) if spec.classes is None else [entry.color for entry in spec.classes]
-    colors = class_colors([given[index] for index in vocabulary.reported])
-    names = [vocabulary.names[index] for index in vocabulary.reported]
-    return names, [ImageColor.getrgb(to_hex(color)) for color in colors]
+def _classes(sink: Sink, shards: Mapping[int, About]) -> tuple[list[str], NDArray[np.uint8]]:
+    """Names and colours of the classes, as rows tell of them; none if no picture was segmented."""
+    for number, about in shards.items():
+        if about.areas:
+            row = next(row for row in sink.read(number) if row["error"] is None)
+            with Image.open(io.BytesIO(row["label_map"])) as mask:
+                return row["classes"], map_colors(mask, len(row["classes"]))
+    return [], np.zeros((0, 3), np.uint8)
 
 
 def _bytes(image: Image.Image, form: str) -> bytes:

@@ -12,6 +12,7 @@ import tarfile
 from collections.abc import Generator, Iterator
 from typing import Any
 
+from service.batch.rows import printable
 from service.errors import UsageError
 from service.local.pictures import PICTURES
 
@@ -32,6 +33,7 @@ def items(source: str) -> Generator[Item, None, None]:
     count = 0
     for item in _items(source):
         count += 1
+        item["id"] = printable(str(item["id"]))
         yield item
     if not count:
         raise UsageError(f"{source} holds no pictures; they end in {', '.join(PICTURES)}")

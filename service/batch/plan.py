@@ -7,9 +7,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from model.urls import shown
 from service.batch.listing import Item, items
-from service.batch.sinks import FORMATS, OutputPlace
+from service.batch.place import OutputPlace
+from service.batch.sinks import FORMATS, About
 from service.errors import UsageError
+from service.scheduling.picture_threads import cores
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
@@ -62,16 +65,24 @@ class BatchPlan:
             if number % self.share[1] == self.share[0]:
                 yield number, shard
 
+    def is_done(self, about: About, shard: list[Item]) -> bool:
+        """Whether a shard that is there is what this run would make of these items."""
+        return about.ids == ids_digest(shard) and not (self.retry_errors and about.errors)
+
+    @property
+    def torch_threads(self) -> int:
+        """Of each worker: all share the cores."""
+        return max(1, cores() // len(self.devices))
+
     def pinned(self, model: str, digest: str) -> dict[str, Any]:
-        """What the output's manifest says: another run may not write there."""
-        request = {name: value for name, value in self.request.items() if name != "timeout_ms"}
-        canonical = json.dumps(request, sort_keys=True, separators=(",", ":"))
+        """What the output's manifest says: another run may not write there. It holds no secrets of URLs."""
+        canonical = json.dumps(self.request, sort_keys=True, separators=(",", ":"))
         return {
             "schema": SCHEMA,
-            "source": self.source,
-            "model": model,
+            "source": shown(self.source),
+            "model": shown(model),
             "checkpoint": digest,
-            "request": request,
+            "request": self.request,
             "request_sha256": hashlib.sha256(canonical.encode()).hexdigest(),
             "dtype": self.dtype,
             "format": self.form,
@@ -95,15 +106,15 @@ def pin(store: OutputPlace, pinned: dict[str, Any]) -> None:
     except (ValueError, AttributeError):
         raise UsageError(f"{store.root}/{MANIFEST} is no manifest of a run; take another output") from None
     if differ:
-        told = "; ".join(f"{name} was {former.get(name)!r}, is {pinned[name]!r}" for name in differ)
-        raise UsageError(f"{store.root} holds another run ({told}); take another output")
+        changes = "; ".join(f"{name} was {former.get(name)!r}, is {pinned[name]!r}" for name in differ)
+        raise UsageError(f"{store.root} holds another run ({changes}); take another output")
 
 
 def ids_digest(shard: Iterable[Item]) -> str:
     """sha256 of the ids of a shard, in order."""
     digest = hashlib.sha256()
     for item in shard:
-        digest.update(str(item["id"]).encode("utf-8", "surrogateescape") + b"\0")
+        digest.update(str(item["id"]).encode() + b"\0")
     return digest.hexdigest()
 
 

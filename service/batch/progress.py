@@ -12,10 +12,10 @@ LINE_S = 30.0
 
 
 @contextmanager
-def shown() -> Iterator[Callable[[int], None]]:
+def progress_shown() -> Iterator[Callable[[int], None]]:
     """Gives what is called with pictures that were done; how many there will be is known to nobody."""
     console = Console(stderr=True)
-    began = told = time.monotonic()
+    began = printed = time.monotonic()
     count = 0
 
     def line() -> str:
@@ -35,10 +35,10 @@ def shown() -> Iterator[Callable[[int], None]]:
         return
 
     def advance_line(done: int) -> None:
-        nonlocal count, told
+        nonlocal count, printed
         count += done
-        if time.monotonic() - told >= LINE_S:
-            told = time.monotonic()
+        if time.monotonic() - printed >= LINE_S:
+            printed = time.monotonic()
             print(line(), file=sys.stderr, flush=True)
 
     yield advance_line

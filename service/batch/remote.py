@@ -5,29 +5,34 @@ from contextlib import closing
 from typing import Any
 
 from ebseg_client import Balance, ClassSpec, ClientError, EBSegClient, SegmentOptions, Shares
-from ebseg_client.errors import ConnectionFailedError, KeyRefusedError
 from ebseg_client.parallel import in_order
 from service.batch.reading import UnreadableError, content_of
-from service.batch.rows import COLUMNS, Row, failed
+from service.batch.request import read_batch_request
+from service.batch.rows import COLUMNS, Row, failed, row_id
+from service.local.remote_errors import is_of_all
 from service.schemas.segment import BalanceSpec, SegmentRequest, WeightShares
 
 PATIENCE_S = 600.0  # for one picture, waits for a busy service included
 
 
 class RemoteSegmenter:
-    """See `BatchSegmenter.segment`; a service that is away or refuses the key fails the run, not a row.
+    """See `BatchSegmenter.segment`; an error that all pictures would meet fails the run, not a row.
 
     Args:
         url: of the service.
         request: a document of `POST /v1/segment`, without a picture.
         api_key: sent along, if given.
         threads: requests at a time.
+
+    Raises:
+        UsageError, InputError: the request, the address or the key cannot be used.
     """
 
     def __init__(self, url: str, request: Mapping[str, Any], *, api_key: str | None, threads: int):
+        spec = read_batch_request(request, remote=True)
+        self._classes = _classes(spec)
+        self._options = _options(spec)
         self._client = EBSegClient(url, api_key=api_key, timeout=PATIENCE_S, connections=threads)
-        spec = SegmentRequest.model_validate(request)  # once; the service looks at each request itself
-        self._classes, self._options = _classes(spec), _options(spec)
         self._threads = threads
 
     def segment(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[Row]:
@@ -41,12 +46,12 @@ class RemoteSegmenter:
 
     def _one(self, numbered: tuple[int, Mapping[str, Any]]) -> Row:
         index, row = numbered
-        id = str(row.get("id", row.get("path", index)))
+        id = row_id(row, index)
         try:
             answer = self._client.segment(content_of(row), self._classes, **self._options)
-        except (ConnectionFailedError, KeyRefusedError):
-            raise
         except (UnreadableError, ClientError) as error:
+            if is_of_all(error):
+                raise
             return failed(id, error)
         return dict.fromkeys(COLUMNS) | {
             "id": id,
@@ -80,7 +85,7 @@ def _options(spec: SegmentRequest) -> SegmentOptions:
         "vocabulary": spec.vocabulary,
         "templates": spec.templates,
         "synonym_mode": spec.synonym_mode,
-        "balance": _balance(spec.balance),
+        "balance": None if spec.balance is None else _balance(spec.balance),
         "outputs": ["png"],
         "long_side": None if spec.output_size is None else spec.output_size.long_side,
         "model": spec.model,
@@ -91,8 +96,8 @@ def _options(spec: SegmentRequest) -> SegmentOptions:
     return made
 
 
-def _balance(spec: BalanceSpec | None) -> Balance | None:
-    def shares(of: WeightShares | None) -> Shares | None:
-        return None if of is None else Shares(**of.model_dump())
+def _balance(spec: BalanceSpec) -> Balance:
+    def shares(given: WeightShares | None) -> Shares | None:
+        return None if given is None else Shares(**given.model_dump())
 
-    return None if spec is None else Balance(spec.mean, shares(spec.trained), shares(spec.new))
+    return Balance(spec.mean, trained=shares(spec.trained), new=shares(spec.new))

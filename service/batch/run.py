@@ -1,12 +1,13 @@
 """One machine's run: shards to worker processes, a device each, until every picture has its row.
 
-A finished shard is the checkpoint: the same run again does what is missing. Workers that die are started
-again, and their shard with them; whatever else fails ends the run with a sentence and loses no shard.
+A finished shard is the checkpoint: the same run again does what is missing. Workers that die, or are silent
+for long, are started again, and their shard with them; whatever else fails ends the run with a sentence and
+loses no shard.
 """
 
 import multiprocessing
-import os
 import time
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
@@ -15,17 +16,23 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from service.batch.listing import Item
-from service.batch.plan import BatchPlan, ids_digest
-from service.batch.sinks import About, Sink
-from service.batch.worker import Finished, work
+from service.batch.plan import BatchPlan
+from service.batch.sinks import Sink
+from service.batch.worker import READY, Finished, ShardTask, WorkerFailed, work
 from service.errors import UsageError
 
-DEATHS = 3  # of workers in a row without a shard between, after which the run gives up
+DEATHS = 3  # of workers over one shard, or while they load, after which the run gives up
+SILENT_S = 1200.0  # of a worker that has work; twice what one picture may take of a running service
 END_S = 5.0
 EXAMPLES = 24  # pictures on the contact sheet
 
 Progress = Callable[[int], None]
-"""Called with pictures that were done just now."""
+"""Called with pictures that were done just now; below 0 if they were lost and will be done again."""
+Shard = tuple[int, list[Item]]
+
+
+class RunFailedError(Exception):
+    """A run that could not go on; the same command goes on where it ended."""
 
 
 @dataclass(slots=True)
@@ -50,11 +57,19 @@ class RunResult:
 
 @dataclass(slots=True)
 class _Worker:
+    """A process, its shard, the pictures of it that it has reported, and when it was heard of last."""
+
     process: BaseProcess
     pipe: Connection
     device: str
-    shard: tuple[int, list[Item]] | None = None
+    heard: float
+    shard: Shard | None = None
     ready: bool = False
+    reported: int = 0
+
+    @property
+    def busy(self) -> bool:
+        return self.shard is not None or not self.ready
 
 
 class BatchRun:
@@ -63,41 +78,42 @@ class BatchRun:
     Args:
         plan: what to do.
         sink: where rows go, and what is there.
-        progress: told of pictures.
+        progress: called with numbers of pictures.
+        silent_s: a worker that has work and reports nothing for so long is replaced.
     """
 
-    def __init__(self, plan: BatchPlan, sink: Sink, progress: Progress):
+    def __init__(self, plan: BatchPlan, sink: Sink, progress: Progress, *, silent_s: float = SILENT_S):
         self._plan = plan
         self._sink = sink
         self._progress = progress
+        self._silent_s = silent_s
         self._result = RunResult()
-        self._deaths = 0
+        self._deaths: Counter[int | None] = Counter()  # by the shard's number; None: without one
         self._began: float | None = None
-        self._again: list[tuple[int, list[Item]]] = []
+        self._again: list[Shard] = []
+        self._workers: list[_Worker] = []
 
     def run(self) -> RunResult:
         """Does all that is missing.
 
         Raises:
-            UsageError: the input cannot be listed, a worker cannot work, or workers die again and again.
+            UsageError: the input cannot be listed, or a worker cannot do what is asked for.
+            RunFailedError: a worker cannot go on, or workers die again and again.
         """
-        workers: list[_Worker] = []
         with closing(self._missing()) as missing, ExitStack() as stack:
-            stack.callback(lambda: _end(workers))
-            first = next(missing, None)
-            if first is not None:
-                self._again.append(first)
-                workers += [self._started(device) for device in self._plan.devices]
-                self._serve(workers, missing)
+            stack.callback(self._end)
+            if self._has_more(missing):
+                self._workers += [self._started(device) for device in self._plan.devices]
+                self._serve(missing)
         if self._began is not None:
             self._result.seconds = time.monotonic() - self._began
         return self._result
 
-    def _missing(self) -> Generator[tuple[int, list[Item]], None, None]:
-        finished = self._sink.finished()
+    def _missing(self) -> Generator[Shard, None, None]:
+        there = set(self._sink.numbers())
         for number, shard in self._plan.shards():
-            about = finished.get(number)
-            if about is not None and about.ids == ids_digest(shard) and not self._is_wanted(about):
+            about = self._sink.about(number) if number in there else None
+            if about is not None and self._plan.is_done(about, shard):
                 self._result.skipped += about.rows
                 self._result.rows += about.rows
                 self._result.errors += about.errors
@@ -105,85 +121,111 @@ class BatchRun:
             else:
                 yield number, shard
 
-    def _is_wanted(self, about: About) -> bool:
-        return self._plan.retry_errors and about.errors > 0
+    def _has_more(self, missing: Iterator[Shard]) -> bool:
+        if not self._again and (shard := next(missing, None)) is not None:
+            self._again.append(shard)
+        return bool(self._again)
 
     def _started(self, device: str) -> _Worker:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        threads = max(1, len(os.sched_getaffinity(0)) // len(self._plan.devices))
-        process = context.Process(target=work, args=(self._plan, device, threads, theirs), daemon=True)
+        process = context.Process(target=work, args=(self._plan, device, theirs), daemon=True)
         process.start()
         theirs.close()
-        return _Worker(process, ours, device)
+        return _Worker(process, ours, device, heard=time.monotonic())
 
-    def _serve(self, workers: list[_Worker], missing: Iterator[tuple[int, list[Item]]]) -> None:
+    def _serve(self, missing: Iterator[Shard]) -> None:
         """Hands out shards until none is left and no worker has one."""
         while True:
-            for worker in workers:
-                if worker.ready and worker.shard is None:
-                    worker.shard = self._again.pop() if self._again else next(missing, None)
-                    if worker.shard is not None:
-                        worker.pipe.send(worker.shard)
-            busy = [worker for worker in workers if worker.shard is not None or not worker.ready]
-            if not any(worker.shard for worker in workers) and all(worker.ready for worker in workers):
+            for worker in [worker for worker in self._workers if not worker.busy]:
+                if self._has_more(missing):
+                    self._give(worker, self._again.pop())
+            if not self._has_more(missing) and not any(worker.shard for worker in self._workers):
                 return
-            if not self._again and not any(worker.shard for worker in workers) and self._is_over(missing):
-                return
-            for pipe in wait([worker.pipe for worker in busy]):
-                worker = next(worker for worker in busy if worker.pipe is pipe)
-                self._hear(worker, workers)
+            self._wait()
 
-    def _is_over(self, missing: Iterator[tuple[int, list[Item]]]) -> bool:
-        one = next(missing, None)
-        if one is not None:
-            self._again.append(one)
-        return one is None
-
-    def _hear(self, worker: _Worker, workers: list[_Worker]) -> None:
+    def _give(self, worker: _Worker, shard: Shard) -> None:
         try:
-            heard = worker.pipe.recv()
-        except (EOFError, ConnectionResetError):
-            self._replace(worker, workers)
+            worker.pipe.send(ShardTask(*shard, example=len(self._result.examples) < EXAMPLES))
+        except OSError:  # it has died while it had nothing to do
+            self._again.append(shard)
+            self._replace(worker)
             return
-        if isinstance(heard, int):
-            self._result.made += heard
-            self._progress(heard)
-        elif isinstance(heard, Finished):
-            worker.shard, self._deaths = None, 0
-            self._result.rows += heard.rows
-            self._result.errors += heard.errors
-            self._progress(heard.rows - heard.done_again)
-            if heard.example is not None and len(self._result.examples) < EXAMPLES:
-                self._result.examples.append(heard.example)
-        elif heard == "ready":
+        worker.shard, worker.reported, worker.heard = shard, 0, time.monotonic()
+
+    def _wait(self) -> None:
+        """Takes what busy workers send; one that was silent for too long is killed, and its pipe ends."""
+        busy = {worker.pipe: worker for worker in self._workers if worker.busy}
+        patience = min(worker.heard for worker in busy.values()) + self._silent_s - time.monotonic()
+        for pipe in wait(list(busy), timeout=max(0.0, patience)):
+            worker = busy[pipe]  # type: ignore[index]  # they are those that were given
+            worker.heard = time.monotonic()
+            self._receive(worker)
+        for worker in busy.values():
+            if time.monotonic() - worker.heard > self._silent_s:
+                worker.process.kill()
+                worker.heard = time.monotonic()
+
+    def _receive(self, worker: _Worker) -> None:
+        try:
+            received = worker.pipe.recv()
+        except (EOFError, OSError):
+            self._replace(worker)
+            return
+        if isinstance(received, WorkerFailed):
+            raise _error_of(received)
+        if isinstance(received, Finished):
+            self._result.rows += received.rows
+            self._result.errors += received.errors
+            self._result.made += received.segmented
+            self._progress(received.rows - worker.reported)
+            worker.shard = None
+            if received.example is not None and len(self._result.examples) < EXAMPLES:
+                self._result.examples.append(received.example)
+        elif received == READY:
             worker.ready = True
             self._began = self._began or time.monotonic()
         else:
-            raise UsageError(str(heard))
+            worker.reported += received
+            self._progress(received)
 
-    def _replace(self, worker: _Worker, workers: list[_Worker]) -> None:
+    def _replace(self, worker: _Worker) -> None:
         """A worker has died: another one takes its place, and its shard is done again."""
-        worker.process.join()
-        self._deaths += 1
-        if self._deaths > DEATHS:
-            raise UsageError(
-                f"workers die again and again, the last one with exit code {worker.process.exitcode}; "
-                "a picture may take more memory than there is: take fewer --workers or a lower --max-pixels. "
-                "What is finished is kept"
+        _stop(worker)
+        place = None if worker.shard is None else worker.shard[0]
+        self._deaths[place] += 1
+        if self._deaths[place] > DEATHS:
+            where = "before they began" if place is None else f"over shard {place}"
+            raise RunFailedError(
+                f"workers die again and again {where}, the last one with exit code "
+                f"{worker.process.exitcode}; a picture may take more memory or time than there is: take "
+                "fewer --workers or a lower --max-pixels. What is finished is kept"
             )
         if worker.shard is not None:
             self._again.append(worker.shard)
-        workers[workers.index(worker)] = self._started(worker.device)
+            self._progress(-worker.reported)
+        self._workers[self._workers.index(worker)] = self._started(worker.device)
+
+    def _end(self) -> None:
+        for worker in self._workers:
+            worker.pipe.close()  # an idle worker ends by it; what a busy one does is in vain
+            if worker.busy:
+                worker.process.terminate()
+        for worker in self._workers:
+            worker.process.join(END_S)
+            _stop(worker)
 
 
-def _end(workers: list[_Worker]) -> None:
-    for worker in workers:
-        worker.pipe.close()  # an idle worker ends by it; a busy one is in vain
-        if worker.shard is not None:
-            worker.process.terminate()
-    for worker in workers:
-        worker.process.join(END_S)
-        if worker.process.is_alive():
-            worker.process.kill()
-            worker.process.join()
+def _stop(worker: _Worker) -> None:
+    """Ends a worker; one that even so does not end, as in a file system that hangs, is left behind."""
+    worker.pipe.close()
+    worker.process.kill()
+    worker.process.join(END_S)
+
+
+def _error_of(failed: WorkerFailed) -> Exception:
+    if failed.trace:
+        error = RuntimeError(failed.text)
+        error.add_note(failed.trace)
+        return error
+    return RunFailedError(failed.text) if failed.usable else UsageError(failed.text)

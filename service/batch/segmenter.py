@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +18,29 @@ from numpy.typing import NDArray
 
 from ebseg_client.parallel import in_order
 from model.errors import PictureError
+from model.network.balance import Balance
 from model.storage.packaged import packaged_checkpoint
 from model.vocabulary.classes import Vocabulary
 from service.batch.columns import rows_of, shaped_like
 from service.batch.reading import UnreadableError, content_of
-from service.batch.rows import COLUMNS, Row, failed
+from service.batch.request import read_batch_request
+from service.batch.rows import COLUMNS, Row, failed, row_id
 from service.errors import ServiceError, UsageError
 from service.scheduling.deadline import Deadline
 from service.scheduling.engine import Engine, EngineResult, Job, PreparedPicture, unit_rows
 from service.scheduling.out_of_memory import is_out_of_memory, release_memory
 from service.scheduling.torch_engine import device_names, load_engine
 from service.schemas.segment import SegmentRequest
-from service.segmentation.colors import class_colors
+from service.segmentation.colors import reported_colors
 from service.segmentation.decode import decode
 from service.segmentation.encode import statistics
 from service.segmentation.render import label_png
-from service.segmentation.requested import output_size, read_request, requested_vocabulary
+from service.segmentation.requested import (
+    given_colors,
+    output_size,
+    requested_vocabulary,
+    to_balance,
+)
 from service.settings import Settings
 
 OUTPUTS = ("label_map", "statistics")
@@ -61,7 +68,7 @@ class BatchSegmenter:
     Args:
         checkpoint: a version folder; EBSeg-tiny, which comes with ebseg, if left out.
         request: what to look for, as a document of `POST /v1/segment`: `classes` or `vocabulary`,
-            `templates`, `synonym_mode`, `background`, `output_size`.
+            `templates`, `synonym_mode`, `balance`, `background`, `output_size`.
         outputs: "label_map" (PNG), "statistics" (areas and confidences), or both.
         device: "auto", "cpu", "cuda" or "cuda:N".
         dtype: numbers that the model computes with.
@@ -91,8 +98,7 @@ class BatchSegmenter:
         if threads < 1 or (batch_size is not None and batch_size < 1):
             raise UsageError("threads and batch_size must be at least 1")
         self._checkpoint = packaged_checkpoint() if checkpoint is None else Path(checkpoint)
-        self._document = dict(request or {})
-        self._spec: SegmentRequest = read_request(self._document)
+        self._spec: SegmentRequest = read_batch_request(request or {}, remote=False)
         self._vocabulary: Vocabulary = requested_vocabulary(self._spec)
         self._outputs = frozenset(outputs)
         self._device, self._dtype = device, dtype
@@ -100,16 +106,16 @@ class BatchSegmenter:
         self._threads = threads
         self._max_pixels = max_pixels
         self._loaded: _Loaded | None = None
-        self._turn = threading.Lock()
+        self._loading = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
-        state["_loaded"], state["_turn"] = None, None
+        state["_loaded"], state["_loading"] = None, None
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._turn = threading.Lock()
+        self._loading = threading.Lock()
 
     def __call__(self, rows: Any) -> Any:
         """Segments a batch of rows.
@@ -134,38 +140,44 @@ class BatchSegmenter:
         return map(self, frames)
 
     def segment(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[Row]:
-        """The rows' results, in order; any number of rows, of which few are in memory."""
-        with self._turn:  # one network, one caller
-            yield from _Flow(self._load(), rows, self._threads).results()
+        """The rows' results, in order; any number of rows, of which few are in memory.
+
+        Several threads may call it: each batch runs by itself.
+        """
+        yield from _Flow(self._load(), rows, self._threads).results()
 
     def load(self) -> None:
         """Loads the model now, which the first rows would do.
 
         Raises:
             CheckpointError, SettingsError: it cannot be loaded.
+            ServiceError: the request has a balance that this model cannot do.
         """
         self._load()
 
     def close(self) -> None:
         """Lets go of the model; the next rows load it again."""
-        with self._turn:
+        with self._loading:
             self._loaded = None
 
     def _load(self) -> "_Loaded":
-        if self._loaded is None:
-            name = device_names(self._device)[0]
-            engine = load_engine(self._checkpoint, device=name, dtype=self._dtype, golden=False)
-            size = self._given_batch_size or (CPU_BATCH if name == "cpu" else CUDA_BATCH)
-            self._loaded = _Loaded(
-                engine=engine,
-                spec=self._spec,
-                vocabulary=self._vocabulary,
-                text=unit_rows(engine.embed(self._vocabulary.words, self._vocabulary.templates)),
-                outputs=self._outputs,
-                batch_size=size,
-                max_pixels=self._max_pixels,
-            )
-        return self._loaded
+        with self._loading:
+            if self._loaded is None:
+                name = device_names(self._device)[0]
+                engine = load_engine(self._checkpoint, device=name, dtype=self._dtype, golden=False)
+                vocabulary = self._vocabulary
+                self._loaded = _Loaded(
+                    engine=engine,
+                    spec=self._spec,
+                    vocabulary=vocabulary,
+                    text=unit_rows(engine.embed(vocabulary.words, vocabulary.templates)),
+                    balance=to_balance(self._spec.balance, engine.info.balance),
+                    colors=reported_colors(vocabulary, given_colors(self._spec, vocabulary)),
+                    outputs=self._outputs,
+                    batch_size=self._given_batch_size or (CPU_BATCH if name == "cpu" else CUDA_BATCH),
+                    max_pixels=self._max_pixels,
+                )
+            return self._loaded
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -176,14 +188,17 @@ class _Loaded:
     spec: SegmentRequest
     vocabulary: Vocabulary
     text: Any
+    balance: Balance | None
+    colors: NDArray[np.uint8]
     outputs: frozenset[str]
     batch_size: int
     max_pixels: int
+    turn: threading.Lock = field(default_factory=threading.Lock)
 
     def read(self, numbered: tuple[int, Mapping[str, Any]]) -> _Ready | tuple[int, Row]:
         """A row to a prepared picture, or to its error; a thread does it."""
         index, row = numbered
-        id = str(row.get("id", row.get("path", index)))
+        id = row_id(row, index)
         try:
             picture = decode(content_of(row), max_pixels=self.max_pixels)
             size = output_size(self.spec.output_size, (picture.shape[0], picture.shape[1]), self.max_pixels)
@@ -193,26 +208,27 @@ class _Loaded:
 
     def segmented(self, batch: Sequence[_Ready]) -> list[EngineResult]:
         """The network's part; one thread at a time."""
-        predictions = self.engine.predict([one.prepared for one in batch])
         threshold = self.spec.background_for(self.engine.info.card).least
-        return [
-            self.engine.classify(
-                prediction,
-                Job(
-                    engines=(self.engine,),
-                    prepared=one.prepared,
-                    prediction=prediction,
-                    vocabulary=self.vocabulary,
-                    text=self.text,
-                    output_size=one.size,
-                    threshold=threshold,
-                    balance=None,
-                    scores=False,
-                    deadline=Deadline(float("inf")),
-                ),
-            )
-            for one, prediction in zip(batch, predictions, strict=True)
-        ]
+        with self.turn:
+            predictions = self.engine.predict([one.prepared for one in batch])
+            return [
+                self.engine.classify(
+                    prediction,
+                    Job(
+                        engines=(self.engine,),
+                        prepared=one.prepared,
+                        prediction=prediction,
+                        vocabulary=self.vocabulary,
+                        text=self.text,
+                        output_size=one.size,
+                        threshold=threshold,
+                        balance=self.balance,
+                        scores=False,
+                        deadline=Deadline(float("inf")),
+                    ),
+                )
+                for one, prediction in zip(batch, predictions, strict=True)
+            ]
 
     def encoded(self, one: _Ready, result: EngineResult) -> Row:
         """A result to its row; a thread does it."""
@@ -227,12 +243,6 @@ class _Loaded:
             row["areas"] = area[1:].tolist()
             row["confidence"] = confidence[1:].tolist()
         return row
-
-    @property
-    def colors(self) -> NDArray[np.uint8]:
-        entries = self.spec.classes
-        given = [None] * len(self.vocabulary) if entries is None else [entry.color for entry in entries]
-        return class_colors([given[index] for index in self.vocabulary.reported])
 
 
 class _Flow:

@@ -4,20 +4,21 @@ On a disk a shard is written beside and renamed; in an object store one object i
 is several objects, the one that tells of the others comes last.
 """
 
+import hashlib
 import io
 import json
 import tarfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
-from model.storage.files import replacing
 from service.batch.columns import table
+from service.batch.place import OutputPlace
 from service.batch.rows import Row
 from service.errors import UsageError
 
 FORMATS = ("parquet", "folder", "tar")
+LONGEST_NAME = 200  # bytes; file systems take 255, of which suffixes of unfinished files are a part
 ABOUT = "ebseg:about"  # in a shard's metadata: `About` as JSON
 
 
@@ -61,8 +62,11 @@ class About:
 class Sink(Protocol):
     """Shards of one run."""
 
-    def finished(self) -> dict[int, About]:
-        """Shards that are there."""
+    def numbers(self) -> list[int]:
+        """Shards that are there, in order."""
+
+    def about(self, shard: int) -> About:
+        """What a shard that is there tells of itself; of nothing if it is damaged."""
 
     def write(self, shard: int, rows: Sequence[Row], about: About) -> None:
         """Puts a shard there, in place of an earlier one.
@@ -75,47 +79,6 @@ class Sink(Protocol):
         """The rows of a finished shard."""
 
 
-class OutputPlace:
-    """A folder, or a place in an object store."""
-
-    def __init__(self, url: str):
-        from fsspec.core import url_to_fs
-
-        try:
-            self.fs, root = url_to_fs(url)
-            self.root = str(root).rstrip("/")
-            self._local = "file" in self.fs.protocol or self.fs.protocol == "file"
-        except (OSError, ValueError, ImportError) as error:
-            raise UsageError(f"{url} cannot be written to: {error}") from None
-
-    def names(self, folder: str) -> list[str]:
-        """Of the files of a folder."""
-        self.fs.invalidate_cache()
-        try:
-            entries = self.fs.ls(f"{self.root}/{folder}".rstrip("/"), detail=True)
-        except FileNotFoundError:
-            return []
-        return [str(entry["name"]).rsplit("/", 1)[-1] for entry in entries if entry["type"] != "directory"]
-
-    def get(self, name: str) -> bytes | None:
-        """A file's content; None if there is none."""
-        try:
-            content = self.fs.cat_file(f"{self.root}/{name}")
-        except FileNotFoundError:
-            return None
-        return bytes(content)
-
-    def put(self, name: str, content: bytes) -> None:
-        """Writes a file whole."""
-        path = f"{self.root}/{name}"
-        if not self._local:
-            self.fs.pipe_file(path, content)
-            return
-        self.fs.makedirs(str(PurePosixPath(path).parent), exist_ok=True)
-        with replacing(Path(path)) as partial:
-            partial.write_bytes(content)
-
-
 class ParquetSink:
     """`part-000042.parquet`, a row a picture."""
 
@@ -126,16 +89,20 @@ class ParquetSink:
             raise UsageError("--format parquet needs pyarrow: pip install 'ebseg[batch]'") from None
         self._store = store
 
-    def finished(self) -> dict[int, About]:
+    def numbers(self) -> list[int]:
+        """See `Sink`."""
+        return _numbers(self._store.names(""), "parquet")
+
+    def about(self, shard: int) -> About:
         """See `Sink`."""
         import pyarrow.parquet as parquet
 
-        found = {}
-        for shard in _numbers(self._store.names(""), "parquet"):
-            with self._store.fs.open(f"{self._store.root}/{_name(shard)}.parquet", "rb") as file:
-                about = (parquet.read_schema(file).metadata or {}).get(ABOUT.encode(), b"")
-                found[shard] = About.from_json(about)
-        return found
+        with self._store.fs.open(f"{self._store.root}/{_name(shard)}.parquet", "rb") as file:
+            try:
+                metadata = parquet.read_schema(file).metadata or {}
+            except ValueError:  # pyarrow's ArrowInvalid is one
+                metadata = {}
+        return About.from_json(metadata.get(ABOUT.encode(), b""))
 
     def write(self, shard: int, rows: Sequence[Row], about: About) -> None:
         """See `Sink`."""
@@ -162,13 +129,14 @@ class FolderSink:
     def __init__(self, store: OutputPlace):
         self._store = store
 
-    def finished(self) -> dict[int, About]:
+    def numbers(self) -> list[int]:
         """See `Sink`."""
-        found = {}
-        for shard in _numbers(self._store.names("rows"), "jsonl"):
-            with self._store.fs.open(f"{self._store.root}/rows/{_name(shard)}.jsonl", "rb") as file:
-                found[shard] = About.from_json(file.readline())
-        return found
+        return _numbers(self._store.names("rows"), "jsonl")
+
+    def about(self, shard: int) -> About:
+        """See `Sink`."""
+        with self._store.fs.open(f"{self._store.root}/rows/{_name(shard)}.jsonl", "rb") as file:
+            return About.from_json(file.readline())
 
     def write(self, shard: int, rows: Sequence[Row], about: About) -> None:
         """See `Sink`."""
@@ -195,16 +163,19 @@ class TarSink:
     def __init__(self, store: OutputPlace):
         self._store = store
 
-    def finished(self) -> dict[int, About]:
+    def numbers(self) -> list[int]:
         """See `Sink`."""
-        found = {}
-        for shard in _numbers(self._store.names(""), "tar"):
-            place = f"{self._store.root}/{_name(shard)}.tar"
-            with self._store.fs.open(place, "rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
-                first = tar.next()
-                headers = {} if first is None else first.pax_headers
-                found[shard] = About.from_json(headers.get(ABOUT, ""))
-        return found
+        return _numbers(self._store.names(""), "tar")
+
+    def about(self, shard: int) -> About:
+        """See `Sink`."""
+        with self._store.fs.open(f"{self._store.root}/{_name(shard)}.tar", "rb") as file:
+            try:
+                with tarfile.open(fileobj=file, mode="r:") as tar:
+                    first = tar.next()
+            except tarfile.TarError:
+                first = None
+        return About.from_json("" if first is None else first.pax_headers.get(ABOUT, ""))
 
     def write(self, shard: int, rows: Sequence[Row], about: About) -> None:
         """See `Sink`."""
@@ -248,9 +219,22 @@ def open_sink(store: OutputPlace, form: str) -> Sink:
 
 
 def mask_name(id: str) -> str:
-    """Where a picture's label map lies in a folder: its path without what would lead out of it."""
-    parts = [part for part in id.replace("://", "/").split("/") if part not in ("", ".", "..")]
-    return "masks/" + "/".join(parts or ["_"]) + ".png"
+    """Where a picture's label map lies in a folder; no two ids have one place, and none lies outside.
+
+    A part of the id that a path cannot hold as it is has a % in it: `a//b` is `a/%/b`, `../c` is `%2E%2E/c`.
+    """
+    *folders, last = id.replace("%", "%25").split("/")
+    # a folder may not be called as another id's label map
+    folders = [f"{name[:-4]}%2Epng" if name.endswith(".png") else name for name in folders]
+    return "/".join(["masks", *map(_part, folders), f"{_part(last)}.png"])
+
+
+def _part(name: str) -> str:
+    if not name.strip("."):
+        return name.replace(".", "%2E") or "%"
+    if len(name.encode()) > LONGEST_NAME or not name.isprintable():
+        return f"%{hashlib.sha256(name.encode()).hexdigest()}"
+    return name
 
 
 def _add(tar: tarfile.TarFile, name: str, content: bytes, headers: dict[str, str] | None = None) -> None:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from service.batch.sinks import About
@@ -35,8 +37,13 @@ def summary(shards: Mapping[int, About], names: Sequence[str]) -> dict[str, Any]
     }
 
 
-def plot(found: Mapping[str, Any], colors: Sequence[tuple[int, ...]]) -> Image.Image:
-    """Bars of the classes' pictures, the most frequent on top; `MOST_BARS` at most."""
+def plot(found: Mapping[str, Any], colors: NDArray[np.uint8]) -> Image.Image:
+    """Bars of the classes' pictures, the most frequent on top; `MOST_BARS` at most.
+
+    Args:
+        found: of `summary`.
+        colors: uint8 [K, 3], RGB, of its classes.
+    """
     font = ImageFont.load_default(FONT_SIZE)
     order = sorted(range(len(found["classes"])), key=lambda index: -found["classes"][index]["pictures"])
     shown = order[:MOST_BARS]
@@ -53,6 +60,6 @@ def plot(found: Mapping[str, Any], colors: Sequence[tuple[int, ...]]) -> Image.I
         draw.rectangle((LABEL, top, LABEL + BAR, top + LINE - 8), GREY)
         width = round(BAR * one["pictures"] / most)
         if width:
-            draw.rectangle((LABEL, top, LABEL + width, top + LINE - 8), colors[index][:3])
+            draw.rectangle((LABEL, top, LABEL + width, top + LINE - 8), tuple(map(int, colors[index])))
         draw.text((LABEL + BAR + GAP, top), f"{one['pictures']:,}  ({one['share']:.1%} of area)", INK, font)
     return image

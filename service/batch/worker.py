@@ -1,34 +1,75 @@
 """A process that segments shards of a run, one by one, on a device or through a running service."""
 
-import io
-import os
 import signal
 import time
+import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any, Protocol
 
+from ebseg_client import ClientError
+from model.errors import ModelError
 from service.batch.listing import Item
+from service.batch.place import OutputPlace
 from service.batch.plan import BatchPlan, ids_digest
 from service.batch.rows import Row
-from service.batch.sinks import About, OutputPlace, Sink, open_sink
+from service.batch.sinks import About, Sink, open_sink
+from service.errors import ServiceError, UsageError
+from service.local.remote_errors import is_refused
+from service.settings import SettingsError
 
-TOLD_EVERY_S = 0.5
+READY = "ready"
+REPORT_EVERY_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class ShardTask:
+    """A shard to do: its number and its items, and whether the contact sheet wants one of its pictures."""
+
+    number: int
+    items: list[Item]
+    example: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """What a worker tells of a shard: pictures done, of which failed, and one of them to look at."""
+    """What a worker reports of a shard: its pictures, those that failed, those done now, and an example."""
 
-    shard: int
     rows: int
     errors: int
-    done_again: int
+    segmented: int
     example: Any = None
 
 
-class Segments(Protocol):
+@dataclass(frozen=True, slots=True)
+class WorkerFailed:
+    """Why a worker cannot go on.
+
+    Attributes:
+        text: for users.
+        usable: whether the same command may succeed later; False if what it asks for cannot be done.
+        trace: where it happened, if it is a fault of ours; else "".
+    """
+
+    text: str
+    usable: bool
+    trace: str
+
+    @classmethod
+    def of(cls, error: BaseException, url: str | None) -> "WorkerFailed":
+        """What is said of an error."""
+        text = str(error) or type(error).__name__
+        if isinstance(error, ClientError):
+            return cls(f"{url}: {text}", not is_refused(error), "")
+        if isinstance(error, UsageError | ServiceError | SettingsError | ModelError):
+            return cls(text, False, "")
+        if isinstance(error, OSError | MemoryError):
+            return cls(text, True, "")
+        return cls(f"{type(error).__name__}: {text}", True, traceback.format_exc())
+
+
+class RowSegmenter(Protocol):
     """What turns rows of pictures into rows of label maps."""
 
     def segment(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[Row]:
@@ -38,32 +79,32 @@ class Segments(Protocol):
         """Lets go of what it holds."""
 
 
-def work(plan: BatchPlan, device: str, threads: int, pipe: Connection) -> None:
-    """Takes shards, `(number, items)`, from the pipe until it closes; sends counts and `Finished`.
+def work(plan: BatchPlan, device: str, pipe: Connection) -> None:
+    """Does each `ShardTask` of the pipe until it closes.
 
-    An exception, which no row's error is, is sent as text, and ends the worker.
+    Sends `READY` once, numbers of pictures that were done, `Finished` for each shard, and `WorkerFailed` for
+    an exception, which no row's error is and which ends the worker.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the run's own process ends its workers
     try:
-        segmenter = segmenter_of(plan, device, threads)
+        segmenter = segmenter_of(plan, device)
         sink = open_sink(OutputPlace(plan.out), plan.form)
-        pipe.send("ready")
+        pipe.send(READY)
         while True:
             try:
-                number, shard = pipe.recv()
+                task: ShardTask = pipe.recv()
             except EOFError:
                 return
-            pipe.send(_shard(plan, sink, segmenter, number, shard, pipe))
+            pipe.send(_finished(plan, sink, segmenter, task, pipe))
     except (BrokenPipeError, ConnectionResetError):
         return  # the run has ended
     except BaseException as error:
-        place = "" if plan.url is None else f"{plan.url}: "
-        pipe.send(f"{place}{str(error) or type(error).__name__}")
+        pipe.send(WorkerFailed.of(error, plan.url))
         raise SystemExit(1) from None
 
 
-def segmenter_of(plan: BatchPlan, device: str, threads: int | None) -> Segments:
-    """What segments a plan's rows: a running service, or a model on a device that uses so many threads."""
+def segmenter_of(plan: BatchPlan, device: str) -> RowSegmenter:
+    """What segments a plan's rows: a running service, or a model on a device, loaded."""
     if plan.url is not None:
         from service.batch.remote import RemoteSegmenter
 
@@ -72,8 +113,7 @@ def segmenter_of(plan: BatchPlan, device: str, threads: int | None) -> Segments:
 
     from service.batch.segmenter import BatchSegmenter
 
-    if threads is not None:
-        torch.set_num_threads(threads)
+    torch.set_num_threads(plan.torch_threads)
     made = BatchSegmenter(
         plan.checkpoint,
         plan.request,
@@ -87,26 +127,37 @@ def segmenter_of(plan: BatchPlan, device: str, threads: int | None) -> Segments:
     return made
 
 
-def _shard(
-    plan: BatchPlan, sink: Sink, segmenter: Segments, number: int, shard: list[Item], pipe: Connection
+def _finished(
+    plan: BatchPlan, sink: Sink, segmenter: RowSegmenter, task: ShardTask, pipe: Connection
 ) -> Finished:
-    former: list[Row] = sink.read(number) if plan.retry_errors and number in sink.finished() else []
-    kept = {index: row for index, row in enumerate(former) if row["error"] is None} if former else {}
-    wanted = [item for index, item in enumerate(shard) if index not in kept]
-    made = iter(list(_told(segmenter.segment(wanted), pipe)))
-    rows = [kept[index] if index in kept else next(made) for index in range(len(shard))]
-    about = about_of(rows, ids_digest(shard))
-    sink.write(number, rows, about)
-    return Finished(number, len(rows), about.errors, len(wanted), _example(shard, rows, plan))
+    kept = _kept(sink, task) if plan.retry_errors else {}
+    wanted = [item for index, item in enumerate(task.items) if index not in kept]
+    made = iter(list(_reported(segmenter.segment(wanted), pipe)))
+    rows = [kept[index] if index in kept else next(made) for index in range(len(task.items))]
+    about = about_of(rows, ids_digest(task.items))
+    sink.write(task.number, rows, about)
+    picture = None
+    if task.example:
+        from service.batch.examples import example
+
+        picture = example(task.items, rows, max_pixels=plan.max_pixels)
+    return Finished(len(rows), about.errors, len(wanted), picture)
 
 
-def _told(rows: Iterable[Row], pipe: Connection) -> Iterator[Row]:
-    count, told = 0, time.monotonic()
+def _kept(sink: Sink, task: ShardTask) -> dict[int, Row]:
+    """Rows without errors of a former run, by their place; none if the shard's items have changed."""
+    if task.number not in sink.numbers() or sink.about(task.number).ids != ids_digest(task.items):
+        return {}
+    return {index: row for index, row in enumerate(sink.read(task.number)) if row["error"] is None}
+
+
+def _reported(rows: Iterable[Row], pipe: Connection) -> Iterator[Row]:
+    count, reported = 0, time.monotonic()
     for row in rows:
         count += 1
-        if time.monotonic() - told > TOLD_EVERY_S:
+        if time.monotonic() - reported > REPORT_EVERY_S:
             pipe.send(count)
-            count, told = 0, time.monotonic()
+            count, reported = 0, time.monotonic()
         yield row
     pipe.send(count)
 
@@ -119,40 +170,3 @@ def about_of(rows: Sequence[Row], ids: str) -> About:
     pictures = tuple(sum(row["areas"][index] > 0 for row in good) for index in range(classes))
     errors = sum(row["error"] is not None for row in rows)
     return About(ids=ids, rows=len(rows), errors=errors, areas=areas, pictures=pictures)
-
-
-def _example(shard: Sequence[Item], rows: Sequence[Row], plan: BatchPlan) -> Any:
-    """The first picture with its overlay, for the contact sheet; None if none was segmented."""
-    from PIL import Image
-
-    from service.batch.reading import content_of
-    from service.segmentation.decode import decode
-    from service.segmentation.sheet import SheetEntry
-
-    for item, row in zip(shard, rows, strict=True):
-        if row["error"] is None and row["label_map"] is not None:
-            picture = Image.fromarray(decode(content_of(item), max_pixels=plan.max_pixels))
-            mask = Image.open(io.BytesIO(row["label_map"]))
-            return SheetEntry.of(os.path.basename(row["id"]), *_sides(picture, mask, row))
-    return None
-
-
-def _sides(picture: Any, mask: Any, row: Row) -> tuple[Any, Any, list[tuple[str, str, float]]]:
-    """The picture, its overlay, and name, colour and share of each class."""
-    import numpy as np
-    from PIL import Image
-
-    from service.segmentation.colors import to_hex
-    from service.segmentation.render import overlay
-
-    picture = picture.resize(mask.size, Image.Resampling.BILINEAR)
-    labels = np.asarray(mask).astype(np.uint16)
-    palette = np.asarray(mask.getpalette() or [0] * 768, np.uint8).reshape(-1, 3)
-    colors = palette[1 : len(row["classes"]) + 1]
-    over = Image.fromarray(overlay(np.asarray(picture), labels, colors))
-    shares = np.bincount(labels.ravel(), minlength=len(row["classes"]) + 1)[1:] / labels.size
-    classes = [
-        (name, to_hex(color), float(share))
-        for name, color, share in zip(row["classes"], colors, shares, strict=True)
-    ]
-    return picture, over, classes

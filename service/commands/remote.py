@@ -27,21 +27,25 @@ def with_client(args: argparse.Namespace, use: "Callable[[EBSegClient], None]") 
 
 
 def connected(url: str, api_key: str | None, timeout: float, connections: int = 1) -> "EBSegClient":
-    """A client; the key comes from the environment, from EBSEG_API_KEY, if there is none.
+    """A client; the key is that of `chosen_key`.
 
     Raises:
         InputError: the address or the key cannot be used.
     """
     from ebseg_client import EBSegClient
 
-    if api_key is None:
-        api_key = os.environ.get("EBSEG_API_KEY") or None  # an empty one is none
-    return EBSegClient(url, api_key=api_key, timeout=timeout, connections=connections)
+    return EBSegClient(url, api_key=chosen_key(api_key), timeout=timeout, connections=connections)
+
+
+def chosen_key(given: str | None) -> str | None:
+    """The key that was given, or else the environment's, EBSEG_API_KEY."""
+    return given if given is not None else os.environ.get("EBSEG_API_KEY") or None  # an empty one is none
 
 
 def complain_of(error: "ClientError", url: str) -> int:
     """Says what a client met; exit code 2 where the request was at fault, 1 where it may succeed later."""
-    from ebseg_client import BusyError, ConnectionFailedError, InputError, KeyRefusedError, ProblemError
+    from ebseg_client import ConnectionFailedError, InputError, KeyRefusedError
+    from service.local.remote_errors import is_refused
 
     if isinstance(error, InputError):
         return complain(error, UNUSABLE)
@@ -50,8 +54,7 @@ def complain_of(error: "ClientError", url: str) -> int:
         how = ". Give a key with --api-key, or in EBSEG_API_KEY"
     elif isinstance(error, ConnectionFailedError):
         how = ". Does `ebseg serve` run there?"
-    refused = isinstance(error, ProblemError) and error.status < 500 and not isinstance(error, BusyError)
-    return complain(f"{url}: {error}{how}", UNUSABLE if refused else FAILED)
+    return complain(f"{url}: {error}{how}", UNUSABLE if is_refused(error) else FAILED)
 
 
 def values(result: Any) -> dict[str, Any]:

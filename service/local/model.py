@@ -22,7 +22,7 @@ from service.scheduling.torch_engine import device_names, load_engine
 from service.schemas.segment import SegmentRequest
 from service.segmentation.answer import SegmentationResult, json_answer
 from service.segmentation.encode import resized
-from service.segmentation.requested import output_size
+from service.segmentation.requested import given_colors, output_size, to_balance
 
 TEXTS_KEPT = 16  # vocabularies whose embeddings are kept
 
@@ -56,7 +56,7 @@ class LocalModel:
 
         Raises:
             PictureError: a shape that the model cannot take.
-            ServiceError: a size that is too large.
+            ServiceError: a size that is too large, or a balance that this model cannot do.
         """
         size = output_size(spec.output_size, (picture.shape[0], picture.shape[1]), max_pixels)
         with self._turn:
@@ -78,7 +78,7 @@ class LocalModel:
                 text=text,
                 output_size=size,
                 threshold=spec.background_for(self.engine.info.card).least,
-                balance=None,
+                balance=to_balance(spec.balance, self.engine.info.balance),
                 scores=False,
                 deadline=Deadline(float("inf")),
             )
@@ -114,7 +114,7 @@ def found(
     answer = json_answer(
         SegmentationResult(
             vocabulary=vocabulary,
-            given_colors=[entry.color for entry in spec.classes or ()] or [None] * len(vocabulary),
+            given_colors=given_colors(spec, vocabulary),
             info=model.engine.info,
             result=result,
             picture=None,

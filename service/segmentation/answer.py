@@ -27,7 +27,7 @@ from service.schemas.segment import (
     WarningAnswer,
 )
 from service.segmentation import encode, render
-from service.segmentation.colors import class_colors, to_hex
+from service.segmentation.colors import reported_colors, to_hex
 from service.segmentation.polygons import polygons
 
 FILES = frozenset({"png", "overlay", "npy", "scores"})  # outputs that are files; base64 in JSON
@@ -86,8 +86,8 @@ class SegmentationResult:
 
     @property
     def colors(self) -> NDArray[np.uint8]:
-        """Theirs, see `class_colors`."""
-        return class_colors([self.given_colors[index] for index in self.vocabulary.reported])
+        """Theirs."""
+        return reported_colors(self.vocabulary, self.given_colors)
 
     @property
     def may_be_other(self) -> bool:

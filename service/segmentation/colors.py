@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from model.vocabulary.classes import Vocabulary
+
 OTHER = (0, 0, 0)  # colour of pixels that belong to no class; RGB
 _LISTS_KEPT = 256
 _STEPS = 16  # candidates per channel: 4,096 in all
@@ -23,6 +25,16 @@ def class_colors(given: Sequence[str | None]) -> NDArray[np.uint8]:
         uint8 [K, 3], RGB; to be read only.
     """
     return _class_colors(tuple(given))
+
+
+def reported_colors(vocabulary: Vocabulary, given: Sequence[str | None]) -> NDArray[np.uint8]:
+    """A colour for each class that answers tell of, see `class_colors`.
+
+    Args:
+        vocabulary: all classes.
+        given: a colour or None for each of them.
+    """
+    return class_colors([given[index] for index in vocabulary.reported])
 
 
 @functools.lru_cache(maxsize=_LISTS_KEPT)  # callers send the same classes with every picture

@@ -32,8 +32,8 @@ from service.segmentation.decode import decode
 from service.segmentation.encode import resized
 from service.segmentation.outputs import check_outputs, chosen_outputs
 from service.segmentation.request_text import RequestText
-from service.segmentation.requested import output_size
-from service.segmentation.resolved import chosen_timeout, chosen_vocabulary, to_balance
+from service.segmentation.requested import output_size, to_balance
+from service.segmentation.resolved import chosen_timeout, chosen_vocabulary
 
 LOG = logging.getLogger(__name__)
 CANARY_SHARE = 0.5  # of a request's time; the rest is the current version's, should the canary not answer

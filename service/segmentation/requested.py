@@ -1,15 +1,18 @@
 """What a request asks for, checked before a model is there; imports neither torch nor NumPy."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from model.storage.verify import verify
 from model.vocabulary.classes import Vocabulary
 from service.errors import FieldProblem, InvalidRequestError, UsageError, field_problems
-from service.schemas.segment import LongSide, SegmentRequest
+from service.schemas.segment import BalanceSpec, LongSide, SegmentRequest
 from service.settings import Settings
+
+if TYPE_CHECKING:
+    from model.network.balance import Balance
 
 
 def check_length(field: str, classes: int, most: int) -> None:
@@ -80,6 +83,35 @@ def checked_for_here(settings: Settings, spec: SegmentRequest) -> tuple[Vocabula
     folder = settings.checkpoint_folder()
     verify(folder, digests=False)
     return vocabulary, folder
+
+
+def given_colors(spec: SegmentRequest, vocabulary: Vocabulary) -> list[str | None]:
+    """The colours that a request chose, for each class of its vocabulary."""
+    return [None] * len(vocabulary) if spec.classes is None else [entry.color for entry in spec.classes]
+
+
+def to_balance(spec: BalanceSpec | None, default: "Balance") -> "Balance | None":
+    """The balance of a request; None leaves it to the checkpoint.
+
+    Args:
+        spec: the request's.
+        default: the checkpoint's.
+
+    Raises:
+        InvalidRequestError: a geometric mean without weights, where the checkpoint has an arithmetic one.
+    """
+    if spec is None:
+        return None
+    from model.network.balance import Balance, Weights
+
+    if spec.trained is not None and spec.new is not None:
+        trained, new = Weights(**spec.trained.model_dump()), Weights(**spec.new.model_dump())
+        return Balance(mean=spec.mean, trained=trained, new=new)
+    if spec.mean == default.mean:
+        return default
+    if spec.mean == "arithmetic":
+        return Balance.arithmetic()
+    raise invalid("balance", "this checkpoint has no weights for a geometric mean; give trained and new")
 
 
 def invalid(field: str, message: str) -> InvalidRequestError:

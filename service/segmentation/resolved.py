@@ -1,9 +1,8 @@
 """What a request asks for, held against the settings, the stored vocabularies and the checkpoint."""
 
-from model.network.balance import Balance, Weights
 from model.vocabulary.classes import Vocabulary
 from service.runtime import Service
-from service.schemas.segment import BalanceSpec, SegmentRequest
+from service.schemas.segment import SegmentRequest
 from service.segmentation.requested import check_length, invalid
 from service.settings import Settings
 
@@ -28,24 +27,6 @@ async def chosen_vocabulary(service: Service, spec: SegmentRequest) -> tuple[Voc
     else:
         vocabulary = spec.listed
     return vocabulary, [entry.color for entry in entries]
-
-
-def to_balance(spec: BalanceSpec | None, default: Balance) -> Balance | None:
-    """The balance of a request; None leaves it to the checkpoint.
-
-    Raises:
-        InvalidRequestError: a geometric mean without weights, where the checkpoint has an arithmetic one.
-    """
-    if spec is None:
-        return None
-    if spec.trained is not None and spec.new is not None:
-        trained, new = Weights(**spec.trained.model_dump()), Weights(**spec.new.model_dump())
-        return Balance(mean=spec.mean, trained=trained, new=new)
-    if spec.mean == default.mean:
-        return default
-    if spec.mean == "arithmetic":
-        return Balance.arithmetic()
-    raise invalid("balance", "this checkpoint has no weights for a geometric mean; give trained and new")
 
 
 def chosen_timeout(spec: SegmentRequest, settings: Settings) -> int:

@@ -55,7 +55,7 @@ class LocalSource:
     def segmented(
         self, files: Sequence[Path], *, pictures: bool, parallel: int
     ) -> Generator[FileResult, None, None]:
-        """See `Source`. The model is loaded once the first picture is there, which may be broken."""
+        """See `PictureSegmenter`. The model is loaded once the first picture is there: it may be broken."""
         model: LocalModel | None = None
         with closing(in_order(partial(_decoded, self._settings), files, parallel)) as decoded:
             for one in decoded:

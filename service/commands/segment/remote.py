@@ -7,25 +7,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ebseg_client import (
-    AnswerError,
-    ClassSpec,
-    ClientError,
-    ConnectionFailedError,
-    EBSegClient,
-    FieldsRefusedError,
-    KeyRefusedError,
-    NotFoundError,
-    Segmentation,
-    SegmentOptions,
-)
+from ebseg_client import AnswerError, ClassSpec, ClientError, EBSegClient, Segmentation, SegmentOptions
 from ebseg_client.parallel import in_order
 from service.errors import ServiceError, UsageError
 from service.local.picture_result import FileResult, PictureResult, read
+from service.local.remote_errors import is_of_all
 from service.segmentation.decode import decode
-
-# Met by every other picture as well.
-HOPELESS = (AnswerError, ConnectionFailedError, FieldsRefusedError, KeyRefusedError, NotFoundError)
 
 
 class RemoteSource:
@@ -47,10 +34,10 @@ class RemoteSource:
     def segmented(
         self, files: Sequence[Path], *, pictures: bool, parallel: int
     ) -> Generator[FileResult, None, None]:
-        """See `Source`.
+        """See `PictureSegmenter`.
 
         Raises:
-            ClientError: of the kinds in `HOPELESS`.
+            ClientError: one that every other picture would meet as well.
         """
 
         def one(file: Path) -> FileResult:
@@ -61,7 +48,7 @@ class RemoteSource:
 
         with closing(in_order(one, files, parallel)) as results:
             for result in results:
-                if isinstance(result.error, HOPELESS):
+                if result.error is not None and is_of_all(result.error):
                     raise result.error
                 yield result
 

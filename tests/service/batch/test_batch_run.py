@@ -1,7 +1,4 @@
-"""`ebseg batch`: every picture has its row, whatever is killed, changed or done again meanwhile.
-
-Most runs ask a service with an engine that needs no model: then a worker starts in a second.
-"""
+"""`ebseg batch`: every picture has its row, whatever is killed, changed or done again meanwhile."""
 
 import json
 import os
@@ -9,79 +6,23 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-import service
 from service.batch.rows import Row
-from service.batch.sinks import OutputPlace, open_sink
 from tests.service.batch.pictures import write_pictures
+from tests.service.batch.runs import BROKEN, CLASSES, COUNT, ROOT, SHARD, last_line, rows_of, same, words
 from tests.service.cli_calls import run
-from tests.service.fakes import live
 from tests.waiting import LONG_WAIT, wait_until
 
 pytestmark = pytest.mark.usefixtures("own_logging")
-ROOT = Path(service.__file__).parents[1]
-CLASSES = ("--classes", "house, boat, sky")
-COUNT, BROKEN, SHARD = 24, 6, 5  # pictures, of which every sixth is broken; of a shard
-Words = list[str]
-
-
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with live() as (address, _):
-        yield address
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("pictures")
-    write_pictures(made, COUNT, broken=BROKEN)
-    return made
-
-
-@pytest.fixture(scope="module")
-def expected(folder: Path, url: str, tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
-    """The rows of one run that nothing disturbs."""
-    out = tmp_path_factory.mktemp("expected") / "out"
-    assert run(*words(folder, out, url)) == 1
-    rows = rows_of(out)
-    assert [row["id"] for row in rows] == sorted(
-        path.relative_to(folder).as_posix() for path in folder.rglob("*.png")
-    )
-    assert sum(row["error"] is not None for row in rows) == COUNT // BROKEN
-    return rows
-
-
-def words(source: Path, out: Path, url: str, *more: object) -> Words:
-    common = ("batch", source, *CLASSES, "--out", out, "--shard-size", SHARD, "--url", url, "--json", *more)
-    return [str(word) for word in common]
-
-
-def rows_of(out: Path) -> list[Row]:
-    sink = open_sink(OutputPlace(str(out)), "parquet")
-    return [row for shard in sorted(sink.finished()) for row in sink.read(shard)]
-
-
-def same(rows: list[Row], expected: list[Row]) -> bool:
-    """All but the words of errors, which name a request."""
-    return [row | {"error": row["error"] is None} for row in rows] == [
-        row | {"error": row["error"] is None} for row in expected
-    ]
 
 
 def shards(out: Path) -> int:
     return len(list(out.glob("part-*")))
-
-
-def told(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
-    return document
 
 
 def test_models_rows_are_those_of_ebseg_segment(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -113,7 +54,7 @@ def test_what_is_told_and_summed_up(
     out = tmp_path / "new" / "out"
     assert run(*words(folder, out, url)) == 1
     errors = COUNT // BROKEN
-    line = told(capsys)
+    line = last_line(capsys)
     assert (line["rows"], line["errors"], line["segmented"], line["done_before"]) == (COUNT, errors, COUNT, 0)
     assert same(rows_of(out), expected)
     found = json.loads((out / "summary.json").read_text())
@@ -127,7 +68,7 @@ def test_what_is_told_and_summed_up(
         with Image.open(out / name) as image:
             assert min(image.size) > 60
     assert run(*words(folder, out, url)) == 1
-    line = told(capsys)
+    line = last_line(capsys)
     assert (line["segmented"], line["done_before"], line["errors"]) == (0, COUNT, errors)
 
 
@@ -183,8 +124,8 @@ def test_a_worker_that_dies_again_and_again_ends_the_run(folder: Path, url: str,
             except (FileNotFoundError, ProcessLookupError):
                 continue
         assert process.stderr is not None
-        assert "workers die again and again" in process.stderr.read()
-        assert process.returncode == 2
+        assert "workers die again and again before they began" in process.stderr.read()
+        assert process.returncode == 1
     assert len(killed) == 4
 
 
@@ -208,13 +149,26 @@ def test_errors_are_done_again(
     assert run(*words(pictures, out, url)) == 1
     write_pictures(pictures, COUNT)
     assert run(*words(pictures, out, url)) == 1
-    assert told(capsys)["segmented"] == 0
+    assert last_line(capsys)["segmented"] == 0
     assert run(*words(pictures, out, url, "--retry-errors")) == 0
-    assert told(capsys)["segmented"] == COUNT // BROKEN
+    assert last_line(capsys)["segmented"] == COUNT // BROKEN
     made = rows_of(out)
     assert [row["error"] for row in made] == [None] * COUNT
     for row, former in zip(made, expected, strict=True):
         assert former["error"] is not None or row["label_map"] == former["label_map"]
+
+
+def test_errors_of_another_list_are_not_kept(url: str, tmp_path: Path) -> None:
+    """Rows of a shard whose list has changed meanwhile are of other pictures, errors or none."""
+    pictures, listed = tmp_path / "pictures", tmp_path / "list.txt"
+    names = [str(pictures / name) for name in write_pictures(pictures, 10, broken=5)]
+    for folder, lists in (("again", [names[:5], names[5:]]), ("at once", [names[5:]])):
+        for lines in lists:
+            listed.write_text("\n".join(lines))
+            assert run(*words(listed, tmp_path / folder, url, "--retry-errors")) == (lines == names[:5])
+    made = rows_of(tmp_path / "again")
+    assert [row["id"] for row in made] == names[5:]
+    assert same(made, rows_of(tmp_path / "at once"))
 
 
 def test_a_list_that_grows_is_done_where_it_grew(
@@ -226,7 +180,7 @@ def test_a_list_that_grows_is_done_where_it_grew(
     assert run(*words(listed, out, url)) == 0
     listed.write_text("\n".join(names))
     assert run(*words(listed, out, url)) == 0
-    assert told(capsys)["segmented"] == 7
+    assert last_line(capsys)["segmented"] == 7
     assert [row["id"] for row in rows_of(out)] == names
 
 
@@ -249,43 +203,7 @@ def test_dry_run_writes_nothing(
 ) -> None:
     out = tmp_path / "out"
     assert run(*words(folder, out, url, "--dry-run")) == 0
-    line = told(capsys)
+    line = last_line(capsys)
     assert (line["pictures"], line["missing"], line["shards"]) == (COUNT, COUNT, 5)
     assert line["expected_seconds"] == pytest.approx(COUNT / line["pictures_per_second"], rel=0.1, abs=0.1)
     assert not out.exists()
-
-
-def test_a_service_that_is_away(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(*words(folder, tmp_path / "out", "http://127.0.0.1:9")) == 2
-    assert "http://127.0.0.1:9: the connection failed" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ((), "give one of --classes, --vocabulary and --request"),
-        (("--classes", "a", "--vocabulary", "voc-20"), "give one of"),
-        (("--request", "no.json"), "cannot be read as JSON"),
-        (("--vocabulary", "no-list"), "no built-in vocabulary"),
-        (("--classes", "a", "--shard", "4/4"), "K from 0 to N - 1"),
-        (("--classes", "a", "--checkpoint", "nowhere"), "nowhere"),
-        (("--classes", "a", "--url", "http://x", "--device", "cpu"), "to the service"),
-    ],
-)
-def test_wrong_arguments(
-    options: tuple[str, ...], message: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    try:
-        code = run("batch", folder, "--out", tmp_path / "out", *options)
-        text = capsys.readouterr().err
-    except Exception as error:  # of the model package, which `ebseg.main` tells
-        code, text = 2, str(error)
-    assert code == 2
-    assert message in text
-    assert not (tmp_path / "out").exists()
-
-
-def test_an_input_that_is_not_there(url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(*words(tmp_path / "none", tmp_path / "out", url)) == 2
-    assert "there is no" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()

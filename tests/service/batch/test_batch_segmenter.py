@@ -1,6 +1,7 @@
 """`BatchSegmenter`: the same rows in every form, an error in its own row, bits of `ebseg segment`."""
 
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,13 @@ import pyarrow
 import pytest
 import torch
 
+from service.batch.examples import example
 from service.batch.rows import COLUMNS
 from service.batch.segmenter import BatchSegmenter
 from service.errors import UsageError
 from service.scheduling.torch_engine import TorchEngine
+from service.segmentation.colors import class_colors
+from service.segmentation.render import label_png
 from tests.service.batch.pictures import write_pictures
 from tests.service.cli_calls import run
 from tests.service.fakes import encoded, picture
@@ -164,6 +168,64 @@ def test_memory_that_does_not_hold_a_batch(monkeypatch: pytest.MonkeyPatch) -> N
     assert [row["error"] for row in made] == [None, None, "no memory", None, None]
 
 
+def test_two_threads_or_two_loops(segmenter: BatchSegmenter, folder: Path) -> None:
+    """A caller that stops halfway keeps nobody from going on."""
+    rows = [{"path": str(path)} for path in paths(folder)]
+    expected = segmenter(rows)
+    first, second = segmenter.segment(rows), segmenter.segment(rows)
+    taken = [(next(first), next(second)) for _ in rows]
+    assert [one for one, _ in taken] == [two for _, two in taken] == expected
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(segmenter, [rows, rows])) == [expected, expected]
+
+
+def test_a_balance_of_the_request() -> None:
+    """It is that of the service, whose engine has it as `to_balance` makes it."""
+    shares = {"supervised": 1.0, "mask_attention": 0.0, "frozen": 0.0}
+    other = {"supervised": 0.0, "mask_attention": 0.0, "frozen": 1.0}
+    rows = [{"bytes": encoded(picture(60, 80))}]
+    classes = ["house", "boat", "sky", "tree", "road"]
+    made = {}
+    for name, balance in (
+        ("none", None),
+        ("own", {"mean": "geometric"}),
+        ("supervised", {"mean": "geometric", "trained": shares, "new": shares}),
+        ("frozen", {"mean": "geometric", "trained": other, "new": other}),
+    ):
+        segmenter = BatchSegmenter(request={"classes": classes, "balance": balance}, device="cpu")
+        (row,) = segmenter(rows)
+        assert row["error"] is None
+        made[name] = (row["label_map"], tuple(row["confidence"]))
+    assert made["none"] == made["own"]
+    assert len(set(made.values())) == 3
+
+
+def test_examples_leave_out_what_cannot_be_read(segmenter: BatchSegmenter, tmp_path: Path) -> None:
+    write_pictures(tmp_path, 3)
+    items = [{"id": path.name, "path": str(path)} for path in paths(tmp_path)]
+    rows = segmenter(items)
+    assert example(items, rows, max_pixels=10_000).title == items[0]["id"]  # type: ignore[union-attr]
+    Path(items[0]["path"]).unlink()
+    Path(items[1]["path"]).write_bytes(b"no picture")
+    assert example(items, rows, max_pixels=10_000).title == items[2]["id"]  # type: ignore[union-attr]
+    assert example(items, rows, max_pixels=1) is None
+
+
+def test_examples_of_more_classes_than_a_palette_has() -> None:
+    names = [f"class {index}" for index in range(300)]
+    labels = np.arange(400, dtype=np.uint16).reshape(20, 20).clip(0, 300)
+    item = {"id": "a", "bytes": encoded(picture(20, 20))}
+    rows: list[dict[str, Any]] = [
+        {
+            "id": "a",
+            "error": None,
+            "classes": names,
+            "label_map": label_png(labels, names, class_colors([None] * 300)),
+        }
+    ]
+    assert example([item], rows, max_pixels=1000) is not None
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -175,6 +237,7 @@ def test_memory_that_does_not_hold_a_batch(monkeypatch: pytest.MonkeyPatch) -> N
         ({"request": {}}, "classes or vocabulary"),
         ({"request": {"vocabulary": "no-such-list"}}, "no built-in vocabulary"),
         ({"request": {"classes": ["a"], "threshold": 1}}, "threshold"),
+        ({"request": {"classes": ["a"], "outputs": ["png"]}}, "outputs: leave it out"),
     ],
 )
 def test_wrong_options(options: dict[str, Any], message: str) -> None:

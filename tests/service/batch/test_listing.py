@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 import tarfile
 import tracemalloc
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import pytest
 from service.batch.listing import items
 from service.batch.plan import share
 from service.batch.reading import UnreadableError, content_of
+from service.batch.rows import failed, row_id
 from service.errors import UsageError
 from tests.service.batch.pictures import write_pictures
 from tests.service.hot_loading.s3_server import S3, s3_server
@@ -46,6 +48,21 @@ def test_folder(folder: Path) -> None:
     assert ids(folder) == expected
     assert ids(f"{folder}/") == ids(folder.as_uri()) == expected
     assert all(Path(item["path"]).is_file() for item in items(str(folder)))
+
+
+def test_names_that_are_no_utf8(tmp_path: Path) -> None:
+    """Their ids can be written, their paths opened."""
+    name = os.fsdecode(b"caf\xe9.png")
+    (tmp_path / name).write_bytes(b"x")
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        tar.add(tmp_path / name, name)
+    for source in (tmp_path, tmp_path / "*.png", tmp_path / "*.tar"):
+        (item,) = items(str(source))
+        assert item["id"].endswith(r"caf\xe9.png")
+        assert content_of(item) == b"x"
+    row = failed(row_id({"path": name}, 0), UnreadableError(f"{name} at https://host/x?token=hidden is away"))
+    assert (row["id"], row["error"]) == (r"caf\xe9.png", r"caf\xe9.png at https://host/x is away")
+    assert row_id({"id": "\ud800"}, 0) == r"\ud800"
 
 
 def test_pattern_and_single_picture(folder: Path) -> None:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from service.batch.place import OutputPlace
 from service.batch.rows import COLUMNS, Row, failed
-from service.batch.sinks import FORMATS, About, OutputPlace, mask_name, open_sink
+from service.batch.sinks import FORMATS, About, mask_name, open_sink
 from service.batch.worker import about_of
 from service.errors import UsageError
 from tests.service.hot_loading.s3_server import S3, s3_server
@@ -44,16 +45,20 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def test_what_is_written_is_read(form: str, place: str) -> None:
     store = OutputPlace(place)
     sink = open_sink(store, form)
-    assert sink.finished() == {}
+    assert sink.numbers() == []
     about = about_of(ROWS, "digest")
     assert about == About(ids="digest", rows=4, errors=1, areas=(3, 0), pictures=(2, 0))
     sink.write(7, ROWS, about)
     assert sink.read(7) == ROWS
-    assert sink.finished() == {7: about}
+    assert (sink.numbers(), sink.about(7)) == ([7], about)
     only_errors = [failed("x", "y")]
     sink.write(7, only_errors, about_of(only_errors, "other"))
     sink.write(12, ROWS, about)
-    assert open_sink(OutputPlace(place), form).finished() == {7: about_of(only_errors, "other"), 12: about}
+    again = open_sink(OutputPlace(place), form)
+    assert {number: again.about(number) for number in again.numbers()} == {
+        7: about_of(only_errors, "other"),
+        12: about,
+    }
     assert sink.read(7) == only_errors
     if form == "folder":
         assert store.get("masks/folder/1 \N{SNOWMAN}.jpg.png") == ROWS[1]["label_map"]
@@ -68,7 +73,7 @@ def test_a_write_that_fails_leaves_no_shard(form: str, s3: S3, tmp_path: Path) -
             sink.write(0, ROWS, about_of(ROWS, "digest"))
     finally:
         s3.fail(False)
-    assert sink.finished() == {}
+    assert sink.numbers() == []
     sink.write(0, ROWS, about_of(ROWS, "digest"))
     assert sink.read(0) == ROWS
 
@@ -85,14 +90,45 @@ def test_a_full_disk_leaves_no_shard(form: str, tmp_path: Path, monkeypatch: pyt
         patch.setattr(Path, "write_bytes", full)
         with pytest.raises(OSError, match="No space left"):
             sink.write(0, ROWS, about_of(ROWS, "digest"))
-    assert sink.finished() == {}
+    assert sink.numbers() == []
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
-def test_names_that_would_lead_out_of_the_output() -> None:
-    assert mask_name("../../etc/passwd") == "masks/etc/passwd.png"
-    assert mask_name("s3://bucket/a//./b.jpg") == "masks/s3/bucket/a/b.jpg.png"
-    assert mask_name("/") == "masks/_.png"
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_damaged_shard_counts_as_none(form: str, tmp_path: Path) -> None:
+    sink = open_sink(OutputPlace(str(tmp_path)), form)
+    sink.write(3, ROWS, about_of(ROWS, "digest"))
+    (shard,) = tmp_path.rglob("part-*")
+    shard.write_bytes(shard.read_bytes()[:20])
+    assert (sink.numbers(), sink.about(3).ids) == ([3], "")
+
+
+def test_names_of_label_maps() -> None:
+    """Each inside, each at a place of its own, and none where another one needs a folder."""
+    assert mask_name("../../etc/passwd") == "masks/%2E%2E/%2E%2E/etc/passwd.png"
+    assert mask_name("deeper/a b.jpg") == "masks/deeper/a b.jpg.png"
+    assert mask_name("s3://bucket/b.jpg") == "masks/s3:/%/bucket/b.jpg.png"
+    ids = ["", "/", "//", ".", "..", "...", "%", "%25", "%2E", "a", "/a", "./a", "../a", "a/", "a/.", "%/a"]
+    ids += [
+        "s3://a/b",
+        "s3:/a/b",
+        "s3/a/b",
+        "a.png",
+        "a.png/b",
+        "a%2Epng/b",
+        "x" * 300,
+        "x" * 301,
+        "a\0",
+        "a\n",
+    ]
+    names = {mask_name(id) for id in ids}
+    assert len(names) == len(ids)
+    for name in names:
+        parts = name.split("/")
+        assert parts[0] == "masks"
+        assert not {"", ".", ".."} & set(parts)
+        assert all(len(part.encode()) < 250 for part in parts)
+        assert not any("/".join(parts[:count]) in names for count in range(1, len(parts)))
 
 
 def test_places_that_cannot_be() -> None:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,9 +14,9 @@ from model.network.config import VARIANTS
 from model.official import to_official
 from model.released.torch_file import write_state_dict
 from model.vocabulary.classes import TrainingClasses
-from tests.e2e.processes import served
+from tests.e2e.processes import done, served
 from tests.hub.server import Hub, hub_server
-from tests.waiting import LONG_WAIT, WAIT
+from tests.waiting import WAIT
 
 ROOT = Path(__file__).parents[3]
 ENTRY = [sys.executable, "-m", "ebseg"]
@@ -44,18 +43,9 @@ def test_a_model_that_is_missing_is_pulled_and_served(
 ) -> None:
     log = tmp_path / "log"
     words = [*ENTRY, "segment", str(ROOT / "samples" / "room.jpg"), "--classes", "lamp, clock", "--json"]
-    done = subprocess.run(
-        [*words, "--model", TINY],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=LONG_WAIT,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["model"]["name"] == "ebseg-tiny"
-    assert f"ebseg: fetching {TINY} at {hub.url}" in done.stderr
+    ended = done([*words, "--model", TINY], environment, tmp_path)
+    assert json.loads(ended.stdout)["model"]["name"] == "ebseg-tiny"
+    assert f"ebseg: fetching {TINY} at {hub.url}" in ended.stderr
     asked = len(hub.requests)
     with served([*ENTRY, "serve", TINY, "--port", "0"], environment, tmp_path, log) as address:
         (model,) = httpx.get(f"{address}/v1/models", timeout=WAIT).json()["models"]
@@ -84,18 +74,10 @@ def test_what_does_not_go_together(
     words: list[str], code: int, message: str, environment: dict[str, str], tmp_path: Path
 ) -> None:
     (tmp_path / "x.png").write_bytes((ROOT / "samples" / "room.jpg").read_bytes())
-    done = subprocess.run(
-        [*ENTRY, *words],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=LONG_WAIT,
-        check=False,
-    )
-    assert (done.returncode, done.stdout) == (code, ""), done.stderr
-    assert message in done.stderr
-    assert done.stderr.count("\n") == 1
+    ended = done([*ENTRY, *words], environment, tmp_path, code)
+    assert ended.stdout == ""
+    assert message in ended.stderr
+    assert ended.stderr.count("\n") == 1
     assert not (tmp_path / "registry").exists()
 
 
@@ -103,14 +85,6 @@ def test_settings_of_a_model_are_told_before_it_is_there(
     hub: Hub, environment: dict[str, str], tmp_path: Path
 ) -> None:
     asked = len(hub.requests)
-    done = subprocess.run(
-        [*ENTRY, "serve", "base", "--print-config"],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=WAIT,
-        check=True,
-    )
-    assert 'checkpoint = "registry/ebseg-base/1"' in done.stdout
+    ended = done([*ENTRY, "serve", "base", "--print-config"], environment, tmp_path)
+    assert 'checkpoint = "registry/ebseg-base/1"' in ended.stdout
     assert len(hub.requests) == asked

@@ -16,8 +16,7 @@ from service.schemas.classes import ClassEntry
 from service.schemas.segment import BalanceSpec, LongSide, SegmentRequest
 from service.segmentation.answer import SegmentationResult, encode_answer, make_file
 from service.segmentation.outputs import check_outputs
-from service.segmentation.requested import check_length, output_size
-from service.segmentation.resolved import to_balance
+from service.segmentation.requested import check_length, output_size, to_balance
 from tests.service.fakes import INFO
 
 

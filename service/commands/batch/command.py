@@ -2,16 +2,16 @@
 
 import argparse
 import json
-import os
 import sys
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from model.command import JSON_HELP, add_command, count
-from model.commands.choosing import MODEL_HELP, add_yes, pulled_folder
+from model.commands.choosing import MODEL_HELP, add_yes
+from model.urls import shown
 from service.commands.complaint import FAILED, UNUSABLE, complain
-from service.commands.flags import CLASSES_HELP, KEY_HELP, add_setting, class_list, given_settings
+from service.commands.flags import CLASSES_HELP, KEY_HELP, add_setting
 
 if TYPE_CHECKING:
     from service.batch.plan import BatchPlan
@@ -28,7 +28,7 @@ EXAMPLES = """
 INPUT is a folder (with the folders within), a pattern, a list (.txt: a path a line; .csv or .parquet: columns
 path and id), or a tar as WebDataset has it; each on this machine or at an fsspec URL.
 
-The same command again does what is missing. Exit code 1: some pictures have errors, told in their rows.
+The same command again does what is missing. Exit code 1: some pictures have errors, which their rows tell.
 """
 
 
@@ -88,11 +88,13 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 def run(args: argparse.Namespace) -> int:
     """`ebseg batch`."""
+    from service.batch.run import RunFailedError
+    from service.commands.batch.plan import planned
     from service.errors import ServiceError, UsageError
     from service.settings import SettingsError
 
     try:
-        plan, model, digest = _plan(args)
+        plan, model, digest = planned(args)
         if args.dry_run:
             from service.batch.estimate import estimate
 
@@ -100,126 +102,33 @@ def run(args: argparse.Namespace) -> int:
         return _run(args, plan, model, digest)
     except (UsageError, ServiceError, SettingsError) as error:
         return complain(error, UNUSABLE)
-    except OSError as error:
+    except (OSError, RunFailedError) as error:
         return complain(error, FAILED)
     except KeyboardInterrupt:
         complain("stopped; what is finished is kept, and the same command goes on", FAILED)
         return 130
 
 
-def _plan(args: argparse.Namespace) -> "tuple[BatchPlan, str, str]":
-    """The run, and name and digest of the model, looked at as far as that goes without loading it."""
-    from model.storage.verify import verify
-    from service.batch.plan import BatchPlan
-    from service.errors import UsageError
-    from service.segmentation.requested import checked_for_here, read_request
-    from service.settings import load_settings
-
-    document = _document(args)
-    if args.url is not None:
-        if args.model or given_settings(args).keys() - {"max_pixels"} or args.batch_size:
-            raise UsageError("--url leaves the model and its device to the service")
-        read_request(document)
-        common: dict[str, Any] = {"checkpoint": None, "url": args.url, "api_key": args.api_key}
-        model, digest, devices = args.url, "", _services(args.workers)
-    else:
-        given = given_settings(args)
-        if args.model is not None:
-            if "checkpoint" in given:
-                raise UsageError("--model does not go with --checkpoint: give one of them")
-            given["checkpoint"] = pulled_folder(args.model, yes=args.yes)
-        settings = load_settings(given | {"device": "cpu"}, None)
-        _, folder = checked_for_here(settings, read_request(document))
-        manifest = verify(folder, digests=False)
-        device = str(given.get("device", "auto"))
-        devices = _devices(device, args.workers)
-        common = {"checkpoint": str(folder), "dtype": settings.dtype, "max_pixels": settings.max_pixels}
-        model, digest = f"{manifest.name}/{manifest.version}", manifest.digest
-    plan = BatchPlan(
-        source=args.source,
-        out=args.out,
-        request=document,
-        form=args.form,
-        shard_size=args.shard_size,
-        share=_share(args.shard),
-        devices=devices,
-        batch_size=args.batch_size,
-        threads=args.threads,
-        retry_errors=args.retry_errors,
-        **common,
-    )
-    return plan, model, digest
-
-
-def _document(args: argparse.Namespace) -> dict[str, Any]:
-    from service.errors import UsageError
-
-    named = [bool(args.classes), args.vocabulary is not None, args.request is not None]
-    if sum(named) != 1:
-        raise UsageError("give one of --classes, --vocabulary and --request")
-    if args.request is not None:
-        try:
-            document = json.loads(args.request.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise UsageError(f"{args.request} cannot be read as JSON: {error}") from None
-        if not isinstance(document, dict):
-            raise UsageError(f"{args.request} holds no JSON object")
-        return document
-    if args.vocabulary is not None:
-        return {"vocabulary": args.vocabulary}
-    return {"classes": class_list(args.classes)}
-
-
-def _devices(setting: str, workers: int | None) -> tuple[str, ...]:
-    """A device for each worker; several workers share a device if they are more."""
-    if setting == "cpu":
-        names = ["cpu"]
-    else:
-        from service.scheduling.torch_engine import device_names
-
-        names = device_names(setting)
-    return tuple(names[index % len(names)] for index in range(workers or len(names)))
-
-
-def _services(workers: int | None) -> tuple[str, ...]:
-    return ("service",) * (workers or 1)
-
-
-def _share(text: str | None) -> tuple[int, int]:
-    from service.batch.plan import share
-    from service.errors import UsageError
-
-    if text is None:
-        return 0, 1
-    if text.startswith("/"):
-        index = os.environ.get("JOB_COMPLETION_INDEX")
-        if index is None:
-            raise UsageError(
-                f"--shard {text} needs JOB_COMPLETION_INDEX, which a Kubernetes Indexed Job sets"
-            )
-        text = index + text
-    return share(text)
-
-
 def _run(args: argparse.Namespace, plan: "BatchPlan", model: str, digest: str) -> int:
     from service.batch.finish import finish
     from service.batch.listing import items
+    from service.batch.place import OutputPlace
     from service.batch.plan import pin
-    from service.batch.progress import shown
+    from service.batch.progress import progress_shown
     from service.batch.run import BatchRun
-    from service.batch.sinks import OutputPlace, open_sink
+    from service.batch.sinks import open_sink
 
     with closing(items(plan.source)) as listed:
         next(listed)  # an input that is not there leaves no output
     store = OutputPlace(plan.out)
     sink = open_sink(store, plan.form)
     pin(store, plan.pinned(model, digest))
-    with shown() as progress:
+    with progress_shown() as progress:
         result = BatchRun(plan, sink, progress).run()
-    finish(store, sink, plan, result)
+    finish(store, sink, result)
     rate = result.made / result.seconds if result.seconds else 0.0
     found = {
-        "out": plan.out,
+        "out": shown(plan.out),
         "rows": result.rows,
         "errors": result.errors,
         "done_before": result.skipped,

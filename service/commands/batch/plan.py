@@ -1,0 +1,140 @@
+"""The run that the flags of `ebseg batch` stand for, looked at before a model is loaded."""
+
+import argparse
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+from model.commands.choosing import expected_folder, pulled_folder
+from service.commands.flags import class_list, given_settings
+from service.commands.remote import chosen_key
+from service.errors import UsageError
+
+if TYPE_CHECKING:
+    from service.batch.plan import BatchPlan
+
+
+def planned(args: argparse.Namespace) -> "tuple[BatchPlan, str, str]":
+    """The run, and name and digest of the model.
+
+    Raises:
+        UsageError: flags or classes that cannot be used, or that would be ignored.
+        ServiceError, SettingsError, ModelError: the classes, the settings, or there is no such model.
+    """
+    from service.batch.plan import BatchPlan
+
+    _refuse_mixture(args)
+    document = _document(args)
+    own, model, digest = _here(args, document) if args.url is None else _there(args, document)
+    plan = BatchPlan(
+        source=args.source,
+        out=args.out,
+        request=document,
+        form=args.form,
+        shard_size=args.shard_size,
+        share=_share(args.shard),
+        batch_size=args.batch_size,
+        threads=args.threads,
+        retry_errors=args.retry_errors,
+        **own,
+    )
+    return plan, model, digest
+
+
+def _here(args: argparse.Namespace, document: dict[str, Any]) -> tuple[dict[str, Any], str, str]:
+    """What a plan for devices of this machine has of its own, and name and digest of the model."""
+    from model.storage.verify import verify
+    from service.batch.request import read_batch_request
+    from service.segmentation.requested import requested_vocabulary
+    from service.settings import load_settings
+
+    given = given_settings(args)
+    if args.model is not None:
+        given["checkpoint"] = expected_folder(args.model)
+    settings = load_settings(given)
+    requested_vocabulary(read_batch_request(document, remote=False), settings.max_classes)
+    if args.model is not None:
+        pulled_folder(args.model, yes=args.yes)
+    folder = settings.checkpoint_folder()
+    manifest = verify(folder, digests=False)
+    own = {
+        "checkpoint": str(folder),
+        "dtype": settings.dtype,
+        "max_pixels": settings.max_pixels,
+        "devices": _devices(settings.device, args.workers),
+    }
+    return own, f"{manifest.name}/{manifest.version}", manifest.digest
+
+
+def _there(args: argparse.Namespace, document: dict[str, Any]) -> tuple[dict[str, Any], str, str]:
+    """The same for a running service, which looks at the classes and chooses the model."""
+    from service.batch.request import read_batch_request
+
+    read_batch_request(document, remote=True)
+    own = {
+        "checkpoint": None,
+        "url": args.url,
+        "api_key": chosen_key(args.api_key),
+        "devices": ("service",) * (args.workers or 1),
+    }
+    return own, args.url, ""
+
+
+def _refuse_mixture(args: argparse.Namespace) -> None:
+    """No flag is accepted and ignored."""
+    here: dict[str, Any] = {f"--{name.replace('_', '-')}": v for name, v in given_settings(args).items()}
+    if args.url is None:
+        if args.model is not None and "--checkpoint" in here:
+            raise UsageError("--model does not go with --checkpoint: give one of them")
+        if args.model is None and args.yes:
+            raise UsageError("--yes needs a --model that may be missing, as in --model base --yes")
+        if args.api_key is not None:
+            raise UsageError("--api-key needs --url")
+        return
+    here |= {"--model": args.model, "--batch-size": args.batch_size, "--yes": args.yes or None}
+    for flag, value in here.items():
+        if value is not None:
+            raise UsageError(f"{flag} does not go with --url: the service has its own")
+
+
+def _document(args: argparse.Namespace) -> dict[str, Any]:
+    named = [bool(args.classes), args.vocabulary is not None, args.request is not None]
+    if sum(named) != 1:
+        raise UsageError("give one of --classes, --vocabulary and --request")
+    if args.request is not None:
+        try:
+            document = json.loads(args.request.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{args.request} cannot be read as JSON: {error}") from None
+        if not isinstance(document, dict):
+            raise UsageError(f"{args.request} holds no JSON object")
+        return document
+    if args.vocabulary is not None:
+        return {"vocabulary": args.vocabulary}
+    return {"classes": class_list(args.classes)}
+
+
+def _devices(setting: str, workers: int | None) -> tuple[str, ...]:
+    """A device for each worker; several workers share a device if they are more."""
+    if setting == "cpu":
+        names = ["cpu"]
+    else:
+        from service.scheduling.torch_engine import device_names
+
+        names = device_names(setting)
+    return tuple(names[index % len(names)] for index in range(workers or len(names)))
+
+
+def _share(text: str | None) -> tuple[int, int]:
+    from service.batch.plan import share
+
+    if text is None:
+        return 0, 1
+    if text.startswith("/"):
+        index = os.environ.get("JOB_COMPLETION_INDEX")
+        if index is None:
+            raise UsageError(
+                f"--shard {text} needs JOB_COMPLETION_INDEX, which a Kubernetes Indexed Job sets"
+            )
+        text = index + text
+    return share(text)

@@ -1,0 +1,38 @@
+"""Runs of `ebseg batch` by a service with an engine that needs no model: then a worker starts in a second."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import service
+from service.batch.place import OutputPlace
+from service.batch.rows import Row
+from service.batch.sinks import open_sink
+
+ROOT = Path(service.__file__).parents[1]
+CLASSES = ("--classes", "house, boat, sky")
+COUNT, BROKEN, SHARD = 24, 6, 5  # pictures, of which every sixth is broken; of a shard
+
+
+def words(source: Path, out: Path, url: str, *more: object) -> list[str]:
+    common = ("batch", source, *CLASSES, "--out", out, "--shard-size", SHARD, "--url", url, "--json", *more)
+    return [str(word) for word in common]
+
+
+def rows_of(out: Path, form: str = "parquet") -> list[Row]:
+    sink = open_sink(OutputPlace(str(out)), form)
+    return [row for shard in sink.numbers() for row in sink.read(shard)]
+
+
+def same(rows: list[Row], expected: list[Row]) -> bool:
+    """All but the words of errors, which name a request."""
+    return [row | {"error": row["error"] is None} for row in rows] == [
+        row | {"error": row["error"] is None} for row in expected
+    ]
+
+
+def last_line(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
+    return document

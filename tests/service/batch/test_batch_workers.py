@@ -1,0 +1,204 @@
+"""Workers of a run that die, hang or fail, and what is made of it: real processes that do no work."""
+
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from model.errors import CheckpointError
+from service.batch import run as run_module
+from service.batch.place import OutputPlace
+from service.batch.plan import BatchPlan, ids_digest
+from service.batch.rows import failed
+from service.batch.run import DEATHS, BatchRun, RunFailedError, RunResult
+from service.batch.sinks import open_sink
+from service.batch.worker import READY, Finished, ShardTask, WorkerFailed, about_of
+from service.errors import UsageError
+from service.scheduling.picture_threads import cores
+
+SHARDS = 6
+Work = Callable[[BatchPlan, str, Connection], None]
+
+
+def note(plan: BatchPlan, text: str) -> int:
+    """Writes a line, and says how many there were of it."""
+    with (Path(plan.source).parent / "notes").open("a+") as file:
+        file.seek(0)
+        count = file.read().splitlines().count(text)
+        file.write(f"{text}\n")
+    return count
+
+
+def done(plan: BatchPlan, pipe: Connection, task: ShardTask) -> None:
+    rows = [failed(item["id"], "nothing to see") for item in task.items]
+    open_sink(OutputPlace(plan.out), plan.form).write(
+        task.number, rows, about_of(rows, ids_digest(task.items))
+    )
+    pipe.send(Finished(len(rows), len(rows), len(rows)))
+
+
+def dies_over_shard_1(plan: BatchPlan, device: str, pipe: Connection) -> None:
+    pipe.send(READY)
+    while True:
+        task = pipe.recv()
+        note(plan, f"shard {task.number}")
+        if task.number == 1:
+            pipe.send(1)
+            os.kill(os.getpid(), signal.SIGKILL)
+        done(plan, pipe, task)
+
+
+def hangs_once(plan: BatchPlan, device: str, pipe: Connection) -> None:
+    pipe.send(READY)
+    while True:
+        task = pipe.recv()
+        if task.number == 2 and not note(plan, "hangs"):
+            time.sleep(1e6)
+        done(plan, pipe, task)
+
+
+def dies_when_idle(plan: BatchPlan, device: str, pipe: Connection) -> None:
+    pipe.send(READY)
+    if note(plan, "began") == 0:
+        pipe.close()
+        os._exit(0)
+    while True:
+        done(plan, pipe, pipe.recv())
+
+
+def loads_for_ever_but_one(plan: BatchPlan, device: str, pipe: Connection) -> None:
+    if device == "slow":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        note(plan, "slow")
+        time.sleep(1e6)
+    pipe.send(READY)
+    while True:
+        done(plan, pipe, pipe.recv())
+
+
+def finds_no_checkpoint(plan: BatchPlan, device: str, pipe: Connection) -> None:
+    pipe.send(WorkerFailed.of(CheckpointError("it is damaged"), None))
+
+
+def has_a_full_disk(plan: BatchPlan, device: str, pipe: Connection) -> None:
+    pipe.send(WorkerFailed.of(OSError(28, "No space left on device"), None))
+
+
+def has_a_fault(plan: BatchPlan, device: str, pipe: Connection) -> None:
+    try:
+        raise KeyError("nobody thought of it")
+    except KeyError as error:
+        pipe.send(WorkerFailed.of(error, None))
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> BatchPlan:
+    (tmp_path / "list.txt").write_text("".join(f"{index}.png\n" for index in range(2 * SHARDS)))
+    return BatchPlan(
+        source=str(tmp_path / "list.txt"),
+        out=str(tmp_path / "out"),
+        request={"classes": ["a"]},
+        checkpoint=None,
+        form="folder",
+        shard_size=2,
+        devices=("first", "second"),
+    )
+
+
+def ran(plan: BatchPlan, work: Work, monkeypatch: pytest.MonkeyPatch) -> tuple[RunResult, list[int]]:
+    """The result, and what progress was called with."""
+    monkeypatch.setattr(run_module, "work", work)
+    monkeypatch.setattr(run_module, "END_S", 1.0)
+    progress: list[int] = []
+    sink = open_sink(OutputPlace(plan.out), plan.form)
+    return BatchRun(plan, sink, progress.append).run(), progress
+
+
+def shards(plan: BatchPlan) -> list[int]:
+    return open_sink(OutputPlace(plan.out), plan.form).numbers()
+
+
+def test_deaths_are_counted_by_shard(plan: BatchPlan, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One shard that kills its worker ends the run, however many others the workers do between."""
+    with pytest.raises(RunFailedError, match="workers die again and again over shard 1"):
+        ran(plan, dies_over_shard_1, monkeypatch)
+    counts = Counter((Path(plan.source).parent / "notes").read_text().splitlines())
+    assert counts["shard 1"] == DEATHS + 1
+    assert 1 not in shards(plan)
+    assert set(counts.values()) == {1, DEATHS + 1}
+
+
+def test_a_worker_that_hangs_is_replaced(plan: BatchPlan, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hours pass on the run's clock as soon as the worker hangs."""
+    notes = Path(plan.source).parent / "notes"
+    passed = 0.0
+
+    def now() -> float:
+        nonlocal passed
+        if notes.exists():
+            passed = 1e5
+        return time.monotonic() + passed
+
+    monkeypatch.setattr("service.batch.run.wait", lambda pipes, timeout: wait(pipes, min(timeout, 0.05)))
+    monkeypatch.setattr("service.batch.run.time", SimpleNamespace(monotonic=now))
+    result, progress = ran(replace(plan, devices=("only",)), hangs_once, monkeypatch)
+    assert (result.rows, result.made, sum(progress)) == (2 * SHARDS,) * 3
+    assert notes.read_text() == "hangs\nhangs\n"
+    assert shards(plan) == list(range(SHARDS))
+
+
+def test_a_worker_that_dies_before_it_has_work(plan: BatchPlan, monkeypatch: pytest.MonkeyPatch) -> None:
+    result, progress = ran(replace(plan, devices=("only",)), dies_when_idle, monkeypatch)
+    assert (result.rows, sum(progress)) == (2 * SHARDS, 2 * SHARDS)
+    assert shards(plan) == list(range(SHARDS))
+
+
+def test_a_worker_that_still_loads_at_the_end(plan: BatchPlan, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is ended, even one that does not end by itself."""
+    result, _ = ran(replace(plan, devices=("slow", "fast")), loads_for_ever_but_one, monkeypatch)
+    assert result.rows == 2 * SHARDS
+    children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
+    assert not any(b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes() for child in children)
+
+
+@pytest.mark.parametrize(
+    ("work", "kind", "message", "where"),
+    [
+        (finds_no_checkpoint, UsageError, "it is damaged", None),
+        (has_a_full_disk, RunFailedError, "No space left on device", None),
+        (has_a_fault, RuntimeError, "KeyError: 'nobody thought of it'", "in has_a_fault"),
+    ],
+)
+def test_errors_of_workers(
+    work: Work,
+    kind: type[Exception],
+    message: str,
+    where: str | None,
+    plan: BatchPlan,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What cannot be done, what may succeed later, and what is a fault, which says where."""
+    with pytest.raises(kind, match=message) as caught:
+        ran(plan, work, monkeypatch)
+    notes = getattr(caught.value, "__notes__", [])
+    assert where in notes[0] if where else notes == []
+
+
+def test_workers_share_the_cores(plan: BatchPlan) -> None:
+    assert replace(plan, devices=("cpu",)).torch_threads == cores()
+    assert replace(plan, devices=("cpu",) * 2).torch_threads == max(1, cores() // 2)
+    assert replace(plan, devices=("cpu",) * 1000).torch_threads == 1
+
+
+def test_a_manifest_holds_no_secrets(plan: BatchPlan) -> None:
+    own = replace(plan, source="https://user:hidden@host/list.txt?signature=hidden")
+    pinned = own.pinned("https://user:hidden@host/", "digest")
+    assert "hidden" not in str(pinned)
+    assert (pinned["source"], pinned["model"]) == ("https://host/list.txt", "https://host/")

@@ -6,10 +6,13 @@ error.
 """
 
 import argparse
+import difflib
 import importlib.util
+import itertools
 import os
 import sys
 import traceback
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -128,18 +131,44 @@ def load(
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose complaints are one line."""
+    """A parser whose complaints are one line, and that takes no flag for another one.
+
+    argparse would read a flag that is cut short, `--max-pixel`, as one that begins so.
+    """
+
+    def __init__(self, **options: Any):
+        super().__init__(**options, allow_abbrev=False)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Refuses what is left over here already, where the help to look at is known."""
+        """Refuses what is unknown here already, where the help to look at is known."""
+        flags = self._option_string_actions
+        if self._subparsers is None:  # first, lest argparse miss a flag that is only misspelt
+            for text in itertools.takewhile(lambda one: one != "--", args or ()):
+                flag = text.partition("=")[0]
+                if flag.startswith("--") and " " not in flag and flag not in flags:
+                    self.error(f"unrecognized arguments: {text}{_meant(flag, flags)}")
         found, rest = super().parse_known_args(args, namespace)
         if rest:
             self.error(f"unrecognized arguments: {' '.join(rest)}")
         return found, rest
 
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Names the choice that was meant."""
+        try:
+            super()._check_value(action, value)
+        except argparse.ArgumentError as error:
+            error.message += _meant(str(value), map(str, action.choices or ()))
+            raise
+
     def error(self, message: str) -> NoReturn:
         _complain(f"{message} (see {self.prog} --help)")
         raise SystemExit(UNUSABLE)
+
+
+def _meant(given: str, known: Iterable[str]) -> str:
+    """A question, where something that is known has nearly this name."""
+    near = difflib.get_close_matches(given, known, 1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 class _Version(argparse.Action):

@@ -1,5 +1,38 @@
 """Names and help of the settings, apart from `settings.py` so that `ebseg --help` needs no pydantic."""
 
+# What a section of the help is about, and the first of its settings in OPTIONS' order.
+SECTIONS = {
+    "what is served": "checkpoint",
+    "where, and limits of a request": "host",
+    "limits of a connection": "body_timeout_s",
+    "queues and batches": "drain_timeout_s",
+    "caches": "redis_url",
+    "keys": "api_keys",
+    "traces, devices, log": "otlp_endpoint",
+}
+# What stands for a setting's value in the help, by the end of its name; the first that fits counts.
+METAVARS = {
+    "_url": "URL",
+    "_endpoint": "URL",
+    "registry": "PLACE",
+    "checkpoint": "FOLDER",
+    "_dir": "FOLDER",
+    "model": "NAMES",
+    "host": "ADDRESS",
+    "_keys": "KEYS",
+    "_bytes": "BYTES",
+    "_pixels": "PIXELS",
+    "_ms": "MS",
+    "_s": "SECONDS",
+    "_weights": "true|false",
+    "_predictions": "true|false",
+    "device": "DEVICE",
+    "dtype": "DTYPE",
+    "log_level": "LEVEL",
+    "log_format": "FORM",
+    "": "N",
+}
+
 OPTIONS: dict[str, str] = {
     "checkpoint": "folder of the checkpoint to serve; left out, the EBSeg-tiny that comes with ebseg",
     "registry": "folder or URL (hf://OWNER/REPOSITORY, s3://BUCKET/FOLDER) that versions are published to, "
@@ -17,14 +50,14 @@ OPTIONS: dict[str, str] = {
     "often than it answered, seconds (default: 3600.0)",
     "host": "address to listen on; 0.0.0.0 for all (default: 127.0.0.1)",
     "port": "port to listen on; 0 takes a free one (default: 8000)",
-    "max_bytes": "largest request body, bytes (default: 20971520)",
+    "max_bytes": "largest request body, such as 20 MiB (default: 20 MiB)",
     "max_pixels": "largest picture, and largest output, pixels (default: 50000000)",
     "max_classes": "longest list of classes (default: 1024)",
     "timeout_ms": "time for a request that names none, waiting included, ms (default: 30000)",
     "max_timeout_ms": "longest time that a request may ask for, ms (default: 120000)",
     "body_timeout_s": "time for a request's body to arrive, seconds (default: 30.0)",
     "header_timeout_s": "time for a request's headers to arrive, seconds (default: 15.0)",
-    "max_header_bytes": "largest head of a request: its line and all headers, bytes (default: 65536)",
+    "max_header_bytes": "largest head of a request: its line and all headers (default: 64 KiB)",
     "answer_timeout_s": "time for a client to take its answer, seconds (default: 120.0)",
     "min_rate": "least rate, over stall_s, at which a body arrives and an answer is taken, bytes a second "
     "(default: 1024)",
@@ -39,7 +72,7 @@ OPTIONS: dict[str, str] = {
     "decode_threads": "threads that decode pictures and encode masks; left out, one a core, at most 8",
     "max_pending": "requests taken in at a time; more are answered with 429 (default: 256)",
     "max_pending_pixels": "pixels at network resolution that may wait or run (default: 64000000)",
-    "max_host_bytes": "memory that requests under way may use, bytes: bodies, pictures, answers; left out, "
+    "max_host_bytes": "memory that requests under way may use: bodies, pictures, answers; left out, "
     "four fifths of what the process may take beside models and caches",
     "max_batch_size": "most pictures of a batch (default: 8)",
     "max_batch_delay_ms": "how long a free device waits for a fuller batch, from its oldest request, ms "
@@ -49,10 +82,10 @@ OPTIONS: dict[str, str] = {
     "redis_url": "Redis for text embeddings and vocabularies, redis://[:password@]host:port/db or rediss://; "
     "left out, the process alone",
     "redis_timeout_ms": "what one round trip to Redis may take before it is given up, ms (default: 50)",
-    "text_cache_bytes": "text embeddings kept in the process, bytes (default: 268435456)",
+    "text_cache_bytes": "text embeddings kept in the process (default: 256 MiB)",
     "text_cache_ttl_s": "time that text embeddings stay in Redis, seconds (default: 2592000.0)",
-    "prediction_cache_bytes": "predictions kept for new classes on the same picture, bytes; 0 for none "
-    "(default: 268435456)",
+    "prediction_cache_bytes": "predictions kept for new classes on the same picture; 0 for none "
+    "(default: 256 MiB)",
     "api_keys": "keys that may call /v1 and /v2, with commas between, each of 16 characters or more or as "
     "NAME:sha256:HEX:OPTIONS; left out, anyone may",
     "admin_keys": "keys that may pin, roll back and reload models, written as api_keys; left out, nobody may",
@@ -64,5 +97,6 @@ OPTIONS: dict[str, str] = {
     "thread each; auto takes all CUDA devices, else the CPU (default: auto)",
     "dtype": "numbers the model computes with: float32, bfloat16 or float16 (default: float32)",
     "log_level": "least level logged: debug, info, warning or error (default: info)",
-    "log_format": "form of the log lines: json or text (default: json)",
+    "log_format": "form of the log lines: json, text, or auto for text on a terminal and json elsewhere "
+    "(default: auto)",
 }

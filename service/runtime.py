@@ -100,6 +100,7 @@ class Service:
         self.started = False  # whether a model was ever loaded
         self.failure: Exception | None = None
         self.hung: list[str] = []  # devices that did not end when all else had
+        self.on_ready: Callable[[], None] = lambda: None
         self.on_failure: Callable[[], None] = lambda: None
         self._watch = Watch(self)
         self._loading: asyncio.Task[None] | None = None
@@ -199,3 +200,4 @@ class Service:
         self.started = True
         if self.state == "loading":
             self.state = "ready"
+            self.on_ready()

@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from types import FrameType
 
 import uvicorn
@@ -83,8 +84,13 @@ def _room_for(settings: Settings) -> int:
     return connections
 
 
-def run_server(app: FastAPI, settings: Settings) -> None:
+def run_server(app: FastAPI, settings: Settings, began: float | None = None) -> None:
     """Serves until SIGTERM or SIGINT.
+
+    Args:
+        app: of `create_app`.
+        settings: that it was made with.
+        began: when the command was called, `time.monotonic()`; None for now.
 
     Raises:
         SettingsError: the address cannot be listened on.
@@ -93,9 +99,15 @@ def run_server(app: FastAPI, settings: Settings) -> None:
     sys.setswitchinterval(SWITCH_S)
     server = build_server(app, settings)
     service: Service = app.state.service
+    began = time.monotonic() if began is None else began
     with listen(settings.host, settings.port) as listener:
         host, port = listener.getsockname()[:2]
         address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+        def tell() -> None:
+            LOG.info("ready in %.0f s: page %s/, API %s/docs", time.monotonic() - began, address, address)
+
+        service.on_ready = tell
         LOG.info("listening on %s", address, extra={"address": address})
         server.run(sockets=[listener])
     if service.hung:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import BeforeValidator, ByteSize, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -104,7 +104,7 @@ class Settings(BaseSettings):
     canary_s: float = _option("canary_s", 3600.0, gt=0)
     host: str = _option("host", "127.0.0.1", min_length=1)
     port: int = _option("port", 8000, ge=0, le=65535)
-    max_bytes: int = _option("max_bytes", 20 << 20, ge=1)
+    max_bytes: ByteSize = _option("max_bytes", ByteSize(20 << 20), ge=1)
     # Pillow starts to warn of decompression bombs above this many pixels.
     max_pixels: int = _option("max_pixels", 50_000_000, ge=1, le=89_478_485)
     max_classes: int = _option("max_classes", MAX_CLASSES, ge=1, le=MAX_CLASSES)
@@ -112,7 +112,7 @@ class Settings(BaseSettings):
     max_timeout_ms: int = _option("max_timeout_ms", 120_000, ge=1)
     body_timeout_s: float = _option("body_timeout_s", 30.0, gt=0)
     header_timeout_s: float = _option("header_timeout_s", 15.0, gt=0)
-    max_header_bytes: int = _option("max_header_bytes", 65_536, ge=1024)
+    max_header_bytes: ByteSize = _option("max_header_bytes", ByteSize(64 << 10), ge=1024)
     answer_timeout_s: float = _option("answer_timeout_s", 120.0, gt=0)
     min_rate: int = _option("min_rate", 1024, ge=0)
     stall_s: float = _option("stall_s", 20.0, gt=0)
@@ -123,16 +123,16 @@ class Settings(BaseSettings):
     decode_threads: int | None = _option("decode_threads", None, ge=1, le=256)
     max_pending: int = _option("max_pending", 256, ge=1)
     max_pending_pixels: int = _option("max_pending_pixels", 64_000_000, ge=1)
-    max_host_bytes: int | None = _option("max_host_bytes", None, ge=1)
+    max_host_bytes: ByteSize | None = _option("max_host_bytes", None, ge=1)
     max_batch_size: int = _option("max_batch_size", 8, ge=1, le=256)
     max_batch_delay_ms: float = _option("max_batch_delay_ms", 0.0, ge=0)
     ageing_s: float = _option("ageing_s", 10.0, gt=0)
     watchdog_s: float = _option("watchdog_s", 120.0, gt=0)
     redis_url: SecretStr | None = _option("redis_url", None)
     redis_timeout_ms: int = _option("redis_timeout_ms", 50, ge=1)
-    text_cache_bytes: int = _option("text_cache_bytes", 256 << 20, ge=0)
+    text_cache_bytes: ByteSize = _option("text_cache_bytes", ByteSize(256 << 20), ge=0)
     text_cache_ttl_s: float = _option("text_cache_ttl_s", 2_592_000.0, ge=1)
-    prediction_cache_bytes: int = _option("prediction_cache_bytes", 256 << 20, ge=0)
+    prediction_cache_bytes: ByteSize = _option("prediction_cache_bytes", ByteSize(256 << 20), ge=0)
     api_keys: KeyDigests = _option("api_keys", ())
     admin_keys: KeyDigests = _option("admin_keys", ())
     share_predictions: bool = _option("share_predictions", False)
@@ -140,7 +140,7 @@ class Settings(BaseSettings):
     device: str = _option("device", "auto", pattern=DEVICES)
     dtype: Literal["float32", "bfloat16", "float16"] = _option("dtype", "float32")
     log_level: Literal["debug", "info", "warning", "error"] = _option("log_level", "info")
-    log_format: Literal["json", "text"] = _option("log_format", "json")
+    log_format: Literal["auto", "json", "text"] = _option("log_format", "auto")
 
     @model_validator(mode="after")
     def _fit(self) -> "Settings":
@@ -337,5 +337,7 @@ def _explain(problem: Any) -> str:
     if not name:
         return str(problem["msg"]).removeprefix("Value error, ")
     flag = name.replace("_", "-")
+    if problem["type"].startswith("byte_size"):
+        problem = {**problem, "msg": "must be a size such as 20 MiB, or a number of bytes"}
     message = str(problem["msg"]).removeprefix("Value error, ")
     return f"{name}: {message} (from --{flag}, {PREFIX}{name.upper()} or the configuration file)"

@@ -77,6 +77,24 @@ def test_unknown_options_name_the_help_of_their_command(capsys: pytest.CaptureFi
     assert told == "ebseg: error: unrecognized arguments: --nothing (see ebseg models list --help)\n"
 
 
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("serve --max-pixel 5", "unrecognized arguments: --max-pixel; did you mean --max-pixels?"),
+        ("segment p.jpg --class sky", "; did you mean --classes?"),
+        ("evaluate a b --proceses=2", "unrecognized arguments: --proceses=2; did you mean --processes?"),
+        ("servee", "; did you mean serve?"),
+        ("models lst", "; did you mean list?"),
+        ("init --variant tny --out a/1", "; did you mean tiny?"),
+    ],
+)
+def test_flags_are_not_guessed_but_asked_for(
+    line: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ebseg.main(line.split()) == 2
+    assert told in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("line", ["", "unknown", "inspect a b", "init --variant huge", "--debug"])
 def test_wrong_usage(capsys: pytest.CaptureFixture[str], line: str) -> None:
     assert ebseg.main(line.split()) == 2

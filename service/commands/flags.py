@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from model.command import JSON_HELP, above_zero
-from service.options import OPTIONS
+from service.options import METAVARS, OPTIONS, SECTIONS
 
 if TYPE_CHECKING:
     from ebseg_client import ClassSpec
@@ -19,9 +19,20 @@ KEY_HELP = "API key of the service (default: the variable EBSEG_API_KEY, which o
 
 def add_setting(parser: "argparse.ArgumentParser | argparse._ArgumentGroup", name: str) -> None:
     """Adds a setting of the service as a flag."""
+    metavar = next(shown for end, shown in METAVARS.items() if name.endswith(end))
     parser.add_argument(
-        f"--{name.replace('_', '-')}", dest=f"setting_{name}", metavar="VALUE", help=OPTIONS[name]
+        f"--{name.replace('_', '-')}", dest=f"setting_{name}", metavar=metavar, help=OPTIONS[name]
     )
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Adds all settings, in sections."""
+    section: argparse.ArgumentParser | argparse._ArgumentGroup = parser
+    titles = {first: title for title, first in SECTIONS.items()}
+    for name in OPTIONS:
+        if name in titles:
+            section = parser.add_argument_group(titles[name])
+        add_setting(section, name)
 
 
 def add_config(parser: "argparse.ArgumentParser | argparse._ArgumentGroup") -> None:

@@ -1,13 +1,13 @@
 """`ebseg serve`."""
 
 import argparse
+import time
 from typing import Any
 
 from model.command import add_command
 from model.commands.choosing import MODEL_HELP, add_yes, expected_folder, pulled_folder
 from service.commands.complaint import UNUSABLE, complain
-from service.commands.flags import add_config, add_setting, given_settings
-from service.options import OPTIONS
+from service.commands.flags import add_config, add_settings, given_settings
 
 EXAMPLES = """
   ebseg serve
@@ -32,6 +32,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "Serve a checkpoint over HTTP. Each setting is a flag (--max-bytes), a variable of the environment\n"
         "(EBSEG_MAX_BYTES) and a key of the TOML file (max_bytes); the first of these that is given counts."
     )
+    parser.usage = "ebseg serve [-h] [--yes] [--config FILE] [--print-config] [--SETTING VALUE ...] [MODEL]"
     parser.add_argument(
         "named",
         nargs="?",
@@ -39,18 +40,18 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help=f"{MODEL_HELP}; what is missing is pulled into registry (default: tiny, or what settings say)",
     )
     add_yes(parser)
-    for name in OPTIONS:
-        add_setting(parser, name)
     add_config(parser)
     parser.add_argument(
         "--print-config", action="store_true", help="print the settings as a TOML file, and stop"
     )
+    add_settings(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """`ebseg serve`."""
     from service.settings import SettingsError, load_settings, to_toml
 
+    began = time.monotonic()
     try:
         settings = load_settings(_given(args), args.config)
         if args.print_config:
@@ -74,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
 
     configure(settings.log_level, settings.log_format)
     try:
-        run_server(create_app(settings), settings)
+        run_server(create_app(settings), settings, began)
     except SettingsError as error:
         return complain(error, UNUSABLE)
     return 0

@@ -53,7 +53,7 @@ class TextFormatter(logging.Formatter):
     """Time, level, logger, message, the request's id, and what `extra` holds as name=value."""
 
     def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)s %(name)s %(message)s [%(request_id)s]")
+        super().__init__("%(asctime)s %(levelname)s %(name)s %(message)s")
 
     def format(self, record: logging.LogRecord) -> str:
         """The line and the traceback."""
@@ -61,8 +61,9 @@ class TextFormatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
         """The line, without a traceback."""
+        request_id = getattr(record, "request_id", None)
         extras = (f" {name}={value}" for name, value in _extras(record).items() if name not in _IDS)
-        return super().formatMessage(record) + "".join(extras)
+        return super().formatMessage(record) + f" [{request_id}]" * bool(request_id) + "".join(extras)
 
 
 def configure(level: str, form: str) -> None:
@@ -70,15 +71,19 @@ def configure(level: str, form: str) -> None:
 
     Args:
         level: least level, "debug" to "error".
-        form: "json" or "text".
+        form: "json", "text", or "auto" for text on a terminal and JSON elsewhere.
     """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
+    text = sys.stderr.isatty() if form == "auto" else form == "text"
+    handler.setFormatter(TextFormatter() if text else JsonFormatter())
     handler.addFilter(_Ids())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.captureWarnings(True)
     # Pillow's debug lines come by the thousand, and a picture's own bytes are in them
     logging.getLogger("PIL").setLevel(logging.INFO)
+    # uvicorn's steps of starting; our lines say what of it concerns people
+    steps = logging.WARNING if level.upper() == "INFO" else logging.NOTSET
+    logging.getLogger("uvicorn.error").setLevel(steps)
 
 
 def _extras(record: logging.LogRecord) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from pydantic import ByteSize
 
 import ebseg
 from service.http.problems import KINDS
@@ -39,6 +40,8 @@ def test_settings_and_their_defaults() -> None:
 def _as_told(value: object) -> str:
     if value in (None, ()):
         return ""
+    if isinstance(value, ByteSize):
+        return value.human_readable(separator=" ").replace(".0 ", " ")
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ByteSize
 
 from model.errors import CheckpointError
 from model.storage import packaged
@@ -230,8 +231,27 @@ def test_every_setting_is_described_with_its_default() -> None:
     for name, field in Settings.model_fields.items():
         told = re.search(r"\(default: (.*)\)$", OPTIONS[name])
         assert (told.group(1) if told else None) == (
-            None if field.default in (None, ()) else str(field.default).replace("False", "false")
+            None if field.default in (None, ()) else _as_told(field.default)
         )
+
+
+def _as_told(default: object) -> str:
+    if isinstance(default, ByteSize):
+        return default.human_readable(separator=" ").replace(".0 ", " ")
+    return str(default).replace("False", "false")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("20 MiB", 20 << 20), ("1.5GiB", 3 << 29), ("3 MB", 3_000_000), ("77", 77)]
+)
+def test_sizes_have_units(text: str, value: int) -> None:
+    assert load_settings({"max_bytes": text}).max_bytes == value
+
+
+@pytest.mark.parametrize("text", ["", "-1", "MiB", "20 parsecs", "nan"])
+def test_sizes_that_cannot_be_read(text: str) -> None:
+    with pytest.raises(SettingsError, match="max_bytes: must be a size such as 20 MiB, or a number of bytes"):
+        load_settings({"max_bytes": text})
 
 
 def test_every_setting_is_read_somewhere() -> None:

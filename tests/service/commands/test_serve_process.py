@@ -1,5 +1,6 @@
 """The server as a process of its own: signals and exit codes."""
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -22,6 +23,10 @@ def test_sigterm_drains_and_leaves_with_0() -> None:
             httpx.get(f"{server.url}/livez")
         lines = server.log()
         assert len(lines) == len(server.log_text().splitlines())  # nothing else is printed
+    ready = [line["message"] for line in lines if line["message"].startswith("ready")]
+    assert [re.sub(r"\d+ s", "N s", told) for told in ready] == [
+        f"ready in N s: page {server.url}/, API {server.url}/docs"
+    ]
     access = [line for line in lines if line["logger"] == "service.access"]
     assert access[-1]["route"] == "/v1/segment"
     assert access[-1]["status"] == 200

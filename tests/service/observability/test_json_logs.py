@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sys
 
 import pytest
 
@@ -57,8 +58,21 @@ def test_configured_logs_carry_the_request_id(capsys: pytest.CaptureFixture[str]
     assert (inside["message"], inside["request_id"]) == ("inside", "id-2")
     assert (inside["trace_id"], inside["span_id"]) == ("a" * 32, "b" * 16)
     assert not {"request_id", "trace_id", "span_id"} & set(outside)
-    assert lines[2].endswith("WARNING service.y as text [None]")
+    assert lines[2].endswith("WARNING service.y as text")
     assert len(lines) == 3
+
+
+@pytest.mark.usefixtures("own_logging")
+@pytest.mark.parametrize("terminal", [True, False])
+def test_auto_is_text_on_a_terminal_alone(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    configure("info", "auto")
+    logging.getLogger("service.y").info("hello")
+    logging.getLogger("uvicorn.error").info("Started server process")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("INFO service.y hello") if terminal else json.loads(line)["message"] == "hello"
 
 
 def test_lines_are_bounded() -> None:

@@ -58,6 +58,7 @@ def create_app(settings: Settings, *engines: Engine, load: LoadEngine | None = N
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     app.state.service = service
+    app.state.keys = keys = ApiKeys.of(settings)
     routers = [routes.router for routes in (segment, vocabularies, models, inference_protocol, health, page)]
     # A route of FastAPI's looks for dependencies, bodies and models at every request; this one has none, and
     # stands before all that would be tried first.
@@ -84,7 +85,7 @@ def create_app(settings: Settings, *engines: Engine, load: LoadEngine | None = N
         Requests,
         metrics=service.metrics,
         routes=paths,
-        keys=ApiKeys.of(settings),
+        keys=keys,
     )
     if service.tracing is not None:
         app.add_middleware(service.tracing.around)

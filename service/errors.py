@@ -12,7 +12,7 @@ ServiceError
 ├── HeadTooLargeError      headers above the limit
 ├── TooManyBytesError      a body above the limit
 ├── TooManyPixelsError     a picture above the limit
-├── RequestTooLargeError   a request that alone needs more memory than there is
+├── TooMuchMemoryError     a request that alone needs more memory than there is
 ├── UnsupportedMediaError  a body or a picture of a type that is not taken
 ├── InvalidRequestError    fields that are wrong, each with its reason
 ├── ClientGoneError        the client hung up; nobody reads the answer
@@ -25,6 +25,7 @@ ServiceError
 │   ├── KeyLimitedError          an API key is used more than it may be
 │   └── StoreUnavailableError    Redis or the registry is needed, and does not answer
 ├── OutOfMemoryError       the device's memory does not hold this one picture
+├── PictureMemoryError    the host's memory does not hold it decoded
 ├── NotReadyError          loading, draining or failed
 ├── UnhealthyError         the same, told to a probe
 └── DeadlineExceededError  the request's time is over
@@ -158,7 +159,7 @@ class HostMemoryError(RetryableError):
         super().__init__("the requests under way have the memory that this one needs", retry_after)
 
 
-class RequestTooLargeError(ServiceError):
+class TooMuchMemoryError(ServiceError):
     """One request that alone needs more memory than there is."""
 
 
@@ -202,6 +203,13 @@ class OutOfMemoryError(ServiceError):
 
     def __init__(self, detail: str = "the device's memory does not hold this picture at present"):
         super().__init__(detail)
+
+
+class PictureMemoryError(ServiceError):
+    """The host's memory does not hold the decoded picture at present; the picture may be sound."""
+
+    def __init__(self) -> None:
+        super().__init__("the memory does not hold this picture at present; send a smaller one or retry")
 
 
 class NotReadyError(ServiceError):

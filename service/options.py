@@ -54,7 +54,7 @@ OPTIONS: dict[str, str] = {
     "max_pixels": "largest picture, and largest output, pixels (default: 50000000)",
     "max_classes": "longest list of classes (default: 1024)",
     "timeout_ms": "time for a request that names none, waiting included, ms (default: 30000)",
-    "max_timeout_ms": "longest time that a request may ask for, ms (default: 120000)",
+    "max_timeout_ms": "longest time of a request, ms; who asks for more gets a warning (default: 120000)",
     "body_timeout_s": "time for a request's body to arrive, seconds (default: 30.0)",
     "header_timeout_s": "time for a request's headers to arrive, seconds (default: 15.0)",
     "max_header_bytes": "largest head of a request: its line and all headers (default: 64 KiB)",

@@ -7,7 +7,7 @@ import difflib
 import hashlib
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -54,7 +54,7 @@ def _key_digests(value: Any) -> Any:
     given = value.split(",") if isinstance(value, str) else value
     if not isinstance(given, list | tuple) or not all(isinstance(key, str) for key in given):
         raise ValueError("must be keys with commas between")
-    digests, names = [], []
+    digests = []
     for key in (key.strip() for key in given):
         match = KEY_FORM.fullmatch(key)
         if match is None and "sha256:" in key:
@@ -67,14 +67,22 @@ def _key_digests(value: Any) -> Any:
         if match is not None and (match["name"] or match["options"]):
             if re.search(r"=0*(?:\.0*)?(?::|$)", key):
                 raise ValueError("rate and concurrency of a key are above 0")
-            names.append(match["name"])
             digests.append(key)
         else:
             digests.append(match["digest"] if match else hashlib.sha256(key.encode()).hexdigest())
-    named = [name for name in names if name]
-    if len(set(named)) < len(named):
-        raise ValueError("two keys have one name")
     return tuple(digests)
+
+
+def key_names(entries: Sequence[str], kind: str) -> list[str]:
+    """Name of each key, for metrics, the log and whose predictions are whose.
+
+    Args:
+        entries: of `KEY_FORM`, or digests.
+        kind: what those are called by that have no name, with their number from 1.
+    """
+    matches = [KEY_FORM.fullmatch(entry) for entry in entries]
+    named = [match["name"] if match else None for match in matches]
+    return [name or f"{kind}-{number}" for number, name in enumerate(named, 1)]
 
 
 SHORTEST_KEY = 16  # characters; shorter ones could be guessed
@@ -156,6 +164,9 @@ class Settings(BaseSettings):
             raise ValueError("redis_url must begin with redis://, rediss:// or unix://")
         for name, url in (("redis_url", self.redis_url), ("otlp_endpoint", self.otlp_endpoint)):
             _check_address(name, url.get_secret_value() if isinstance(url, SecretStr) else url)
+        names = [*key_names(self.api_keys, "api"), *key_names(self.admin_keys, "admin")]
+        if twice := sorted(name for name in set(names) if names.count(name) > 1):
+            raise ValueError(f"api_keys and admin_keys: two keys have the name {twice[0]}")
         return self
 
     def checkpoint_folder(self) -> Path:
@@ -214,6 +225,15 @@ def load_settings(flags: dict[str, Any] | None = None, config: Path | None = Non
     except ValidationError as error:
         raise SettingsError("; ".join(_explain(problem) for problem in error.errors())) from None
     return Settings.model_construct(**{name: getattr(loaded, name) for name in Settings.model_fields})
+
+
+def refuse_open_by_mistake(settings: Settings) -> None:
+    """Raises SettingsError where a client's variable is set in the place of the service's."""
+    if os.environ.get("EBSEG_API_KEY") and not settings.api_keys:
+        raise SettingsError(
+            "EBSEG_API_KEY is the key that commands call a service with, and no key of this service, which "
+            "would be open to all. Give its keys in EBSEG_API_KEYS, or unset EBSEG_API_KEY to serve without"
+        )
 
 
 def _check_address(name: str, url: str | None) -> None:

@@ -9,7 +9,7 @@ from typing import Literal
 from model.confidence.card import Card
 from model.vocabulary.classes import ClassName
 
-Code = Literal["untrained", "unknown-words", "unlike-its-domain"]
+Code = Literal["untrained", "unknown-words", "unlike-its-domain", "lowered-timeout"]
 RARE = 0.01  # pictures of its own domain whose confidence is lower; such an answer is warned of
 MOST_NAMED = 3  # unknown words
 MOST_LETTERS = 40  # of each
@@ -38,6 +38,14 @@ def untrained(name: str) -> AnswerWarning:
     return AnswerWarning(
         "untrained",
         f"{name} is untrained: its weights are random and its masks mean nothing; take another model.",
+    )
+
+
+def lowered_timeout(asked: int, most: int) -> AnswerWarning:
+    """Of a request that asked for more time than the service gives, both in milliseconds."""
+    return AnswerWarning(
+        "lowered-timeout",
+        f"timeout_ms was {asked}, and this service gives a request {most} ms at the most: it had those.",
     )
 
 

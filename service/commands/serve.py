@@ -49,7 +49,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 def run(args: argparse.Namespace) -> int:
     """`ebseg serve`."""
-    from service.settings import SettingsError, load_settings, to_toml
+    from service.settings import SettingsError, load_settings, refuse_open_by_mistake, to_toml
 
     began = time.monotonic()
     try:
@@ -57,6 +57,7 @@ def run(args: argparse.Namespace) -> int:
         if args.print_config:
             print(to_toml(settings), end="")
             return 0
+        refuse_open_by_mistake(settings)
         directory = settings.checkpoint_folder() if settings.registry is None else None
     except SettingsError as error:
         return complain(error, UNUSABLE)

@@ -50,7 +50,8 @@ class ApiKey:
 
         Args:
             entry: of `KEY_FORM`, or a digest in hexadecimal.
-            name, role: where the entry has none.
+            name: of the key, see `key_names`.
+            role: where the entry has none.
         """
         match = KEY_FORM.fullmatch(entry)
         if match is None:
@@ -59,7 +60,7 @@ class ApiKey:
         options = dict(word.split("=") for word in words if "=" in word)
         return cls(
             bytes.fromhex(match["digest"]),
-            name=match["name"] or name,
+            name=name,
             role=next((known for known in get_args(KeyRole) if known in words), role),
             rate=float(options["rate"]) if "rate" in options else None,
             concurrency=int(options["concurrency"]) if "concurrency" in options else None,

@@ -12,10 +12,10 @@ from typing import Any
 from fastapi import Request
 from starlette.types import Scope
 
-from service.errors import ForbiddenError, UnauthorizedError
+from service.errors import ForbiddenError, KeyLimitedError, UnauthorizedError
 from service.http.api_key import ApiKey
-from service.http.problems import MEDIA_TYPE
-from service.settings import Settings
+from service.http.problems import KINDS, MEDIA_TYPE, Kind
+from service.settings import Settings, key_names
 
 Headers = Iterable[tuple[bytes, bytes]]
 
@@ -23,8 +23,15 @@ _SCHEMES: dict[str, Any] = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "Authorization: Bearer KEY"},
     "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
 }
+NEEDED: list[dict[str, list[str]]] = [{name: []} for name in _SCHEMES]
+"""OpenAPI's `security` of an operation that needs a key."""
+_READING = ("GET", "HEAD", "OPTIONS")  # all that a key for reading is for
+_REFUSALS: dict[type[Exception], str] = {
+    UnauthorizedError: "A key is needed, or the one that was sent is unknown",
+    ForbiddenError: "The key's role is not enough",
+    KeyLimitedError: "The key is used more than it may be",
+}
 _HOW = "send it as `Authorization: Bearer KEY` or as `X-API-Key: KEY`"
-
 
 caller_var: ContextVar[str] = ContextVar("caller", default="")
 """Name of the key that the request at hand shows; empty where none is needed."""
@@ -40,9 +47,11 @@ class ApiKeys:
     """
 
     def __init__(self, *, api: Sequence[str] = (), admin: Sequence[str] = ()):
-        self._api = [ApiKey.of(entry, f"api-{i}", "use") for i, entry in enumerate(api, 1)]
-        self._admin = [ApiKey.of(entry, f"admin-{i}", "admin") for i, entry in enumerate(admin, 1)]
-        self._administrated = any(key.role == "admin" for key in [*self._api, *self._admin])
+        own = [ApiKey.of(entry, name, "use") for entry, name in zip(api, key_names(api, "api"), strict=True)]
+        more = zip(admin, key_names(admin, "admin"), strict=True)
+        self._keys = [*own, *(ApiKey.of(entry, name, "admin") for entry, name in more)]
+        self._required = bool(own)
+        self._administrated = any(key.role == "admin" for key in self._keys)
 
     @classmethod
     def of(cls, settings: Settings) -> "ApiKeys":
@@ -53,21 +62,24 @@ class ApiKeys:
         """Lets a request pass that needs no key or shows a good one. Reads nothing but path and headers.
 
         Returns:
-            The key, where one is needed.
+            The key that it shows, if that is a known one; its name, rate and concurrency count wherever a
+            key could be needed, also while anybody may come in without one.
 
         Raises:
             UnauthorizedError: no key, or an unknown one.
             ForbiddenError: a key for reading, and the request is for more.
         """
-        if not (self._api and is_protected(_path(scope))):
+        if not (self._keys and is_protected(_path(scope))):
             return None
         shown = shown_key(scope["headers"])
+        key = None if shown is None else _among(shown, self._keys)
+        if not self._required:
+            return key
         if shown is None:
             raise UnauthorizedError(f"this needs a key: {_HOW}")
-        key = _among(shown, [*self._api, *self._admin])
         if key is None:
             raise UnauthorizedError("this key is unknown")
-        if key.role == "read" and scope.get("method", "GET") not in ("GET", "HEAD", "OPTIONS"):
+        if key.role == "read" and scope.get("method", "GET") not in _READING:
             raise ForbiddenError("this key is for reading only; use one whose role is use or admin")
         return key
 
@@ -83,7 +95,7 @@ class ApiKeys:
         shown = shown_key(scope["headers"])
         if shown is None:
             raise UnauthorizedError(f"this needs an admin key: {_HOW}")
-        key = _among(shown, [*self._api, *self._admin])
+        key = _among(shown, self._keys)
         if key is None or key.role != "admin":
             raise ForbiddenError("this needs an admin key, and the key that was sent is none")
 
@@ -104,7 +116,8 @@ def require_admin(request: Request) -> None:
         UnauthorizedError: no key.
         ForbiddenError: a key that is no admin key, or none is configured.
     """
-    ApiKeys.of(request.app.state.service.settings).check_admin(request.scope)
+    keys: ApiKeys = request.app.state.keys
+    keys.check_admin(request.scope)
 
 
 def is_protected(path: str) -> bool:
@@ -127,37 +140,40 @@ def shown_key(headers: Headers) -> bytes | None:
 def install_security(schema: dict[str, Any], *, required: bool) -> None:
     """Writes the keys into an OpenAPI document, in place.
 
-    Operations that document a 403 are those of administrators; they always need a key.
-
     Args:
-        schema: the document.
+        schema: the document; operations of administrators have `NEEDED` as their security already.
         required: whether API keys are set, so that /v1 and /v2 need one.
     """
     schema.setdefault("components", {})["securitySchemes"] = _SCHEMES
-    needed: list[dict[str, list[str]]] = [{name: []} for name in _SCHEMES]
     for path, operations in schema["paths"].items():
-        for operation in operations.values():
-            if "403" in operation["responses"]:
-                operation["security"] = needed
-            elif required and is_protected(path):
-                operation["security"] = needed
-                operation["responses"].setdefault(
-                    "401",
-                    {
-                        "description": "A key is needed",
-                        "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
-                    },
-                )
+        if not is_protected(path):
+            continue
+        for method, operation in operations.items():
+            if not (required or "security" in operation):
+                continue
+            operation["security"] = NEEDED
+            for error, when in _REFUSALS.items():
+                if error is not ForbiddenError or method.upper() not in _READING:
+                    answer = _refusal(path, KINDS[error], when)
+                    operation["responses"].setdefault(str(KINDS[error].status), answer)
+
+
+def _refusal(path: str, kind: Kind, when: str) -> dict[str, Any]:
+    """OpenAPI's entry for a refusal, in the form that errors of the path have."""
+    protocol = path == "/v2" or path.startswith("/v2/")
+    media, schema = ("application/json", "ErrorAnswer") if protocol else (MEDIA_TYPE, "Problem")
+    content = {media: {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
+    return {"description": when if protocol else f"{when} (`{kind.slug}`)", "content": content}
 
 
 def _among(shown: bytes, keys: "Sequence[ApiKey]") -> "ApiKey | None":
     """Compares with every key, whichever fits, so that time tells nothing."""
     digest = hashlib.sha256(shown).digest()
-    found = None
+    fitting = None
     for key in keys:
-        if hmac.compare_digest(key.digest, digest) and (found is None or key.role == "admin"):
-            found = key
-    return found
+        if hmac.compare_digest(key.digest, digest) and (fitting is None or key.role == "admin"):
+            fitting = key
+    return fitting
 
 
 def _path(scope: Scope) -> str:

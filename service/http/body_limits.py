@@ -9,7 +9,7 @@ from service.errors import BodyTooSlowError, TooManyBytesError
 from service.observability.metrics import Metrics
 from service.settings import Settings
 
-LINGER = 2.0  # seconds; how long a refused body is still read, so that its sender gets to the answer
+LINGER_S = 2.0  # that a client which was refused may go on sending, so that it gets to the answer
 
 
 class BodyLimits:
@@ -113,7 +113,7 @@ class _Body:
 
     async def _linger(self) -> None:
         try:
-            async with asyncio.timeout(LINGER):
+            async with asyncio.timeout(LINGER_S):
                 while not self._complete:
                     self._note(await self._receive())
         except TimeoutError:

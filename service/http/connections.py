@@ -9,7 +9,7 @@ from service.errors import TooManyConnectionsError
 from service.observability.metrics import Metrics
 from service.settings import Settings
 
-MOST_LEAVING = 128  # connections that are told why they have to go, at a time; further ones are just closed
+MOST_REFUSED = 128  # connections that get to read why they have to go; further ones are just closed
 LOOKS = 8  # at a connection within the shortest of its times
 _LONGEST_PAUSE = 1.0  # seconds between two looks
 _ONE_SITE = 64  # bits of an IPv6 address that belong to one site, which has all addresses behind them
@@ -42,7 +42,7 @@ class Connections:
         self._pause = min(_LONGEST_PAUSE, shortest / LOOKS)
         self._members: dict[Member, str] = {}  # in the order that they came, each with its address
         self._idle: dict[Member, None] = {}  # those without a request, the longest one first
-        self._leaving: set[Member] = set()
+        self._refused: set[Member] = set()
         self._of_one: Counter[str] = Counter()
         self._next_look: asyncio.TimerHandle | None = None
         metrics.connections.set_function(lambda: len(self._members))
@@ -50,7 +50,7 @@ class Connections:
     def __len__(self) -> int:
         return len(self._members)
 
-    def join(self, member: Member, host: str | None) -> None:
+    def add(self, member: Member, host: str | None) -> None:
         """Takes a connection in, if need be in the place of the one that has been without a request longest.
 
         Args:
@@ -74,22 +74,22 @@ class Connections:
         self._idle[member] = None
         self._look_later()
 
-    def leave(self, member: Member) -> None:
+    def remove(self, member: Member) -> None:
         """Forgets a connection."""
         self._idle.pop(member, None)
-        self._leaving.discard(member)
+        self._refused.discard(member)
         address = self._members.pop(member, None)
         if address is not None:
             self._of_one[address] -= 1
             if not self._of_one[address]:
                 del self._of_one[address]
 
-    def told_to_leave(self, member: Member) -> bool:
+    def refuse(self, member: Member) -> bool:
         """Moves a connection to those that get to read why they have to go; False if these are too many."""
-        self.leave(member)
-        if len(self._leaving) >= MOST_LEAVING:
+        self.remove(member)
+        if len(self._refused) >= MOST_REFUSED:
             return False
-        self._leaving.add(member)
+        self._refused.add(member)
         self._look_later()
         return True
 
@@ -114,10 +114,10 @@ class Connections:
         self._next_look = None
         now = asyncio.get_running_loop().time()
         try:
-            for member in [*self._members, *self._leaving]:
+            for member in [*self._members, *self._refused]:
                 member.look(now)
         finally:
-            if self._members or self._leaving:
+            if self._members or self._refused:
                 self._look_later()
 
 

@@ -10,6 +10,7 @@ import fcntl
 import socket
 import struct
 import termios
+import time
 import uuid
 from asyncio import Transport
 from http import HTTPStatus
@@ -25,12 +26,13 @@ from service.errors import (
     ServiceError,
     TooManyConnectionsError,
 )
+from service.http.body_limits import LINGER_S
 from service.http.connections import Connections
 from service.http.problems import problem_response
 from service.settings import Settings
 
-LINGER_S = 2.0  # how long a client that was refused has to read why
 MOST_PIPELINED = 16  # requests sent before the first of them is answered; hardly any client sends two
+_LARGE_PIECE = 1 << 14  # bytes
 _HEADER_BYTES = 4  # of a header beside its name and value
 _INT = struct.Struct("i")
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: what was not taken is thrown away, by the kernel, too
@@ -58,7 +60,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self._in_head = True  # whether what comes next is of a head
         self._head_bytes = 0
         self._head_since: float | None = None
-        self._leaves_at: float | None = None  # set once it was refused: by then it is gone
+        self._closes_at: float | None = None  # set once it was refused: by then it is gone
         self._ended = False
         self._answer = _Taking()
 
@@ -68,7 +70,7 @@ class EdgeProtocol(HttpToolsProtocol):
         """Takes the connection in, or says that there is no place."""
         super().connection_made(transport)
         try:
-            self._connections.join(self, self.client[0] if self.client else None)
+            self._connections.add(self, self.client[0] if self.client else None)
         except TooManyConnectionsError as error:
             self._refuse(error, error.reason)
         else:
@@ -77,7 +79,7 @@ class EdgeProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forgets the connection."""
         self._ended = True
-        self._connections.leave(self)
+        self._connections.remove(self)
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
 
@@ -113,6 +115,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self._head_since = self.loop.time()
         self._head_bytes = 0
         super().on_message_begin()
+        self.scope["state"]["since"] = time.monotonic()  # the request's time counts from here
 
     def on_url(self, url: bytes) -> None:
         """A piece of its target."""
@@ -137,8 +140,13 @@ class EdgeProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        """A piece of the body."""
+        """A piece of the body; a large one goes to the application as it is, without a copy."""
         self._unparsed = 0
+        cycle = self.cycle
+        if not cycle.body and len(body) >= _LARGE_PIECE:
+            cycle.body = b""  # type: ignore[assignment]  # nothing and a piece is the piece itself
+        elif isinstance(cycle.body, bytes):
+            cycle.body = bytearray(cycle.body)  # to which many small pieces are added without copying all
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -185,8 +193,8 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def look(self, now: float) -> None:
         """Ends the connection if something has taken too long."""
-        if self._leaves_at is not None:
-            if now >= self._leaves_at:
+        if self._closes_at is not None:
+            if now >= self._closes_at:
                 self._abort()
             return
         settings = self.settings
@@ -232,13 +240,13 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def _refuse(self, error: ServiceError, reason: str) -> None:
         """Says why, if no answer is under way, and ends."""
-        if self._answering() or not self._connections.told_to_leave(self):
+        if self._answering() or not self._connections.refuse(self):
             self._end(reason)
             return
         self._ended = True
         self._connections.ended(reason)
         self._unset_keepalive_if_required()
-        self._leaves_at = self.loop.time() + LINGER_S
+        self._closes_at = self.loop.time() + LINGER_S
         self.flow.resume_reading()
         self.transport.write(_answer_of(error))
         if self.transport.can_write_eof():
@@ -253,12 +261,12 @@ class EdgeProtocol(HttpToolsProtocol):
     def _close(self, reason: str) -> None:
         self._ended = True
         self._connections.ended(reason)
-        self._connections.leave(self)
+        self._connections.remove(self)
         self.transport.close()
 
     def _abort(self) -> None:
         self._ended = True
-        self._connections.leave(self)
+        self._connections.remove(self)
         reset(self.transport)
 
 

@@ -21,8 +21,8 @@ def error_response(error: Exception, request_id: str) -> Response:
     document = problem(error, request_id)
     text = document["detail"]
     if fields := document.get("errors"):
-        told = [f"{field['field']}: {field['message']}" for field in fields[:MOST_PROBLEMS]]
-        text = "; ".join([*told, *(["and more"] if len(fields) > MOST_PROBLEMS else [])])
+        lines = [f"{field['field']}: {field['message']}" for field in fields[:MOST_PROBLEMS]]
+        text = "; ".join([*lines, *(["and more"] if len(fields) > MOST_PROBLEMS else [])])
     plain = problem_response(error, request_id)
     headers = {name: value for name, value in plain.headers.items() if not name.startswith("content-")}
     return Response(json.dumps({"error": text}), plain.status_code, headers, "application/json")

@@ -1,4 +1,4 @@
-"""Plain ASGI middleware around every request: its id, key, metrics, log line, spans, and its errors."""
+"""Plain ASGI middleware around every request: its ids, key, metrics, log line, and its errors."""
 
 import logging
 import os
@@ -119,6 +119,7 @@ class _Exchange:
         self.client: str | None = client[0] if client else None
         self.state: dict[str, Any] = scope.setdefault("state", {})
         self.state["request_id"] = self.request_id
+        self.state.setdefault("since", time.monotonic())  # of its first byte, which the connection may know
         traced: TraceContext | None = self.state.get("trace")  # of the span around this, where there is one
         request_id_var.set(self.request_id)
         trace_var.set(traced or trace_of(headers))

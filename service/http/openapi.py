@@ -9,6 +9,7 @@ from pydantic.json_schema import models_json_schema
 from service.http.auth import install_security
 from service.http.problems import KINDS, MEDIA_TYPE
 from service.schemas.inference_protocol import InferenceRequest
+from service.schemas.models import PinRequest
 from service.schemas.segment import JsonSegmentRequest, Problem, SegmentAnswer, SegmentRequest
 
 _REF = "#/components/schemas/"
@@ -190,6 +191,7 @@ def install(app: FastAPI, *, keys_required: bool) -> None:
                     (SegmentRequest, "validation"),
                     (JsonSegmentRequest, "validation"),
                     (InferenceRequest, "validation"),
+                    (PinRequest, "validation"),
                     (SegmentAnswer, "serialization"),
                     (Problem, "serialization"),
                 ],

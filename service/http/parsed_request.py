@@ -1,31 +1,31 @@
 """A request's body to a checked document and the picture's bytes.
 
-Large multipart bodies go to spooled files as they arrive; the picture is only read from there on a picture
-thread. JSON is parsed there too, unless it is so short that handing it over would take longer.
+The event loop only gathers the pieces of a body. They are put together and parsed on a picture thread, unless
+a form is so small that handing it over would take longer.
 """
 
 import base64
 import binascii
 import functools
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
-from starlette.types import Message, Receive
 
 from service.errors import (
     FieldProblem,
     InvalidRequestError,
     MalformedRequestError,
+    TooManyBytesError,
     UnsupportedMediaError,
     field_problems,
 )
 from service.http.form_fields import PLAIN, REPEATED, document_of
-from service.http.multipart import read_form
+from service.http.multipart import parsed_form, read_form
 from service.runtime import Service
 from service.scheduling.host_memory import HostAccount
 from service.schemas.segment import JsonSegmentRequest, SegmentRequest
@@ -33,9 +33,10 @@ from service.schemas.segment import JsonSegmentRequest, SegmentRequest
 # A JSON value takes a comma and, parsed, a hundred bytes; without a bound the smallest values would make
 # gigabytes of a body of megabytes. The longest sensible document has some ten thousand.
 MOST_COMMAS = 200_000
+PARSED = 3  # bytes that a byte of a JSON document takes while it is parsed, its own aside
 MOST_FIELDS = 2048  # form fields; `classes` may come once a class
 MOST_FILES = 2
-SMALL_FORM = 1 << 18  # bytes; such a form is taken apart on the event loop, if it is regular
+SMALL_FORM = 1 << 17  # bytes; such a form is taken apart on the event loop, if it is regular
 SHORT_TEXT = 1 << 12  # bytes; so much of it, beside the picture, is checked there, too
 DOCUMENTS_KEPT = 256
 ONCE = ("image", "request", *PLAIN)
@@ -51,11 +52,8 @@ class ParsedRequest:
     read_picture: Callable[[], bytes]
 
 
-@asynccontextmanager
-async def read_request(
-    request: Request, service: Service, memory: HostAccount
-) -> AsyncIterator[ParsedRequest]:
-    """Reads a segmentation request; its spooled files live as long as the context.
+async def read_request(request: Request, service: Service, memory: HostAccount) -> ParsedRequest:
+    """Reads a segmentation request.
 
     Args:
         request: whose body was not read.
@@ -64,65 +62,91 @@ async def read_request(
 
     Raises:
         HostMemoryError: others have the memory that the body needs.
-        RequestTooLargeError: alone it has more than there may be.
+        TooMuchMemoryError: alone it has more than there may be.
         UnsupportedMediaError: neither multipart nor JSON.
         MalformedRequestError: it says so, but is not.
         InvalidRequestError: fields are wrong.
     """
-    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    media = media_type(request)
     refuse_encoded(request)
-    request = counted(request, memory)
     if media == "application/json":
-        # not request.body(), which would keep the bytes for as long as the request lasts
-        chunks = [chunk async for chunk in request.stream()]
-        yield await service.in_pool(_from_json, chunks)
+        chunks = await read_body(request, memory)
+        memory.hold(PARSED * memory.nbytes)
+        parsed = await service.in_pool(_from_json, chunks)
     elif media == "multipart/form-data":
-        body = await _small_body(request)
-        form = read_form(request.headers["content-type"], body, max_files=MOST_FILES) if body else None
-        if form is not None:
-            image = form.get("image")
-            text = len(body) - (image.size or 0 if isinstance(image, UploadFile) else 0)
-            yield _from_form(form) if text <= SHORT_TEXT else await service.in_pool(_from_form, form)
-            return
-        again = Request(request.scope, _once(body)) if body else request
-        async with again.form(max_files=MOST_FILES, max_fields=MOST_FIELDS) as form:
-            yield await service.in_pool(_from_form, form)
+        chunks = await read_body(request, memory)
+        content_type = request.headers["content-type"]
+        if memory.nbytes <= SMALL_FORM:
+            form = read_form(content_type, chunks, max_files=MOST_FILES)
+            image = None if form is None else form.get("image")
+            text = memory.nbytes - (image.size or 0 if isinstance(image, UploadFile) else 0)
+            if form is not None and text <= SHORT_TEXT:
+                return _from_form(form)
+        memory.hold(memory.nbytes)  # the form, while it is made of the body
+        parsed = await service.in_pool(_from_multipart, content_type, chunks)
     else:
         raise UnsupportedMediaError("a request is multipart/form-data or application/json")
+    memory.hold(0)
+    return parsed
 
 
-def counted(request: Request, memory: HostAccount) -> Request:
-    """The same request, whose body's bytes are reserved as they come."""
+@asynccontextmanager
+async def read_document(
+    request: Request, service: Service, schema: type[Document], most: int
+) -> AsyncIterator[Document]:
+    """Reads a body that is one JSON document; its memory is reserved as long as the context lives.
 
-    async def receive() -> Message:
-        message = await request.receive()
-        memory.take(len(message.get("body", b"")))
-        return message
+    Args:
+        request: whose body was not read.
+        service: whose threads parse.
+        schema: of the document.
+        most: bytes of the body.
 
-    return Request(request.scope, receive)
+    Raises:
+        TooManyBytesError: it has more.
+        UnsupportedMediaError, MalformedRequestError, InvalidRequestError: it is no such document.
+        HostMemoryError: others have the memory that it needs.
+    """
+    if media_type(request) != "application/json":
+        raise UnsupportedMediaError("this takes application/json")
+    refuse_encoded(request)
+    with closing(service.memory.open()) as memory:
+        chunks = await read_body(request, memory, most=most)
+        memory.hold(PARSED * memory.nbytes)
+        yield await service.in_pool(validated, schema, b"".join(chunks))
+
+
+async def read_body(request: Request, memory: HostAccount, *, most: int | None = None) -> list[bytes]:
+    """A body in the pieces that it came in; joining them is for a picture thread.
+
+    Args:
+        request: whose body was not read.
+        memory: where its bytes are reserved as they come.
+        most: bytes, where it may have fewer than any body.
+
+    Raises:
+        TooManyBytesError: it has more.
+        HostMemoryError, TooMuchMemoryError: as of `HostAccount.take`.
+    """
+    chunks: list[bytes] = []
+    # not request.body(), which would keep the bytes for as long as the request lasts
+    async for chunk in request.stream():
+        memory.take(len(chunk))
+        if most is not None and memory.nbytes > most:
+            raise TooManyBytesError(f"the body is too large; at most {most} bytes are taken here")
+        chunks.append(chunk)
+    return chunks
+
+
+def media_type(request: Request) -> str:
+    """What a body says it is, without parameters."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def refuse_encoded(request: Request) -> None:
     """Raises UnsupportedMediaError for a compressed body: only its own bytes would be bounded."""
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise UnsupportedMediaError("a body is taken as it is, without a Content-Encoding")
-
-
-async def _small_body(request: Request) -> bytes:
-    """The body, if it announces that it is small; else nothing, and it is still to be read."""
-    announced = request.headers.get("content-length", "")
-    if not announced.isdecimal() or int(announced) > SMALL_FORM:
-        return b""
-    return b"".join([chunk async for chunk in request.stream()])
-
-
-def _once(body: bytes) -> Receive:
-    """What a request is read from again."""
-
-    async def receive() -> Message:
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return receive
 
 
 def _from_json(chunks: list[bytes]) -> ParsedRequest:
@@ -138,6 +162,14 @@ def _from_json(chunks: list[bytes]) -> ParsedRequest:
         **{name: getattr(document, name) for name in SegmentRequest.model_fields},
     )
     return ParsedRequest(spec, [picture].pop)
+
+
+def _from_multipart(content_type: str, chunks: list[bytes]) -> ParsedRequest:
+    form = read_form(content_type, chunks, max_files=MOST_FILES)
+    if form is None:
+        form = parsed_form(content_type, chunks, max_files=MOST_FILES, max_fields=MOST_FIELDS)
+    chunks.clear()
+    return _from_form(form)
 
 
 def _from_form(form: FormData) -> ParsedRequest:

@@ -33,14 +33,15 @@ from service.errors import (
     NotFoundError,
     NotReadyError,
     OutOfMemoryError,
+    PictureMemoryError,
     QueueFullError,
-    RequestTooLargeError,
     RetryableError,
     ServiceError,
     StoreUnavailableError,
     TooManyBytesError,
     TooManyConnectionsError,
     TooManyPixelsError,
+    TooMuchMemoryError,
     UnauthorizedError,
     UnhealthyError,
     UnsupportedMediaError,
@@ -80,7 +81,7 @@ KINDS: dict[type[Exception], Kind] = {
     HeadTooSlowError: Kind(408, "headers-too-slow", "The headers arrived too slowly"),
     TooManyBytesError: Kind(413, "too-many-bytes", "The body is too large", refusal=True),
     TooManyPixelsError: Kind(413, "too-many-pixels", "The picture is too large", refusal=True),
-    RequestTooLargeError: Kind(413, "too-much-memory", "The request needs too much memory", refusal=True),
+    TooMuchMemoryError: Kind(413, "too-much-memory", "The request needs too much memory", refusal=True),
     UnsupportedMediaError: Kind(415, "unsupported-media-type", "Unsupported media type"),
     InvalidRequestError: Kind(422, "invalid-request", "The request is invalid"),
     VocabularyError: Kind(422, "invalid-request", "The request is invalid"),
@@ -95,6 +96,8 @@ KINDS: dict[type[Exception], Kind] = {
     ClientDisconnect: Kind(499, "client-gone", "The client hung up", refusal=True),
     StoreUnavailableError: Kind(503, "store-unavailable", "The store does not answer", refusal=True),
     OutOfMemoryError: Kind(503, "out-of-memory", "Out of memory", refusal=True),
+    PictureMemoryError: Kind(503, "out-of-memory", "Out of memory", refusal=True),
+    MemoryError: Kind(503, "out-of-memory", "Out of memory", refusal=True),  # of the process, wherever
     TooManyConnectionsError: Kind(503, "too-many-connections", "Too many connections"),
     NotReadyError: Kind(503, "not-ready", "The service is not ready", refusal=True),
     UnhealthyError: Kind(503, "not-ready", "The service is not ready"),
@@ -179,6 +182,8 @@ def _detail(error: Exception, kind: Kind) -> str:
         return _UNROUTED.get(error.status_code, error.detail) if bare else error.detail
     if isinstance(error, RequestValidationError):
         return InvalidRequestError(_fields(error)).detail
+    if isinstance(error, MemoryError):
+        return "the service's memory does not suffice for this request at present"
     if isinstance(error, ClientDisconnect):
         return "the client hung up before its body was complete"
     return str(error)

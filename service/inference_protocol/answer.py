@@ -20,7 +20,7 @@ from service.schemas.inference_protocol import (
     LABEL_MAP,
     TRAINED,
 )
-from service.segmentation.answer import SegmentationResult, warnings_of
+from service.segmentation.answer import SegmentationResult
 
 # Numbers of maps that one answer may hold as text: some ten bytes each, and some hundred nanoseconds.
 MOST_JSON_NUMBERS = 1 << 22
@@ -81,7 +81,7 @@ def encode_inference(segmentation: SegmentationResult, inference: Inference) -> 
         headers={HEADER: str(len(document))} if binaries else {},
         info=segmentation.info,
         seconds={**segmentation.seconds, "encode": time.perf_counter() - started},
-        warnings=warnings_of(segmentation),
+        warnings=segmentation.warnings,
     )
 
 
@@ -125,8 +125,8 @@ def _described(segmentation: SegmentationResult, inference: Inference) -> dict[s
     parameters: dict[str, Any] = {"threshold": background.least, "threshold_source": background.source}
     if info.untrained:
         parameters["untrained"] = True
-    if warnings := warnings_of(segmentation):
-        parameters["warnings"] = " ".join(one.message for one in warnings)
+    if segmentation.warnings:
+        parameters["warnings"] = " ".join(one.message for one in segmentation.warnings)
     return parts | {"parameters": parameters}
 
 

@@ -5,7 +5,6 @@ The body is a JSON document, and behind it the binary data of those inputs that 
 JSON they are strings; a picture, which no string can hold, is base64 there.
 """
 
-import math
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -60,9 +59,7 @@ class Inference:
     outputs: tuple[Wanted, ...]
 
 
-def read_inference(
-    chunks: list[bytes], header: str | None, *, model: str, version: int | None, max_timeout_ms: int
-) -> Inference:
+def read_inference(chunks: list[bytes], header: str | None, *, model: str, version: int | None) -> Inference:
     """Reads a request; slow, for a picture thread.
 
     Args:
@@ -70,7 +67,6 @@ def read_inference(
         header: what `Inference-Header-Content-Length` says, if it is there.
         model: of the path.
         version: of the path, if it has one.
-        max_timeout_ms: the longest time that a request may ask for.
 
     Raises:
         MalformedRequestError: it cannot be read; the message says where it goes wrong.
@@ -88,7 +84,7 @@ def read_inference(
         classes=[ClassEntry(name=name) for name in inputs[CLASSES.name].strings()],
         model=model,
         version=version,
-        timeout_ms=_timeout_ms(request.parameters, max_timeout_ms),
+        timeout_ms=_timeout_ms(request.parameters),
         **_optional(inputs),
     )
     return Inference(request.id, ParsedRequest(spec, image.pop), _outputs(request))
@@ -186,15 +182,9 @@ def _optional(inputs: dict[str, Input]) -> dict[str, Any]:
     return fields
 
 
-def _timeout_ms(parameters: RequestParameters | None, most: int) -> int | None:
+def _timeout_ms(parameters: RequestParameters | None) -> int | None:
     microseconds = None if parameters is None else parameters.timeout
-    if not microseconds:
-        return None
-    if microseconds > most * 1000:
-        raise InvalidRequestError(
-            [FieldProblem("parameters.timeout", f"must be at most {most * 1000} microseconds")]
-        )
-    return math.ceil(microseconds / 1000)
+    return -(-microseconds // 1000) if microseconds else None  # rounded up
 
 
 def _outputs(request: InferenceRequest) -> tuple[Wanted, ...]:

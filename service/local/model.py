@@ -93,7 +93,7 @@ class LocalModel:
         return self._texts[digest]
 
 
-def found(
+def picture_result(
     model: LocalModel,
     spec: SegmentRequest,
     vocabulary: Vocabulary,

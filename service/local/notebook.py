@@ -17,7 +17,7 @@ from model.storage.manifest import MANIFEST
 from model.storage.versions import version_number
 from model.vocabulary.classes import Vocabulary
 from service.errors import UsageError
-from service.local.model import LocalModel, found, load_local
+from service.local.model import LocalModel, load_local, picture_result
 from service.local.picture_result import read
 from service.local.result import SegmentedPicture
 from service.scheduling.engine import ModelInfo
@@ -29,9 +29,11 @@ Picture = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | NDArray[np.u
 """A file's path, its content, an open file, or pixels: uint8 [H, W], [H, W, 3] RGB or [H, W, 4] RGBA."""
 
 Classes = str | Sequence[str | Mapping[str, Any]]
-"""Names, or mappings as of the HTTP API (name, synonyms, trained, color), or the name of a built-in list."""
+"""Names, or mappings as of the HTTP API (name, synonyms, trained, color, threshold, ignore), or the name of a
+built-in list."""
 
 Default = Literal["default"]
+SynonymMode = Literal["best", "mean"]
 MAX_PIXELS: int = Settings.model_fields["max_pixels"].default
 DTYPES = get_args(Settings.model_fields["dtype"].annotation)
 
@@ -58,6 +60,7 @@ class NotebookModel:
         classes: Classes,
         *,
         templates: str | Sequence[str] | None = None,
+        synonym_mode: SynonymMode | None = None,
         background: float | Default | None = "default",
         size: int | None = None,
     ) -> SegmentedPicture:
@@ -69,6 +72,8 @@ class NotebookModel:
             picture: see `Picture`; turned upright by its EXIF data, alpha laid on white.
             classes: see `Classes`.
             templates: "vild" (also if left out), "imagenet", "plain", or sentences, each with one "{}".
+            synonym_mode: a class with synonyms is as likely as its "best" word (also if left out), or as the
+                "mean" of its words.
             background: pixels of a lower confidence, 0..1, become "other", label 0; None gives every pixel
                 a class; "default" is what the service does with a request that says nothing of it.
             size: long side of the maps, pixels; left out, they have the picture's size.
@@ -79,15 +84,16 @@ class NotebookModel:
             ModelError: classes that the model cannot take.
         """
         began = time.perf_counter()
-        spec = read_request(_document(classes, templates, background, size))
+        spec = read_request(_document(classes, templates, synonym_mode, background, size))
         vocabulary = requested_vocabulary(spec)
         pixels = _pixels(picture)
         decoded = time.perf_counter()
         result = self._model.segment(pixels, spec, vocabulary, max_pixels=MAX_PIXELS)
         seconds = {"decode": decoded - began, **result.seconds}
-        return SegmentedPicture(
-            found(self._model, spec, vocabulary, result, picture=pixels, seconds=seconds, began=began)
+        made = picture_result(
+            self._model, spec, vocabulary, result, picture=pixels, seconds=seconds, began=began
         )
+        return SegmentedPicture(made)
 
     def __repr__(self) -> str:
         info = self.info
@@ -128,6 +134,7 @@ def find_checkpoint(name: str) -> Path:
 def _document(
     classes: Classes,
     templates: str | Sequence[str] | None,
+    synonym_mode: SynonymMode | None,
     background: float | Default | None,
     size: int | None,
 ) -> dict[str, Any]:
@@ -151,6 +158,8 @@ def _document(
         )
     if templates is not None:
         document["templates"] = templates if isinstance(templates, str) else list(templates)
+    if synonym_mode is not None:
+        document["synonym_mode"] = synonym_mode
     if background != "default":
         document["background"] = None if background is None else {"threshold": background}
     if size is not None:

@@ -7,11 +7,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Request, Response
 
 from service.errors import MalformedRequestError, NotFoundError, UnhealthyError
-from service.http.parsed_request import counted, refuse_encoded
+from service.http.parsed_request import PARSED, read_body, refuse_encoded
 from service.inference_protocol.answer import BINARY, JSON, InferenceReply, check_size, encode_inference
 from service.inference_protocol.protocol import Inference, read_inference
 from service.routes import health
 from service.runtime import Service
+from service.scheduling.host_memory import HostAccount
 from service.schemas.inference_protocol import (
     EXTENSIONS,
     HEADER,
@@ -184,33 +185,38 @@ async def _infer(request: Request, model: str, version: str | None) -> Response:
     _live_versions(service, model, version)  # before a body is read for nothing
     service.admission.refuse_if_full()
     with reserving(service) as memory:
-        inference = await _read(counted(request, memory), service, model, version)
+        inference = await _read(request, service, memory, model, version)
         spec: ResponseSpec[InferenceReply] = ResponseSpec(
             outputs=frozenset(),
             check=partial(check_size, inference),
             encode=partial(encode_inference, inference=inference),
         )
         with service.admission.admit(memory) as ticket:
-            work = handle(service, inference.parsed, ticket, spec, request.state.request_id, telling(request))
+            state, parsed = request.state, inference.parsed
+            work = handle(service, parsed, ticket, spec, state.request_id, state.since, telling(request))
             reply = await unless_gone(request, work)
         headers = {**note(request, reply.info, reply.seconds, reply.warnings), **reply.headers}
         return HeldResponse(reply.body, memory, headers=headers, media_type=reply.media_type)
 
 
-async def _read(request: Request, service: Service, model: str, version: str | None) -> Inference:
+async def _read(
+    request: Request, service: Service, memory: HostAccount, model: str, version: str | None
+) -> Inference:
     refuse_encoded(request)
     lengths = request.headers.getlist(HEADER)
     if len(lengths) > 1:
         raise MalformedRequestError(f"{HEADER} is there twice")
-    chunks = [chunk async for chunk in request.stream()]
-    return await service.in_pool(
+    chunks = await read_body(request, memory)
+    memory.hold(PARSED * memory.nbytes)
+    inference = await service.in_pool(
         read_inference,
         chunks,
         lengths[0] if lengths else None,
         model=model,
         version=None if version is None else int(version),
-        max_timeout_ms=service.settings.max_timeout_ms,
     )
+    memory.hold(0)
+    return inference
 
 
 def _live_versions(service: Service, model: str, version: str | None) -> list[str]:

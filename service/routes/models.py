@@ -7,8 +7,9 @@ from fastapi import APIRouter, Depends, Path, Request
 
 from service.hot_loading.models import Models
 from service.hot_loading.status import ModelStatus
-from service.http.auth import is_admin, require_admin
+from service.http.auth import NEEDED, is_admin, require_admin
 from service.http.openapi import problems
+from service.http.parsed_request import read_document
 from service.runtime import Service
 from service.schemas.models import MissingModel, ModelChange, ModelDetails, ModelList, PinRequest
 
@@ -16,6 +17,8 @@ Name = Annotated[str, Path(description="one of GET /v1/models", examples=["ebseg
 
 router = APIRouter(tags=["models"])
 ADMIN = [Depends(require_admin)]
+FOR_ADMINS = {"security": NEEDED}
+MOST_PIN_BYTES = 4096  # of a body that says which version
 DONE = "What was done, and the model after it"
 REFUSALS = problems(401, 403, 404, 408, 409, 413, 422, 500, 503, 504)
 
@@ -56,11 +59,20 @@ async def model(name: Name, request: Request) -> ModelDetails:
     summary="Stay at a version",
     response_description=DONE,
     dependencies=ADMIN,
-    responses=REFUSALS | problems(400),
+    responses=REFUSALS | problems(400, 415),
+    openapi_extra={
+        **FOR_ADMINS,
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": {"$ref": "#/components/schemas/PinRequest"}}},
+        },
+    },
 )
-async def pin(name: Name, body: PinRequest, request: Request) -> ModelChange:
+async def pin(name: Name, request: Request) -> ModelChange:
     """Serves a version of the registry, loaded and checked as any other, until the model is unpinned."""
-    return _changed(request, name, await _models(request).pin(name, body.version))
+    # not a parameter, which FastAPI would read before it asks for the key
+    async with read_document(request, request.app.state.service, PinRequest, MOST_PIN_BYTES) as asked:
+        return _changed(request, name, await _models(request).pin(name, asked.version))
 
 
 @router.post(
@@ -70,6 +82,7 @@ async def pin(name: Name, body: PinRequest, request: Request) -> ModelChange:
     response_description=DONE,
     dependencies=ADMIN,
     responses=REFUSALS,
+    openapi_extra=FOR_ADMINS,
 )
 async def unpin(name: Name, request: Request) -> ModelChange:
     """Goes back to the policy of the settings, or to the newest version if that is a pin, too."""
@@ -83,6 +96,7 @@ async def unpin(name: Name, request: Request) -> ModelChange:
     response_description=DONE,
     dependencies=ADMIN,
     responses=REFUSALS,
+    openapi_extra=FOR_ADMINS,
 )
 async def rollback(name: Name, request: Request) -> ModelChange:
     """Serves the version that served before, until unpinned; a canary is withdrawn instead."""
@@ -96,6 +110,7 @@ async def rollback(name: Name, request: Request) -> ModelChange:
     response_description=DONE,
     dependencies=ADMIN,
     responses=REFUSALS,
+    openapi_extra=FOR_ADMINS,
 )
 async def reload(name: Name, request: Request) -> ModelChange:
     """Gives refused versions another chance, loads what is newer, and tells what came of it."""
@@ -106,11 +121,11 @@ def _details(status: ModelStatus, in_full: bool) -> ModelDetails:
     """A model as it is told; the reason of a failure in full for administrators only."""
     current = status.versions[0]
     same = ("version", "digest", "untrained", "variant", "device", "dtype", "license", "card")
-    told = asdict(status)
-    public = told.pop("public_error")
+    values = asdict(status)
+    public = values.pop("public_error")
     if not in_full:
-        told["last_error"] = public
-    return ModelDetails(**told, **{field: getattr(current, field) for field in same})
+        values["last_error"] = public
+    return ModelDetails(**values, **{field: getattr(current, field) for field in same})
 
 
 def _models(request: Request) -> Models:

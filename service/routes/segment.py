@@ -44,9 +44,10 @@ async def segment(request: Request) -> Response:
     form = negotiate(request.headers.get("accept"))
     service.admission.refuse_if_full()  # before a body is read for nothing
     with reserving(service) as memory:
-        async with read_request(request, service, memory) as parsed:
-            with service.admission.admit(memory) as ticket:
-                work = run(service, parsed, ticket, form, request.state.request_id, telling(request))
-                answer = await unless_gone(request, work)
+        parsed = await read_request(request, service, memory)
+        with service.admission.admit(memory) as ticket:
+            state = request.state
+            work = run(service, parsed, ticket, form, state.request_id, state.since, telling(request))
+            answer = await unless_gone(request, work)
         headers = {**note(request, answer.info, answer.seconds, answer.warnings), "Vary": "Accept"}
         return HeldResponse(answer.body, memory, headers=headers, media_type=answer.media_type)

@@ -4,9 +4,8 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request, Response
 
-from service.errors import TooManyBytesError, UnsupportedMediaError
 from service.http.openapi import problems
-from service.http.parsed_request import refuse_encoded, validated
+from service.http.parsed_request import read_document
 from service.runtime import Service
 from service.schemas.vocabularies import StoredClass, VocabularyDetails, VocabularyList, VocabularyRequest
 from service.vocabularies.catalog import MOST_BYTES_EACH, NAME
@@ -68,7 +67,7 @@ async def vocabulary(name: Name, request: Request) -> VocabularyDetails:
     responses={
         200: {"description": "The list, which replaces an older one"},
         201: {"description": "The list, whose name is new", "model": VocabularyDetails},
-        **problems(400, 401, 408, 409, 413, 415, 422, 500, 503),
+        **problems(400, 401, 408, 409, 413, 415, 422, 429, 500, 503),
     },
     openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": _BODY}}}},
 )
@@ -79,21 +78,11 @@ async def store_vocabulary(name: Name, request: Request, response: Response) -> 
     it lives as long as the process.
     """
     service: Service = request.app.state.service
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise UnsupportedMediaError("a class list is application/json")
-    refuse_encoded(request)
-    chunks: list[bytes] = []
-    size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > MOST_BODY_BYTES:
-            raise TooManyBytesError(f"the body is too large; at most {MOST_BODY_BYTES} bytes are taken here")
-        chunks.append(chunk)
-    document = await service.in_pool(validated, VocabularyRequest, b"".join(chunks))
-    stored, created = await service.vocabularies.put(name, document.classes)
-    if created:
-        response.status_code = 201
-    return _details(stored)
+    async with read_document(request, service, VocabularyRequest, MOST_BODY_BYTES) as document:
+        stored, created = await service.vocabularies.put(name, document.classes)
+        if created:
+            response.status_code = 201
+        return _details(stored)
 
 
 @router.delete(

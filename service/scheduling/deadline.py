@@ -9,12 +9,13 @@ class Deadline:
     """How long a request may take; threads ask it before they start anything that costs.
 
     Args:
-        seconds: from now.
+        seconds: in all.
+        since: when they began, by `time.monotonic`; now if left out.
     """
 
-    def __init__(self, seconds: float):
+    def __init__(self, seconds: float, *, since: float | None = None):
         self.seconds = seconds
-        self.at = time.monotonic() + seconds
+        self.at = (time.monotonic() if since is None else since) + seconds
         self.abandoned = False  # set when nobody waits for the answer any more
 
     def left(self) -> float:

@@ -89,7 +89,7 @@ class EngineResult:
     """What the engine makes of a job.
 
     Attributes:
-        labels: uint16 [H, W]; 0 is "other", k is class k - 1.
+        labels: uint16 [H, W]; 0 is "other", k is the k-th class that is not ignored.
         confidence: float32 [H, W], 0..1.
         scores: float16 [K, H, W] if asked for.
         own: how sure the model is of its own words in the picture; None if its card does not say how sure

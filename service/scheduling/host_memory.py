@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from service.errors import HostMemoryError, RequestTooLargeError
+from service.errors import HostMemoryError, TooMuchMemoryError
 
 _CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 _SHARE = 0.8  # of what is free: estimates miss, and allocators keep more than was asked for
@@ -34,7 +34,7 @@ class HostBytes:
         self.most = usable() if most is None else most
         self._own = most is None
         self._retry_after = retry_after
-        self._lock = threading.Lock()
+        self.lock = threading.RLock()  # of all accounts too: one that was closed gets nothing more
         self.reserved = 0
 
     def settle(self, caches: int) -> None:
@@ -47,10 +47,10 @@ class HostBytes:
         return HostAccount(self)
 
     def _move(self, account: "HostAccount", change: int) -> None:
-        with self._lock:
+        with self.lock:
             held = account.nbytes + change
             if change > 0 and held > self.most:
-                raise RequestTooLargeError(
+                raise TooMuchMemoryError(
                     f"this request alone needs about {held >> 20} MiB of memory, there are at most "
                     f"{self.most >> 20}; send a smaller picture, or set output_size or fewer outputs"
                 )
@@ -63,7 +63,7 @@ class HostBytes:
 
 
 class HostAccount:
-    """Bytes of one request.
+    """Bytes of one request. For any thread: a picture thread may still reserve when the request has ended.
 
     Attributes:
         nbytes: that it holds.
@@ -79,28 +79,32 @@ class HostAccount:
         """Reserves bytes of the body.
 
         Raises:
-            RequestTooLargeError: alone it has more than there may be.
+            TooMuchMemoryError: alone it has more than there may be.
             HostMemoryError: others have them.
         """
-        if not self._closed:
-            self._host._move(self, nbytes)
+        with self._host.lock:
+            if not self._closed:
+                self._host._move(self, nbytes)
 
     def hold(self, nbytes: int) -> None:
         """Reserves so many in place of those that were held beside the body's; errors as of `take`."""
-        if not self._closed:
-            self._host._move(self, nbytes - self._picture)
-            self._picture = nbytes
+        with self._host.lock:
+            if not self._closed:
+                self._host._move(self, nbytes - self._picture)
+                self._picture = nbytes
 
     def keep(self, nbytes: int) -> None:
         """Gives back all but so many: those of an answer that only has to leave."""
-        if not self._closed:
-            self._host._move(self, min(0, nbytes - self.nbytes))
+        with self._host.lock:
+            if not self._closed:
+                self._host._move(self, min(0, nbytes - self.nbytes))
 
     def close(self) -> None:
         """Gives back all. May be called again."""
-        if not self._closed:
-            self._closed = True
-            self._host._move(self, -self.nbytes)
+        with self._host.lock:
+            if not self._closed:
+                self._closed = True
+                self._host._move(self, -self.nbytes)
 
 
 def decoding_bytes(pixels: int) -> int:

@@ -2,17 +2,25 @@
 
 import traceback
 
+import cv2
 import torch
 
-# What PyTorch's allocators and CUDA's libraries say in a plain RuntimeError.
-_PHRASES = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
+# What PyTorch's allocators, CUDA's libraries and OpenCV say in an error that is for everything.
+_PHRASES = (
+    "out of memory",
+    "insufficient memory",
+    "can't allocate memory",
+    "not enough memory",
+    "alloc_failed",
+)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether less work at a time could have gone well: the device or the host had no memory left."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(phrase in str(error).lower() for phrase in _PHRASES)
+    words = str(error).lower() if isinstance(error, RuntimeError | cv2.error) else ""
+    return any(phrase in words for phrase in _PHRASES)
 
 
 def release_memory(error: BaseException) -> None:

@@ -62,7 +62,8 @@ class RequestParameters(_Given):
         default=None,
         ge=0,
         le=LARGEST,
-        description="time for the answer, waiting included, microseconds; 0 is the service's",
+        description="time for the answer, waiting included, microseconds; 0 is the service's, and so is "
+        "what is longer than the service gives",
     )
     binary_data_output: bool = Field(default=False, description="outputs come as binary data, not as JSON")
 

@@ -160,7 +160,8 @@ class SegmentRequest(Strict):
     timeout_ms: int | None = Field(
         default=None,
         ge=1,
-        description="time for the answer, waiting included, ms; the service has a limit of its own",
+        description="time for the answer from the request's first byte on, waiting included, ms; above the "
+        "service's limit it is lowered, and a warning says so",
     )
 
     @model_validator(mode="after")
@@ -305,7 +306,8 @@ class WarningAnswer(BaseModel):
 
     code: Code = Field(
         description="untrained: the weights are random; unknown-words: the model does not know words that "
-        "were asked for; unlike-its-domain: it is less sure of the picture than of nearly all that it is for",
+        "were asked for; unlike-its-domain: it is less sure of the picture than of nearly all that it is "
+        "for; lowered-timeout: the request asked for more time than it had",
         examples=["unknown-words"],
     )
     message: str = Field(description="what is doubtful, and what to do about it, a sentence")

@@ -1,9 +1,10 @@
-"""What the engine found, in the form that the client wants."""
+"""An engine's result in the form that the client wants."""
 
 import base64
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,7 @@ class Caches:
     prediction: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class SegmentationResult:
     """Everything that an answer is made of.
 
@@ -58,6 +59,7 @@ class SegmentationResult:
         caches: what they did; None where there are none.
         began: when the request's work began, by `time.perf_counter`.
         check: raises when going on is in vain.
+        request_warnings: what there is to say of the request itself.
     """
 
     vocabulary: Vocabulary
@@ -72,22 +74,32 @@ class SegmentationResult:
     began: float
     caches: Caches | None
     check: Callable[[], None]
+    request_warnings: tuple[AnswerWarning, ...] = ()
 
-    @property
+    @cached_property
     def names(self) -> list[str]:
         """Of the classes that are not ignored; the first has label 1."""
         names = self.vocabulary.names
         return [names[index] for index in self.vocabulary.reported]
 
-    @property
+    @cached_property
     def trained(self) -> list[bool]:
         """Which of them count as trained."""
         return [self.result.trained[index] for index in self.vocabulary.reported]
 
-    @property
+    @cached_property
     def colors(self) -> NDArray[np.uint8]:
         """Theirs."""
         return reported_colors(self.vocabulary, self.given_colors)
+
+    @cached_property
+    def warnings(self) -> tuple[AnswerWarning, ...]:
+        """Reasons to doubt the answer, and what there is to say of the request."""
+        info, result = self.info, self.result
+        if info.untrained:
+            return (untrained(info.name), *self.request_warnings)
+        doubts = cautions(info.name, info.card, self.vocabulary.classes, result.trained, result.own)
+        return (*doubts, *self.request_warnings)
 
     @property
     def may_be_other(self) -> bool:
@@ -121,8 +133,13 @@ def encode_answer(segmentation: SegmentationResult, form: Form) -> Answer:
     else:
         body = make_file(segmentation, OUTPUT_OF[form])
     seconds = {**segmentation.seconds, "encode": time.perf_counter() - started}
-    warnings = warnings_of(segmentation)
-    return Answer(body=body, media_type=form, info=segmentation.info, seconds=seconds, warnings=warnings)
+    return Answer(
+        body=body,
+        media_type=form,
+        info=segmentation.info,
+        seconds=seconds,
+        warnings=segmentation.warnings,
+    )
 
 
 def json_answer(segmentation: SegmentationResult) -> SegmentAnswer:
@@ -143,8 +160,10 @@ def json_answer(segmentation: SegmentationResult) -> SegmentAnswer:
         parts["caches"] = CacheAnswer(
             text=segmentation.caches.text, prediction=segmentation.caches.prediction
         )
-    if warnings := warnings_of(segmentation):
-        parts["warnings"] = [WarningAnswer(code=one.code, message=one.message) for one in warnings]
+    if segmentation.warnings:
+        parts["warnings"] = [
+            WarningAnswer(code=one.code, message=one.message) for one in segmentation.warnings
+        ]
     background = segmentation.background
     parts["background"] = BackgroundAnswer(threshold=background.threshold, source=background.source)
     if segmentation.may_be_other:
@@ -156,14 +175,6 @@ def json_answer(segmentation: SegmentationResult) -> SegmentAnswer:
     seconds = {**segmentation.seconds, "encode": now - started, "total": now - segmentation.began}
     parts["timings_ms"] = {stage: round(1000 * value, 3) for stage, value in seconds.items()}
     return SegmentAnswer(**parts)
-
-
-def warnings_of(segmentation: SegmentationResult) -> tuple[AnswerWarning, ...]:
-    """Reasons to doubt an answer."""
-    info, result = segmentation.info, segmentation.result
-    if info.untrained:
-        return (untrained(info.name),)
-    return cautions(info.name, info.card, segmentation.vocabulary.classes, result.trained, result.own)
 
 
 def make_file(segmentation: SegmentationResult, name: str) -> bytes:

@@ -24,11 +24,18 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from service.errors import BadPictureError, ServiceError, TooManyPixelsError, UnsupportedMediaError
+from service.errors import (
+    BadPictureError,
+    PictureMemoryError,
+    ServiceError,
+    TooManyPixelsError,
+    UnsupportedMediaError,
+)
 
 LOG = logging.getLogger(__name__)
 FORMATS = "JPEG, PNG, WebP, TIFF, BMP and GIF"
 Opener = Callable[[BytesIO], ImageFile.ImageFile]
+_SHORTAGE = "out of memory"  # of what Pillow's decoders in C call their status -9
 
 # The plug-ins are called by name: `Image.open` would try more formats than these, and warns of large
 # pictures before we have a chance to refuse them.
@@ -76,6 +83,7 @@ def decode(
         UnsupportedMediaError: not one of `FORMATS`.
         TooManyPixelsError: above `max_pixels`.
         BadPictureError: empty, broken or cut short.
+        PictureMemoryError: memory ran out.
     """
     if not data:
         raise BadPictureError("the picture is empty")
@@ -95,8 +103,10 @@ def decode(
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise TooManyPixelsError(f"the picture is too large: {error}") from None
     # A broken file makes the plug-ins raise nearly anything: SyntaxError, struct.error, EOFError, OSError,
-    # zlib.error, ValueError, IndexError, MemoryError, and so on. All of them are the file's fault.
+    # zlib.error, ValueError, IndexError, and so on. All of them are the file's fault.
     except Exception as error:
+        if _is_shortage(error):
+            raise PictureMemoryError from None
         LOG.debug("a picture cannot be decoded", exc_info=True)
         reason = f": {error}"[:200] if str(error) else ""
         raise BadPictureError(f"the picture is broken or cut short{reason}") from None
@@ -108,15 +118,20 @@ def from_pillow(image: Image.Image, *, max_pixels: int) -> NDArray[np.uint8]:
     Raises:
         TooManyPixelsError: above `max_pixels`.
         BadPictureError: its file is broken, cut short or closed.
+        PictureMemoryError: memory ran out.
     """
     _check_size(image.size, max_pixels)
     try:
         try:
             upright = ImageOps.exif_transpose(image)
-        except Exception:  # see `_turn_upright`; broken pixels fail again
+        except Exception as error:  # see `_turn_upright`; broken pixels fail again
+            if _is_shortage(error):
+                raise
             upright = image.copy()
         return _rgb(upright)
     except Exception as error:
+        if _is_shortage(error):
+            raise PictureMemoryError from None
         raise BadPictureError(f"the picture is broken, cut short or closed: {error}"[:300]) from None
 
 
@@ -155,8 +170,15 @@ def _webp_size(data: bytes) -> tuple[int, int]:
 def _turn_upright(image: Image.Image) -> None:
     try:
         ImageOps.exif_transpose(image, in_place=True)
-    except Exception:  # broken EXIF raises as freely as broken pixels, but the picture itself is sound
+    except Exception as error:  # broken EXIF raises as freely as broken pixels; the picture itself is sound
+        if _is_shortage(error):
+            raise
         LOG.debug("EXIF data cannot be read, the picture stays as it is stored", exc_info=True)
+
+
+def _is_shortage(error: Exception) -> bool:
+    """Whether memory ran out; Pillow's decoders say so by an OSError with these words."""
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and _SHORTAGE in str(error))
 
 
 def _rgb(image: Image.Image) -> NDArray[np.uint8]:

@@ -1,6 +1,6 @@
 """Label map to what clients read: RLE and arrays; `polygons.py` makes polygons, `render.py` pictures.
 
-Label maps are uint16 [H, W]; 0 is "other", k is class k - 1.
+Label maps are uint16 [H, W]; 0 is "other", k is the k-th class that is not ignored.
 """
 
 from io import BytesIO

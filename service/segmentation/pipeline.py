@@ -4,16 +4,23 @@ import asyncio
 import functools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from model.confidence.caution import AnswerWarning
 from model.vocabulary.classes import Vocabulary
 from service.caches.prediction_cache import CachedPrediction
-from service.errors import DeadlineExceededError, DeadlineUnmeetableError, OutOfMemoryError
+from service.errors import (
+    DeadlineExceededError,
+    DeadlineUnmeetableError,
+    OutOfMemoryError,
+    PictureMemoryError,
+)
 from service.hot_loading.loaded import Lease
 from service.http.auth import caller_var
 from service.http.negotiate import Form
@@ -25,6 +32,7 @@ from service.scheduling.admission import Ticket
 from service.scheduling.deadline import Deadline
 from service.scheduling.engine import Engine, Job, ModelInfo, PreparedPicture
 from service.scheduling.host_memory import answer_bytes, decoding_bytes
+from service.scheduling.out_of_memory import is_out_of_memory, release_memory
 from service.scheduling.price import Work
 from service.scheduling.work import Request
 from service.segmentation.answer import Answer, Caches, SegmentationResult, encode_answer
@@ -33,7 +41,7 @@ from service.segmentation.encode import resized
 from service.segmentation.outputs import check_outputs, chosen_outputs
 from service.segmentation.request_text import RequestText
 from service.segmentation.requested import output_size, to_balance
-from service.segmentation.resolved import chosen_timeout, chosen_vocabulary
+from service.segmentation.resolved import chosen_deadline, chosen_vocabulary
 
 LOG = logging.getLogger(__name__)
 CANARY_SHARE = 0.5  # of a request's time; the rest is the current version's, should the canary not answer
@@ -48,7 +56,8 @@ async def segment(
     ticket: Ticket,
     form: Form,
     request_id: str,
-    chosen: Chosen = lambda info: None,
+    since: float,
+    chosen: Chosen,
 ) -> Answer:
     """Answers one request.
 
@@ -58,6 +67,7 @@ async def segment(
         ticket: its admission.
         form: what the answer is to be.
         request_id: to put into the answer.
+        since: when its first byte came, by `time.monotonic`; its time counts from there.
         chosen: told which version has the request; a second time if the first one, a canary, failed it.
 
     Raises:
@@ -70,7 +80,7 @@ async def segment(
         check=functools.partial(check_outputs, outputs),
         encode=functools.partial(encode_answer, form=form),
     )
-    return await handle(service, parsed, ticket, spec, request_id, chosen)
+    return await handle(service, parsed, ticket, spec, request_id, since, chosen)
 
 
 class Encoded(Protocol):
@@ -105,21 +115,24 @@ async def handle(
     ticket: Ticket,
     spec: ResponseSpec[E],
     request_id: str,
-    chosen: Chosen = lambda info: None,
+    since: float,
+    chosen: Chosen,
 ) -> E:
     """Answers one request in any form; arguments and errors as of `segment`."""
     asked = parsed.spec
-    deadline = Deadline(chosen_timeout(asked, service.settings) / 1000)
+    deadline, warnings = chosen_deadline(asked, service.settings, since)
+
+    def request(lease: Lease, deadline: Deadline) -> _Request[E]:
+        return _Request(service, parsed, ticket, lease, spec, deadline, request_id, warnings)
+
     with service.models.lease(asked.model, asked.version) as lease:
         chosen(lease.info)
         if not lease.on_trial:
-            return await _Request(service, parsed, ticket, lease, spec, deadline, request_id).attempt()
+            return await request(lease, deadline).attempt()
         canary = lease
         # what a canary fails, or takes too long for, is the current version's to answer
         parsed = replace(parsed, read_picture=functools.cache(parsed.read_picture))
-        first = _Request(
-            *(service, parsed, ticket, lease, spec, Deadline(deadline.left() * CANARY_SHARE), request_id)
-        )
+        first = request(lease, Deadline(deadline.left() * CANARY_SHARE))
         try:
             return await first.attempt()
         except Exception as error:
@@ -134,7 +147,7 @@ async def handle(
     began = time.monotonic()
     with service.models.lease(asked.model, stable=True) as lease:
         chosen(lease.info)
-        answer = await _Request(service, parsed, ticket, lease, spec, deadline, request_id).attempt()
+        answer = await request(lease, deadline).attempt()
     if late and time.monotonic() - began < first.deadline.seconds:
         canary.count_answer("late")  # where the current version had been in time
     return answer
@@ -173,8 +186,9 @@ class _Request(Generic[E]):
     spec: ResponseSpec[E]
     deadline: Deadline
     request_id: str
+    warnings: tuple[AnswerWarning, ...]
     caller: str = field(default_factory=caller_var.get)  # name of its key
-    turned_to: list[Request] = field(default_factory=list)  # what was asked of the scheduler
+    submitted: list[Request] = field(default_factory=list)  # to the scheduler
 
     async def attempt(self) -> E:
         """An answer within the deadline; tells the version's trial what became of it."""
@@ -212,8 +226,8 @@ class _Request(Generic[E]):
 
         That a request stood in a long queue is no fault of a version.
         """
-        refused = not self.turned_to and self.deadline.left() > 0  # by its price, at the door
-        return refused or any(request.queue_s for request in self.turned_to)
+        refused = not self.submitted and self.deadline.left() > 0  # by its price, at the door
+        return refused or any(request.queue_s for request in self.submitted)
 
     def _count_late(self) -> None:
         if self.late and not self.lease.on_trial:  # a canary is compared with the version beside it
@@ -249,7 +263,7 @@ class _Request(Generic[E]):
                     picture_size=plan.picture_size,
                 )
             )
-            self.turned_to.append(running)
+            self.submitted.append(running)
             if running.job.text is None:
                 texts.hand_over(running)
             result = await service.scheduler.answer(running)
@@ -266,6 +280,7 @@ class _Request(Generic[E]):
             background=background,
             outputs=self.spec.outputs,
             request_id=self.request_id,
+            request_warnings=self.warnings,
             seconds={**plan.seconds, "text": text.seconds, **result.seconds},
             began=began,
             caches=Caches(text=text.source, prediction=_source(plan, running)),
@@ -280,7 +295,7 @@ class _Request(Generic[E]):
 
     def _decoded(self, engine: Engine, vocabulary: Vocabulary, submitted: float) -> PicturePlan:
         """Picture thread: everything that needs the picture's bytes, as one stage."""
-        with stage("decode"):
+        with stage("decode"), telling_of_memory():
             return self._plan(engine, vocabulary, submitted)
 
     def _plan(self, engine: Engine, vocabulary: Vocabulary, submitted: float) -> PicturePlan:
@@ -291,43 +306,39 @@ class _Request(Generic[E]):
         data = self.parsed.read_picture()
         key = predictions.key_of(data, engine.info, self.owner) if predictions.enabled else None
         known = None if key is None else predictions.get(key)
-        if known is not None:
-            self._reserve(engine, known.size, words, pixels=0)
         picture: NDArray[np.uint8] | None = None
-        if known is None or "overlay" in self.spec.outputs:
-            picture = decode(data, max_pixels=settings.max_pixels, accept=self._accept(engine, words, known))
-        size = known.size if picture is None and known is not None else _size(picture)
+        if known is None:
+            picture = decode(
+                data,
+                max_pixels=settings.max_pixels,
+                accept=lambda size: self._reserve(engine, size, words, pixels=engine.cost(size)),
+            )
+        else:
+            self._reserve(engine, known.size, words, pixels=0)
+            if "overlay" in self.spec.outputs:
+                picture = decode(data, max_pixels=settings.max_pixels)
+        size = _size(picture) if known is None else known.size
         output = output_size(spec.output_size, size, settings.max_pixels)
         self.spec.check(output, len(vocabulary))
+        prepared = engine.prepare(picture) if known is None and picture is not None else None
+        shown = resized(picture, output) if picture is not None and "overlay" in self.spec.outputs else None
+        del picture, data  # and with them what decoding has reserved
         self.ticket.hold(answer_bytes(output[0] * output[1], words, self.spec.outputs))
         return PicturePlan(
-            prepared=engine.prepare(picture) if known is None and picture is not None else None,
+            prepared=prepared,
             known=known,
             key=key,
-            picture=resized(picture, output)
-            if picture is not None and "overlay" in self.spec.outputs
-            else None,
+            picture=shown,
             picture_size=size,
             output_size=output,
             seconds={"decode_wait": began - submitted, "decode": time.perf_counter() - began},
         )
 
-    def _accept(
-        self, engine: Engine, words: int, known: CachedPrediction | None
-    ) -> Callable[[tuple[int, int]], None]:
-        """What is done when a picture's size is known, and none of its pixels is decoded yet."""
-
-        def accept(size: tuple[int, int]) -> None:
-            if known is None:
-                self._reserve(engine, size, words, pixels=engine.cost(size))
-
-        return accept
-
     def _encode(self, segmentation: SegmentationResult, submitted: float) -> E:
         """Picture thread: the answer, as one stage."""
         seconds = {**segmentation.seconds, "encode_wait": time.perf_counter() - submitted}
         segmentation = replace(segmentation, seconds=seconds)
-        with stage("encode"):
+        with stage("encode"), telling_of_memory():
             return self.spec.encode(segmentation)
 
     def _reserve(self, engine: Engine, size: tuple[int, int], words: int, *, pixels: int) -> None:
@@ -337,8 +348,20 @@ class _Request(Generic[E]):
         decoded = not pixels and "overlay" not in self.spec.outputs
         self.ticket.hold(later if decoded else max(later, decoding_bytes(size[0] * size[1])))
         work = Work(pixels=pixels, classified=rows * columns * words)
-        infos = [one.info for one in self.lease.engines] or [engine.info]
+        infos = [one.info for one in self.lease.engines]
         self.ticket.reserve(self.service.prices.seconds(infos, work), self.deadline, pixels=pixels)
+
+
+@contextmanager
+def telling_of_memory() -> Iterator[None]:
+    """Raises PictureMemoryError in the place of whatever else says that memory ran out."""
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        release_memory(error)
+        raise PictureMemoryError from None
 
 
 def _source(plan: PicturePlan, running: Request) -> str:

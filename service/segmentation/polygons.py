@@ -1,6 +1,6 @@
 """Label map to polygons, all classes in one pass over the picture.
 
-Label maps are uint16 [H, W]; 0 is "other", k is class k - 1.
+Label maps are uint16 [H, W]; 0 is "other", k is the k-th class that is not ignored.
 """
 
 from collections.abc import Callable
@@ -68,21 +68,21 @@ def polygons(labels: Labels, classes: int, check: Callable[[], None] = lambda: N
     padded = np.pad(labels, 1)
     turns = _turns(padded, check)
     order, starts = _rings(turns, _following(turns), check)
-    return _regions(padded, turns, order, starts, classes)
+    return _regions(padded, turns, order, starts, classes, check)
 
 
 def _turns(padded: Labels, check: Callable[[], None]) -> _Turns:
     height, width = padded.shape[0] - 1, padded.shape[1] - 1  # in corners
     rows = max(1, BLOCK // width)
-    found = []
+    blocks = []
     for top in range(0, height, rows):
         check()
         block = padded[top : min(top + rows, height) + 1]
         beside, below = block[:, 1:] == block[:, :-1], block[1:] == block[:-1]
         # where both pairs are equal no outline passes, or one that goes straight on
         turn = ~((beside[1:] & beside[:-1]) | (below[:, 1:] & below[:, :-1]))
-        found.append(np.flatnonzero(turn) + top * width)
-    at = np.concatenate(found)
+        blocks.append(np.flatnonzero(turn) + top * width)
+    at = np.concatenate(blocks)
     y, x = np.divmod(at, width)
     # the four pixels around: a b over c d
     a, b, c, d = padded[y, x], padded[y, x + 1], padded[y + 1, x], padded[y + 1, x + 1]
@@ -144,10 +144,15 @@ def _rings(turns: _Turns, following: Indices, check: Callable[[], None]) -> tupl
 
 
 def _regions(
-    padded: Labels, turns: _Turns, order: Indices, starts: Indices, classes: int
+    padded: Labels,
+    turns: _Turns,
+    order: Indices,
+    starts: Indices,
+    classes: int,
+    check: Callable[[], None],
 ) -> list[list[Region]]:
     """Rings sorted by class, each hole in its region."""
-    found: list[list[Region]] = [[] for _ in range(classes)]
+    of_class: list[list[Region]] = [[] for _ in range(classes)]
     regions: list[Region] = []  # of each ring
     corners = np.stack((turns.x[order], turns.y[order]), 1).astype(np.int32)
     ring_of = np.empty(len(order), np.int64)
@@ -158,10 +163,11 @@ def _regions(
     label_of, way_of = turns.label[order[starts]].tolist(), turns.going[order[starts]].tolist()
     bounds = [*starts.tolist(), len(order)]
     for (begin, end), label, way in zip(pairwise(bounds), label_of, way_of, strict=True):
+        check()
         ring = corners[begin:end]
         if way == _DOWN:
             region = Region(ring, [])
-            found[label - 1].append(region)
+            of_class[label - 1].append(region)
         else:
             # The pixels left of a hole's first corner belong to its region, up to the region's left side
             # there, whose ring begins further up, or further left.
@@ -171,11 +177,11 @@ def _regions(
             region = regions[ring_of[side]]
             region.holes.append(ring)
         regions.append(region)
-    for mine in found:
+    for mine in of_class:
         mine.reverse()
         for region in mine:
             region.holes.reverse()
-    return found
+    return of_class
 
 
 def _sorted(chosen: NDArray[np.bool_], place: Indices) -> Indices:

@@ -1,7 +1,7 @@
 """Label map to pictures: the indexed PNG, and the mask laid over the picture.
 
-Label maps are uint16 [H, W]; 0 is "other", k is class k - 1. NumPy and Pillow do it all, for
-`ebseg segment --url` draws with them alone.
+Label maps are uint16 [H, W]; 0 is "other", k is the k-th class that is not ignored. NumPy and Pillow do it
+all, for `ebseg segment --url` draws with them alone.
 """
 
 import json

@@ -1,9 +1,11 @@
 """What a request asks for, held against the settings, the stored vocabularies and the checkpoint."""
 
+from model.confidence.caution import AnswerWarning, lowered_timeout
 from model.vocabulary.classes import Vocabulary
 from service.runtime import Service
+from service.scheduling.deadline import Deadline
 from service.schemas.segment import SegmentRequest
-from service.segmentation.requested import check_length, invalid
+from service.segmentation.requested import check_length
 from service.settings import Settings
 
 MANY_CLASSES = 64  # a longer list is checked on a picture thread
@@ -29,14 +31,17 @@ async def chosen_vocabulary(service: Service, spec: SegmentRequest) -> tuple[Voc
     return vocabulary, [entry.color for entry in entries]
 
 
-def chosen_timeout(spec: SegmentRequest, settings: Settings) -> int:
-    """Milliseconds that the request has.
+def chosen_deadline(
+    spec: SegmentRequest, settings: Settings, since: float
+) -> tuple[Deadline, tuple[AnswerWarning, ...]]:
+    """When the request's time is over, and a warning if that is earlier than it asked for.
 
-    Raises:
-        InvalidRequestError: it asks for more than there is.
+    Args:
+        spec: the request.
+        settings: with the service's times.
+        since: when the request's first byte came, by `time.monotonic`; its body's time counts.
     """
-    if spec.timeout_ms is None:
-        return settings.timeout_ms
-    if spec.timeout_ms > settings.max_timeout_ms:
-        raise invalid("timeout_ms", f"must be at most {settings.max_timeout_ms}")
-    return spec.timeout_ms
+    most = settings.max_timeout_ms
+    asked = settings.timeout_ms if spec.timeout_ms is None else spec.timeout_ms
+    deadline = Deadline(min(asked, most) / 1000, since=since)
+    return deadline, (lowered_timeout(asked, most),) if asked > most else ()

@@ -1,6 +1,7 @@
 """A real server on a socket: what only shows with bytes on a wire."""
 
 import contextlib
+import functools
 import json
 import os
 import threading
@@ -120,7 +121,7 @@ def test_too_many_bytes_as_they_arrive() -> None:
 
 def test_endless_body_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """After its answer a refused client is listened to for a moment only."""
-    monkeypatch.setattr(body_limits, "LINGER", 0.2)
+    monkeypatch.setattr(body_limits, "LINGER_S", 0.2)
     with live(max_bytes=1000) as (url, _), connected(url) as connection:
         connection.sendall(head(10**12))
 
@@ -166,18 +167,26 @@ def test_keep_alive_outlives_an_error_of_the_picture() -> None:
             json.loads(reader.read(length))
 
 
-def test_uploads_wait_in_files_not_in_memory() -> None:
-    """Bodies that never end hold spooled files, so memory does not grow with them."""
-    size, clients = 8 << 20, 8
-    with live(body_timeout_s=30, max_pending=clients) as (url, service), contextlib.ExitStack() as stack:
+def test_uploads_take_no_more_memory_than_they_have_reserved() -> None:
+    """Bodies that never end: what they hold is counted, and bounded for all of them together."""
+    size, clients = 8 << 20, 16
+    with (
+        live(body_timeout_s=WAIT, max_host_bytes=8 * size) as (url, service),
+        contextlib.ExitStack() as stack,
+    ):
         segment(url)
         before = resident()
         for _ in range(clients):
             connection = stack.enter_context(connected(url))
-            connection.sendall(head(size) + body()[:-20] + b"x" * (size - 1000))
-        wait_until(lambda: service.memory.reserved > clients * (size - 2000))
-        time.sleep(0.1)
-        assert resident() - before < size * clients / 3
+            with contextlib.suppress(ConnectionError):
+                connection.sendall(head(size) + body()[:-20] + b"x" * (size - 1000))
+        full = {"reason": "memory-full"}
+        rejected = functools.partial(service.metrics.registry.get_sample_value, "ebseg_rejected_total", full)
+        wait_until(lambda: (rejected() or 0) >= clients - 8)  # all others fit
+        assert 4 * size < service.memory.reserved <= 8 * size
+        assert resident() - before < 1.5 * 8 * size
+        stack.close()
+        wait_until(lambda: service.memory.reserved == 0)
         assert segment(url).status_code == 200
 
 

@@ -14,7 +14,7 @@ from ebseg_client.parallel import in_order
 from model.errors import PictureError
 from model.vocabulary.classes import Vocabulary
 from service.errors import ServiceError, UsageError
-from service.local.model import LocalModel, found, load_local
+from service.local.model import LocalModel, load_local, picture_result
 from service.local.picture_result import FileResult, PictureResult, read
 from service.schemas.segment import SegmentRequest
 from service.segmentation.decode import decode
@@ -64,17 +64,17 @@ class LocalSource:
                     continue
                 model = model or self._load()
                 try:
-                    found = self._found(model, one.picture, one.seconds, keep=pictures)
+                    result = self._result(model, one.picture, one.seconds, keep=pictures)
                 except (PictureError, ServiceError) as error:
                     yield FileResult(one.file, None, error)
                 else:
-                    yield FileResult(one.file, found, None)
+                    yield FileResult(one.file, result, None)
 
     def _load(self) -> LocalModel:
         with self._status("loading the model"):
             return load_local(self._folder, device=self._settings.device, dtype=self._settings.dtype)
 
-    def _found(
+    def _result(
         self, model: LocalModel, picture: NDArray[np.uint8], decoding: float, *, keep: bool
     ) -> PictureResult:
         began = time.perf_counter() - decoding
@@ -83,7 +83,7 @@ class LocalSource:
                 picture, self._spec, self._vocabulary, max_pixels=self._settings.max_pixels
             )
         seconds = {"decode": decoding, **result.seconds}
-        return found(
+        return picture_result(
             model,
             self._spec,
             self._vocabulary,

@@ -173,3 +173,20 @@ def test_serve_refuses_a_port_that_is_taken(
         port = taken.getsockname()[1]
         assert run("serve", "--checkpoint", tiny_checkpoint, "--port", port, "--log-level", "error") == 2
     assert f"port {port}: Address already in use" in capsys.readouterr().err
+
+
+def test_serve_is_not_open_where_a_clients_variable_was_meant_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("EBSEG_API_KEY", "meant-as-a-key-of-the-service")
+    for words in ((), ("--admin-keys", "an-admin-key-of-24-bytes")):
+        assert run("serve", "--checkpoint", tmp_path, *words) == 2
+        printed = capsys.readouterr().err
+        assert "Give its keys in EBSEG_API_KEYS, or unset EBSEG_API_KEY" in printed
+        assert "meant-as" not in printed
+    assert run("serve", "--print-config") == 0  # which serves nothing
+    with pytest.raises(CheckpointError):  # both may be set: a shell that serves and asks
+        run("serve", "--checkpoint", tmp_path, "--api-keys", "a-user-key-of-22-bytes")
+    monkeypatch.setenv("EBSEG_API_KEY", "")
+    with pytest.raises(CheckpointError):
+        run("serve", "--checkpoint", tmp_path)

@@ -110,7 +110,6 @@ async def test_pictures_that_cannot_be_used(image: bytes, status: int, slug: str
             "balance",
         ),
         ({"classes": ["a"], "timeout_ms": 0}, "timeout_ms"),
-        ({"classes": ["a"], "timeout_ms": 120_001}, "timeout_ms"),
         ({"classes": ["a"], "version": 0}, "version"),
         ({"classes": ["a"], "thresold": 0.5}, "thresold"),
         ({"vocabulary": "ade20k-847", "outputs": ["scores"], "output_size": {"long_side": 512}}, "outputs"),

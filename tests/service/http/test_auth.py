@@ -13,15 +13,13 @@ from fastapi import Depends, FastAPI, Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from service.errors import ForbiddenError, KeyLimitedError, UnauthorizedError
-from service.http.api_key import ApiKey
-from service.http.auth import ApiKeys, install_security, is_protected, require_admin, shown_key
+from service.errors import ForbiddenError, UnauthorizedError
+from service.http.auth import NEEDED, ApiKeys, install_security, is_protected, require_admin, shown_key
 from service.http.middleware import Requests
 from service.http.problems import problem_response
 from service.observability.metrics import Metrics
 from service.settings import Settings, SettingsError, load_settings, to_toml
 from tests.service.fakes import post, problem, running
-from tests.service.hot_loading.stores import Clock
 
 pytestmark = pytest.mark.anyio
 
@@ -155,7 +153,7 @@ def admin_app() -> FastAPI:
     app = FastAPI()
     app.add_exception_handler(ForbiddenError, on_error)
     app.add_exception_handler(UnauthorizedError, on_error)
-    app.state.service = type("Service", (), {"settings": Settings(admin_keys=(ADMIN,))})
+    app.state.keys = ApiKeys(admin=[digest(ADMIN)])
 
     @app.post("/v1/models/{name}:pin", dependencies=[Depends(require_admin)])
     async def pin(request: Request) -> str:
@@ -243,22 +241,35 @@ def test_written_into_openapi() -> None:
         return {
             "paths": {
                 "/v1/segment": {"post": {"responses": {"200": {}}}},
-                "/v1/models/{name}:pin": {"post": {"responses": {"200": {}, "401": {}, "403": {}}}},
+                "/v1/models": {"get": {"responses": {"200": {}}}},
+                "/v2/models/{model}/infer": {"post": {"responses": {"200": {}}}},
+                "/v1/models/{name}:pin": {"post": {"responses": {"200": {}}, "security": NEEDED}},
                 "/livez": {"get": {"responses": {"200": {}}}},
             }
         }
 
-    needed: list[dict[str, list[str]]] = [{"bearer": []}, {"apiKey": []}]
     open_, closed = schema(), schema()
     install_security(open_, required=False)
     install_security(closed, required=True)
     for made in (open_, closed):
-        assert made["paths"]["/v1/models/{name}:pin"]["post"]["security"] == needed
+        pin = made["paths"]["/v1/models/{name}:pin"]["post"]
+        assert pin["security"] == [{"bearer": []}, {"apiKey": []}]
+        assert pin["responses"].keys() == {"200", "401", "403", "429"}
         assert made["paths"]["/livez"]["get"] == {"responses": {"200": {}}}
     assert open_["paths"]["/v1/segment"]["post"] == {"responses": {"200": {}}}
     segment = closed["paths"]["/v1/segment"]["post"]
-    assert segment["security"] == needed
-    assert segment["responses"]["401"]["content"]["application/problem+json"]["schema"]
+    assert segment["security"] == NEEDED
+    assert segment["responses"].keys() == {"200", "401", "403", "429"}
+    assert segment["responses"]["403"] == {
+        "description": "The key's role is not enough (`forbidden`)",
+        "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    }
+    models = closed["paths"]["/v1/models"]["get"]["responses"]
+    assert models.keys() == {"200", "401", "429"}  # a key for reading is enough
+    infer = closed["paths"]["/v2/models/{model}/infer"]["post"]["responses"]
+    assert infer["403"]["content"] == {
+        "application/json": {"schema": {"$ref": "#/components/schemas/ErrorAnswer"}}
+    }
 
 
 NAMED = f"shop:sha256:{digest(KEY)}"
@@ -273,12 +284,19 @@ NAMED = f"shop:sha256:{digest(KEY)}"
         (f"{NAMED}:rate=fast", "an entry with sha256: is"),
         (f"{NAMED}:rate=0", "rate and concurrency of a key are above 0"),
         (f"{NAMED}:concurrency=0:read", "rate and concurrency of a key are above 0"),
-        (f"{NAMED},shop:sha256:{digest(OTHER)}", "two keys have one name"),
+        (f"{NAMED},shop:sha256:{digest(OTHER)}", "two keys have the name shop"),
+        (f"api-2:sha256:{digest(KEY)},{OTHER}", "two keys have the name api-2"),
     ],
 )
 def test_entries_that_cannot_be_used(entry: str, told: str) -> None:
     with pytest.raises(SettingsError, match=told):
         load_settings({"api_keys": entry})
+
+
+def test_a_name_is_of_one_key_in_both_lists() -> None:
+    """Or the requests of one would be counted for the other, and answered with its predictions."""
+    with pytest.raises(SettingsError, match="api_keys and admin_keys: two keys have the name shop"):
+        load_settings({"api_keys": NAMED, "admin_keys": f"shop:sha256:{digest(ADMIN)}"})
 
 
 def test_entries_come_back_from_the_printed_settings(tmp_path: Path) -> None:
@@ -312,30 +330,6 @@ def test_names_and_roles() -> None:
             keys.check_admin(scope(x_api_key=key))
 
 
-def test_rate_and_concurrency() -> None:
-    clock = Clock()
-    key = ApiKey(b"", name="a", role="use", rate=2.0, clock=clock)
-    for _ in range(2):
-        with key.used():
-            pass
-    with (
-        pytest.raises(KeyLimitedError, match="may ask 2 times a second; try again in 1 s"),
-        key.used(),
-    ):
-        pass
-    clock.now += 0.5
-    with key.used():
-        pass
-    narrow = ApiKey(b"", name="a", role="use", concurrency=1, clock=clock)
-    for _ in range(2):
-        with (
-            narrow.used(),
-            pytest.raises(KeyLimitedError, match="may have 1 requests"),
-            narrow.used(),
-        ):
-            pass
-
-
 async def test_the_log_and_a_metric_say_the_keys_name(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "service.access"):
         async with running(api_keys=f"{NAMED}:rate=1,{OTHER}") as (client, service):
@@ -349,6 +343,31 @@ async def test_the_log_and_a_metric_say_the_keys_name(caplog: pytest.LogCaptureF
     assert logged == ["shop", "api-2", "shop", None]
     for key, code, number in (("shop", 200, 1), ("shop", 429, 1), ("api-2", 200, 1)):
         assert f'ebseg_key_requests_total{{code="{code}",key="{key}"}} {number}.0' in exposition
+
+
+async def test_an_admin_key_has_its_name_and_rate_where_others_need_none(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    admin = f"chief:sha256:{digest(ADMIN)}:rate=1"
+    with caplog.at_level(logging.INFO, "service.access"):
+        async with running(admin_keys=admin) as (client, _):
+            shown: list[dict[str, str]] = [{"X-API-Key": ADMIN}, {"X-API-Key": ADMIN}, {}, {"X-API-Key": KEY}]
+            answers = [await post(client, headers=headers) for headers in shown]
+    assert [answer.status_code for answer in answers] == [200, 429, 200, 200]
+    logged = [vars(record)["key"] for record in caplog.records if record.name == "service.access"]
+    assert logged == ["chief", "chief", None, None]
+
+
+async def test_a_stranger_cannot_make_an_administrators_route_read() -> None:
+    large = {"content": b"[" * 100_000, "headers": {"Content-Type": "application/json"}}
+    async with running(admin_keys=ADMIN, max_bytes=10) as (client, _):
+        stranger = await client.post("/v1/models/fake:pin", **large)  # type: ignore[arg-type]
+    problem(stranger, 401)  # neither 413 nor 400: nobody looked at its bytes
+    large["headers"] = {"Content-Type": "application/json", "X-API-Key": ADMIN}
+    async with running(admin_keys=ADMIN) as (client, service):
+        chief = await client.post("/v1/models/fake:pin", **large)  # type: ignore[arg-type]
+        assert "at most 4096 bytes are taken here" in problem(chief, 413)["detail"]
+        assert service.memory.reserved == 0
 
 
 @pytest.mark.parametrize(("shared", "second"), [(False, "miss"), (True, "hit")])

@@ -240,8 +240,8 @@ def test_too_many_connections_are_told_so() -> None:
     with live(max_connections=3) as (url, service), several(url, 3) as connections:
         for connection in connections:  # none of them is silent
             connection.sendall(head(10_000) + body()[:50])
-        wait_until(lambda: opened(service) == 3)
-        time.sleep(1)  # their heads are read; what is silent would make room
+        # their heads are read: what is silent would make room
+        wait_until(lambda: opened(service) == 3 and service.memory.reserved == 3 * 50)
         with connected(url) as fourth:
             fourth.sendall(GET)
             refusal(read_answer(fourth), 503, "too-many-connections")

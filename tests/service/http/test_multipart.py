@@ -22,7 +22,7 @@ Items = list[tuple[str, str | bytes]]
 
 
 def short(content_type: str, body: bytes) -> Items | None:
-    form = read_form(content_type, body, max_files=2)
+    form = read_form(content_type, [body], max_files=2)
     if form is None:
         return None
     return [(k, v if isinstance(v, str) else v.file.read()) for k, v in form.multi_items()]

@@ -1,5 +1,6 @@
 """schemathesis against a running service, from the service's own OpenAPI document."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -24,6 +25,7 @@ from tests.service.fakes import BASE64, PNG, FakeEngine, live
 
 KEY = "a key of a client"
 ADMIN_KEY = "a key of an administrator"
+READING = "a key for reading"
 SEED = 4
 EXAMPLES = 15  # of each kind, for each operation
 # Every answer as documented, and no 500. That broken requests are refused is left to tests that know why:
@@ -50,7 +52,8 @@ def open_service() -> Iterator[str]:
 @pytest.fixture(scope="module")
 def closed_service() -> Iterator[str]:
     """A service with keys."""
-    with live(FakeEngine(), api_keys=(KEY,), admin_keys=(ADMIN_KEY,)) as (url, _):
+    reading = f"sha256:{hashlib.sha256(READING.encode()).hexdigest()}:read"
+    with live(FakeEngine(), api_keys=(KEY, reading), admin_keys=(ADMIN_KEY,)) as (url, _):
         yield url
 
 
@@ -122,11 +125,13 @@ def test_segmentations_of_generated_requests(open_service: str) -> None:
     assert statuses[200] >= 5
 
 
-@pytest.mark.parametrize("key", [None, "a key that nobody knows", KEY, ADMIN_KEY])
+@pytest.mark.parametrize("key", [None, "a key that nobody knows", KEY, ADMIN_KEY, READING])
 def test_answers_with_keys_are_as_documented(closed_service: str, key: str | None) -> None:
     for label, operation in operations(closed_service).items():
         statuses = drive(operation, (GenerationMode.POSITIVE,), examples=3, key=key)
-        if key not in (KEY, ADMIN_KEY) and is_protected(operation.path):
+        if key not in (KEY, ADMIN_KEY, READING) and is_protected(operation.path):
             assert set(statuses) == {401}, label
+        elif key == READING and is_protected(operation.path) and operation.method != "get":
+            assert set(statuses) == {403}, label
         else:
             assert 401 not in statuses, label

@@ -41,4 +41,4 @@ def body(*inputs: Json, **fields: Any) -> tuple[bytes, str | None]:
 
 
 def read(content: bytes, header: str | None, version: int | None = None) -> Inference:
-    return read_inference([content], header, model="fake", version=version, max_timeout_ms=120_000)
+    return read_inference([content], header, model="fake", version=version)

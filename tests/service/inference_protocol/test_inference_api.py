@@ -166,8 +166,17 @@ async def test_time_runs_out() -> None:
         finally:
             gate.set()
         assert "no answer within 0.5 s" in error(late, 504)
+
+
+async def test_more_time_than_there_is_is_lowered() -> None:
+    async with running(max_timeout_ms=40_000) as (client, _):
         more = await infer(client, IMAGE, CLASSES, parameters={"timeout": 10**9})
-        assert error(more, 422) == "parameters.timeout: must be at most 120000000 microseconds"
+        exact = await infer(client, IMAGE, CLASSES, parameters={"timeout": 40_000_000})
+    assert (more.status_code, exact.status_code) == (200, 200)
+    assert more.headers["x-ebseg-warnings"] == "lowered-timeout"
+    assert more.json()["parameters"]["warnings"].startswith("timeout_ms was 1000000, and this service gives")
+    assert "x-ebseg-warnings" not in exact.headers
+    assert "warnings" not in exact.json()["parameters"]
 
 
 async def test_a_full_queue() -> None:

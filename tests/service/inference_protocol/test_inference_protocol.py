@@ -55,7 +55,7 @@ def test_json_and_binary_data_say_the_same(image: Json, classes: Json) -> None:
 def test_the_body_and_the_picture_are_kept_no_longer_than_needed() -> None:
     content, header = body(BINARY_CLASSES, BINARY_IMAGE)
     chunks = [content[:100], content[100:]]
-    inference = read_inference(chunks, header, model="fake", version=None, max_timeout_ms=1)
+    inference = read_inference(chunks, header, model="fake", version=None)
     assert chunks == []
     assert inference.parsed.read_picture() == PNG
     with pytest.raises(IndexError):
@@ -257,11 +257,12 @@ def test_fields_that_cannot_be(fields: Json, message: str) -> None:
     assert message in wrong(IMAGE, CLASSES, **fields)
 
 
-def test_more_time_than_there_is() -> None:
-    assert read(*body(IMAGE, CLASSES, parameters={"timeout": 120_000_000})).parsed.spec.timeout_ms == 120_000
-    with pytest.raises(InvalidRequestError) as caught:
-        read(*body(IMAGE, CLASSES, parameters={"timeout": 120_000_001}))
-    assert caught.value.fields[0].message == "must be at most 120000000 microseconds"
+@pytest.mark.parametrize(
+    ("microseconds", "ms"), [(0, None), (1, 1), (120_000_000, 120_000), (120_000_001, 120_001)]
+)
+def test_microseconds_are_rounded_up(microseconds: int, ms: int | None) -> None:
+    spec = read(*body(IMAGE, CLASSES, parameters={"timeout": microseconds})).parsed.spec
+    assert spec.timeout_ms == ms
 
 
 @settings(max_examples=50, deadline=None)

@@ -147,9 +147,11 @@ async def test_changes_that_cannot_be(tmp_path: Path, first: Manifest) -> None:
             problem(await change(client, action, "other"), 404)
         problem(await pin(client, 1, "other"), 404)
         for wrong in (0, -1, "x", None, 1.5, 10**30):
-            assert problem(await pin(client, wrong), 422)["errors"][0]["field"] == "body.version"
+            assert problem(await pin(client, wrong), 422)["errors"][0]["field"] == "version"
         problem(await change(client, "pin", json={"version": 1, "more": 2}), 422)
-        problem(await change(client, "pin"), 422)
+        problem(await change(client, "pin"), 415)
+        json_type = ADMIN | {"Content-Type": "application/json"}
+        problem(await client.post(f"/v1/models/{NAME}:pin", content=b"{", headers=json_type), 400)
         problem(await client.post(f"/v1/models/{NAME}:promote", headers=ADMIN), 405)
         assert (await client.get(f"/v1/models/{NAME}", headers=USER)).json()["version"] == 2
 

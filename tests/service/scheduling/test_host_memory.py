@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.errors import HostMemoryError, RequestTooLargeError
+from service.errors import HostMemoryError, TooMuchMemoryError
 from service.scheduling import host_memory
-from service.scheduling.host_memory import HostBytes, answer_bytes, decoding_bytes, usable
+from service.scheduling.host_memory import HostAccount, HostBytes, answer_bytes, decoding_bytes, usable
 from tests.service.fakes import FakeEngine, encoded, live, picture, problem
 from tests.service.inference_protocol.wire import body, connected, head, segment
 from tests.waiting import wait_until
@@ -29,7 +29,7 @@ def test_bytes_are_taken_held_kept_and_given_back() -> None:
         two.take(31)
     assert full.value.retry_after == 7
     two.take(30)
-    with pytest.raises(RequestTooLargeError, match="alone needs"):
+    with pytest.raises(TooMuchMemoryError, match="alone needs"):
         two.hold(71)
     one.keep(5)
     one.keep(50)  # never takes more
@@ -58,6 +58,25 @@ def test_threads_leave_nothing_behind() -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(work, range(2000)))
     assert host.reserved == 0
+
+
+def test_what_a_thread_reserves_while_its_request_ends_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = HostBytes(100)
+    move = host._move
+    for reserve in (HostAccount.take, HostAccount.hold):
+        account = host.open()
+        closer = threading.Thread(target=account.close)
+
+        def ending_meanwhile(account: HostAccount, change: int, closer: threading.Thread = closer) -> None:
+            if change > 0:
+                closer.start()
+                closer.join(0.2)  # all the time that it would need, were nothing in its way
+            move(account, change)
+
+        monkeypatch.setattr(host, "_move", ending_meanwhile)
+        reserve(account, 10)
+        closer.join()
+        assert host.reserved == 0
 
 
 def test_the_default_is_what_the_cgroup_and_the_limits_leave(

@@ -1,11 +1,14 @@
 """Decisions about a request that need no server."""
 
 import io
+import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from model.confidence.background import of_card
+from model.confidence.caution import AnswerWarning, lowered_timeout
 from model.network.balance import Balance
 from model.vocabulary.classes import Vocabulary
 from service.errors import DeadlineExceededError, InvalidRequestError
@@ -14,6 +17,7 @@ from service.scheduling.deadline import Deadline
 from service.scheduling.engine import EngineResult
 from service.schemas.classes import ClassEntry
 from service.schemas.segment import BalanceSpec, LongSide, SegmentRequest
+from service.segmentation import answer
 from service.segmentation.answer import SegmentationResult, encode_answer, make_file
 from service.segmentation.outputs import check_outputs
 from service.segmentation.requested import check_length, output_size, to_balance
@@ -115,6 +119,21 @@ def test_encoding_stops_when_nobody_waits() -> None:
         encode_answer(segmentation(deadline, "polygons"), "application/json")
     with pytest.raises(DeadlineExceededError):
         encode_answer(segmentation(Deadline(0), "npy"), "application/x-npy")
+
+
+def test_warnings_are_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def cautions(*given: object) -> tuple[AnswerWarning, ...]:
+        calls.append(given)
+        return (AnswerWarning("unknown-words", "some"),)
+
+    monkeypatch.setattr(answer, "cautions", cautions)
+    own = (lowered_timeout(5000, 1000),)
+    made = encode_answer(replace(segmentation(Deadline(60), "rle"), request_warnings=own), "application/json")
+    assert [one.code for one in made.warnings] == ["unknown-words", "lowered-timeout"]
+    assert [one["code"] for one in json.loads(made.body)["warnings"]] == ["unknown-words", "lowered-timeout"]
+    assert len(calls) == 1
 
 
 def test_files_need_what_they_are_made_of() -> None:

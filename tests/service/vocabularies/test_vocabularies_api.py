@@ -57,6 +57,19 @@ async def own_sizes(client: httpx.AsyncClient) -> dict[str, int]:
     return {item["name"]: item["size"] for item in listed if not item["builtin"]}
 
 
+async def test_what_is_stored_is_counted_with_the_hosts_memory() -> None:
+    async with running(max_host_bytes=4000) as (client, service):
+        names = {"classes": [f"class {number}" for number in range(300)]}
+        assert problem(await client.put(URL, json=names), 413)["type"] == "urn:ebseg:problem:too-much-memory"
+        other = service.memory.open()
+        other.take(3990)
+        refused = await client.put(URL, json={"classes": CLASSES})
+        assert problem(refused, 429)["type"] == "urn:ebseg:problem:memory-full"
+        other.close()
+        assert (await client.put(URL, json={"classes": CLASSES})).status_code == 201
+        assert service.memory.reserved == 0
+
+
 async def test_put_get_list_delete(values: dict[str, Any]) -> None:
     async with running(**values) as (client, _):
         created = await client.put(URL, json={"classes": CLASSES})

@@ -31,6 +31,7 @@ PACKAGES = ("model", "service", "training")
 EXTRAS = {
     "model": frozenset(
         {
+            "cachetools",
             "fsspec",
             "httpx2",
             "huggingface_hub",
@@ -45,7 +46,6 @@ EXTRAS = {
     "batch": frozenset({"pyarrow"}),
     "service": frozenset(
         {
-            "cachetools",
             "cv2",
             "fastapi",
             "fastapi_offline",
@@ -61,7 +61,7 @@ EXTRAS = {
             "uvloop",
         }
     ),
-    "training": frozenset({"cv2", "scipy", "tensorboard"}),
+    "training": frozenset({"cv2", "pycocotools", "scipy", "tensorboard"}),
     "s3": frozenset({"s3fs"}),
     "otlp": frozenset({"opentelemetry"}),
     "": frozenset({"PIL", "argcomplete", "ebseg_client", "httpx", "numpy", "rich"}),

@@ -6,13 +6,13 @@ y and x rows and columns of the mask logits.
 """
 
 import threading
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
+from cachetools import LRUCache
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -26,7 +26,7 @@ from model.transforms import to_network
 from model.vocabulary.classes import Vocabulary
 
 OTHER = 0  # the label of a pixel that no class wins with enough confidence
-TEXTS_KEPT = 16
+TEXTS_KEPT = 16  # vocabularies whose embeddings are kept
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,7 +65,7 @@ class Segmenter:
         for name, side in (("short_side", self.short_side), ("long_side", self.long_side)):
             if side is not None and side < 1:
                 raise ModelError(f"{name} must be at least one pixel, got {side}")
-        self._texts: OrderedDict[str, Tensor] = OrderedDict()
+        self._texts: LRUCache[str, Tensor] = LRUCache(TEXTS_KEPT)
         self._lock = threading.Lock()
 
     def prepare(self, picture: NDArray[np.uint8] | Tensor) -> Tensor:
@@ -93,14 +93,11 @@ class Segmenter:
         """Text embeddings of a vocabulary's words, [P, C]; the last few vocabularies are kept."""
         digest = vocabulary.digest
         with self._lock:
-            if digest in self._texts:
-                self._texts.move_to_end(digest)
-                return self._texts[digest]
+            if (kept := self._texts.get(digest)) is not None:
+                return kept
         text = self.ebseg.encode_text(vocabulary.words, vocabulary.templates)
         with self._lock:
             self._texts[digest] = text
-            while len(self._texts) > TEXTS_KEPT:
-                self._texts.popitem(last=False)
         return text
 
     @torch.inference_mode()
@@ -237,16 +234,21 @@ def _tiles(own: MaskPredictions, output_size: tuple[int, int]) -> Iterator[tuple
     by_column = _resizing_matrix(logits_Qyx.shape[2], own.image_size[1], output_size[1], logits_Qyx)
     height, width = output_size
     tile_rows, tile_columns = TILE.on(logits_Qyx.device)
+    strips = [_strip(by_row, top, min(top + tile_rows, height)) for top in range(0, height, tile_rows)]
     for left in range(0, width, tile_columns):
         columns = slice(left, min(left + tile_columns, width))
         wide_QyW = logits_Qyx @ by_column[columns].T
-        for top in range(0, height, tile_rows):
-            rows = slice(top, min(top + tile_rows, height))
-            weights = by_row[rows]
-            used = weights.any(0).nonzero()[:, 0]
-            band = slice(int(used[0]), int(used[-1]) + 1)
-            tile = weights[:, band] @ wide_QyW[:, band]
+        for rows, band, weights in strips:
+            tile = weights @ wide_QyW[:, band]
             yield rows, columns, tile.flatten(1).sigmoid_()
+
+
+def _strip(by_row: Tensor, top: int, bottom: int) -> tuple[slice, slice, Tensor]:
+    """Rows of the output, the rows of the logits that they are made of, and their weights."""
+    weights = by_row[top:bottom]
+    used = weights.any(0).nonzero()[:, 0]
+    band = slice(int(used[0]), int(used[-1]) + 1)
+    return slice(top, bottom), band, weights[:, band]
 
 
 def _resizing_matrix(cells: int, cropped: int, out: int, like: Tensor) -> Tensor:

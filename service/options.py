@@ -33,6 +33,8 @@ METAVARS = {
     "": "N",
 }
 
+MAX_PIXELS = 50_000_000  # of a picture, and of an output
+
 OPTIONS: dict[str, str] = {
     "checkpoint": "folder of the checkpoint to serve; left out, the EBSeg-tiny that comes with ebseg",
     "registry": "folder or URL (hf://OWNER/REPOSITORY, s3://BUCKET/FOLDER) that versions are published to, "

@@ -26,7 +26,7 @@ from pydantic_settings import (
 from model.storage.packaged import packaged_checkpoint
 from model.urls import QUOTED, shown
 from model.vocabulary.classes import MAX_CLASSES
-from service.options import OPTIONS
+from service.options import MAX_PIXELS, OPTIONS
 
 PREFIX = "EBSEG_"
 _DEVICE = r"(cpu|cuda(:\d+)?)"
@@ -114,7 +114,7 @@ class Settings(BaseSettings):
     port: int = _option("port", 8000, ge=0, le=65535)
     max_bytes: ByteSize = _option("max_bytes", ByteSize(20 << 20), ge=1)
     # Pillow starts to warn of decompression bombs above this many pixels.
-    max_pixels: int = _option("max_pixels", 50_000_000, ge=1, le=89_478_485)
+    max_pixels: int = _option("max_pixels", MAX_PIXELS, ge=1, le=89_478_485)
     max_classes: int = _option("max_classes", MAX_CLASSES, ge=1, le=MAX_CLASSES)
     timeout_ms: int = _option("timeout_ms", 30_000, ge=1)
     max_timeout_ms: int = _option("max_timeout_ms", 120_000, ge=1)

@@ -42,6 +42,39 @@ def test_modules_say_what_they_are_for(package: str) -> None:
     assert silent == []
 
 
+# Constants that stand twice with one value, and why.
+TWICE = {
+    "SCHEMA": "each of a format of its own, which go on one by one",
+    "FONT_SIZE": "a look; service and training share no module",
+    "TIMEOUT": "of the client, whose import would make `ebseg --help` load httpx",
+    "_HEAD_END": "of HTTP, on both ends of a connection: the bench reads with no code of the service",
+}
+
+
+def constants() -> dict[tuple[str, str], list[str]]:
+    """Modules that set a constant to a value, by its name and the value's source; loggers and types not."""
+    found: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for path in FILES:
+        if label(path).startswith("tests/"):
+            continue
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
+            value = getattr(node, "value", None)
+            if not isinstance(target, ast.Name) or not target.id.isupper() or value is None:
+                continue
+            if not re.match(r"logging\.getLogger|TypeVar|ParamSpec", source := ast.unparse(value)):
+                found[target.id, source].append(label(path))
+    return found
+
+
+def test_a_constant_has_one_home() -> None:
+    found = constants()
+    assert len(found) > 500
+    twice = {name: paths for (name, _), paths in found.items() if len(paths) > 1}
+    assert twice.keys() - TWICE.keys() == set(), twice
+    assert TWICE.keys() - twice.keys() == set()
+
+
 def test_a_class_name_stands_once() -> None:
     """What client and service both have is the same thing on both sides: the client counts for itself."""
     houses: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))

@@ -18,13 +18,14 @@ WINGS = {
     "model": """
         commands
         fetch
-        official bench
+        bench
         released
         storage
         confidence
         segmenter
         network transforms
         vocabulary
+        json_reading
         errors command allocator urls
     """,
     "training": """

@@ -4,10 +4,10 @@ Needs no torch: the command line makes its options of the fields.
 """
 
 import dataclasses
-import types
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
+from model.json_reading import read
 from training.errors import TrainingError
 
 Ssc = Literal["official", "cosine", "none"]
@@ -129,38 +129,11 @@ class TrainConfig:
         Raises:
             TrainingError: a field is missing, unknown or of the wrong kind; the message names it.
         """
-        if not isinstance(values, dict):
-            raise TrainingError(f"a training configuration must be an object, got {values!r}")
-        kinds = get_type_hints(cls)
-        unknown = values.keys() - kinds
-        if unknown:
-            raise TrainingError(f"training configuration: field {min(unknown)!r} is unknown")
-        needed = {x.name for x in dataclasses.fields(cls) if x.default is dataclasses.MISSING}
-        if needed - values.keys():
-            missing = min(needed - values.keys())
-            raise TrainingError(f"training configuration: field {missing!r} is missing")
-        return cls(**{name: _read(kinds[name], value, name) for name, value in values.items()})
+        config = read(cls, values, "training configuration", TrainingError)
+        assert isinstance(config, cls)
+        return config
 
     def differences(self, other: "TrainConfig") -> list[str]:
         """Names of the fields that have to be equal in one run, and are not."""
         names = (x.name for x in dataclasses.fields(self) if x.name not in CHANGEABLE)
         return [name for name in names if getattr(self, name) != getattr(other, name)]
-
-
-def _read(kind: Any, value: Any, name: str) -> Any:
-    """A JSON value as what a field's annotation says."""
-    if isinstance(kind, types.UnionType):
-        return None if value is None else _read(get_args(kind)[0], value, name)
-    if get_origin(kind) is tuple:
-        if not isinstance(value, list | tuple):
-            raise TrainingError(f"{name} must be a list, got {value!r}")
-        return tuple(_read(get_args(kind)[0], item, name) for item in value)
-    if get_origin(kind) is Literal:
-        if value not in get_args(kind):
-            raise TrainingError(f"{name} must be one of {', '.join(get_args(kind))}; got {value!r}")
-        return value
-    if kind is float and type(value) is int:
-        return float(value)
-    if type(value) is not kind:
-        raise TrainingError(f"{name} must be of type {kind.__name__}, got {value!r}")
-    return value

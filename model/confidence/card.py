@@ -7,11 +7,12 @@ import dataclasses
 import itertools
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from model.errors import CheckpointError
+from model.json_reading import read
 
 MOST_TEXT = 1000  # characters of a text
 MOST_NAME = 200  # characters of a name, a word or a licence
@@ -121,10 +122,10 @@ class Card:
         """
         given = _object("", values, {field.name for field in dataclasses.fields(cls)}, {"domain", "words"})
         if not isinstance(given["words"], str):
-            given["words"] = tuple(_list("words", given["words"]))
-        for name, kind in (("training_data", DataSource), ("parts", LicensedPart)):
-            if name in given:
-                given[name] = tuple(_entries(name, given[name], kind))
+            given["words"] = read(tuple[str, ...], given["words"], "card: words", CheckpointError)
+        lists = {"training_data": tuple[DataSource, ...], "parts": tuple[LicensedPart, ...]}
+        for name in lists.keys() & given.keys():
+            given[name] = read(lists[name], given[name], f"card: {name}", CheckpointError)
         if given.get("confidence") is not None:
             given["confidence"] = _quantiles(given["confidence"])
         return cls(**given)
@@ -198,17 +199,6 @@ def _object(field: str, values: Any, known: set[str], needed: set[str]) -> dict[
     if odd:
         raise _wrong(field, f"missing or unknown fields {odd[:5]}")
     return dict(values)
-
-
-def _list(field: str, values: Any) -> list[Any]:
-    if not isinstance(values, list):
-        raise _wrong(field, f"must be a list, got a {type(values).__name__}")
-    return values
-
-
-def _entries(field: str, values: Any, kind: Callable[..., Any]) -> Iterable[Any]:
-    names = {one.name for one in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    return [kind(**_object(field, entry, names, names)) for entry in _list(field, values)]
 
 
 def _quantiles(values: Any) -> Quantiles:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from model.errors import FetchError
-from model.fetch.transfer import Tell
+from model.fetch.transfer import Say
 from model.storage.files import Progress, sha256
 
 
@@ -97,7 +97,7 @@ def throw_away(path: Path) -> None:
 
 
 @contextmanager
-def alone(lock: Path, name: str, say: Tell) -> Iterator[None]:
+def alone(lock: Path, name: str, say: Say) -> Iterator[None]:
     """Waits until no other process fetches the same file, and keeps others waiting meanwhile."""
     lock.parent.mkdir(parents=True, exist_ok=True)
     with open(lock, "a", encoding="utf-8") as file:

@@ -31,7 +31,7 @@ from model.fetch.sources import HubFile
 from model.fetch.transfer import (
     Location,
     Patience,
-    Tell,
+    Say,
     Transfer,
     Tries,
     TryAgainError,
@@ -41,8 +41,8 @@ from model.fetch.transfer import (
     within,
 )
 from model.storage.files import Progress
+from model.storage.manifest import SHA256
 
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")  # part of a path
 
 
@@ -60,11 +60,11 @@ class HubFetcher:
 
     Args:
         file: which.
-        tell, progress: told about waits, and bytes.
+        say, progress: called with waits, and with bytes.
         patience: with the network.
     """
 
-    def __init__(self, file: HubFile, *, say: Tell, progress: Progress, patience: Patience):
+    def __init__(self, file: HubFile, *, say: Say, progress: Progress, patience: Patience):
         self._file = file
         self._say = say
         self._progress = progress
@@ -105,7 +105,7 @@ class HubFetcher:
             size=hub_file.location.size,
             here=here.stat().st_size if here.exists() else 0,
             whole=cached,
-            sha256=hub_file.digest if _SHA256.fullmatch(hub_file.digest) else None,
+            sha256=hub_file.digest if SHA256.fullmatch(hub_file.digest) else None,
             place=self._folder,
         )
 

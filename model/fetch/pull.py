@@ -17,7 +17,7 @@ from model.errors import CheckpointError, FetchError
 from model.fetch.fetching import Fetched, Fetcher, SourceFile, throw_away
 from model.fetch.local import LocalFetcher
 from model.fetch.sources import HubFile, LocalFile, Source
-from model.fetch.transfer import Patience, Tell
+from model.fetch.transfer import Patience, Say
 from model.released.known import ReleasedModel
 from model.storage.files import Progress, sync
 from model.storage.manifest import MANIFEST, Manifest
@@ -72,7 +72,7 @@ class Pulled:
 def pull(
     order: Order,
     *,
-    say: Tell,
+    say: Say,
     progress: Progress,
     allow: Callable[[SourceFile], bool] = lambda found: True,
     patience: Patience | None = None,
@@ -81,7 +81,7 @@ def pull(
 
     Args:
         order: what, and where to.
-        tell: told about waits and what else users should know, a line each.
+        say: called with waits and what else users should know, a line each.
         progress: told about bytes.
         allow: asked before anything is fetched.
         patience: with the network.
@@ -150,7 +150,7 @@ def present(order: Order, progress: Progress) -> Manifest | None:
     return manifest
 
 
-def fetcher_of(order: Order, *, say: Tell, progress: Progress, patience: Patience | None = None) -> Fetcher:
+def fetcher_of(order: Order, *, say: Say, progress: Progress, patience: Patience | None = None) -> Fetcher:
     """What fetches an order's source."""
     if isinstance(order.source, LocalFile):
         return LocalFetcher(order.source, progress=progress)

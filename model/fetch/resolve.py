@@ -15,7 +15,7 @@ from model.errors import CheckpointError
 from model.fetch.fetching import SourceFile
 from model.fetch.pull import REGISTRY, Order, pull
 from model.fetch.sources import HubFile, parse_source
-from model.fetch.transfer import Tell
+from model.fetch.transfer import Say
 from model.released.known import RELEASED, released_model
 from model.storage.files import Progress
 from model.storage.manifest import MANIFEST
@@ -67,7 +67,7 @@ def order_of(
 def folder_of(
     text: str,
     *,
-    say: Tell,
+    say: Say,
     progress: Progress,
     allow: Callable[[Order, SourceFile], bool] = lambda order, found: True,
     registry: Path = REGISTRY,
@@ -76,7 +76,7 @@ def folder_of(
 
     Args:
         text: what the user calls it.
-        tell, progress: told about lines and bytes while it is pulled.
+        say, progress: called with lines, and with bytes while it is pulled.
         allow: asked before anything is fetched.
         registry: where pulled models are.
 

@@ -27,7 +27,7 @@ _KEPT = "what was fetched is kept, start again to go on"
 _REDIRECTS = (301, 302, 303, 307, 308)
 
 T = TypeVar("T")
-Tell = Callable[[str], None]
+Say = Callable[[str], None]
 """Called with a line for the user."""
 
 
@@ -81,11 +81,11 @@ class Tries:
 
     Args:
         name: of the file, for people.
-        tell: told about each wait.
+        say: called with each wait.
         patience: how many, how long.
     """
 
-    def __init__(self, name: str, say: Tell, patience: Patience):
+    def __init__(self, name: str, say: Say, patience: Patience):
         self.name = name
         self._say = say
         self._patience = patience
@@ -190,7 +190,7 @@ class Transfer:
         partial: what is there of it, and where the rest goes.
         locate: asks where the bytes are; again whenever an address has expired or the file has changed.
         http: a client that `client` made.
-        tell, progress: told about waits, and bytes.
+        say, progress: called with waits, and with bytes.
         patience: with the network.
     """
 
@@ -201,7 +201,7 @@ class Transfer:
         locate: Callable[[], Location],
         *,
         http: httpx2.Client,
-        say: Tell,
+        say: Say,
         progress: Progress,
         patience: Patience,
     ):

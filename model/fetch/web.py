@@ -22,7 +22,7 @@ from model.fetch.sources import WebFile
 from model.fetch.transfer import (
     Location,
     Patience,
-    Tell,
+    Say,
     Transfer,
     Tries,
     TryAgainError,
@@ -42,7 +42,7 @@ class WebFetcher:
     Args:
         file: which.
         pinned: the digest that the user wants, in hexadecimal digits.
-        tell, progress: told about waits, and bytes.
+        say, progress: called with waits, and with bytes.
         patience: with the network.
 
     Raises:
@@ -50,7 +50,7 @@ class WebFetcher:
     """
 
     def __init__(
-        self, file: WebFile, pinned: str | None, *, say: Tell, progress: Progress, patience: Patience
+        self, file: WebFile, pinned: str | None, *, say: Say, progress: Progress, patience: Patience
     ):
         self._file = file
         self._pinned = pinned

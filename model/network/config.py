@@ -4,11 +4,11 @@
 """
 
 import dataclasses
-import types
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any
 
 from model.errors import CheckpointError, ModelError
+from model.json_reading import read
 from model.network.balance import Balance
 
 
@@ -133,39 +133,11 @@ class EBSegConfig:
                 field that may be None may be missing.
         """
         try:
-            config = _read(cls, values, "config")
+            config = read(cls, values, "config", CheckpointError, complete=True)
         except ModelError as error:
             raise CheckpointError(str(error)) from None
         assert isinstance(config, cls)
         return config
-
-
-def _read(kind: Any, value: Any, where: str) -> Any:
-    """A JSON value as what a field's annotation says: a dataclass, a tuple, a literal or a plain type."""
-    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        if not isinstance(value, dict):
-            raise CheckpointError(f"{where} must be an object, got {value!r}")
-        kinds = get_type_hints(kind)
-        needed = {name for name, own_kind in kinds.items() if get_origin(own_kind) is not types.UnionType}
-        for problem, names in (("is missing", needed - value.keys()), ("is unknown", value.keys() - kinds)):
-            if names:
-                raise CheckpointError(f"{where}: field {min(names)!r} {problem}")
-        return kind(**{name: _read(kinds[name], value[name], f"{where}.{name}") for name in value})
-    if get_origin(kind) is types.UnionType:
-        (own_kind,) = (part for part in get_args(kind) if part is not types.NoneType)
-        return None if value is None else _read(own_kind, value, where)
-    if get_origin(kind) is tuple:
-        parts = get_args(kind)
-        if not isinstance(value, list | tuple) or len(value) != len(parts):
-            raise CheckpointError(f"{where} must be a list of {len(parts)}, got {value!r}")
-        return tuple(_read(part, item, where) for part, item in zip(parts, value, strict=True))
-    if get_origin(kind) is Literal:
-        return value  # the dataclass itself knows its words
-    if kind is float and type(value) is int:
-        return float(value)
-    if type(value) is not kind:
-        raise CheckpointError(f"{where} must be of type {kind.__name__}, got {value!r}")
-    return value
 
 
 _DECODERS: dict[str, Any] = {

@@ -61,7 +61,7 @@ def renamed_into(target: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def replacing(path: Path, *, beside: Path | None = None) -> Iterator[Path]:
+def replacing(path: Path, *, beside: Path | None = None, durable: bool = True) -> Iterator[Path]:
     """Gives a hidden file to write; at the end it is on the disk and takes the place of `path`, whole.
 
     On an error it vanishes, and what lay at `path` stays. A link stays a link: the file that it leads to is
@@ -70,6 +70,7 @@ def replacing(path: Path, *, beside: Path | None = None) -> Iterator[Path]:
     Args:
         path: the file to be; its folder exists.
         beside: the hidden file lies next to this, where it must not lie next to `path`; on the same disk.
+        durable: wait for the disk. Who writes many files waits for all at the end, see `sync_below`.
 
     Yields:
         An empty file that has the suffix of `path`.
@@ -88,12 +89,14 @@ def replacing(path: Path, *, beside: Path | None = None) -> Iterator[Path]:
         mode = partial.stat().st_mode
         yield partial
         partial.chmod(mode)  # safetensors makes its files private, and others may be to read it
-        sync(partial)
+        if durable:
+            sync(partial)
         os.replace(partial, target)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
-    sync(target.parent)
+    if durable:
+        sync(target.parent)
 
 
 def replace_text(path: Path, text: str) -> None:
@@ -183,3 +186,14 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync_below(folder: Path) -> None:
+    """Waits until all files and folders in a folder, and itself, are on the disk.
+
+    One pass at the end costs far less than a wait for each file: by then most of them are there.
+    """
+    for place, _, names in os.walk(folder):
+        for name in names:
+            sync(Path(place, name))
+        sync(Path(place))

@@ -17,6 +17,7 @@ from typing import Any
 
 from model.confidence.card import Card, check_license
 from model.errors import CheckpointError
+from model.json_reading import read
 from model.storage.files import replacing
 
 SCHEMA = 2
@@ -30,7 +31,7 @@ METRICS = "metrics.json"
 FILES = (WEIGHTS, CONFIG, TRAINING_CLASSES, GOLDEN, METRICS)
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,7 +83,7 @@ class Manifest:
             raise CheckpointError(f"{MANIFEST}: schema 1 has neither license nor card")
         if set(self.files) != set(FILES):
             raise CheckpointError(f"{MANIFEST}: files must be {', '.join(FILES)}; got {sorted(self.files)}")
-        if any(_SHA256.fullmatch(entry.sha256) is None or entry.bytes < 0 for entry in self.files.values()):
+        if any(SHA256.fullmatch(entry.sha256) is None or entry.bytes < 0 for entry in self.files.values()):
             raise CheckpointError(f"{MANIFEST}: a file's sha256 or size is malformed")
         if self.digest != files_digest(self.files):
             raise CheckpointError(f"{MANIFEST}: digest does not match the digests of the files")
@@ -116,7 +117,10 @@ class Manifest:
         if seal != _seal(values):
             raise CheckpointError(f"{MANIFEST}: content and seal do not match, it was changed or damaged")
         _check_kinds(values, schema)
-        values["files"] = {name: FileEntry(**entry) for name, entry in values["files"].items()}
+        values["files"] = {
+            name: read(FileEntry, entry, f"{MANIFEST}: the entry of file {name}", CheckpointError)
+            for name, entry in values["files"].items()
+        }
         if values.get("card") is not None:
             values["card"] = Card.from_dict(values["card"])
         return cls(**values)
@@ -222,12 +226,6 @@ def _check_kinds(values: dict[str, Any], schema: int) -> None:
         # not isinstance: True is an int to Python, but no version
         if type(values[name]) not in kinds:
             raise CheckpointError(f"{MANIFEST}: {name} has the wrong kind of value: {values[name]!r}")
-    for name, entry in values["files"].items():
-        if not isinstance(entry, dict) or {key: type(value) for key, value in entry.items()} != {
-            "sha256": str,
-            "bytes": int,
-        }:
-            raise CheckpointError(f"{MANIFEST}: the entry of file {name} must hold sha256 and bytes")
     try:
         datetime.fromisoformat(values["created"])
     except ValueError:

@@ -15,7 +15,7 @@ from service.errors import UsageError
 from service.scheduling.picture_threads import cores
 
 SCHEMA = 1
-MANIFEST = "manifest.json"
+RUN_MANIFEST = "manifest.json"
 SHARD_SIZE = 256  # pictures; what a killed worker does again at most
 _SHARE = re.compile(r"(\d+)/(\d+)")
 
@@ -96,15 +96,17 @@ def pin(store: OutputPlace, pinned: dict[str, Any]) -> None:
     Raises:
         UsageError: it is of another run; the message names what differs.
     """
-    there = store.get(MANIFEST)
+    there = store.get(RUN_MANIFEST)
     if there is None:
-        store.put(MANIFEST, (json.dumps(pinned, indent=2, ensure_ascii=False) + "\n").encode())
+        store.put(RUN_MANIFEST, (json.dumps(pinned, indent=2, ensure_ascii=False) + "\n").encode())
         return
     try:
         former = json.loads(there)
         differ = [name for name in pinned if former.get(name) != pinned[name]]
     except (ValueError, AttributeError):
-        raise UsageError(f"{store.root}/{MANIFEST} is no manifest of a run; take another output") from None
+        raise UsageError(
+            f"{store.root}/{RUN_MANIFEST} is no manifest of a run; take another output"
+        ) from None
     if differ:
         changes = "; ".join(f"{name} was {former.get(name)!r}, is {pinned[name]!r}" for name in differ)
         raise UsageError(f"{store.root} holds another run ({changes}); take another output")

@@ -26,6 +26,7 @@ from service.batch.reading import UnreadableError, content_of
 from service.batch.request import read_batch_request
 from service.batch.rows import COLUMNS, Row, failed, row_id
 from service.errors import ServiceError, UsageError
+from service.options import MAX_PIXELS
 from service.scheduling.deadline import Deadline
 from service.scheduling.engine import Engine, EngineResult, Job, PreparedPicture, unit_rows
 from service.scheduling.out_of_memory import is_out_of_memory, release_memory
@@ -41,12 +42,10 @@ from service.segmentation.requested import (
     requested_vocabulary,
     to_balance,
 )
-from service.settings import Settings
 
 OUTPUTS = ("label_map", "statistics")
 WAITING = 4  # batches that a picture lets pass while it waits for others of its shape
 CPU_BATCH, CUDA_BATCH = 1, 8  # a CPU gains nothing from batches
-MAX_PIXELS: int = Settings.model_fields["max_pixels"].default
 
 
 @dataclass(frozen=True, slots=True)

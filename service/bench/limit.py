@@ -16,11 +16,11 @@ from typing import Self
 
 from service.bench.pictures import class_names, jpeg, label_map, pictures
 from service.bench.process import ROOT
+from service.options import MAX_PIXELS
 from service.segmentation.colors import class_colors
 from service.segmentation.decode import decode
 from service.segmentation.render import Labels, label_png
 
-MAX_PIXELS = 50_000_000
 WARM_UP = 0.2  # seconds
 
 

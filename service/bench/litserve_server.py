@@ -15,13 +15,13 @@ from fastapi import Request, Response
 from numpy.typing import NDArray
 
 from service.bench.pictures import label_map
+from service.options import MAX_PIXELS
 from service.segmentation.colors import class_colors
 from service.segmentation.decode import decode, settle_warnings
 from service.segmentation.render import Labels, label_png
 
 PATH = "/predict"
 READY = "/health"
-MAX_PIXELS = 50_000_000
 BATCH = 8  # the service's own default
 BATCH_TIMEOUT = 0.01  # seconds; with 0 its worker never sleeps, much longer ones only delay
 

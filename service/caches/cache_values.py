@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 SCHEMA = 1
 DTYPE = "float32"
-TOLERANCE = 1e-3  # of an embedding's length, which is 1; float32 keeps it far better
+LENGTH_TOLERANCE = 1e-3  # of an embedding's length, which is 1; float32 keeps it far better
 _MAGIC = b"EBTX"
 _FLOAT32 = 1
 _HEAD = struct.Struct("<4sHHI32s")
@@ -145,7 +145,7 @@ def is_unit(row: Row) -> bool:
     """Whether float32 [C] is of unit length; never if a number in it is not finite."""
     with np.errstate(over="ignore", invalid="ignore"):
         square = float(np.dot(row, row))
-    return math.isfinite(square) and abs(math.sqrt(square) - 1) <= TOLERANCE
+    return math.isfinite(square) and abs(math.sqrt(square) - 1) <= LENGTH_TOLERANCE
 
 
 def _framed(text: str) -> bytes:

@@ -13,6 +13,7 @@ from cachetools import LRUCache
 from numpy.typing import NDArray
 
 from ebseg_client.parsing import segmentation
+from model.segmenter import TEXTS_KEPT
 from model.vocabulary.classes import Vocabulary
 from service.errors import UsageError
 from service.local.picture_result import PictureResult
@@ -23,8 +24,6 @@ from service.schemas.segment import SegmentRequest
 from service.segmentation.answer import SegmentationResult, json_answer
 from service.segmentation.encode import resized
 from service.segmentation.requested import given_colors, output_size, to_balance
-
-TEXTS_KEPT = 16  # vocabularies whose embeddings are kept
 
 
 class LocalModel:

@@ -20,6 +20,7 @@ from service.errors import UsageError
 from service.local.model import LocalModel, load_local, picture_result
 from service.local.picture_result import read
 from service.local.result import SegmentedPicture
+from service.options import MAX_PIXELS
 from service.scheduling.engine import ModelInfo
 from service.segmentation.decode import decode, from_pillow
 from service.segmentation.requested import read_request, requested_vocabulary
@@ -34,7 +35,6 @@ built-in list."""
 
 Default = Literal["default"]
 SynonymMode = Literal["best", "mean"]
-MAX_PIXELS: int = Settings.model_fields["max_pixels"].default
 DTYPES = get_args(Settings.model_fields["dtype"].annotation)
 
 

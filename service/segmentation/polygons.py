@@ -14,7 +14,7 @@ from service.segmentation.render import Labels
 
 Ring = NDArray[np.int32]
 Indices = NDArray[np.int64]
-BLOCK = 1 << 20  # corners looked at at a time
+CORNER_BLOCK = 1 << 20  # corners looked at at a time
 _UP, _DOWN, _LEFT, _RIGHT = range(4)  # ways along an outline, with the class to the left
 
 
@@ -73,7 +73,7 @@ def polygons(labels: Labels, classes: int, check: Callable[[], None] = lambda: N
 
 def _turns(padded: Labels, check: Callable[[], None]) -> _Turns:
     height, width = padded.shape[0] - 1, padded.shape[1] - 1  # in corners
-    rows = max(1, BLOCK // width)
+    rows = max(1, CORNER_BLOCK // width)
     blocks = []
     for top in range(0, height, rows):
         check()

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from training.ablate.grid import GridRun, GridScore, by_seed, seeds_note, spread
-from training.ablate.tables import Cell, Table
+from training.ablate.tables import ALL_TRAINED_NEW, Cell, Table
 from training.config import TrainConfig
 from training.errors import TrainingError
 
@@ -99,7 +99,7 @@ def table_7(scores: Sequence[GridScore]) -> Table:
     for name, row in ROWS.items():
         own = [score for score in scores if score.variant == name]
         if own:
-            measured = [spread(own, name, field) for field in ("miou_all", "miou_trained", "miou_new")]
+            measured = [spread(own, name, field) for field, _ in ALL_TRAINED_NEW]
             frozen = "no" if row.trained else "yes"
             rows.append(
                 (row.label, frozen, own[0].trained_parameters, *measured, row.paper_parameters, row.paper)
@@ -110,9 +110,7 @@ def table_7(scores: Sequence[GridScore]) -> Table:
             ("backbone", "backbone"),
             ("frozen", "frozen"),
             ("parameters", "trained parameters"),
-            ("miou_all", "mIoU"),
-            ("miou_trained", "trained"),
-            ("miou_new", "new"),
+            *ALL_TRAINED_NEW,
             ("paper_parameters", "paper's, millions"),
             ("paper", "paper's mIoU"),
         ),

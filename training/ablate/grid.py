@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from model.json_reading import read
 from model.network.config import VARIANTS, EBSegConfig
 from model.network.ebseg import EBSeg
 from model.storage import checkpoint
@@ -24,6 +25,7 @@ from training.data.layout import SegmentationFolder
 from training.errors import TrainingError
 from training.evaluation.confusion_counts import Options
 from training.evaluation.evaluate import evaluate_checkpoint
+from training.run import folder as run_folder
 from training.run import trainer as loop
 from training.run.folder import CHECKPOINT
 
@@ -63,7 +65,7 @@ def read_config(path: Path) -> TrainConfig:
     Raises:
         TrainingError: the file cannot be read or is no such configuration.
     """
-    config = loop.read_config(path)
+    config = run_folder.read_config(path)
     if config.val_split is None:
         raise TrainingError(f"{path}: set val_split to the split that the variants are scored on")
     return config
@@ -199,7 +201,9 @@ def _finished(run: GridRun, out: Path) -> GridScore | None:
     path = run.folder(out) / SCORE
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        config, score = TrainConfig.from_dict(content["config"]), GridScore(**content["score"])
+        config = TrainConfig.from_dict(content["config"])
+        score = read(GridScore, content["score"], "score", TrainingError)
+        assert isinstance(score, GridScore)
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError, TrainingError) as error:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from training.ablate.grid import GridRun, GridScore, by_seed, seeds_note, spread
-from training.ablate.tables import Cell, Table
+from training.ablate.tables import ALL_TRAINED_NEW, TRAINED_NEW_ALL, Cell, Table
 from training.config import Embeddings, Ssc, TrainConfig
 from training.errors import TrainingError
 
@@ -92,7 +92,7 @@ def table_5(scores: Sequence[GridScore]) -> Table:
     rows: list[tuple[Cell, ...]] = []
     for name, variant in VARIANTS.items():
         if any(score.variant == name for score in scores):
-            measured = [spread(scores, name, field) for field in ("miou_all", "miou_trained", "miou_new")]
+            measured = [spread(scores, name, field) for field, _ in ALL_TRAINED_NEW]
             rows.append((variant.letters, variant.layers, variant.form, *measured, variant.paper))
     return Table(
         title="Table 5: where the SSC loss holds",
@@ -100,9 +100,7 @@ def table_5(scores: Sequence[GridScore]) -> Table:
             ("embeddings", "embeddings"),
             ("layers", "layers"),
             ("form", "form"),
-            ("miou_all", "mIoU"),
-            ("miou_trained", "trained"),
-            ("miou_new", "new"),
+            *ALL_TRAINED_NEW,
             ("paper", "paper's mIoU"),
         ),
         rows=tuple(rows),
@@ -118,15 +116,7 @@ def table_6(scores: Sequence[GridScore]) -> Table:
         rows.append((label, *measured, *PAPER_TABLE_6[name]))
     return Table(
         title="Table 6: the SSC loss, trained and new classes",
-        columns=(
-            ("ssc", "SSC loss"),
-            ("miou_trained", "mIoU trained"),
-            ("miou_new", "mIoU new"),
-            ("miou_all", "mIoU"),
-            ("paper_trained", "paper's trained"),
-            ("paper_new", "paper's new"),
-            ("paper", "paper's mIoU"),
-        ),
+        columns=(("ssc", "SSC loss"), *TRAINED_NEW_ALL),
         rows=tuple(rows),
         notes=(seeds_note(scores),),
     )

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from model.network.balance import Balance, Mean, Weights
 from model.storage.checkpoint import LoadedCheckpoint
-from training.ablate.tables import Cell, Table
+from training.ablate.tables import ALL_TRAINED_NEW, TRAINED_NEW_ALL, Cell, Table
 from training.data.layout import SegmentationFolder
 from training.evaluation.confusion_counts import Options, count_loaded
 from training.evaluation.evaluate import DEFAULTS, Evaluation, counting_of, scores
@@ -97,9 +97,7 @@ def embeddings_table(
         columns = [cell for mean in MEANS for cell in _three(found[f"{subset} {mean}"])]
         rows.append((", ".join(subset), *columns, PAPER_TABLE_3[subset]))
     columns_of_mean = tuple(
-        (f"{key}_{mean}", f"{heading}, {mean}")
-        for mean in MEANS
-        for key, heading in (("miou_all", "mIoU"), ("miou_trained", "trained"), ("miou_new", "new"))
+        (f"{key}_{mean}", f"{heading}, {mean}") for mean in MEANS for key, heading in ALL_TRAINED_NEW
     )
     return Table(
         title="Table 3: embeddings that are balanced",
@@ -137,15 +135,7 @@ def balance_table(
         rows.append((name, trained, new, every, *(paper or (None, None, None))))
     return Table(
         title="Table 4: trained and new classes without and with balancing",
-        columns=(
-            ("balancing", "balancing"),
-            ("miou_trained", "mIoU trained"),
-            ("miou_new", "mIoU new"),
-            ("miou_all", "mIoU"),
-            ("paper_trained", "paper's trained"),
-            ("paper_new", "paper's new"),
-            ("paper", "paper's mIoU"),
-        ),
+        columns=(("balancing", "balancing"), *TRAINED_NEW_ALL),
         rows=tuple(rows),
         notes=(_what(loaded, found["none: B alone"]), _sentence(PAPER)),
     )

@@ -6,6 +6,16 @@ from dataclasses import dataclass
 from typing import Any
 
 NOTHING = "–"
+# Columns of what was scored, names and headings.
+TRAINED_NEW_ALL = (
+    ("miou_trained", "mIoU trained"),
+    ("miou_new", "mIoU new"),
+    ("miou_all", "mIoU"),
+    ("paper_trained", "paper's trained"),
+    ("paper_new", "paper's new"),
+    ("paper", "paper's mIoU"),
+)
+ALL_TRAINED_NEW = (("miou_all", "mIoU"), ("miou_trained", "trained"), ("miou_new", "new"))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from model.command import JSON_HELP, add_command, count
+from training.data.exports.options import VAL_SHARE, ExportOptions
 
 if TYPE_CHECKING:
     from training.data.prepare.convert import PreparedDataset
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
 ARCHIVES = ("coco-stuff", "voc", "pascal-context-59", "pascal-context-459", "ade20k-150", "ade20k-847")
 # What training.data.exports.convert reads.
 EXPORTS = ("coco", "labelme", "label-studio", "cvat", "masks")
-VAL_SHARE = 0.2
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -102,8 +102,6 @@ def _refuse_options(arguments: argparse.Namespace, names: tuple[str, ...]) -> No
 
 
 def _export(arguments: argparse.Namespace) -> "PreparedDataset":
-    from training.data.exports.convert import ExportOptions, prepare_export
-
     share = arguments.val_share
     options = ExportOptions(
         pictures=arguments.pictures,
@@ -111,6 +109,8 @@ def _export(arguments: argparse.Namespace) -> "PreparedDataset":
         ignored=_names(arguments.ignore) if arguments.ignore else (),
         val_share=VAL_SHARE if share is None else share,
     )
+    from training.data.exports.convert import prepare_export
+
     return prepare_export(arguments.name, arguments.src, arguments.dst, options, jobs=arguments.jobs)
 
 

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from model.command import JSON_HELP, add_command
+from model.released.known import BENCHMARKS
 from training.commands.evaluate import add_process_options, refuse_missing_device
 
 if TYPE_CHECKING:
     from training.evaluation.reproduce import Reproduction
 
-# The keys of training.evaluation.reproduce.BENCHMARKS, which needs torch.
-BENCHMARKS = ("ade20k-847", "pascal-context-459", "ade20k-150", "pascal-context-59", "voc-20")
 KEPT = "reproduced.json"
 
 

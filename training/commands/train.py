@@ -53,18 +53,18 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 def run(args: argparse.Namespace) -> int:
     """`ebseg train`."""
     config = config_of(args)
-    from training.run.artifacts import METRICS
-    from training.run.state import STATE
-    from training.run.trainer import train
+    from training.run.folder import RUN_METRICS, STATE
 
     if args.resume and not (args.folder / STATE).exists():
         raise TrainingError(f"{args.folder} holds no saved state to go on from; leave --resume out to start")
+    from training.run.trainer import train
+
     folder = train(config, args.folder, resume="never" if args.fresh else "auto")
     from torch import distributed
 
     if distributed.is_torchelastic_launched() and distributed.get_node_local_rank(0) > 0:
         return 0  # the machine's first process speaks for all
-    metrics = json.loads((folder / METRICS).read_text()) if config.val_split is not None else {}
+    metrics = json.loads((folder / RUN_METRICS).read_text()) if config.val_split is not None else {}
     scores = {name: value for name, value in metrics.items() if name != "classes"}
     if args.json:
         print(json.dumps({"run": str(folder), "steps": config.steps, "metrics": scores}))

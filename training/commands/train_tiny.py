@@ -38,13 +38,14 @@ def run(args: argparse.Namespace) -> int:
     import sys
 
     from training.recipes.tiny import Recipe, train_tiny
-    from training.run.artifacts import METRICS, SCORES
+    from training.run.artifacts import SCORES
+    from training.run.folder import RUN_METRICS
 
     def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
     folder = train_tiny(args.out, Recipe(seed=args.seed).shrunk(args.share), say)
-    metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+    metrics = json.loads((folder / RUN_METRICS).read_text(encoding="utf-8"))
     scores = {name: metrics[name] for name in SCORES}
     if args.json:
         print(json.dumps({"run": str(folder)} | scores))

@@ -14,12 +14,12 @@ from PIL import Image
 
 from model.transforms import network_size, resized
 from training.config import TrainConfig
+from training.data.layout import IGNORED
 from training.losses.matcher import Target
 
 Picture = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 
-IGNORED = -1
 # Ranges of the jitter, as SSD has them; each of the four is applied to every second picture.
 BRIGHTNESS = 32.0  # added, up or down
 CONTRAST = SATURATION = (0.5, 1.5)  # factors

@@ -10,6 +10,7 @@ A class that is not `trained` is new: a run never shows its masks. Pictures are 
 A camera's orientation mark (EXIF) is not followed, for label maps are drawn on the stored raster.
 """
 
+import io
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
 from model.errors import VocabularyError
-from model.storage.files import replace_text, replacing
+from model.storage.files import replace_text, replacing, sync_below
 from model.vocabulary.classes import ClassName, TrainingClasses, Vocabulary
 from training.data.present import CLASSES_FILE, missing
 from training.errors import DatasetError
@@ -199,7 +200,7 @@ def write_classes(
     ignore: int,
     title: str,
 ) -> None:
-    """Writes `classes.json`, which makes a folder a data set: do it last.
+    """Writes `classes.json`, which makes a folder a data set: do it last, when all else is on the disk.
 
     Raises:
         DatasetError: the lists differ in length, classes collide, or are too many for `ignore`.
@@ -215,6 +216,7 @@ def write_classes(
     content = {"title": title, "ignore": ignore, "classes": rows}
     _parsed(content, path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    sync_below(path.parent)
     replace_text(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
 
 
@@ -229,9 +231,9 @@ def labels_path(root: str | Path, split: str, name: str) -> Path:
 
 
 def save(image: Image.Image, path: Path, **options: Any) -> None:
-    """Saves a picture whole or not at all, in the format of its suffix."""
+    """Saves a picture whole or not at all, in its suffix's format; `write_classes` waits for the disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as partial:
+    with replacing(path, durable=False) as partial:
         image.save(partial, **options)
 
 
@@ -241,12 +243,21 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
     Raises:
         DatasetError: the file cannot be read, or has more than 8 bits.
     """
-    with _opened(path) as image:
-        if image.mode.startswith(("I", "F")):
-            raise DatasetError(f"{path} has more than 8 bits a channel (mode {image.mode}); save it with 8")
-        # Pillow warns of palettes with transparency unless they pass through RGBA.
-        plain = image.convert("RGBA") if image.mode == "P" else image
-        return np.array(plain.convert("RGB"))
+    with opened_image(path) as image:
+        return np.array(in_rgb(image, path))
+
+
+def in_rgb(image: Image.Image, where: object) -> Image.Image:
+    """An image of any 8-bit mode as RGB, transparency dropped.
+
+    Raises:
+        DatasetError: it has more than 8 bits; the message names `where`.
+    """
+    if image.mode.startswith(("I", "F")):
+        raise DatasetError(f"{where} has more than 8 bits a channel (mode {image.mode}); save it with 8")
+    # Pillow warns of palettes with transparency unless they pass through RGBA.
+    plain = image.convert("RGBA") if image.mode == "P" else image
+    return plain.convert("RGB")
 
 
 def read_labels(path: Path) -> NDArray[np.uint8 | np.uint16]:
@@ -255,7 +266,7 @@ def read_labels(path: Path) -> NDArray[np.uint8 | np.uint16]:
     Raises:
         DatasetError: the file cannot be read, or is not one channel of 8 or 16 bits.
     """
-    with _opened(path) as image:
+    with opened_image(path) as image:
         # Pillow stretches grey values of 1, 2 and 4 bits over 0..255: they would be other labels.
         stretched = image.mode == "L" and str(image.tile[0].args) != "L"
         if image.mode not in ("L", "P", "I;16") or stretched:
@@ -267,14 +278,24 @@ def read_labels(path: Path) -> NDArray[np.uint8 | np.uint16]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[ImageFile.ImageFile]:
+def opened_image(source: Path | bytes, where: object = None) -> Iterator[ImageFile.ImageFile]:
+    """An image file, open for a while; what fails meanwhile is said of the file.
+
+    Args:
+        source: the file, or its content.
+        where: what messages call it; without, the path.
+
+    Raises:
+        DatasetError: it is missing or cannot be read.
+    """
+    name = source if where is None else where
     try:
-        with Image.open(path) as image:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
             yield image
     except FileNotFoundError:
-        raise DatasetError(f"{path} is missing") from None
+        raise DatasetError(f"{name} is missing") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DatasetError(f"{path} cannot be read: {error}") from error
+        raise DatasetError(f"{name} cannot be read: {error}") from error
 
 
 def _stored(name: str, labels: NDArray[Any], ignore: int) -> NDArray[Any]:

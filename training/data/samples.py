@@ -37,7 +37,7 @@ class RawSample(Protocol):
 
 
 class Dataset(Protocol):
-    """What is read of a data set: `datasets.layout.SegmentationFolder`, or a test's own."""
+    """What is read of a data set: `training.data.layout.SegmentationFolder`, or a test's own."""
 
     @property
     def names(self) -> Sequence[str]: ...  # noqa: D102

@@ -18,13 +18,12 @@ from model.network.ebseg import EBSeg
 from model.segmenter import Segmenter
 from model.storage.files import Progress, silent
 from model.vocabulary.classes import Vocabulary
-from training.data.layout import SegmentationFolder
+from training.data.layout import IGNORED, SegmentationFolder
 from training.errors import NothingToCompareError
 from training.evaluation.confusion_counts import Options, evaluating, refuse_non_finite
-from training.evaluation.metrics import IGNORE
 
 STEP = "calibrating"
-LEVELS = 1024  # thresholds that are tried: k / 1024
+THRESHOLDS = 1024  # thresholds that are tried: k / 1024
 SHARES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)  # quantiles that a card holds
 DIGITS = 4  # of what a card holds; far below what another draw of classes changes
 
@@ -34,10 +33,10 @@ class ConfidenceCounts:
     """Counted pixels of K classes by level of confidence.
 
     Attributes:
-        right: pixels that got the class that they are of, int64 [K, LEVELS + 1].
-        given: all that got the class, "other" ones included, int64 [K, LEVELS + 1].
+        right: pixels that got the class that they are of, int64 [K, THRESHOLDS + 1].
+        given: all that got the class, "other" ones included, int64 [K, THRESHOLDS + 1].
         truth: pixels of each class in pictures that were asked for it, int64 [K].
-        other: pixels that no asked class is right for, int64 [LEVELS + 1].
+        other: pixels that no asked class is right for, int64 [THRESHOLDS + 1].
     """
 
     right: NDArray[np.int64]
@@ -48,12 +47,12 @@ class ConfidenceCounts:
     @classmethod
     def of(cls, classes: int) -> "ConfidenceCounts":
         """Nothing counted yet."""
-        shape = (classes, LEVELS + 1)
+        shape = (classes, THRESHOLDS + 1)
         return cls(
             np.zeros(shape, np.int64),
             np.zeros(shape, np.int64),
             np.zeros(classes, np.int64),
-            np.zeros(LEVELS + 1, np.int64),
+            np.zeros(THRESHOLDS + 1, np.int64),
         )
 
     def add(
@@ -71,25 +70,27 @@ class ConfidenceCounts:
             confidence: of it, 0..1.
             asked: the classes that were asked for.
         """
-        counted = truth != IGNORE
+        counted = truth != IGNORED
         wanted, found = truth[counted], got[counted]
-        # a pixel of exactly k / LEVELS is kept by that threshold, as by `Segmenter.label_map`
-        level = np.floor(confidence[counted].astype(np.float64) * LEVELS).astype(np.int64).clip(0, LEVELS)
+        # a pixel of exactly k / THRESHOLDS is kept by that threshold, as by `Segmenter.label_map`
+        level = (
+            np.floor(confidence[counted].astype(np.float64) * THRESHOLDS).astype(np.int64).clip(0, THRESHOLDS)
+        )
         classes = len(self.truth)
         asked_for = np.isin(wanted, list(asked))
-        place = found * (LEVELS + 1) + level
-        size = classes * (LEVELS + 1)
+        place = found * (THRESHOLDS + 1) + level
+        size = classes * (THRESHOLDS + 1)
         self.given[:] += np.bincount(place, minlength=size).reshape(self.given.shape)
         self.right[:] += np.bincount(place[wanted == found], minlength=size).reshape(self.right.shape)
         self.truth[:] += np.bincount(wanted[asked_for], minlength=classes)
-        self.other[:] += np.bincount(level[~asked_for], minlength=LEVELS + 1)
+        self.other[:] += np.bincount(level[~asked_for], minlength=THRESHOLDS + 1)
 
     def f1_named(self) -> NDArray[np.float64]:
-        """F1 of giving a pixel its class, by threshold, [LEVELS + 1]."""
+        """F1 of giving a pixel its class, by threshold, [THRESHOLDS + 1]."""
         return _f1(_from(self.right).sum(0), _from(self.given).sum(0), self.truth.sum())
 
     def f1_other(self) -> NDArray[np.float64]:
-        """F1 of calling a pixel other, by threshold, [LEVELS + 1]."""
+        """F1 of calling a pixel other, by threshold, [THRESHOLDS + 1]."""
         found = self.other.sum() - _from(self.other)
         called = self.given.sum() - _from(self.given).sum(0)
         return _f1(found, called, self.other.sum())
@@ -227,7 +228,7 @@ def _chosen(tally: ConfidenceCounts, sure: list[float], folder: SegmentationFold
     }
     quantiles = tuple((one, _rounded(np.quantile(sure, one))) for one in SHARES)
     note = f"the best F1 of named classes against other, on {len(sure)} pictures of {data}, {folder.split}"
-    return Calibration(threshold=best / LEVELS, note=note, facts=facts, confidence=quantiles)
+    return Calibration(threshold=best / THRESHOLDS, note=note, facts=facts, confidence=quantiles)
 
 
 def title(folder: SegmentationFolder) -> str:

@@ -135,7 +135,7 @@ def evaluate(
         ebseg: on any device; its mode is left as it was.
         folder: a split with truth.
         balance: instead of the model's own.
-        short_side, long_side, limit, pictures, picture_count, shown: see `counting.Options`.
+        short_side, long_side, limit, pictures, picture_count, shown: see `confusion_counts.Options`.
 
     Raises:
         TrainingError: a file of the folder is wrong, or the model's output is not finite.
@@ -162,7 +162,7 @@ def evaluate_checkpoint(
     processes: int = 1,
     options: Options = DEFAULTS,
 ) -> Evaluation:
-    """Scores a checkpoint's model, in one process or several; see `counting.count_loaded`.
+    """Scores a checkpoint's model, in one process or several; see `confusion_counts.count_loaded`.
 
     Raises:
         TrainingError: a file of the folder is wrong, the model's output is not finite, or a process died.

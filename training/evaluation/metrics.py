@@ -10,9 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from training.data.layout import IGNORED
 from training.errors import TrainingError
-
-IGNORE = -1  # of the truth
 
 
 class Confusion:
@@ -52,7 +51,7 @@ class Confusion:
             raise TrainingError(
                 f"the truth has the shape {list(truth.shape)}, the prediction {list(prediction.shape)}"
             )
-        counted = truth != IGNORE
+        counted = truth != IGNORED
         wanted, found = truth[counted].astype(np.int64), prediction[counted].astype(np.int64)
         for what, labels in (("truth", wanted), ("prediction", found)):
             if labels.size and not (labels.min() >= 0 and labels.max() < len(self)):

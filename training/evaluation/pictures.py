@@ -21,7 +21,7 @@ GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))
 FIRST_HUE = 0.6  # radians; a red
 LIGHTNESS = (0.68, 0.82, 0.52)
 CHROMA = (0.15, 0.11, 0.12)
-IGNORED = (228, 228, 228)
+IGNORED_COLOUR = (228, 228, 228)
 PAPER, INK = (255, 255, 255), (40, 40, 40)
 LABEL_SHARE = 0.78  # of a class's colour; the rest is the picture's brightness
 EDGE_SHARE = 0.45  # of the colour that borders of regions keep
@@ -40,7 +40,7 @@ SHEET_COLUMNS = 2
 def class_colour(index: int) -> tuple[int, int, int]:
     """RGB of a class by its number; -1 is the colour of ignored pixels."""
     if index < 0:
-        return IGNORED
+        return IGNORED_COLOUR
     hue = FIRST_HUE + index * GOLDEN_ANGLE
     lightness, chroma = LIGHTNESS[index % 3], CHROMA[index % 3]
     red, green, blue = _srgb(lightness, chroma * math.cos(hue), chroma * math.sin(hue))

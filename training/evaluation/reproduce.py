@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from model.errors import CheckpointError
+from model.json_reading import read
 from model.released.known import RELEASED, ReleasedModel
 from model.storage.checkpoint import LoadedCheckpoint
 from model.storage.files import replace_text
@@ -384,7 +385,7 @@ class _Kept:
             content = json.loads(self._path.read_text(encoding="utf-8"))
             entries: list[dict[str, Any]] = content["scores"]
             for entry in entries:
-                BenchmarkScore(**entry["score"]), entry["key"], entry["benchmark"]
+                read(BenchmarkScore, entry["score"], "score", ValueError), entry["key"], entry["benchmark"]
         except FileNotFoundError:
             return []
         except (OSError, ValueError, LookupError, TypeError):

@@ -35,8 +35,7 @@ from training.publishing.quality_gate import (
 )
 from training.publishing.stores import Store, TakenError, VersionReservation, next_number, open_store
 from training.run.cards import Described, amended, scores_of
-from training.run.folder import CONFIG, checkpoint_in
-from training.run.trainer import read_config
+from training.run.folder import RUN_CONFIG, RUN_METRICS, checkpoint_in, read_config
 
 MOST_PICTURES = 500  # that calibrate a threshold; more change it less than another draw of classes does
 VALIDATION = "val"
@@ -197,12 +196,12 @@ def read_run(run: Path) -> FinishedRun:
     checkpoint = checkpoint_in(run)
     step = Manifest.from_json((checkpoint / MANIFEST).read_bytes()).training.get("step")
     metrics: dict[str, Any] = {}
-    for scores in (run / METRICS, checkpoint / METRICS):
+    for scores in (run / RUN_METRICS, checkpoint / METRICS):
         if scores.is_file():
             metrics = json_object(scores.read_bytes(), str(scores))
             if metrics.get("step", step) == step:
                 break
-    config = run / CONFIG if checkpoint != run else None
+    config = run / RUN_CONFIG if checkpoint != run else None
     return FinishedRun(
         name=run.resolve().name,
         checkpoint=checkpoint,

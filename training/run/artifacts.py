@@ -15,11 +15,12 @@ from model.storage.files import replace_text, sync
 from model.storage.manifest import MANIFEST, Manifest
 from training.config import TrainConfig
 from training.data.layout import SegmentationFolder
+from training.evaluation.confusion_counts import evaluating
+from training.evaluation.evaluate import evaluate
 from training.run.cards import Described, described_run
 from training.run.ema import Ema
-from training.run.folder import CHECKPOINT
+from training.run.folder import CHECKPOINT, CHECKPOINT_NEW, CHECKPOINT_OLD, RUN_METRICS
 
-METRICS = "metrics.json"
 SCORES = ("miou_all", "miou_trained", "miou_new", "pixel_accuracy")
 
 
@@ -46,10 +47,7 @@ def write_artifacts(
     Returns:
         The scores that there are, percent.
     """
-    from training.evaluation.evaluate import evaluate
-
-    ebseg.eval()
-    with ema.applied() if ema is not None else nullcontext():
+    with evaluating(ebseg), ema.applied() if ema is not None else nullcontext():
         metrics: dict[str, Any] = {}
         if validation is not None:
             short_side: int | Literal["configured"] = config.evaluate_short_side or "configured"
@@ -57,7 +55,6 @@ def write_artifacts(
             # before the checkpoint, by whose step a run that was cut off here sees that it is not done
             write_metrics(run, step, metrics)
         _replace_checkpoint(run, step, ebseg, config, metrics, parent, described_run(config, data, metrics))
-    ebseg.train()
     return {name: metrics[name] for name in SCORES if metrics.get(name) is not None}
 
 
@@ -72,7 +69,7 @@ def write_metrics(run: Path, step: int | None, metrics: Mapping[str, Any]) -> No
     Raises:
         OSError: the disk did not take them; the former ones are still there.
     """
-    replace_text(run / METRICS, json.dumps({"step": step} | dict(metrics), indent=1) + "\n")
+    replace_text(run / RUN_METRICS, json.dumps({"step": step} | dict(metrics), indent=1) + "\n")
 
 
 def step_of_checkpoint(run: Path) -> int | None:
@@ -95,7 +92,7 @@ def _replace_checkpoint(
     described: Described,
 ) -> None:
     """Writes the new folder beside the old one, then renames both: no reader sees half a folder."""
-    fresh, target, old = run / ".checkpoint-new", run / CHECKPOINT, run / ".checkpoint-old"
+    fresh, target, old = run / CHECKPOINT_NEW, run / CHECKPOINT, run / CHECKPOINT_OLD
     for left in (fresh, old):
         shutil.rmtree(left, ignore_errors=True)
     notes = config.to_dict() | {"step": step, "data": Path(config.data).name}

@@ -13,8 +13,9 @@ from model.storage.manifest import MANIFEST, Manifest
 from training.config import TrainConfig
 from training.data.layout import SegmentationFolder
 from training.errors import TrainingError
+from training.evaluation.calibrate import title
 
-SCORES = ("miou_all", "miou_trained", "miou_new", "pixel_accuracy", "pictures", "data", "split")
+CARD_SCORES = ("miou_all", "miou_trained", "miou_new", "pixel_accuracy", "pictures", "data", "split")
 DIGITS = 2  # of percents
 UNKNOWN_TERMS = "not said; `ebseg publish --card FILE` says it"
 
@@ -35,8 +36,6 @@ def described_run(config: TrainConfig, data: SegmentationFolder, metrics: Mappin
         data: what it was trained on.
         metrics: of `evaluate`, may be empty.
     """
-    from training.evaluation.calibrate import title
-
     start = _of_start(config)
     name = title(data)
     fresh = DataSource(name=name, terms=UNKNOWN_TERMS)
@@ -64,7 +63,7 @@ def described_run(config: TrainConfig, data: SegmentationFolder, metrics: Mappin
 
 def scores_of(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """What of metrics.json stands on a card."""
-    given = {name: metrics[name] for name in SCORES if metrics.get(name) is not None}
+    given = {name: metrics[name] for name in CARD_SCORES if metrics.get(name) is not None}
     return {name: round(x, DIGITS) if isinstance(x, float) else x for name, x in given.items()}
 
 

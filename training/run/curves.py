@@ -17,9 +17,8 @@ from model.storage.files import replace_text
 from model.vocabulary.classes import Vocabulary
 from training.data.samples import Dataset
 from training.evaluation.pictures import panel
+from training.run.folder import LOG, TENSORBOARD
 
-LOG = "log.jsonl"
-TENSORBOARD = "tensorboard"
 PANELS = 4  # pictures shown
 PANEL_SIDE = 256  # longest side of a shown picture, pixels
 

@@ -1,12 +1,90 @@
-"""Where a run keeps its checkpoint; needs no torch, so that saying that there is none is quick."""
+"""What lies in a run's folder; needs no torch, so that saying that there is no run is quick."""
 
+import json
+import shutil
 from pathlib import Path
+from typing import Literal
 
-from model.storage.manifest import MANIFEST
+from model.storage.files import replace_text
+from model.storage.manifest import CONFIG, MANIFEST, METRICS
+from training.config import TrainConfig
 from training.errors import TrainingError
 
 CHECKPOINT = "checkpoint"
-CONFIG = "config.json"
+CHECKPOINT_NEW, CHECKPOINT_OLD = ".checkpoint-new", ".checkpoint-old"  # while one takes another's place
+RUN_CONFIG = CONFIG  # of the run, not of its model
+RUN_METRICS = METRICS
+STATE = "state.safetensors"
+LOG = "log.jsonl"
+TENSORBOARD = "tensorboard"
+PARTIAL = ".*.partial*"  # files that `replacing` had begun when the process was killed
+
+Resume = Literal["auto", "never"]
+
+
+def take_folder(folder: Path, config: TrainConfig, resume: Resume) -> None:
+    """Makes the folder this run's, or finds that it is; what a killed process left half written is removed.
+
+    Args:
+        folder: of the run.
+        config: of the run.
+        resume: "never" removes all that an earlier run left there.
+
+    Raises:
+        TrainingError: it belongs to a run of another configuration, or holds something else. Nothing was
+            removed then.
+    """
+    path = folder / RUN_CONFIG
+    if path.exists():
+        former = read_config(path)
+        if resume == "never":
+            _refuse_others(folder)
+            _empty(folder)
+        elif names := former.differences(config):
+            reports = ", ".join(f"{x} was {getattr(former, x)!r}, now {getattr(config, x)!r}" for x in names)
+            raise TrainingError(
+                f"{folder} holds a run of another configuration: {reports}; take another folder"
+            )
+    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise TrainingError(f"{folder} is no run's folder, and not empty; take another")
+    folder.mkdir(parents=True, exist_ok=True)
+    for partial in folder.glob(PARTIAL):
+        partial.unlink(missing_ok=True)
+    replace_text(path, json.dumps(config.to_dict(), indent=1) + "\n")
+
+
+def _refuse_others(folder: Path) -> None:
+    """Raises TrainingError if a run's folder holds what no run writes."""
+    own = {RUN_CONFIG, RUN_METRICS, STATE, LOG, TENSORBOARD, CHECKPOINT, CHECKPOINT_NEW, CHECKPOINT_OLD}
+    others = sorted(x.name for x in folder.iterdir() if x.name not in own and not x.match(PARTIAL))
+    if others:
+        raise TrainingError(
+            f"{folder} holds {others[0]} beside its run, and nothing was removed: move it, or take another "
+            "folder"
+        )
+
+
+def _empty(folder: Path) -> None:
+    """Removes what is in a run's folder, its configuration last: until then it is seen to be a run's."""
+    for path in sorted(folder.iterdir(), key=lambda path: path.name == RUN_CONFIG):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def read_config(path: Path) -> TrainConfig:
+    """A configuration's file.
+
+    Raises:
+        TrainingError: it is none.
+    """
+    try:
+        return TrainConfig.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, RecursionError) as error:
+        raise TrainingError(f"{path} cannot be read: {error}") from error
+    except TrainingError as error:
+        raise TrainingError(f"{path}: {error}") from None
 
 
 def checkpoint_in(run: Path) -> Path:
@@ -37,7 +115,7 @@ def run_of(checkpoint: Path) -> Path:
         TrainingError: it lies in none.
     """
     folder = checkpoint.resolve()
-    if folder.name != CHECKPOINT or not (folder.parent / CONFIG).is_file():
+    if folder.name != CHECKPOINT or not (folder.parent / RUN_CONFIG).is_file():
         raise TrainingError(
             f"{checkpoint} is not the checkpoint of a run, so that there is nowhere to save scores: name a "
             "folder that ebseg train has written to"

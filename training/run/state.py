@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from model.storage.files import replacing
 from training.errors import TrainingError
 from training.run.ema import Ema
+from training.run.folder import STATE
 
-STATE = "state.safetensors"
 _HEADER = "state"  # the key that carries the JSON
 _SCHEMA = 1
 

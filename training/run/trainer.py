@@ -4,39 +4,35 @@ A run has a folder. It holds config.json, log.jsonl, tensorboard/ and state.safe
 goes on; at each evaluation and at the end checkpoint/ and, with a validation split, metrics.json.
 """
 
-import json
-import shutil
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from model.network.ebseg import EBSeg
-from model.storage.files import replace_text
 from training.config import TrainConfig
 from training.data.layout import SegmentationFolder
 from training.data.samples import Samples, TrainingSample, loss_generators
 from training.errors import TrainingError
+from training.evaluation.confusion_counts import evaluating
 from training.losses.criterion import BatchTotals
 from training.progress import progress
-from training.run import artifacts as outcome
 from training.run import state as run_state
-from training.run.curves import LOG, TENSORBOARD, Curves, make_panels, sums_by_kind
+from training.run.artifacts import step_of_checkpoint, write_artifacts
+from training.run.curves import Curves, make_panels, sums_by_kind
 from training.run.distributed import Processes, processes
 from training.run.ema import Ema
-from training.run.folder import CHECKPOINT, CONFIG
+from training.run.folder import Resume, take_folder
 from training.run.loss_module import LossModule, empty_model, non_finite_samples, on_device, start_model
 from training.run.optim import build_optimizer, clip_gradients, learning_rate, set_learning_rate
 from training.run.signals import StopRequest, stop_signals
 
 LEAST_SCALE = 1.0  # of float16's gradients; below it they overflow for another reason than the scale
-
-Resume = Literal["auto", "never"]
 
 
 def train(
@@ -68,13 +64,13 @@ def train(
         SystemExit: a signal ended it; the code is 128 plus the signal's number.
     """
     folder = Path(out)
-    with stop_signals() as stop_request, processes() as team:
-        slots = team.slots(config.batch, config.accumulate)
+    with stop_signals() as stop_request, processes() as group:
+        slots = group.slots(config.batch, config.accumulate)
         splits = _Splits.of(config)  # before the folder is taken: wrong data may be put right
-        if team.first:
-            _take_folder(folder, config, resume)
-        team.wait()
-        run = _Run(config, folder, team, model, splits)
+        if group.first:
+            take_folder(folder, config, resume)
+        group.wait()
+        run = _Run(config, folder, group, model, splits)
         run.go(slots, stop_request, config.steps if max_steps is None else run.step + max_steps)
     if stop_request.signal:
         raise SystemExit(128 + stop_request.signal)
@@ -100,9 +96,9 @@ class _Run:
     """A run in progress: everything that a step changes."""
 
     def __init__(
-        self, config: TrainConfig, folder: Path, team: Processes, model: EBSeg | None, splits: _Splits
+        self, config: TrainConfig, folder: Path, group: Processes, model: EBSeg | None, splits: _Splits
     ):
-        self.config, self.folder, self.team = config, folder, team
+        self.config, self.folder, self.group = config, folder, group
         self.data, self.validation = splits
         self.classes = self.data.training_classes()
         run_state.seed_everything(config.seed)
@@ -119,17 +115,17 @@ class _Run:
             model.training_classes = self.classes
         if config.train_backbone:
             model.backbone.requires_grad_(True)
-        self.ebseg = model.to(team.device).train()
+        self.ebseg = model.to(group.device).train()
         self.optimizer, self.names = build_optimizer(self.ebseg, config)
         trained = {name: self.ebseg.get_parameter(name) for name in self.names}
         self.ema = Ema(trained, config.ema) if config.ema else None
-        self.scaler = torch.amp.GradScaler(team.device.type, enabled=config.amp == "float16")
+        self.scaler = torch.amp.GradScaler(group.device.type, enabled=config.amp == "float16")
         self.step = 0
         if state is not None:
             run_state.restore(state, self.ebseg, self.optimizer, self.names, self.ema)
             self.scaler.load_state_dict(state.scaler)
             self.step = state.step
-        if len(set(team.gathered(self.step))) > 1:
+        if len(set(group.gathered(self.step))) > 1:
             raise TrainingError(
                 f"{folder} must be one folder that all machines share: the run's state is there"
             )
@@ -141,12 +137,12 @@ class _Run:
             text = self.ebseg.encode_text([item.name for item in self.classes.classes])
         self.loss_module = LossModule(self.ebseg, text, config)
         self.wrapped: nn.Module = self.loss_module
-        if team.count > 1:
+        if group.count > 1:
             self.wrapped = DistributedDataParallel(self.loss_module, forward_sync_buffers=False)
 
     def go(self, slots: slice, stop_request: StopRequest, end: int) -> None:
         """Takes the steps up to `end`, or to the end of the run."""
-        config, first = self.config, self.team.first
+        config, first = self.config, self.group.first
         end = min(end, config.steps)
         curves = Curves(self.folder, self.step) if first else None
         shown = progress("training", config.steps, self.step, shown=first)
@@ -167,7 +163,7 @@ class _Run:
                     if stopping or self.step == end or self._due(config.save_every):
                         self._save()
                     if stopping:
-                        stop_request.signal = max(self.team.gathered(stop_request.signal))
+                        stop_request.signal = max(self.group.gathered(stop_request.signal))
                         return
                     if curves is not None and config.pictures_every and self._due(config.pictures_every):
                         self._show(curves)
@@ -177,7 +173,7 @@ class _Run:
                         and self.step < config.steps
                     ):
                         self._write_artifacts(curves)
-            if self.step == config.steps and outcome.step_of_checkpoint(self.folder) != self.step:
+            if self.step == config.steps and step_of_checkpoint(self.folder) != self.step:
                 self._write_artifacts(curves)
         finally:
             if curves is not None:
@@ -218,7 +214,7 @@ class _Run:
         self, samples: list[TrainingSample], stop_request: StopRequest
     ) -> tuple[dict[str, float], bool]:
         """Gradient of the whole batch's loss, part by part; the terms' means over the processes."""
-        device = self.team.device
+        device = self.group.device
         targets = [on_device(sample.target, device) for sample in samples]
         totals = BatchTotals.of(targets, self.ebseg.config.transformer_decoder.queries, device)
         size = len(samples) // self.config.accumulate
@@ -232,7 +228,7 @@ class _Run:
                 self.scaler.scale(total).backward()
             summed = {name: summed.get(name, 0) + value for name, value in terms.items()}
         stop_requested = torch.tensor(float(stop_request.signal > 0), device=device)
-        values = self.team.mean(torch.stack([*summed.values(), stop_requested])).tolist()
+        values = self.group.mean(torch.stack([*summed.values(), stop_requested])).tolist()
         return dict(zip(summed, values[:-1], strict=True)), values[-1] > 0
 
     def _until_last(self, last: bool) -> Any:
@@ -243,8 +239,8 @@ class _Run:
 
     def _failure(self, what: str, samples: Sequence[TrainingSample]) -> TrainingError:
         """The error for a step that cannot be taken; the weights and the saved state stay as they are."""
-        reports = self.team.gathered(non_finite_samples(self.loss_module, samples, self.config.seed))
-        pictures = self.team.gathered([sample.name for sample in samples])
+        reports = self.group.gathered(non_finite_samples(self.loss_module, samples, self.config.seed))
+        pictures = self.group.gathered([sample.name for sample in samples])
         blamed = [text for some in reports for text in some]
         everyone = [name for some in pictures for name in some]
         blame = f"taken alone, these fail: {'; '.join(blamed)}" if blamed else "taken alone, none fails"
@@ -254,7 +250,7 @@ class _Run:
         )
 
     def _save(self) -> None:
-        if self.team.first:
+        if self.group.first:
             run_state.save_state(
                 self.folder,
                 step=self.step,
@@ -273,15 +269,14 @@ class _Run:
 
     def _show(self, curves: Curves) -> None:
         data = self.validation or self.data
-        self.ebseg.eval()
-        with self.ema.applied() if self.ema is not None else nullcontext():
+        averaged = self.ema.applied() if self.ema is not None else nullcontext()
+        with evaluating(self.ebseg), averaged:
             panels = make_panels(self.ebseg, data, data.vocabulary(), self.config.evaluate_short_side)
-        self.ebseg.train()
         curves.pictures(self.step, panels)
 
     def _write_artifacts(self, curves: Curves | None) -> None:
         if curves is not None:
-            scores = outcome.write_artifacts(
+            scores = write_artifacts(
                 self.folder,
                 step=self.step,
                 ebseg=self.ebseg,
@@ -292,45 +287,4 @@ class _Run:
                 parent=self.parent,
             )
             curves.scores(self.step, scores)
-        self.team.wait()
-
-
-def _take_folder(folder: Path, config: TrainConfig, resume: Resume) -> None:
-    """Makes the folder this run's, or finds that it is.
-
-    Raises:
-        TrainingError: it belongs to a run of another configuration, or holds something else.
-    """
-    path = folder / CONFIG
-    if resume == "never" and path.exists():
-        read_config(path)  # nothing is removed from a folder that is no run's
-        for name in (run_state.STATE, LOG, CONFIG, outcome.METRICS):
-            (folder / name).unlink(missing_ok=True)
-        for name in (TENSORBOARD, CHECKPOINT):
-            shutil.rmtree(folder / name, ignore_errors=True)
-    if path.exists():
-        former = read_config(path)
-        names = former.differences(config)
-        if names:
-            reports = ", ".join(f"{x} was {getattr(former, x)!r}, now {getattr(config, x)!r}" for x in names)
-            raise TrainingError(
-                f"{folder} holds a run of another configuration: {reports}; take another folder"
-            )
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise TrainingError(f"{folder} is no run's folder, and not empty; take another")
-    folder.mkdir(parents=True, exist_ok=True)
-    replace_text(path, json.dumps(config.to_dict(), indent=1) + "\n")
-
-
-def read_config(path: Path) -> TrainConfig:
-    """A configuration's file.
-
-    Raises:
-        TrainingError: it is none.
-    """
-    try:
-        return TrainConfig.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        raise TrainingError(f"{path} cannot be read: {error}") from error
-    except TrainingError as error:
-        raise TrainingError(f"{path}: {error}") from None
+        self.group.wait()

@@ -18,10 +18,10 @@ IN_WATER = ("boat", "fish")
 INDOORS = ("lamp", "clock", "pumpkin", "umbrella", "mushroom", "cactus", "kite", "boat", "balloon")
 SKIES = ("sky", "clouds", "starry sky")
 LANDS = ("grass", "sand", "snow", "gravel", "hay", "corn field", "flower meadow", "leaves")
-WALLS = ("brick wall", "stone wall", "planks", "marble", "wallpaper")
+HOUSE_WALLS = ("brick wall", "stone wall", "planks", "marble", "wallpaper")
 PAVEMENTS = ("cobblestones", "road", "gravel", "floor tiles")
-FLOORS = ("carpet", "floor tiles", "planks", "marble")
-CLOTHS = ("striped cloth", "checked cloth", "dotted cloth")
+ROOM_FLOORS = ("carpet", "floor tiles", "planks", "marble")
+HUNG_CLOTHS = ("striped cloth", "checked cloth", "dotted cloth")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,9 +113,9 @@ def street(stage: _Stage) -> None:
     stage.cover_all(stage.stuff(SKIES))
     eaves, ground = rng.uniform(0.22, 0.36), rng.uniform(0.62, 0.74)
     left, right = rng.uniform(-0.3, 0.15), rng.uniform(0.7, 1.3)
-    wall = stage.stuff(WALLS[:3])
+    wall = stage.stuff(HOUSE_WALLS[:3])
     stage.cover(wall, stage.polygon((left, eaves), (right, eaves), (right, 1), (left, 1)))
-    roof, inset = stage.stuff(("roof tiles",), WALLS, without=(wall,)), rng.uniform(0, 0.15)
+    roof, inset = stage.stuff(("roof tiles",), HOUSE_WALLS, without=(wall,)), rng.uniform(0, 0.15)
     ridge = eaves - rng.uniform(0.18, 0.3)
     stage.cover(
         roof,
@@ -126,7 +126,7 @@ def street(stage: _Stage) -> None:
     if stage.chance(0.4):
         x = rng.uniform(0.2, 0.6)
         mask = stage.polygon((x, eaves + 0.06), (x + 0.3, eaves + 0.06), (x + 0.3, ground), (x, ground))
-        stage.cover(stage.stuff(("lattice", "planks", "net"), CLOTHS, without=(wall,)), mask)
+        stage.cover(stage.stuff(("lattice", "planks", "net"), HUNG_CLOTHS, without=(wall,)), mask)
     stage.cover(stage.stuff(PAVEMENTS, without=(wall,)), stage.below(ground, 0, rng.uniform(-0.06, 0.06)))
     outside = ("car", "tree", "lamp", "clock", "pumpkin", "umbrella", "cactus")
     stage.things(
@@ -139,7 +139,7 @@ def street(stage: _Stage) -> None:
 def room(stage: _Stage) -> None:
     """A wall and a floor, with curtains, rugs or a covered table."""
     rng = stage.rng
-    wall = stage.stuff(("wallpaper", "wallpaper", *WALLS, "striped cloth"))
+    wall = stage.stuff(("wallpaper", "wallpaper", *HOUSE_WALLS, "striped cloth"))
     stage.cover_all(wall)
     edge = rng.uniform(0.55, 0.72)
     if stage.chance(0.5):
@@ -147,18 +147,18 @@ def room(stage: _Stage) -> None:
         view = stage.stuff((*SKIES, "forest", "lattice", "net"), without=(wall,))
         bottom = edge - rng.uniform(0.05, 0.12)
         stage.cover(view, stage.polygon((x, top), (x + width, top), (x + width, bottom), (x, bottom)))
-    floor = stage.stuff(FLOORS, without=(wall,))
+    floor = stage.stuff(ROOM_FLOORS, without=(wall,))
     stage.cover(floor, stage.below(edge))
     if stage.chance(0.5):
         side, width = stage.chance(0.5), rng.uniform(0.2, 0.34)
         near, far = (-0.05, width) if side else (1.05, 1 - width)
-        cloth = stage.stuff(CLOTHS, ("net",), without=(wall,))
+        cloth = stage.stuff(HUNG_CLOTHS, ("net",), without=(wall,))
         stage.cover(
             cloth, stage.polygon((near, -0.05), (far, -0.05), (far + rng.uniform(-0.1, 0.1), 1), (near, 1))
         )
     if stage.chance(0.5):
         x, width, top = rng.uniform(0.1, 0.5), rng.uniform(0.4, 0.55), rng.uniform(0.58, 0.72)
-        cover = stage.stuff((*CLOTHS, "planks", "marble", "carpet"), without=(wall, floor))
+        cover = stage.stuff((*HUNG_CLOTHS, "planks", "marble", "carpet"), without=(wall, floor))
         points = (x, top), (x + width, top), (x + width + 0.06, 1.05), (x - 0.06, 1.05)
         stage.cover(cover, stage.polygon(*points))
         stage.things(
@@ -188,7 +188,7 @@ def garden(stage: _Stage) -> None:
     if stage.chance(0.4):
         x, width = rng.uniform(0, 0.5), rng.uniform(0.35, 0.5)
         low, high = rng.uniform(0.7, 0.9), rng.uniform(0.15, 0.35)
-        hung = stage.stuff(("net", *CLOTHS), without=(back, ground))
+        hung = stage.stuff(("net", *HUNG_CLOTHS), without=(back, ground))
         points = (x, high), (x + width, high + rng.uniform(-0.05, 0.05)), (x + width, low), (x, low)
         stage.cover(hung, stage.polygon(*points))
     stage.things(ON_LAND, int(rng.integers(1, 4)), lambda name, x: _stand(stage, name, x, level + 0.12, 0.98))

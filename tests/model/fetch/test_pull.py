@@ -13,29 +13,16 @@ from model.fetch import pull as pulling
 from model.fetch.fetching import SourceFile
 from model.fetch.pull import Order, pull
 from model.fetch.resolve import folder_of, local_folder_of, order_of
-from model.network.build import build
-from model.network.config import VARIANTS
-from model.official import to_official
 from model.released.importing import import_released
-from model.released.torch_file import write_state_dict
 from model.storage.files import sha256
 from model.storage.manifest import FILES, MANIFEST, Manifest
 from model.storage.packaged import packaged_checkpoint
-from model.vocabulary.classes import TrainingClasses
 from tests.hub.faults import Fault
 from tests.hub.server import Hub
 from tests.model.checkpoints import make, write
 from tests.model.fetch.watching import REPOSITORY, Watch, blobs
 
 SOURCE = f"hf://{REPOSITORY}/EBSeg_tiny.pth"
-
-
-@pytest.fixture(scope="module")
-def released_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A released file of the tiny variant."""
-    path = tmp_path_factory.mktemp("released") / "EBSeg_tiny.pth"
-    write_state_dict(path, to_official(build(VARIANTS["tiny"], TrainingClasses.coco_stuff(), seed=3)))
-    return path
 
 
 @pytest.fixture

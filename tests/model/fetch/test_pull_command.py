@@ -13,14 +13,10 @@ from pathlib import Path
 import pytest
 
 from ebseg import build_parser, main
-from model.network.build import build
-from model.network.config import VARIANTS
-from model.official import to_official
 from model.released.importing import import_released
 from model.released.torch_file import write_state_dict
 from model.storage.files import sha256
 from model.storage.manifest import FILES, MANIFEST
-from model.vocabulary.classes import TrainingClasses
 from tests.golden.weights import official_state_dict
 from tests.hub.faults import Fault
 from tests.hub.server import Hub
@@ -32,13 +28,6 @@ from tests.waiting import LONG_WAIT, WAIT, wait_until
 ROOT = Path(__file__).parents[3]
 Here = Callable[..., tuple[str, str]]
 TINY = f"hf://{REPOSITORY}/EBSeg_tiny.pth"
-
-
-@pytest.fixture(scope="module")
-def released_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("released") / "EBSeg_tiny.pth"
-    write_state_dict(path, to_official(build(VARIANTS["tiny"], TrainingClasses.coco_stuff(), seed=3)))
-    return path
 
 
 @pytest.fixture

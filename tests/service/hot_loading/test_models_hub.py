@@ -12,31 +12,15 @@ import torch
 from huggingface_hub import constants
 
 from model.storage.manifest import FILES, MANIFEST
-from service.hot_loading import loader
 from tests.hub.faults import Fault, too_many
 from tests.hub.server import READ, Hub, hub_server
-from tests.model.checkpoints import make, write
 from tests.service.hot_loading.model_fakes import current, loads, quarantined, roles
-from tests.service.hot_loading.test_models_real import BROKEN, NAME, copied, prediction, started
+from tests.service.hot_loading.real_models import BROKEN, NAME, copied, prediction, started
 from tests.waiting import WAIT, until
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("small_pictures")]
 REPOSITORY = "owner/models"
 REGISTRY = f"hf://{REPOSITORY}/registry"
-
-
-@pytest.fixture(autouse=True)
-def _small_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loader, "USUAL_PICTURES", ((8, 8),))
-
-
-@pytest.fixture(scope="module")
-def good(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Two different models."""
-    folders = [tmp_path_factory.mktemp("saved") / str(seed) for seed in (0, 1)]
-    for seed, folder in enumerate(folders):
-        write(make(seed, reads=True), folder)
-    return folders[0], folders[1]
 
 
 @pytest.fixture

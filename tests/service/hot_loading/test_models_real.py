@@ -1,47 +1,23 @@
 """Real checkpoints, whole and broken in every way that there is, in a folder and on a real S3 server."""
 
 import gc
-import os
-import shutil
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 
 from model.network.ebseg import EBSeg
-from model.storage.manifest import FILES, GOLDEN, MANIFEST, WEIGHTS
+from model.storage.manifest import FILES, MANIFEST
 from model.storage.versions import Versions
-from service.hot_loading import loader
-from service.hot_loading.loader import LoadEngine
-from service.hot_loading.models import Models
-from service.observability.metrics import Metrics
 from service.scheduling.torch_engine import TorchEngine, load_engine
-from service.settings import Settings
-from tests.model.checkpoints import BIG_TENSOR, edit_tensors, make, put, reseal, write
-from tests.service.fakes import picture
-from tests.service.hot_loading.model_fakes import FakeDevice, current, loads, quarantined, roles
+from tests.service.hot_loading.model_fakes import current, loads, quarantined, roles
+from tests.service.hot_loading.real_models import BROKEN, NAME, copied, not_a_number, prediction, started
 from tests.service.hot_loading.s3_server import S3, s3_server
 from tests.waiting import until
 
-pytestmark = pytest.mark.anyio
-NAME = "ebseg-tiny"
-
-
-@pytest.fixture(autouse=True)
-def _small_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loader, "USUAL_PICTURES", ((8, 8),))
-
-
-@pytest.fixture(scope="module")
-def good(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Two different models."""
-    folders = [tmp_path_factory.mktemp("saved") / str(seed) for seed in (0, 1)]
-    for seed, folder in enumerate(folders):
-        write(make(seed, reads=True), folder)
-    return folders[0], folders[1]
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("small_pictures")]
 
 
 @pytest.fixture(scope="module")
@@ -50,75 +26,10 @@ def s3() -> Iterator[S3]:
         yield server
 
 
-def flipped_byte(folder: Path) -> None:
-    content = bytearray((folder / WEIGHTS).read_bytes())
-    content[len(content) // 2] ^= 1
-    put(folder / WEIGHTS, bytes(content))
-
-
-def not_a_number(folder: Path) -> None:
-    def edit(tensors: dict[str, Tensor]) -> None:
-        tensors["background"].view(-1)[0] = float("nan")
-
-    edit_tensors(folder / WEIGHTS, edit)
-    reseal(folder)
-
-
-def wrong_shape(folder: Path) -> None:
-    def edit(tensors: dict[str, Tensor]) -> None:
-        tensors[BIG_TENSOR] = tensors[BIG_TENSOR].T.contiguous()
-
-    edit_tensors(folder / WEIGHTS, edit)
-    reseal(folder)
-
-
-def wrong_golden(folder: Path) -> None:
-    edit_tensors(folder / GOLDEN, lambda tensors: tensors["supervised"].mul_(1.01))
-    reseal(folder)
-
-
-def wrong_text_digest(folder: Path) -> None:
-    reseal(folder, text_digest="0" * 64)
-
-
-def cut_short(folder: Path) -> None:
-    put(folder / WEIGHTS, (folder / WEIGHTS).read_bytes()[:-1])
-
-
-BROKEN = {
-    2: (flipped_byte, "model.safetensors does not match its sha256"),
-    3: (not_a_number, "model.safetensors: tensor background holds NaN or infinity"),
-    4: (wrong_shape, f"model.safetensors does not fit the model: {BIG_TENSOR} has shape"),
-    5: (wrong_golden, "the golden picture's outputs are off by more than"),
-    6: (wrong_text_digest, "the manifest's text_digest is not that of the text tower"),
-    7: (cut_short, "model.safetensors should have"),
-}
-
-
-def copied(saved: Path, folder: Path, number: int) -> Path:
-    """A version of its own, by links to the saved one's files."""
-    shutil.copytree(saved, folder, copy_function=os.link)
-    reseal(folder, version=number)
-    return folder
-
-
 def upload(folder: Path, location: str) -> None:
     versions = Versions(location)
     for name in (*FILES, MANIFEST):
         versions.fs.put_file(str(folder / name), f"{versions.path(int(folder.name))}/{name}")
-
-
-def started(registry: str | Path, *, poll: float = 1000.0, load: LoadEngine = load_engine) -> Models:
-    settings = Settings(registry=str(registry), model=NAME, device="cpu", registry_poll_s=poll)
-    return Models(settings, Metrics(), [FakeDevice()], load)
-
-
-def prediction(models: Models) -> Tensor:
-    with models.lease() as lease:
-        (engine,) = lease.engines
-        (made,) = engine.predict([engine.prepare(picture(64, 64))])
-        mask_logits: Tensor = made.masks.mask_logits
-        return mask_logits
 
 
 async def test_broken_versions_in_a_folder_never_serve(

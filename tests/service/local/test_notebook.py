@@ -18,7 +18,8 @@ from model.errors import CheckpointError, VocabularyError
 from model.storage.packaged import packaged_checkpoint
 from service.app import create_app
 from service.errors import BadPictureError, TooManyPixelsError, UnsupportedMediaError, UsageError
-from service.local.notebook import MAX_PIXELS, NotebookModel, find_checkpoint
+from service.local.notebook import NotebookModel, find_checkpoint
+from service.options import MAX_PIXELS
 from service.server import build_server
 from service.settings import SettingsError
 from tests.service.cli_calls import run

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from service.errors import DeadlineExceededError
 from service.schemas.segment import Polygon
 from service.segmentation import polygons as module
-from service.segmentation.polygons import BLOCK, polygons
+from service.segmentation.polygons import CORNER_BLOCK, polygons
 
 Labels = NDArray[np.uint16]
 Ring = list[list[int]]
@@ -112,7 +112,7 @@ def test_rings_are_those_of_opencv_and_give_the_masks_back(labels: Labels) -> No
 
 @pytest.mark.parametrize("seed", range(5))
 def test_rings_of_larger_pictures_over_several_blocks(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BLOCK", 1000)
+    monkeypatch.setattr(module, "CORNER_BLOCK", 1000)
     smooth = blobs(seed, 300 + seed, 417 - seed, 12)
     noisy = np.where(np.random.default_rng(seed).random(smooth.shape) < 0.03, 5, smooth).astype(np.uint16)
     for labels in (smooth, noisy):
@@ -136,7 +136,7 @@ def test_a_class_that_is_absent_and_a_picture_of_none() -> None:
 
 
 def test_going_on_in_vain_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BLOCK", 1)
+    monkeypatch.setattr(module, "CORNER_BLOCK", 1)
     asked: list[bool] = []
 
     def check() -> None:
@@ -155,7 +155,7 @@ def test_many_classes_take_one_pass() -> None:
     steps: list[None] = []
     regions = polygons(labels, 100, lambda: steps.append(None))
     rings = sum(1 + len(region.holes) for mine in regions for region in mine)
-    passes = -(-1201 // (BLOCK // 1601))  # blocks of corners of the whole picture
+    passes = -(-1201 // (CORNER_BLOCK // 1601))  # blocks of corners of the whole picture
     assert len(steps) == passes + 2 * rings  # the walk around each ring, and the place of each
 
 

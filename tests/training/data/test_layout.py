@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from model.storage import files
 from model.vocabulary.classes import ClassName, TrainingClasses
 from training.data.layout import (
     SegmentationFolder,
@@ -300,3 +301,22 @@ def test_the_worked_example_of_the_docs_is_a_data_set(
         assert folder.names == names
         assert np.unique(folder[0].labels).tolist() == [-1, 0, 1, 2]
         assert folder.trained == (True, True, False)
+
+
+def test_all_is_on_the_disk_before_the_class_list_makes_it_a_data_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One wait a file at the end: none while files are written, which would take longer than writing them."""
+    waited: list[str] = []
+
+    def note(path: Path) -> None:
+        assert not (tmp_path / "data" / "classes.json").exists() or path.name != "a.jpg"
+        waited.append(path.name)
+
+    monkeypatch.setattr(files, "sync", note)
+    write_sample(tmp_path / "data", "train", "a", np.zeros((2, 3, 3), np.uint8), np.zeros((2, 3), np.int64))
+    assert waited == []
+    write_classes(tmp_path / "data", [ClassName(name="sky")], [True], 255, "")
+    places = ["a.jpg", "a.png", "data", "images", "labels", "train", "train"]
+    assert sorted(waited[:7]) == places
+    assert [name.endswith(".partial.json") or name for name in waited[7:]] == [True, "data"]

@@ -24,7 +24,7 @@ from tests.training.run.runs import CLASSES, micro_run, small_set, write_dataset
 from training.commands import calibrate as command
 from training.data.layout import SegmentationFolder
 from training.errors import TrainingError
-from training.evaluation.calibrate import LEVELS, ConfidenceCounts, calibrate, drawn
+from training.evaluation.calibrate import THRESHOLDS, ConfidenceCounts, calibrate, drawn
 from training.evaluation.confusion_counts import Options
 from training.publishing.publish import QualityGate, publish
 from training.run.cards import Described, amended
@@ -63,23 +63,23 @@ def test_counts_are_those_of_brute_force() -> None:
         asked = set(rng.permutation(classes)[: int(rng.integers(1, classes + 1))].tolist())
         got = rng.choice(list(asked), truth.shape)
         # exact levels, 0 and 1 are the places where a comparison may go wrong
-        confidence = (rng.integers(0, LEVELS + 1, truth.shape) / LEVELS).astype(np.float32)
+        confidence = (rng.integers(0, THRESHOLDS + 1, truth.shape) / THRESHOLDS).astype(np.float32)
         confidence[::2] = rng.random(confidence[::2].shape, np.float32)
         tally.add(truth, got, confidence, asked)
         pictures.append((truth, got, confidence, asked))
-    for level in (0, 1, 300, 511, 1023, LEVELS):
+    for level in (0, 1, 300, 511, 1023, THRESHOLDS):
         right = named = called = truly_other = found_other = called_other = 0
         ious = []
         for index in range(classes):
             hits = union = 0
             for truth, got, confidence, asked in pictures:
-                kept = (confidence >= level / LEVELS) & (truth >= 0)
+                kept = (confidence >= level / THRESHOLDS) & (truth >= 0)
                 mine = (truth == index) & (index in asked)
                 hits += int((kept & (got == index) & mine).sum())
                 union += int(((kept & (got == index)) | mine).sum())
             ious.append(hits / union)
         for truth, got, confidence, asked in pictures:
-            counted, kept = truth >= 0, confidence >= level / LEVELS
+            counted, kept = truth >= 0, confidence >= level / THRESHOLDS
             other = counted & ~np.isin(truth, list(asked))
             right += int((counted & kept & (got == truth)).sum())
             called += int((counted & kept).sum())
@@ -296,7 +296,7 @@ def test_ebseg_tiny_is_calibrated() -> None:
     assert manifest.license == "MIT"
     assert card is not None
     assert card.words == STORYBOOK
-    assert card.threshold == 511 / LEVELS
+    assert card.threshold == 511 / THRESHOLDS
     facts = card.calibration
     assert (facts["data"], facts["pictures"], facts["seed"]) == ("Storybook, seed 101", 200, 0)
     assert facts["f1_named"] == pytest.approx(0.846, abs=0.001)

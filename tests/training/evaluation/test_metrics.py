@@ -6,10 +6,11 @@ import torch
 from numpy.typing import NDArray
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
+from training.data.layout import IGNORED
 from training.errors import TrainingError
-from training.evaluation.metrics import IGNORE, Confusion
+from training.evaluation.metrics import Confusion
 
-TRUTH = np.array([[0, 0, 1], [1, 3, IGNORE]])
+TRUTH = np.array([[0, 0, 1], [1, 3, IGNORED]])
 FOUND = np.array([[0, 1, 1], [1, 2, 0]])
 
 
@@ -22,9 +23,9 @@ def counted(classes: int, truth: NDArray[np.int64], found: NDArray[np.int64]) ->
 def random_maps(seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Ten classes: 3 is neither true nor found, 5 is never found, 7 is never true; a tenth is ignored."""
     random = np.random.default_rng(seed)
-    truth = random.choice([0, 1, 2, 4, 5, 6, 8, 9, IGNORE], (40, 30))
+    truth = random.choice([0, 1, 2, 4, 5, 6, 8, 9, IGNORED], (40, 30))
     found = np.where(random.random((40, 30)) < 0.6, truth, random.choice([0, 1, 2, 4, 6, 7, 8, 9], (40, 30)))
-    return truth, np.where((found == 5) | (found == IGNORE), 7, found)
+    return truth, np.where((found == 5) | (found == IGNORED), 7, found)
 
 
 def test_by_hand() -> None:
@@ -47,7 +48,7 @@ def test_a_mean_of_nothing_is_none() -> None:
     confusion = counted(4, TRUTH, FOUND)
     assert confusion.mean_iou([False, False, True, False]) is None
     assert confusion.mean_iou([False] * 4) is None
-    empty = counted(2, np.full((3, 3), IGNORE), np.zeros((3, 3), np.int64))
+    empty = counted(2, np.full((3, 3), IGNORED), np.zeros((3, 3), np.int64))
     assert empty.mean_iou() is None
     assert empty.pixel_accuracy() is None
     assert np.isnan(empty.iou()).all()
@@ -57,8 +58,8 @@ def test_a_mean_of_nothing_is_none() -> None:
 def test_equals_torchmetrics(seed: int) -> None:
     """Several pictures, absent classes, ignored pixels. Absent from the truth is not averaged here."""
     confusion = Confusion(10)
-    jaccard = MulticlassJaccardIndex(10, average="none", ignore_index=IGNORE)
-    accuracy = MulticlassAccuracy(10, average="micro", ignore_index=IGNORE)
+    jaccard = MulticlassJaccardIndex(10, average="none", ignore_index=IGNORED)
+    accuracy = MulticlassAccuracy(10, average="micro", ignore_index=IGNORED)
     for picture in range(3):
         truth, found = random_maps(10 * seed + picture)
         confusion.add(truth, found)

@@ -10,7 +10,7 @@ from PIL import Image
 from training.errors import TrainingError
 from training.evaluation.pictures import (
     GAP,
-    IGNORED,
+    IGNORED_COLOUR,
     LINE,
     class_colour,
     panel,
@@ -34,7 +34,7 @@ def test_colours_stay_and_differ() -> None:
     assert all(0 <= value <= 255 for colour in colours for value in colour)
     neighbours = [colour_distance(one, other) for one, other in itertools.pairwise(colours)]
     assert min(neighbours) > 90
-    assert class_colour(-1) == IGNORED
+    assert class_colour(-1) == IGNORED_COLOUR
 
 
 def test_a_panel_shows_picture_truth_and_prediction() -> None:

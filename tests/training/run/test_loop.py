@@ -22,8 +22,9 @@ from training.data.layout import SegmentationFolder, write_sample
 from training.data.samples import Samples, TrainingSample, loss_generators
 from training.errors import DatasetError, TrainingError
 from training.losses.criterion import BatchTotals
+from training.run.folder import STATE
 from training.run.loss_module import ENCODERS, LossModule, start_model
-from training.run.state import STATE, read_state
+from training.run.state import read_state
 from training.run.trainer import train
 
 

@@ -16,7 +16,8 @@ from tests.training.run.runs import command, log_of, micro_run, start
 from tests.waiting import wait_until
 from training.config import TrainConfig
 from training.errors import DatasetError, TrainingError
-from training.run.state import STATE, RunState, read_state
+from training.run.folder import STATE
+from training.run.state import RunState, read_state
 from training.run.trainer import train
 
 STEPS = 24

@@ -1,19 +1,21 @@
 """COCO JSON: instances with polygons or run lengths, and panoptic with PNG files of segment numbers."""
 
+import re
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from training.data.exports.reading import PictureFinder, files_below, json_of, missing_picture
+from training.data.exports.reading import DAMAGED, PictureFinder, files_below, json_of, missing_picture
 from training.data.exports.regions import AnnotatedPicture, DrawnRegion, Export, packed, ring
+from training.data.layout import opened_image
 from training.data.prepare import rle
 from training.errors import DatasetError
 
-SPLITS = ("train", "val", "test")  # which a file's name may tell
+# Words of a file's name that tell its split; instances_train2017.json is of train, contest.json of none.
+SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
 def read(source: Path, finder: PictureFinder) -> Export:
@@ -35,7 +37,7 @@ def read(source: Path, finder: PictureFinder) -> Export:
         try:
             categories = {int(one["id"]): str(one["name"]) for one in content["categories"]}
             pictures += _pictures(path, content, categories, finder)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except DAMAGED as error:
             raise DatasetError(f"{path} is no whole COCO file: {type(error).__name__} {error}") from None
         names |= dict.fromkeys(categories.values())
     return Export(pictures=pictures, classes=tuple(names))
@@ -47,7 +49,8 @@ def _pictures(
     drawn: dict[Any, list[dict[str, Any]]] = defaultdict(list)
     for one in content["annotations"]:
         drawn[one["image_id"]].append(one)
-    split = next((name for name in SPLITS if name in path.stem.lower()), None)
+    words = re.findall("[a-z]+", path.stem.lower())
+    split = next((SPLITS[word] for word in words if word in SPLITS), None)
     found = []
     for image in content["images"]:
         told, size = str(image["file_name"]), (int(image["height"]), int(image["width"]))
@@ -100,11 +103,8 @@ def _panoptic(one: dict[str, Any], categories: dict[int, str], path: Path) -> li
     file = next((place for place in places if place.is_file()), None)
     if file is None:
         raise DatasetError(f"{path}: {told} is neither in {places[0].parent} nor in {path.parent}")
-    try:
-        with Image.open(file) as image:
-            colors = np.asarray(image.convert("RGB"), dtype=np.int64)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DatasetError(f"{file} cannot be read: {error}") from None
+    with opened_image(file) as image:
+        colors = np.asarray(image.convert("RGB"), dtype=np.int64)
     numbers: NDArray[np.int64] = colors @ np.array([1, 256, 65536])
     return [
         DrawnRegion(

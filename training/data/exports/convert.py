@@ -1,11 +1,10 @@
 """From an annotation tool's export to the one layout."""
 
 import hashlib
-import io
+import re
 import shutil
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -16,13 +15,16 @@ from PIL import Image, ImageOps
 from model.storage.files import replacing
 from model.vocabulary.classes import ClassName
 from training.data.exports import coco, cvat, label_studio, labelme, masks
+from training.data.exports.options import ExportOptions
 from training.data.exports.reading import PictureFinder
 from training.data.exports.regions import AnnotatedPicture, Export, painted
 from training.data.layout import (
     IGNORED,
+    JPEG_QUALITY,
     PICTURE_SUFFIXES,
-    labels_path,
+    in_rgb,
     listing,
+    opened_image,
     picture_path,
     save,
     write_classes,
@@ -48,28 +50,7 @@ TRAIN, VALIDATION = "train", "val"
 BORDER = 255  # an index that is no class in label maps of every kind
 UPRIGHT = 1
 ORIENTATION = 0x0112  # tag of EXIF
-QUALITY = 95
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ExportOptions:
-    """How an export is taken.
-
-    Attributes:
-        pictures: folder of the pictures, if not beside the annotations.
-        classes: text file of names, one a line.
-        ignored: names that are no classes, beside `NO_CLASS`.
-        val_share: share of the pictures for validation, where the export tells of no splits.
-    """
-
-    pictures: Path | None = None
-    classes: Path | None = None
-    ignored: tuple[str, ...] = ()
-    val_share: float = 0.2
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.val_share < 1:
-            raise DatasetError(f"--val-share must be at least 0 and less than 1, got {self.val_share:g}")
+SPLIT_NAME = re.compile(r"[\w-]+")  # it becomes a folder's
 
 
 def prepare_export(
@@ -147,12 +128,11 @@ def write_pair(
     if raw and isinstance(item.picture, Path) and suffix in PICTURE_SUFFIXES:
         path = picture_path(root, split, item.name, suffix)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as target:
+        with replacing(path, durable=False) as target:
             shutil.copyfile(item.picture, target)  # compressed again, it would lose quality
     else:
-        save(upright, picture_path(root, split, item.name), quality=QUALITY)
+        save(upright, picture_path(root, split, item.name), quality=JPEG_QUALITY)
     write_labels(root, split, item.name, labels, ignore=ignore)
-    assert labels_path(root, split, item.name).exists()
     return None
 
 
@@ -205,6 +185,12 @@ def _unique(pictures: Sequence[AnnotatedPicture]) -> list[AnnotatedPicture]:
 
 def _splits(pictures: Sequence[AnnotatedPicture], share: float) -> list[str]:
     """The split of each picture: as the export says, else by a digest of its name, the same in every run."""
+    for item in pictures:
+        if item.split is not None and SPLIT_NAME.fullmatch(item.split) is None:
+            raise DatasetError(
+                f"{item.name} is of the split {item.split!r}; a split's name must be of letters, digits, "
+                "dashes and underscores"
+            )
     if any(item.split is not None for item in pictures):
         return [item.split or TRAIN for item in pictures]
     count = min(len(pictures) - 1, max(1, round(share * len(pictures)))) if share else 0
@@ -218,15 +204,11 @@ def _opened(item: AnnotatedPicture) -> tuple[Image.Image, bool]:
 
     Annotation tools turn pictures upright by their orientation mark, programs mostly do not; the size tells.
     """
-    source = item.picture if isinstance(item.picture, Path) else io.BytesIO(item.picture)
     where = item.picture if isinstance(item.picture, Path) else item.name
-    try:
-        with Image.open(source) as image:
-            stored = image.convert("RGB")
-            turned = image.getexif().get(ORIENTATION, UPRIGHT) != UPRIGHT
-            upright = ImageOps.exif_transpose(image).convert("RGB") if turned else stored
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DatasetError(f"{where} cannot be read: {error}") from None
+    with opened_image(item.picture, where) as image:
+        stored = in_rgb(image, where)
+        turned = image.getexif().get(ORIENTATION, UPRIGHT) != UPRIGHT
+        upright = ImageOps.exif_transpose(image).convert("RGB") if turned else stored
     size = item.size or _size_of(item)
     if (upright.height, upright.width) == size:
         return upright, not turned
@@ -240,11 +222,8 @@ def _opened(item: AnnotatedPicture) -> tuple[Image.Image, bool]:
 def _size_of(item: AnnotatedPicture) -> tuple[int, int]:
     if item.label_map is None:
         raise DatasetError(f"{item.name}: nothing was drawn on it, and its size is not told")
-    try:
-        with Image.open(item.label_map) as image:
-            return image.height, image.width
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DatasetError(f"{item.label_map} cannot be read: {error}") from None
+    with opened_image(item.label_map) as image:
+        return image.height, image.width
 
 
 def _label_map(item: AnnotatedPicture, places: dict[str, int], size: tuple[int, int]) -> NDArray[np.int64]:

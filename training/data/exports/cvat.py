@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from training.data.exports.reading import PictureFinder, files_below, missing_picture
+from training.data.exports.reading import DAMAGED, PictureFinder, files_below, missing_picture
 from training.data.exports.regions import AnnotatedPicture, DrawnRegion, Export, box, ellipse, ring, within
 from training.errors import DatasetError
 
@@ -31,7 +31,7 @@ def read(source: Path, finder: PictureFinder) -> Export:
             where = f"{path}, image {image.get('name')}"
             try:
                 pictures.append(_picture(image, where, path, finder, left_out))
-            except (KeyError, TypeError, ValueError) as error:
+            except DAMAGED as error:
                 raise DatasetError(f"{where} is damaged: {type(error).__name__} {error}") from None
     return Export(pictures=pictures, left_out=dict(left_out))
 

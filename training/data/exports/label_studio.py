@@ -7,7 +7,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training.data.exports.reading import PictureFinder, files_below, json_of, missing_picture
+from training.data.exports.reading import (
+    DAMAGED,
+    PICTURES,
+    PictureFinder,
+    files_below,
+    json_of,
+    missing_picture,
+    paths_of,
+)
 from training.data.exports.regions import AnnotatedPicture, DrawnRegion, Export, box, ellipse, packed, ring
 from training.errors import DatasetError
 
@@ -33,7 +41,7 @@ def read(source: Path, finder: PictureFinder) -> Export:
             try:
                 if (picture := _picture(task, where, path, finder, left_out)) is not None:
                     pictures.append(picture)
-            except (KeyError, TypeError, ValueError, AttributeError) as error:
+            except DAMAGED as error:
                 raise DatasetError(f"{where} is damaged: {type(error).__name__} {error}") from None
     return Export(pictures=pictures, left_out=dict(left_out))
 
@@ -45,7 +53,7 @@ def _picture(
     if not done:
         left_out["task without annotation"] += 1
         return None
-    told = next((x for x in task["data"].values() if isinstance(x, str) and "." in x), None)
+    told = next((x for x in task["data"].values() if isinstance(x, str) and _is_picture(x)), None)
     if told is None:
         raise DatasetError(f"{where} names no picture in its data")
     picture = finder.find(told, path.parent)
@@ -63,11 +71,16 @@ def _picture(
     return AnnotatedPicture(name=picture.stem, picture=picture, size=size, regions=tuple(regions))
 
 
+def _is_picture(told: str) -> bool:
+    """Whether a text of a task's data is a picture's path or address; captions may hold dots as well."""
+    return any(path.lower().endswith(PICTURES) for path in paths_of(told))
+
+
 def _region(kind: str, value: dict[str, Any], size: tuple[int, int], where: str) -> DrawnRegion:
     label = str(value[kind][0])
     height, width = size
     if kind == "brushlabels":
-        values = unpacked(bytes(value["rle"]), height * width * CHANNELS, where)
+        values = unpacked(bytes(list(value["rle"])), height * width * CHANNELS, where)
         return DrawnRegion(label=label, mask=packed(values.reshape(height, width, CHANNELS)[..., -1] > 0))
     if kind == "polygonlabels":
         corners = ring(value["points"], where) * np.array([width, height]) / 100

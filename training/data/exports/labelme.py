@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from training.data.exports.reading import PictureFinder, files_below, json_of, missing_picture
+from training.data.exports.reading import DAMAGED, PictureFinder, files_below, json_of, missing_picture
 from training.data.exports.regions import (
     AnnotatedPicture,
     DrawnRegion,
@@ -34,7 +34,10 @@ def read(source: Path, finder: PictureFinder) -> Export:
         content = json_of(path)
         if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
             raise DatasetError(f'{path} is no LabelMe file: it has no list "shapes"')
-        pictures.append(_picture(path, content, source, finder, left_out))
+        try:
+            pictures.append(_picture(path, content, source, finder, left_out))
+        except DAMAGED as error:
+            raise DatasetError(f"{path} is damaged: {type(error).__name__} {error}") from None
     return Export(pictures=pictures, left_out=dict(left_out))
 
 

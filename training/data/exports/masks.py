@@ -9,11 +9,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from training.data.exports.reading import PictureFinder, files_below
 from training.data.exports.regions import AnnotatedPicture, Export
-from training.data.layout import read_labels
+from training.data.layout import opened_image, read_labels
 from training.errors import DatasetError
 
 FIRST_IGNORED = "__ignore__"
@@ -75,11 +74,8 @@ def values_of(path: Path, by_color: bool) -> NDArray[np.int64]:
             raise DatasetError(
                 f"{error}; for colours, --classes needs lines such as road:128,64,128"
             ) from None
-    try:
-        with Image.open(path) as image:
-            channels = np.asarray(image.convert("RGB"), dtype=np.int64)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DatasetError(f"{path} cannot be read: {error}") from None
+    with opened_image(path) as image:
+        channels = np.asarray(image.convert("RGB"), dtype=np.int64)
     found: NDArray[np.int64] = (1 << 24) + channels @ np.array([1 << 16, 1 << 8, 1])
     return found
 

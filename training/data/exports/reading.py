@@ -9,6 +9,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from training.errors import DatasetError
 
+# What comes of a file whose JSON or XML is sound, but holds other things than its format has.
+DAMAGED = (LookupError, TypeError, ValueError, AttributeError, OverflowError)
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 
@@ -35,7 +37,8 @@ def files_below(source: Path, suffixes: tuple[str, ...]) -> list[Path]:
     found = sorted(
         path
         for path in source.rglob("*")
-        if path.suffix.lower() in suffixes and not any(part.startswith(".") for part in path.parts)
+        if path.suffix.lower() in suffixes
+        and not any(part.startswith(".") for part in path.relative_to(source).parts)
     )
     if not found:
         raise DatasetError(f"{source} holds no {' or '.join(suffixes)} file: is it the export's folder?")
@@ -67,17 +70,18 @@ class PictureFinder:
             told: path or address in the export.
             beside: folder of the annotation file.
         """
-        text = _path_of(told)
-        for folder in (beside, *self._folders):
-            path = folder / text
-            if path.is_file():
-                return path
-        wanted = Path(text)
-        names = (wanted.name, wanted.name.partition("-")[2])  # Label Studio puts a number before a name
-        for name in names:
-            if found := self._by_name.get(name):
-                likeness = [_common_end(path.parts, wanted.parts) for path in found]
-                return found[likeness.index(max(likeness))]
+        texts = paths_of(told)
+        for text in texts:
+            for folder in (beside, *self._folders):
+                path = folder / text
+                if path.is_file():
+                    return path
+        for wanted in map(Path, texts):
+            # Label Studio puts a number before a name
+            for name in (wanted.name, wanted.name.partition("-")[2]):
+                if found := self._by_name.get(name):
+                    likeness = [_common_end(path.parts, wanted.parts) for path in found]
+                    return found[likeness.index(max(likeness))]
         return None
 
     def stem(self, name: str, apart_from: Path) -> Path | None:
@@ -97,11 +101,18 @@ def missing_picture(told: str, where: Path) -> DatasetError:
     return DatasetError(f"{where}: its picture {told} is not there; name its folder with --pictures DIR")
 
 
-def _path_of(told: str) -> str:
-    """The path in an address, which may stand in its query as Label Studio's local files do."""
-    parts = urlsplit(told.replace("\\", "/"))
+def paths_of(told: str) -> tuple[str, ...]:
+    """What a picture's path may be: the text as it stands, for `a#1 50%.jpg` is a name; then as an address.
+
+    An address has its path, which may stand in its query, as Label Studio's local files do.
+    """
+    plain = told.replace("\\", "/")
+    try:
+        parts = urlsplit(plain)
+    except ValueError:  # no address, such as //[a].jpg
+        return (plain.lstrip("/"),)
     inner = parse_qs(parts.query).get("d")
-    return unquote(inner[0] if inner else parts.path).lstrip("/")
+    return plain.lstrip("/"), unquote(inner[0] if inner else parts.path).lstrip("/")
 
 
 def _common_end(path: tuple[str, ...], wanted: tuple[str, ...]) -> int:

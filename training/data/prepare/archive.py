@@ -12,6 +12,7 @@ from model.transforms import resized
 from training.data.layout import IGNORED, listing, read_picture
 from training.errors import DatasetError
 
+BACKGROUND = 0  # in the files of VOC and what was made from it
 UNKNOWN = -2  # in a table: a value that the archive's description does not know
 
 

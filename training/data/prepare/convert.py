@@ -178,7 +178,7 @@ def convert(name: str, root: Path, pair: Pair) -> str | None:
     # The archive's own file: compressed again, it would lose quality.
     path = picture_path(root, pair.split, pair.name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as partial_file:
+    with replacing(path, durable=False) as partial_file:
         shutil.copyfile(pair.picture, partial_file)
     write_labels(root, pair.split, pair.name, labels, ignore=archive.ignore)
     return None
@@ -268,7 +268,8 @@ def take_folder(root: Path, name: str) -> None:
 
 def _is_written(root: Path, pair: Pair) -> bool:
     paths = (labels_path(root, pair.split, pair.name), picture_path(root, pair.split, pair.name))
-    return all(path.exists() for path in paths)
+    # a machine that lost its power may leave empty files
+    return all(path.exists() and path.stat().st_size > 0 for path in paths)
 
 
 def _processors() -> int:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from training.data.layout import IGNORED
 from training.data.prepare import rle
 from training.data.prepare.archive import (
+    BACKGROUND,
     ArchivePairs,
     DatasetArchive,
     Pair,
@@ -35,7 +36,6 @@ from training.data.prepare.archive import (
 from training.errors import DatasetError
 
 ALL = 459
-BACKGROUND = 0
 # Ids of the 59 classes in the list of 459, from 1; in this order they are labels 0 to 58.
 COMMON_IDS = (
     *(2, 9, 18, 19, 22, 23, 25, 31, 33, 34, 44, 45, 46, 59, 65, 68, 72, 80, 85, 98, 104, 105, 113, 115, 144),

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from training.data.layout import read_labels
 from training.data.prepare.archive import (
+    BACKGROUND,
     ArchivePairs,
     DatasetArchive,
     Pair,
@@ -21,7 +22,6 @@ from training.data.prepare.archive import (
 )
 
 CLASSES = 20
-BACKGROUND = 0
 OUTLINE = 255
 ARCHIVE = "VOCtrainval_11-May-2012.tar"
 AUGMENTED = "trainaug"

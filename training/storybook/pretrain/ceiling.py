@@ -12,10 +12,9 @@ from model.network.ebseg import EBSeg
 from model.network.pictures import CLIP_FRACTIONS, normalise
 from training.progress import progress
 from training.storybook.classes import CLASSES, NEW
-from training.storybook.pretrain.pictures import Pool
+from training.storybook.pretrain.pictures import OUTSIDE, Pool
 
 SMALLEST = 0.03  # share of a picture below which a mask is not asked about
-OUTSIDE = -1e4  # attention bias of pixels outside a mask; its exponential is zero, and no slow denormal
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

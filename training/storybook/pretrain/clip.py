@@ -31,7 +31,7 @@ from model.vocabulary.templates import VILD
 from training.progress import progress
 from training.run.precision import cpu_autocast
 from training.storybook.classes import CLASSES
-from training.storybook.pretrain.pictures import Pool
+from training.storybook.pretrain.pictures import OUTSIDE, Pool
 from training.storybook.scene import caption, phrase
 
 FIRST_SCALE = math.log(1 / 0.07)  # of the logits, CLIP's start; a hundredfold is the most, as in CLIP
@@ -39,7 +39,6 @@ LAST_SCALE = math.log(100)
 WHITENED = 500  # pictures whose patches the first layer is made to whiten
 TEMPLATES = (*VILD, "{}", "{}", "{}")  # of the prompts
 STEP = 8  # pixels; sheets are sewn along the borders of patches
-OUTSIDE = -1e4  # attention bias of patches outside a cut; its exponential is zero, and no slow denormal
 PLACES = 0.3  # amplitude of the position table's sines
 
 

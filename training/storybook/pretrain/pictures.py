@@ -19,6 +19,7 @@ from training.storybook.scene import SCENES, draw
 SIDE = 192  # pixels that scenes are drawn at, and that the segmenter sees
 LEAST_ODDS = 1e-6  # of a scene whose caption mentions nothing
 CHUNK = 64  # scenes that a process draws at a time
+OUTSIDE = -1e4  # attention bias of what lies outside a cut or mask; its exponential is zero, no slow denormal
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

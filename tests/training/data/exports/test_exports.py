@@ -12,7 +12,8 @@ from PIL import Image
 
 import ebseg
 from tests.training.data.exports import drawn
-from training.data.exports.convert import READERS, ExportOptions, prepare_export
+from training.data.exports.convert import READERS, prepare_export
+from training.data.exports.options import ExportOptions
 from training.data.layout import SegmentationFolder, check
 from training.data.present import CLASSES_FILE
 from training.errors import DatasetError
@@ -143,6 +144,19 @@ def other_size(made: Path) -> None:
             lambda made: broken(made, '"rle": [0, 0, 18', '"rle": [0, 0, 19'),
             "brush stroke has",
         ),
+        (
+            "label-studio",
+            lambda made: broken(made, '"polygonlabels": ["boat"]', '"polygonlabels": []'),
+            "is damaged: IndexError",
+        ),
+        (
+            "label-studio",
+            lambda made: broken(made, '"/data/upload/1/1a2b3c4d-bay.jpg"', '["bay.jpg"]'),
+            "names no picture in its data",
+        ),
+        ("coco", lambda made: broken(made, '"height": 30', '"height": Infinity'), "OverflowError"),
+        ("labelme", lambda made: broken(made / "quay.json", "30", "Infinity"), "damaged: OverflowError"),
+        ("cvat", lambda made: broken(made, "Validation", "../val"), "bay is of the split '../val'"),
         ("cvat", lambda made: broken(made, "<annotations>", "<annotations"), "cannot be read as XML"),
         ("cvat", lambda made: broken(made, "0,36", "0,35"), "a mask of buoy does not fill its 6 x 6 pixels"),
         ("cvat", lambda made: broken(made, 'left="10"', 'left="36"'), "reaches beyond the picture"),
@@ -168,6 +182,55 @@ def test_what_is_wrong_is_named(
     with pytest.raises(DatasetError, match=message):
         prepare_export(kind, made, tmp_path / "data", options(made, kind), jobs=1, shown=False)
     assert not (tmp_path / "data" / CLASSES_FILE).exists()
+
+
+def test_a_hidden_folder_above_does_not_hide_what_lies_in_it(tmp_path: Path) -> None:
+    made = drawn.labelme(tmp_path / ".mounted" / "photos")
+    (made / ".trash").mkdir()
+    (made / ".trash" / "old.json").write_text("{}")  # would be refused
+    told = prepare_export("labelme", made, tmp_path / "data", ExportOptions(), jobs=1, shown=False)
+    assert sum(count.pairs for count in told.splits.values()) == 2
+
+
+@pytest.mark.parametrize(
+    ("stem", "splits"),
+    [
+        ("instances_train2017", ["train"]),
+        ("Validation", ["val"]),
+        ("contest", ["train", "val"]),
+        ("intervals", ["train", "val"]),
+    ],
+)
+def test_a_file_name_tells_a_split_by_a_whole_word(stem: str, splits: list[str], tmp_path: Path) -> None:
+    made = drawn.coco(tmp_path / "photos")
+    renamed = made.rename(made.with_stem(stem))
+    told = prepare_export("coco", renamed, tmp_path / "data", ExportOptions(), jobs=1, shown=False)
+    assert list(told.splits) == splits
+
+
+@pytest.mark.parametrize("name", ["bay #1", "bay?2", "50%25 bay", "//[bay"])
+def test_a_picture_whose_name_looks_like_an_address(name: str, tmp_path: Path) -> None:
+    made = drawn.labelme(tmp_path / "photos")
+    (made / "bay.jpg").rename(made / f"{name.lstrip('/')}.jpg")
+    broken(made / "bay.json", "bay.jpg", f"{name}.jpg")
+    told = prepare_export("labelme", made, tmp_path / "data", ExportOptions(), jobs=1, shown=False)
+    assert sum(count.pairs for count in told.splits.values()) == 2
+
+
+def test_a_task_may_hold_other_texts_before_its_picture(tmp_path: Path) -> None:
+    made = drawn.label_studio(tmp_path / "photos")
+    broken(made, '"data": {', '"data": {"by": "Jo B. Doe", "number": 3, ')
+    told = prepare_export("label-studio", made, tmp_path / "data", ExportOptions(), jobs=1, shown=False)
+    assert sum(count.pairs for count in told.splits.values()) == 2
+
+
+def test_a_picture_of_16_bits_is_refused(tmp_path: Path) -> None:
+    """The layout's reader would refuse it later, and 8 of its bits are not the picture."""
+    made = drawn.labelme(tmp_path / "photos")
+    Image.fromarray(np.zeros((drawn.HEIGHT, drawn.WIDTH), np.uint16)).save(made / "bay.png")
+    broken(made / "bay.json", "bay.jpg", "bay.png")
+    with pytest.raises(DatasetError, match=r"bay\.png has more than 8 bits a channel"):
+        prepare_export("labelme", made, tmp_path / "data", ExportOptions(), jobs=1, shown=False)
 
 
 def test_options_of_the_other_kind_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -55,6 +55,16 @@ def test_a_second_run_makes_what_is_missing(src: Path, tmp_path: Path) -> None:
     }
 
 
+def test_an_empty_file_of_a_machine_that_lost_its_power_is_made_anew(src: Path, tmp_path: Path) -> None:
+    dst = tmp_path / "dst"
+    prepare("voc", src, dst, shown=False)
+    label_map = dst / "labels" / "val" / f"{NAMES[1]}.png"
+    whole = label_map.read_bytes()
+    label_map.write_bytes(b"")
+    assert prepare("voc", src, dst, shown=False).splits["val"] == SplitCount(pairs=2, skipped=1)
+    assert label_map.read_bytes() == whole
+
+
 def test_force_makes_all_anew(src: Path, maps: Path, tmp_path: Path) -> None:
     dst = tmp_path / "dst"
     prepare("voc", src, dst, shown=False)

@@ -1,0 +1,65 @@
+"""JSON values as what annotations of dataclasses say."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import pytest
+
+from model.json_reading import read
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inner:
+    size: float
+    kind: Literal["a", "b"] = "a"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outer:
+    name: str
+    pair: tuple[int, str]
+    inner: Inner | None
+    many: tuple[Inner, ...] = ()
+    flag: bool = field(default_factory=bool)
+
+
+WHOLE: dict[str, Any] = {
+    "name": "n",
+    "pair": [1, "x"],
+    "inner": {"size": 2},
+    "many": [{"size": 3.5, "kind": "b"}],
+}
+
+
+def test_values_become_what_annotations_say() -> None:
+    made = read(Outer, WHOLE, "it", ValueError)
+    assert made == Outer(name="n", pair=(1, "x"), inner=Inner(size=2.0), many=(Inner(size=3.5, kind="b"),))
+    assert isinstance(made.inner.size, float)
+    assert read(Outer, {"name": "n", "pair": [1, "x"], "inner": None}, "it", ValueError).inner is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": 3}, "it.name must be of type str, got 3"),
+        ({"flag": 1}, "it.flag must be of type bool, got 1"),
+        ({"pair": [1]}, r"it.pair must be a list of 2, got \[1\]"),
+        ({"pair": [True, "x"]}, "it.pair must be of type int, got True"),
+        ({"many": {}}, r"it.many must be a list, got \{\}"),
+        ({"many": [3]}, "it.many must be an object, got 3"),
+        ({"inner": {}}, "it.inner: field 'size' is missing"),
+        ({"inner": {"size": 1, "kind": "c"}}, "it.inner.kind must be one of a, b; got 'c'"),
+        ({"inner": {"size": 1, "kind": []}}, r"it.inner.kind must be one of a, b; got \[\]"),
+        ({"more": 1}, "it: field 'more' is unknown"),
+    ],
+)
+def test_what_is_wrong_is_named(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(LookupError, match=message):
+        read(Outer, WHOLE | change, "it", LookupError)
+
+
+def test_what_has_a_default_may_be_missing_unless_all_is_wanted() -> None:
+    without = {name: value for name, value in WHOLE.items() if name not in ("many", "inner")}
+    assert read(Outer, without | {"inner": None}, "it", ValueError).many == ()
+    with pytest.raises(ValueError, match="field 'flag' is missing"):
+        read(Outer, WHOLE, "it", ValueError, complete=True)

@@ -1,5 +1,6 @@
 """The document that a form's fields, or a query's, stand for."""
 
+from collections.abc import Collection
 from typing import Any
 
 from starlette.datastructures import ImmutableMultiDict, UploadFile
@@ -18,6 +19,32 @@ PLAIN = (
     "version",
     "timeout_ms",
 )
+
+ONCE = ("image", "request", *PLAIN)
+KNOWN = frozenset((*ONCE, *REPEATED))
+IN_QUERY = KNOWN - {"image"}
+
+
+def is_picture(media_type: str) -> bool:
+    """Whether a body of this type is a picture itself; its query is the rest of the request."""
+    return media_type.startswith("image/") or media_type == "application/octet-stream"
+
+
+def problems_of_names(fields: ImmutableMultiDict[str, Any], known: Collection[str]) -> list[FieldProblem]:
+    """Unknown fields, and those that came more than once and may not."""
+    given = [name for name, _ in fields.multi_items()]
+    problems = [FieldProblem(name, "unknown field") for name in dict.fromkeys(given) if name not in known]
+    if len(given) != len(fields):
+        problems += [FieldProblem(name, "given more than once") for name in ONCE if given.count(name) > 1]
+    return problems
+
+
+def refuse_query(fields: ImmutableMultiDict[str, Any]) -> None:
+    """Raises InvalidRequestError for a query beside a form or a document, which would be ignored."""
+    asked = [name for name in fields if name in KNOWN]
+    if asked:
+        why = "give it in the body; a query goes with a body that is the picture, sent as image/..."
+        raise InvalidRequestError([FieldProblem(name, why) for name in asked])
 
 
 def document_of(fields: ImmutableMultiDict[str, Any]) -> dict[str, Any]:

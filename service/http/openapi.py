@@ -78,6 +78,18 @@ def _field(name: str, schema: dict[str, Any], more: str = "") -> dict[str, Any]:
     return {**schema, "description": f"{SegmentRequest.model_fields[name].description}{more}"}
 
 
+def _in_query(name: str, field: dict[str, Any]) -> dict[str, Any]:
+    """A form field as a parameter of the query."""
+    about = f"for a body that is the picture: {field['description']}"
+    if name == "request":
+        reference = {"schema": {"$ref": field["$ref"]}}
+        return {"description": about, "content": {"application/json": reference}}
+    return {
+        "description": about,
+        "schema": {key: value for key, value in field.items() if key != "description"},
+    }
+
+
 SEGMENT_ANSWERS: dict[str, Any] = {
     "description": "The mask, in the form that `Accept` asks for",
     "content": {
@@ -149,8 +161,18 @@ SEGMENT_BODY: dict[str, Any] = {
             "encoding": {"request": {"contentType": "application/json"}},
         },
         "application/json": {"schema": {"$ref": f"{_REF}JsonSegmentRequest"}},
+        **dict.fromkeys(
+            ("image/jpeg", "image/png", "image/webp", "image/*", "application/octet-stream"),
+            _file("the picture itself, told by its content; the rest of the request is the query"),
+        ),
     },
 }
+# a form's fields, where the body is the picture
+SEGMENT_QUERY: list[dict[str, Any]] = [
+    {"name": name, "in": "query", "required": False, **_in_query(name, schema)}
+    for name, schema in _FORM_FIELDS.items()
+    if name != "image"
+]
 
 
 def problems(*statuses: int, pictures: bool = False) -> dict[int | str, dict[str, Any]]:

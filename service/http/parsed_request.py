@@ -4,16 +4,15 @@ The event loop only gathers the pieces of a body. They are put together and pars
 a form is so small that handing it over would take longer.
 """
 
-import base64
-import binascii
 import functools
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from typing import Any, TypeVar
+from urllib.parse import parse_qsl
 
 from pydantic import BaseModel, ValidationError
-from starlette.datastructures import FormData, UploadFile
+from starlette.datastructures import FormData, ImmutableMultiDict, QueryParams, UploadFile
 from starlette.requests import Request
 
 from service.errors import (
@@ -24,10 +23,20 @@ from service.errors import (
     UnsupportedMediaError,
     field_problems,
 )
-from service.http.form_fields import PLAIN, REPEATED, document_of
+from service.http.form_fields import (
+    IN_QUERY,
+    KNOWN,
+    PLAIN,
+    REPEATED,
+    document_of,
+    is_picture,
+    problems_of_names,
+    refuse_query,
+)
 from service.http.multipart import parsed_form, read_form
 from service.runtime import Service
 from service.scheduling.host_memory import HostAccount
+from service.schemas.picture_text import picture_bytes
 from service.schemas.segment import JsonSegmentRequest, SegmentRequest
 
 # A JSON value takes a comma and, parsed, a hundred bytes; without a bound the smallest values would make
@@ -39,8 +48,7 @@ MOST_FILES = 2
 SMALL_FORM = 1 << 17  # bytes; such a form is taken apart on the event loop, if it is regular
 SHORT_TEXT = 1 << 12  # bytes; so much of it, beside the picture, is checked there, too
 DOCUMENTS_KEPT = 256
-ONCE = ("image", "request", *PLAIN)
-KNOWN = frozenset((*ONCE, *REPEATED))
+MOST_SHOWN = 100  # characters of a media type that an error repeats
 Document = TypeVar("Document", bound=BaseModel)
 
 
@@ -63,12 +71,14 @@ async def read_request(request: Request, service: Service, memory: HostAccount) 
     Raises:
         HostMemoryError: others have the memory that the body needs.
         TooMuchMemoryError: alone it has more than there may be.
-        UnsupportedMediaError: neither multipart nor JSON.
+        UnsupportedMediaError: neither multipart, JSON nor a picture.
         MalformedRequestError: it says so, but is not.
         InvalidRequestError: fields are wrong.
     """
     media = media_type(request)
     refuse_encoded(request)
+    if request.scope["query_string"] and media in ("application/json", "multipart/form-data"):
+        refuse_query(request.query_params)
     if media == "application/json":
         chunks = await read_body(request, memory)
         memory.hold(PARSED * memory.nbytes)
@@ -84,8 +94,20 @@ async def read_request(request: Request, service: Service, memory: HostAccount) 
                 return _from_form(form)
         memory.hold(memory.nbytes)  # the form, while it is made of the body
         parsed = await service.in_pool(_from_multipart, content_type, chunks)
+    elif is_picture(media):
+        # the query first: a wrong one leaves the body unread
+        query = request.scope["query_string"]
+        spec = _known_query(query) if len(query) <= SHORT_TEXT else _from_query(query)
+        chunks = await read_body(request, memory)
+        memory.hold(memory.nbytes)  # the picture, while its pieces are joined
+        short = memory.nbytes <= SMALL_FORM
+        picture = _joined(chunks) if short else await service.in_pool(_joined, chunks)
+        parsed = ParsedRequest(spec, [picture].pop)
     else:
-        raise UnsupportedMediaError("a request is multipart/form-data or application/json")
+        raise UnsupportedMediaError(
+            "a request is multipart/form-data, application/json, or a picture as image/jpeg or any other "
+            f"image/..., with the rest in the query; this one is {media[:MOST_SHOWN]!r}"
+        )
     memory.hold(0)
     return parsed
 
@@ -154,9 +176,9 @@ def _from_json(chunks: list[bytes]) -> ParsedRequest:
     chunks.clear()
     document = validated(JsonSegmentRequest, body)
     try:
-        picture = base64.b64decode(document.image, validate=True)
-    except (binascii.Error, ValueError):
-        raise InvalidRequestError([FieldProblem("image", "must be base64")]) from None
+        picture = picture_bytes(document.image)
+    except ValueError as error:
+        raise InvalidRequestError([FieldProblem("image", str(error))]) from None
     spec = SegmentRequest.model_construct(
         _fields_set=document.model_fields_set - {"image"},
         **{name: getattr(document, name) for name in SegmentRequest.model_fields},
@@ -172,11 +194,15 @@ def _from_multipart(content_type: str, chunks: list[bytes]) -> ParsedRequest:
     return _from_form(form)
 
 
+def _joined(chunks: list[bytes]) -> bytes:
+    """A body, which is let go of."""
+    body = b"".join(chunks)
+    chunks.clear()
+    return body
+
+
 def _from_form(form: FormData) -> ParsedRequest:
-    given = [name for name, _ in form.multi_items()]
-    problems = [FieldProblem(name, "unknown field") for name in dict.fromkeys(given) if name not in KNOWN]
-    if len(given) != len(form):
-        problems += [FieldProblem(name, "given more than once") for name in ONCE if given.count(name) > 1]
+    problems = problems_of_names(form, KNOWN)
     image = form.get("image")
     if not isinstance(image, UploadFile):
         problems.append(FieldProblem("image", "missing: send the picture as a file part of this name"))
@@ -186,13 +212,34 @@ def _from_form(form: FormData) -> ParsedRequest:
     return ParsedRequest(_spec(form), file.read)
 
 
-def _spec(form: FormData) -> SegmentRequest:
+def _from_query(query: bytes) -> SegmentRequest:
+    """What a query asks for, whose picture is the body.
+
+    Raises:
+        InvalidRequestError, MalformedRequestError: its fields are wrong.
+    """
+    try:
+        pairs = parse_qsl(query.decode(), keep_blank_values=True, errors="strict", max_num_fields=MOST_FIELDS)
+    except UnicodeDecodeError:
+        raise MalformedRequestError("the query is not UTF-8") from None
+    except ValueError:
+        raise MalformedRequestError(f"the query has more than {MOST_FIELDS} fields") from None
+    fields = QueryParams(pairs)
+    if problems := problems_of_names(fields, IN_QUERY):
+        raise InvalidRequestError(problems)
+    return _spec(fields, "request")
+
+
+_known_query = functools.lru_cache(maxsize=DOCUMENTS_KEPT)(_from_query)  # the same with every picture
+
+
+def _spec(form: ImmutableMultiDict[str, Any], request: str = "the part request") -> SegmentRequest:
     fields = [name for name in (*REPEATED, *PLAIN) if name in form]
     document = form.get("request")
     if document is None:
         return validated(SegmentRequest, document_of(form))
     if fields:
-        raise InvalidRequestError([FieldProblem(name, "give it inside the part request") for name in fields])
+        raise InvalidRequestError([FieldProblem(name, f"give it inside {request}") for name in fields])
     body = document.file.read() if isinstance(document, UploadFile) else document.encode()
     return _known(body) if len(body) <= SHORT_TEXT else validated(SegmentRequest, body)
 

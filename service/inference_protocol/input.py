@@ -10,6 +10,7 @@ from typing import Any
 from model.vocabulary.classes import MAX_CLASSES
 from service.errors import MalformedRequestError
 from service.schemas.inference_protocol import IMAGE, RequestInput, Tensor
+from service.schemas.picture_text import picture_bytes
 
 _LENGTH = struct.Struct("<I")  # before each element of BYTES
 _FP32 = struct.Struct("<f")
@@ -115,9 +116,13 @@ class Input:
 
     def _decoded(self, element: bytes) -> bytes:
         try:
-            return base64.b64decode(element, validate=True)
-        except (binascii.Error, ValueError):
+            return (
+                picture_bytes(element) if self.tensor is IMAGE else base64.b64decode(element, validate=True)
+            )
+        except binascii.Error:
             raise self.malformed("must be base64") from None
+        except ValueError as error:
+            raise self.malformed(str(error)) from None
 
     def malformed(self, message: str) -> MalformedRequestError:
         """The error that says what is wrong with this input."""

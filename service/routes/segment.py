@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Request, Response
 
 from service.http.negotiate import negotiate
-from service.http.openapi import SEGMENT_ANSWERS, SEGMENT_BODY, problems
+from service.http.openapi import SEGMENT_ANSWERS, SEGMENT_BODY, SEGMENT_QUERY, problems
 from service.http.parsed_request import read_request
 from service.runtime import Service
 from service.segmentation.answering import HeldResponse, note, reserving, telling, unless_gone
@@ -21,13 +21,14 @@ router = APIRouter(tags=["segmentation"])
         200: SEGMENT_ANSWERS,
         **problems(400, 401, 404, 406, 408, 413, 415, 422, 429, 500, 503, 504, pictures=True),
     },
-    openapi_extra={"requestBody": SEGMENT_BODY},
+    openapi_extra={"requestBody": SEGMENT_BODY, "parameters": SEGMENT_QUERY},
 )
 async def segment(request: Request) -> Response:
     """Finds the classes that you name in a picture.
 
     Send the picture as the part `image` of a multipart form, with a JSON document in the part `request`
-    or with plain form fields; or one JSON document with the picture in base64. The `Accept` header
+    or with plain form fields; or one JSON document with the picture in base64; or the picture itself as
+    the body, with its own `Content-Type`, and the same fields in the query. The `Accept` header
     chooses the form of the answer, JSON if there is none:
 
     - `application/json`: a document with the parts that `outputs` lists;

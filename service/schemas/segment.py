@@ -203,7 +203,8 @@ class JsonSegmentRequest(SegmentRequest):
     )
 
     image: str = Field(
-        description="bytes of a JPEG, PNG, WebP, TIFF, BMP or GIF in base64, without a `data:` in front",
+        description="bytes of a JPEG, PNG, WebP, TIFF, BMP or GIF in base64, or as a data URL, "
+        "`data:image/jpeg;base64,...`",
         json_schema_extra={"format": "byte"},
     )
 

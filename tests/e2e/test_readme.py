@@ -129,6 +129,10 @@ def json_answer(workspace: Path, output: str) -> None:
     assert answer["model"]["untrained"] is False
 
 
+def raw_answer(workspace: Path, output: str) -> None:
+    assert [entry["name"] for entry in json.loads(output)["classes"]] == ["house", "butterfly", "hay"]
+
+
 def label_map(workspace: Path, output: str) -> None:
     with Image.open(workspace / "mask.png") as mask:
         assert (mask.format, mask.mode, mask.size) == ("PNG", "P", PICTURE_SIZE)
@@ -203,6 +207,8 @@ RUN: dict[str, Callable[[Path, str], None]] = {
     f"-o mask.png {DEFAULT_URL}/v1/segment": label_map,
     f'curl -H "Accept: image/webp" -F image=@samples/village.jpg -F classes="{", ".join(NAMES)}" '
     f"-o overlay.webp {DEFAULT_URL}/v1/segment": overlay,
+    'curl --data-binary @samples/village.jpg -H "Content-Type: image/jpeg" '
+    f'"{DEFAULT_URL}/v1/segment?classes=house,butterfly,hay"': raw_answer,
     f'ebseg segment samples/village.jpg --classes "{", ".join(NAMES)}" '
     "--out mask.png --overlay overlay.png": table_and_files,
     "ebseg inspect registry/ebseg-tiny/1": contents,

@@ -188,6 +188,17 @@ async def test_examples_of_bodies_are_answered_as_they_stand() -> None:
                 given = {} if name == "vocabulary" else classes
                 value = example if isinstance(example, list) else str(example)
                 await answered(client, document, files={"image": PNG}, data={**given, name: value})
+        raw = {"content": PNG, "headers": {"Content-Type": "image/png"}}
+        for parameter in document["paths"]["/v1/segment"]["post"]["parameters"]:
+            name, schema = parameter["name"], parameter.get("schema", {})
+            for example in schema.get("examples", []):
+                value = example if isinstance(example, list) else str(example)
+                await answered(
+                    client,
+                    document,
+                    params={**({} if name == "vocabulary" else {"classes": "sky"}), name: value},
+                    **raw,
+                )
         put = document["paths"]["/v1/vocabularies/{name}"]["put"]
         (example,) = put["requestBody"]["content"]["application/json"]["schema"]["examples"]
         (name,) = put["parameters"][0]["schema"]["examples"]

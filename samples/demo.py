@@ -5,11 +5,10 @@ import base64
 import io
 import json
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from rich.table import Table
 from model.commands.choosing import pulled_folder
 from model.errors import ModelError, UnreachableError
 from model.storage.packaged import packaged_checkpoint
+from service.bench.process import ServerFailedError, ServerProcess
 from service.segmentation.sheet import SheetEntry, contact_sheet
 
 # What is asked for in each scene: classes that it shows, then some that it does not show.
@@ -163,66 +163,30 @@ def running_service(checkpoint: Path, log: Path, console: Console) -> Iterator[s
     }
     flags = [part for name, value in settings.items() for part in (f"--{name}", str(value))]
     console.print(f"starting ebseg serve --checkpoint {escape(str(checkpoint))}")
-    with log.open("wb") as sink:
-        # its own session: Ctrl-C reaches this process only, which then stops the service in order
-        process = subprocess.Popen(
-            [sys.executable, "-m", "ebseg", "serve", *flags], stdout=sink, stderr=sink, start_new_session=True
-        )
-    try:
-        yield wait_until_ready(process, log, console)
-    except BaseException:
-        stop(process)
-        raise
-    code = stop(process)
+    command = [sys.executable, "-m", "ebseg", "serve", *flags]
+    with ServerProcess(command, log=log, folder=None, start=READY_SECONDS, stop=STOP_SECONDS) as server:
+        wait_until_ready(server, log, console)
+        yield server.url
+    code = server.stop()
     if code != 0:
         raise DemoError(f"the service ended with exit code {code}, expected 0{tail(log)}")
 
 
-def wait_until_ready(process: "subprocess.Popen[bytes]", log: Path, console: Console) -> str:
-    """The service's URL, once `/readyz` says yes.
+def wait_until_ready(server: ServerProcess, log: Path, console: Console) -> None:
+    """Returns once `/readyz` says yes.
 
     Raises:
         DemoError: the service ended, or took longer than `READY_SECONDS`.
     """
     began = time.monotonic()
-    with console.status("loading the model"):
-        while time.monotonic() - began < READY_SECONDS:
-            if process.poll() is not None:
-                raise DemoError(f"the service ended with exit code {process.returncode}{tail(log)}")
-            url = address(log)
-            if url is not None and is_ready(url):
-                console.print(f"ready at {url} after {time.monotonic() - began:.1f} s")
-                return url
-            time.sleep(0.1)
-    raise DemoError(f"the service was not ready after {READY_SECONDS:.0f} s{tail(log)}")
-
-
-def is_ready(url: str) -> bool:
-    """Whether the service takes requests."""
     try:
-        return httpx.get(f"{url}/readyz", timeout=2).status_code == 200
-    except httpx.TransportError:
-        return False
-
-
-def address(log: Path) -> str | None:
-    """Where the service listens, by its log; None before it does."""
-    for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
-        with suppress(ValueError):  # a line that is being written, or no JSON
-            entry = json.loads(line)
-            if isinstance(entry, dict) and "address" in entry:
-                return str(entry["address"])
-    return None
-
-
-def stop(process: "subprocess.Popen[bytes]") -> int:
-    """Asks the service to stop, and kills it if it does not; its exit code."""
-    process.terminate()
-    try:
-        return process.wait(STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        return process.wait()
+        with console.status("loading the model"):
+            server.wait()
+    except ServerFailedError as error:
+        if error.exit_code is None:
+            raise DemoError(f"the service was not ready after {READY_SECONDS:.0f} s{tail(log)}") from None
+        raise DemoError(f"the service ended with exit code {error.exit_code}{tail(log)}") from None
+    console.print(f"ready at {server.url} after {time.monotonic() - began:.1f} s")
 
 
 def tail(log: Path) -> str:

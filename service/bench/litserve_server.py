@@ -20,8 +20,6 @@ from service.segmentation.colors import class_colors
 from service.segmentation.decode import decode, settle_warnings
 from service.segmentation.render import Labels, label_png
 
-PATH = "/predict"
-READY = "/health"
 BATCH = 8  # the service's own default
 BATCH_TIMEOUT = 0.01  # seconds; with 0 its worker never sleeps, much longer ones only delay
 

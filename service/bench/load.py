@@ -1,8 +1,9 @@
 """HTTP load from one thread of one process, as light as Python allows.
 
 The server under test shares the machine with its load, so what the load costs is taken from the server:
-requests are made before the run, and answers are hardly looked at. As a script it reads a `LoadPlan` as JSON
-from standard input and prints a `Load` as JSON.
+requests are made before the run, and answers are hardly looked at. The soak (`tests/load`), which verifies
+every answer and hangs up now and then, has a generator of its own. As a script this one reads a `LoadPlan` as
+JSON from standard input and prints a `Load` as JSON.
 """
 
 import base64

@@ -1,36 +1,58 @@
-"""Whole HTTP requests, made before the load begins."""
+"""Whole HTTP requests as bytes: for both generators of load, and for tests of the wire."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-_BOUNDARY = b"ebseg-bench"
-
-
-def segment_request(host: str, path: str, picture: bytes, names: Sequence[str], accept: str) -> bytes:
-    """A whole multipart request: a picture and a JSON document with its classes."""
-    document = json.dumps({"classes": list(names)}).encode()
-    parts = [("request", "application/json", document), ("image", "image/jpeg", picture)]
-    return post(host, path, parts, accept)
+SEGMENT = "/v1/segment"
+BOUNDARY = "ebseg-bench"
 
 
-def post(host: str, path: str, parts: Sequence[tuple[str, str, bytes]], accept: str) -> bytes:
-    """A whole multipart request.
+def request(
+    method: str, path: str, body: bytes = b"", *, host: str = "localhost", headers: Mapping[str, str]
+) -> bytes:
+    """A whole request; its Content-Length comes last."""
+    lines = [f"{method} {path} HTTP/1.1", f"Host: {host}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""]).encode("latin-1") + body
+
+
+def form(parts: Sequence[tuple[str, str, bytes]], boundary: str = BOUNDARY) -> tuple[str, bytes]:
+    """A multipart form: its Content-Type and its body.
 
     Args:
-        host: of the Host header.
-        path: of the resource.
-        parts: name, media type and bytes of each.
-        accept: the media type that is asked for.
+        parts: name, media type and bytes of each; without a media type it is a plain field.
+        boundary: in none of the bytes.
     """
+    border = b"--" + boundary.encode()
     pieces = []
     for name, media_type, data in parts:
         file = f'; filename="{name}"' if media_type.startswith("image/") else ""
-        head = f'Content-Disposition: form-data; name="{name}"{file}\r\nContent-Type: {media_type}\r\n\r\n'
-        pieces.append(b"--" + _BOUNDARY + b"\r\n" + head.encode() + data + b"\r\n")
-    body = b"".join(pieces) + b"--" + _BOUNDARY + b"--\r\n"
-    head = (
-        f"POST {path} HTTP/1.1\r\nHost: {host}\r\nAccept: {accept}\r\n"
-        f"Content-Type: multipart/form-data; boundary={_BOUNDARY.decode()}\r\n"
-        f"Content-Length: {len(body)}\r\n\r\n"
-    )
-    return head.encode() + body
+        head = f'Content-Disposition: form-data; name="{name}"{file}\r\n'
+        head += f"Content-Type: {media_type}\r\n" if media_type else ""
+        pieces.append(border + b"\r\n" + head.encode() + b"\r\n" + data + b"\r\n")
+    return f"multipart/form-data; boundary={boundary}", b"".join(pieces) + border + b"--\r\n"
+
+
+def segment_request(
+    picture: bytes,
+    document: Mapping[str, Any],
+    *,
+    accept: str,
+    host: str = "localhost",
+    path: str = SEGMENT,
+    headers: Mapping[str, str] | None = None,
+) -> bytes:
+    """A whole multipart request: a JPEG, as far as its header tells, and a JSON document.
+
+    Args:
+        picture: the file.
+        document: of the request.
+        accept: the media type that is asked for.
+        host, path: where it goes.
+        headers: further ones.
+    """
+    text = json.dumps(document).encode()
+    content_type, body = form([("request", "application/json", text), ("image", "image/jpeg", picture)])
+    own = {"Accept": accept, **(headers or {}), "Content-Type": content_type}
+    return request("POST", path, body, host=host, headers=own)

@@ -22,16 +22,15 @@ from model.storage.packaged import packaged_checkpoint
 from model.vocabulary.classes import Vocabulary
 from service.bench.limit import LimitPool
 from service.bench.pictures import class_names, jpeg, pictures
-from service.bench.process import ServerProcess
-from service.bench.requests import segment_request
-from service.bench.target import WAIT, BenchError, ServiceUnderLoad, address, batches
+from service.bench.process import ServerProcess, address
+from service.bench.requests import SEGMENT, segment_request
+from service.bench.target import WAIT, BenchError, ServiceUnderLoad, batches
 from service.scheduling.deadline import Deadline
 from service.scheduling.engine import Engine, Job, unit_rows
 from service.scheduling.picture_threads import cores
 from service.scheduling.torch_engine import device_names, load_engine
 from service.settings import Settings, load_settings
 
-PATH = "/v1/segment"
 LITSERVE_PATH = "/predict"  # LitServe's own defaults
 LITSERVE_READY = "/health"
 PNG = b"\x89PNG"
@@ -87,15 +86,18 @@ def bench_service(
         if url is None:
             progress("starting the service")
             args = ["serve", "--checkpoint", str(folder), "--host", "127.0.0.1"]
-            server = stack.enter_context(ServerProcess("ebseg", *args, ready="/readyz"))
+            server = stack.enter_context(ServerProcess.module("ebseg", *args, ready="/readyz"))
         progress("loading the bare engine")
         engine = _engine(folder, settings)
         bare = _Bare(engine, sent, names)
         stack.callback(bare.close)
         if server:
             server.wait()
-        host, port = (server.host, server.port) if server else address(str(url))
-        requests = [segment_request(host, PATH, jpeg(one), names, "application/json") for one in sent]
+        host, port = (server.host, server.port) if server else _address(str(url))
+        requests = [
+            segment_request(jpeg(one), {"classes": names}, host=host, accept="application/json")
+            for one in sent
+        ]
         target = ServiceUnderLoad(
             name="the service",
             host=host,
@@ -167,19 +169,24 @@ def bench_instant(*, progress: Progress, **terms: Unpack[Terms]) -> dict[str, An
     sent, names = [jpeg(one) for one in pictures(*size)], class_names(classes)
     with ExitStack() as stack:
         progress("starting the service, LitServe and the pools of the limit")
-        service = stack.enter_context(ServerProcess("service.bench.instant", ready="/readyz"))
-        litserve = stack.enter_context(ServerProcess("service.bench.litserve_server", ready=LITSERVE_READY))
+        service = stack.enter_context(ServerProcess.module("service.bench.instant", ready="/readyz"))
+        litserve = stack.enter_context(
+            ServerProcess.module("service.bench.litserve_server", ready=LITSERVE_READY)
+        )
         pools = {
             "processes": stack.enter_context(LimitPool(processors, 1, size, classes)),
             "threads": stack.enter_context(LimitPool(1, processors, size, classes)),
         }
         servers: list[tuple[ServerProcess, ServiceUnderLoad]] = []
-        for name, server, path in (("service", service, PATH), ("LitServe", litserve, LITSERVE_PATH)):
+        for name, server, path in (("service", service, SEGMENT), ("LitServe", litserve, LITSERVE_PATH)):
             target = ServiceUnderLoad(
                 name=name,
                 host=server.host,
                 port=server.port,
-                requests=[segment_request(server.host, path, one, names, "image/png") for one in sent],
+                requests=[
+                    segment_request(one, {"classes": names}, host=server.host, path=path, accept="image/png")
+                    for one in sent
+                ],
                 expect=PNG,
                 connections=connections,
                 rate=terms["rate"],
@@ -271,6 +278,13 @@ def _engine(folder: Path, settings: Settings) -> Engine:
     if len(devices) > 1:
         raise BenchError(f"the bare engine runs on one device, not on {', '.join(devices)}; set EBSEG_DEVICE")
     return load_engine(folder, device=devices[0], dtype=settings.dtype)
+
+
+def _address(url: str) -> tuple[str, int]:
+    try:
+        return address(url)
+    except ValueError as error:
+        raise BenchError(str(error)) from None
 
 
 def _batch(before: tuple[float, float], after: tuple[float, float]) -> int:

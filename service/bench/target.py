@@ -8,13 +8,12 @@ import statistics
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
 
 from service.bench.load import Load, LoadPlan, to_json
 from service.bench.process import ROOT
+from service.observability.quantiles import percentiles
 
 WAIT = 60.0  # seconds for a single answer
 WARM_UP = 0.1  # of the measured seconds
@@ -127,7 +126,7 @@ class ServiceUnderLoad:
             "requests": answered,
             "errors": dict(self.errors),
             "unsent": sum(load.unsent for load in self.loads),
-            "latency_seconds": percentiles(latencies),
+            "latency_seconds": percentiles(latencies, PERCENTILES),
             "load_cpu_seconds_per_request": sum(load.cpu_seconds for load in self.loads) / max(1, answered),
         }
 
@@ -137,31 +136,6 @@ class ServiceUnderLoad:
             what = ", ".join(f"{kind} ({count})" for kind, count in self.errors.most_common())
             first = next(load.first_error for load in self.loads if load.first_error)
             raise BenchError(f"{self.name} did not answer all requests: {what}; the first: {first}")
-
-
-def percentiles(values: Sequence[float]) -> dict[str, float | None]:
-    """By nearest rank; None where there are no values."""
-    ordered = sorted(values)
-    return {
-        f"p{percent}": ordered[max(0, -(-percent * len(ordered) // 100) - 1)] if ordered else None
-        for percent in PERCENTILES
-    }
-
-
-def address(url: str) -> tuple[str, int]:
-    """Host and port of `http://HOST[:PORT]`.
-
-    Raises:
-        BenchError: it is something else.
-    """
-    parts = urlsplit(url)
-    try:
-        port = parts.port or 80
-    except ValueError:
-        port = 0
-    if parts.scheme != "http" or not parts.hostname or not port or parts.path.strip("/") or parts.query:
-        raise BenchError(f"{url}: must be http://HOST:PORT")
-    return parts.hostname, port
 
 
 def batches(text: str) -> tuple[float, float]:

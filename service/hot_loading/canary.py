@@ -7,12 +7,13 @@ It takes over after so many good answers, or at the end of its time unless it fa
 answered: a trial always ends, with traffic or without.
 """
 
-import math
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
+
+from service.observability.quantiles import percentile
 
 LEAST_FAILURES = 5  # fewer may be chance
 FACTOR, MARGIN = 2.0, 0.05  # a failure rate above FACTOR x the current version's + MARGIN is clearly above it
@@ -137,19 +138,14 @@ class Trial:
 
     def _is_slow(self) -> bool:
         own, other = self.canary.seconds, self.current.seconds
-        for share, least, after in ((0.95, LEAST_TIMES, 0.0), (0.5, EARLY_TIMES, EARLY_TIMES_S)):
+        for percent, least, after in ((95, LEAST_TIMES, 0.0), (50, EARLY_TIMES, EARLY_TIMES_S)):
             if min(len(own), len(other)) < least or self._age() < after:
                 continue
-            ours, theirs = quantile(own, share), quantile(other, share)
+            ours, theirs = percentile(own, percent), percentile(other, percent)
             if ours > self._slowdown * theirs + TIME_MARGIN:
-                self._slow = f"; {100 * share:g} % took up to {ours:.3g} s, beside {theirs:.3g} s"
+                self._slow = f"; {percent} % took up to {ours:.3g} s, beside {theirs:.3g} s"
                 return True
         return False
 
     def __str__(self) -> str:
         return f"{self.canary}; of the version beside it {self.current}{self._slow}"
-
-
-def quantile(values: Sequence[float] | deque[float], share: float) -> float:
-    """The least of the values that so large a share of them does not exceed; 0 < share <= 1."""
-    return sorted(values)[math.ceil(share * len(values)) - 1]

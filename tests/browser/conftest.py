@@ -4,19 +4,16 @@ import json
 import os
 import re
 import shutil
-import signal
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 
+from tests.e2e.processes import served
 from tests.waiting import WAIT
 
 ROOT = Path(__file__).parents[2]
@@ -57,33 +54,10 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     log = tmp_path_factory.mktemp("serve") / "log"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("EBSEG_")}
     command = [str(Path(sys.executable).parent / "ebseg"), "serve", "--port", "0", "--device", "cpu"]
-    with log.open("wb") as stderr:
-        process = subprocess.Popen(command, stderr=stderr, env=environment, cwd=log.parent)
-    try:
-        yield _address(process, log)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(WAIT) == 0
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
+    with served(command, environment, log.parent, log) as address:
+        yield address
     levels = [json.loads(line)["level"] for line in log.read_text(encoding="utf-8").splitlines()]
     assert not {"warning", "error"} & set(levels), log.read_text(encoding="utf-8")
-
-
-def _address(process: "subprocess.Popen[bytes]", log: Path) -> str:
-    end = time.monotonic() + WAIT
-    address = ""
-    while time.monotonic() < end:
-        assert process.poll() is None, log.read_text(encoding="utf-8")
-        if not address:
-            text = log.read_text(encoding="utf-8")
-            lines = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("}\n")]
-            address = next((line["address"] for line in lines if "address" in line), "")
-        elif httpx.get(f"{address}/readyz").status_code == 200:
-            return address
-        time.sleep(0.05)
-    raise AssertionError("the service never became ready")
 
 
 class Opened:

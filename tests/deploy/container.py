@@ -4,8 +4,8 @@ import contextlib
 import json
 import os
 import re
-import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 
 from requirements import layers
-from service.bench.process import free_port
+from service.bench.process import ServerProcess, free_port
 
 START_S, ANSWER_S, STOP_S = 180.0, 120.0, 60.0
 _UNLOCKED = {"pip", "ebseg", "ebseg-client"}
@@ -46,27 +46,21 @@ class Running:
         exit_code: after it was stopped.
     """
 
-    def __init__(self, container: "Container", process: "subprocess.Popen[bytes]", port: int):
+    def __init__(self, container: "Container", server: ServerProcess):
         self._container = container
-        self._process = process
-        self.port = port
-        self.url = f"http://127.0.0.1:{port}"
+        self._server = server
+        self.url = server.url
         self.exit_code: int | None = None
 
     def wait_until_ready(self) -> float:
         """Seconds until it was."""
         began = time.monotonic()
-        while time.monotonic() - began < START_S:
-            assert self._process.poll() is None, f"the container ended with {self._process.returncode}"
-            with contextlib.suppress(httpx.TransportError):
-                if httpx.get(f"{self.url}/readyz", timeout=5).is_success:
-                    return time.monotonic() - began
-            time.sleep(0.2)
-        raise AssertionError(f"not ready after {START_S:.0f} s")
+        self._server.wait()
+        return time.monotonic() - began
 
     def require(self, *, uid: int) -> None:
         """The process runs as that user, without a capability, and may get none."""
-        status = Path(f"/proc/{self._process.pid}/status").read_text(encoding="utf-8")
+        status = Path(f"/proc/{self._server.pid}/status").read_text(encoding="utf-8")
         fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
         assert set(fields["Uid"].split()) == {str(uid)}, fields["Uid"]
         assert int(fields["CapEff"], 16) == int(fields["CapBnd"], 16) == 0, fields
@@ -74,14 +68,14 @@ class Running:
 
     def require_read_only(self) -> None:
         """Nothing but /tmp can be written, from within."""
-        inside = Path(f"/proc/{self._process.pid}/mountinfo").read_text(encoding="utf-8")
+        inside = Path(f"/proc/{self._server.pid}/mountinfo").read_text(encoding="utf-8")
         options = {line.split()[4]: line.split()[5].split(",") for line in inside.splitlines()}
         root = str(self._container.root)
         assert "ro" in options[root if root in options else "/"], inside
 
     def require_healthy(self, command: list[str]) -> None:
         """The image's own health check, run beside the service."""
-        assert self._container.call(command, self.port) == 0
+        assert self._container.call(command, self._server.port) == 0
 
     def segment(self, picture: Path, names: list[str]) -> Any:
         """The answer for a picture file."""
@@ -133,26 +127,25 @@ class Container:
 
     def call(self, command: list[str], port: int) -> int:
         """Runs one more command in it; its exit code."""
-        return self._start(command, {"EBSEG_PORT": str(port)}).wait(ANSWER_S)
+        inside = self._entered(command, {"EBSEG_PORT": str(port)})
+        return subprocess.run(inside, timeout=ANSWER_S, check=False).returncode
 
     @contextlib.contextmanager
     def running(self, variables: dict[str, str]) -> Iterator[Running]:
         """Runs the image's own command; SIGTERM at the end."""
         port = free_port()
-        process = self._start(self.command, {**variables, "EBSEG_PORT": str(port)})
-        service = Running(self, process, port)
-        try:
-            yield service
-            process.send_signal(signal.SIGTERM)
-            service.exit_code = process.wait(STOP_S)
-        finally:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
+        command = self._entered(self.command, {**variables, "EBSEG_PORT": str(port)})
+        with ServerProcess(
+            command, name="the container", port=port, folder=None, start=START_S, stop=STOP_S
+        ) as server:
+            service = Running(self, server)
+            try:
+                yield service
+                service.exit_code = server.stop()
+            finally:
+                print(server.log_text(), file=sys.stderr)
 
-    def _start(self, command: list[str], variables: dict[str, str]) -> "subprocess.Popen[bytes]":
+    def _entered(self, command: list[str], variables: dict[str, str]) -> list[str]:
         own = [f"{name}={value}" for name, value in (self.variables | variables).items()]
         inside = ["env", "-i", *own, *command]
-        return subprocess.Popen(
-            ["unshare", "--mount", "sh", "-c", _ENTER, "sh", str(self.root), self.user, *inside]
-        )
+        return ["unshare", "--mount", "sh", "-c", _ENTER, "sh", str(self.root), self.user, *inside]

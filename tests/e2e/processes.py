@@ -1,14 +1,11 @@
 """Commands as a user calls them, and servers that a command starts."""
 
-import json
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
-
+from service.bench.process import ServerProcess
 from tests.waiting import WAIT
 
 SECONDS = WAIT  # for one command, and for a server to start or to stop
@@ -35,24 +32,12 @@ def served(words: list[str], environment: dict[str, str], folder: Path, log: Pat
         folder: that it works in.
         log: file for its log, which is JSON lines.
     """
-    with log.open("wb") as sink:
-        server = subprocess.Popen(words, cwd=folder, env=environment, stderr=sink)
-    try:
-        yield _ready(server, log)
-        server.terminate()
-        assert server.wait(SECONDS) == 0, log.read_text(encoding="utf-8")
-    finally:
-        server.kill()
-        server.wait()
-
-
-def _ready(server: "subprocess.Popen[bytes]", log: Path) -> str:
-    end = time.monotonic() + SECONDS
-    while time.monotonic() < end:
-        assert server.poll() is None, log.read_text(encoding="utf-8")
-        whole_lines = log.read_text(encoding="utf-8").rpartition("\n")[0].splitlines()
-        for entry in map(json.loads, whole_lines):
-            if "address" in entry and httpx.get(f"{entry['address']}/readyz", timeout=SECONDS).is_success:
-                return str(entry["address"])
-        time.sleep(0.05)
-    raise AssertionError(f"not ready after {SECONDS} s: {log.read_text(encoding='utf-8')}")
+    with ServerProcess(
+        words, environment=environment, folder=folder, log=log, start=SECONDS, stop=SECONDS
+    ) as server:
+        try:
+            server.wait()
+            yield server.url
+            assert server.stop() == 0, server.log_text()
+        finally:
+            server.kill()

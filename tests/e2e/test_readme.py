@@ -41,8 +41,8 @@ NOT_RUN = {
     "make demo": "test_demo.py runs what it runs",
     "make test": "would run this test in itself",
     "make check test": "would run this test in itself",
-    ".venv/bin/python -m tests.e2e.soak": "takes a minute; tests/service/test_soak.py does some seconds",
-    ".venv/bin/python -m tests.e2e.soak --seconds 600 --clients 128 --chaos": "as above",
+    ".venv/bin/python -m tests.load": "takes a minute; tests/load/test_soak.py does some seconds",
+    ".venv/bin/python -m tests.load --seconds 600 --clients 128 --chaos": "as above",
     ". .venv/bin/activate": "the tests run in an environment already",
     "ebseg pull base": "needs the hub; tests/model/fetch pulls from a local one",
     "ebseg pull base --dry-run": "as above",
@@ -58,7 +58,7 @@ NOT_RUN = {
     "ebseg import EBSeg_base.pth --out registry/ebseg-base/1": "needs the released weights",
     "ebseg serve --checkpoint registry/ebseg-base/1": "needs the released weights",
     "ebseg export registry/ebseg-base/1 --official EBSeg_base_again.pth": "needs the released weights",
-    "ebseg serve --registry registry --model ebseg-tiny": "tests/service/test_soak.py serves a registry",
+    "ebseg serve --registry registry --model ebseg-tiny": "tests/load/test_soak.py serves a registry",
     "ebseg serve --registry s3://bucket/registry --model ebseg-base,ebseg-tiny@3 --redis-url "
     "redis://cache:6379/0": "tests/service/hot_loading/test_models_real.py serves from a real S3 server",
     "ebseg serve --registry hf://OWNER/REPOSITORY --model ebseg-base": (

@@ -15,11 +15,12 @@ import pytest
 
 from model.storage.packaged import packaged_checkpoint
 from service.app import create_app
+from service.bench.requests import segment_request
 from service.observability.logging import configure
 from service.scheduling.engine import Engine
 from service.server import run_server
-from tests.e2e.soak.client import Connection, segment_request
-from tests.e2e.soak.server import Server, started
+from tests.load.client import Connection
+from tests.load.server import Server, started
 from tests.service.fakes import PNG, FakeEngine, settings
 from tests.service.inference_protocol.wire import segment
 from tests.waiting import WAIT, wait_until
@@ -43,7 +44,9 @@ async def client(number: int, port: int, seen: Seen) -> None:
     connection = Connection("127.0.0.1", port)
     for count in range(1000):
         name = f"client-{number}-{count}"
-        request = segment_request(PNG, {"classes": ["sky"]}, accept="application/json", request_id=name)
+        request = segment_request(
+            PNG, {"classes": ["sky"]}, accept="application/json", headers={"X-Request-ID": name}
+        )
         try:
             answer = await connection.ask(request)
         except ConnectionRefusedError:
@@ -69,7 +72,7 @@ async def drained(served: Server, signals: int) -> Seen:
         for _ in range(signals):
             served.terminate()
             await asyncio.sleep(SECONDS / 4)
-        while served.process.poll() is None:
+        while served.running:
             await asyncio.sleep(0.01)
         await asyncio.gather(*clients)
     return seen
@@ -78,10 +81,10 @@ async def drained(served: Server, signals: int) -> Seen:
 @pytest.mark.parametrize("signals", [1, 2])
 def test_sigterm_under_load_answers_all_that_was_accepted(signals: int) -> None:
     with started("tests.service.fakes", str(SECONDS), **GRACE) as served:
-        served.wait_until_ready()
+        served.wait()
         seen = asyncio.run(drained(served, signals))
-        assert served.process.returncode == 0
-        lines = served.log()
+        assert served.ended() == 0
+        lines = served.log_lines()
         assert len(lines) == len(served.log_text().splitlines())  # nothing else is printed
     access = {line["request_id"]: line["status"] for line in lines if line["logger"] == "service.access"}
     accepted = {name: status for name, status in access.items() if name.startswith("client-")}
@@ -106,8 +109,8 @@ def test_sigterm_while_the_model_loads() -> None:
                 refused = httpx.get(f"{served.url}/readyz")
                 assert refused.status_code == 503
                 time.sleep(0.02)
-        assert served.wait() == 0
-        lines = served.log()
+        assert served.ended() == 0
+        lines = served.log_lines()
         assert len(lines) == len(served.log_text().splitlines())  # nothing else is printed
     assert not [line for line in lines if line["level"] in ("warning", "error", "critical")]
     assert not [line for line in lines if line.get("message") == "model loaded"]
@@ -116,17 +119,17 @@ def test_sigterm_while_the_model_loads() -> None:
 def test_sigterm_while_a_device_hangs() -> None:
     """It ends all the same, at the end of the grace period, and says why."""
     with started("tests.service.fakes", "100000", EBSEG_DRAIN_TIMEOUT_S="3") as served:
-        served.wait_until_ready()
+        served.wait()
         with ThreadPoolExecutor(1) as clients:
             asked = clients.submit(segment, served.url)
             wait_until(lambda: served.metrics().value("batches_total", trigger="idle") == 1, pause=0.05)
             began = time.monotonic()
             served.terminate()
-            assert served.wait() == 1
+            assert served.ended() == 1
             assert time.monotonic() - began >= 3.0
             # uvicorn may have come first, with an answer to the request that it cancelled
             assert asked.exception() is not None or asked.result().status_code != 200
-        (told,) = [line for line in served.log() if line["level"] == "critical"]
+        (told,) = [line for line in served.log_lines() if line["level"] == "critical"]
     assert told["message"].startswith("the device cpu hangs: no progress for ")
 
 

@@ -14,7 +14,7 @@ import torch
 
 from model.vocabulary.templates import VILD
 from service.runtime import Service
-from tests.e2e.soak.server import Metrics, started
+from tests.load.server import Metrics, started
 from tests.service.caches.redis_server import redis_server
 from tests.service.fakes import FakeEngine, encoded, live, picture, problem
 from tests.service.inference_protocol.wire import segment
@@ -171,7 +171,7 @@ def test_text_tower_reads_150_unseen_classes_once_for_all_clients_and_processes(
             assert found.value("cache_ops_total", cache="text", result="embedded") == len(CLASSES)
             assert found.value("cache_ops_total", cache="text", tier="l2", result="hit") == 0
         with started("tests.service.fakes", "0.0", EBSEG_REDIS_URL=redis.url) as server:
-            server.wait_until_ready()
+            server.wait()
             sent = [clients.submit(segment, server.url, SMALL, classes=classes) for _ in range(CLIENTS)]
             others = [future.result() for future in sent]
             found = server.metrics()

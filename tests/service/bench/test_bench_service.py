@@ -16,9 +16,9 @@ from service.bench.instant import InstantEngine
 from service.bench.limit import LimitPool
 from service.bench.load import Load
 from service.bench.pictures import class_names, jpeg, label_map, pictures
-from service.bench.process import ServerFailedError, ServerProcess
+from service.bench.process import ServerFailedError, ServerProcess, address
 from service.bench.requests import segment_request
-from service.bench.target import BenchError, ServiceUnderLoad, address, batches, percentiles
+from service.bench.target import BenchError, ServiceUnderLoad, batches
 from service.segmentation.decode import decode
 from tests.service.fakes import live
 
@@ -137,13 +137,15 @@ def test_addresses(url: str, found: tuple[str, int]) -> None:
 @pytest.mark.parametrize(
     "url", ["127.0.0.1:8000", "https://a", "http://", "http://a:x", "http://a/b", "http://a?b"]
 )
-def test_what_is_no_address(url: str) -> None:
-    with pytest.raises(BenchError, match="must be http://HOST:PORT"):
+def test_what_is_no_address(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ValueError, match="must be http://HOST:PORT"):
         address(url)
+    assert bench("--url", url) == 1
+    assert "must be http://HOST:PORT" in capsys.readouterr().err
 
 
 def target(port: int, **values: Any) -> ServiceUnderLoad:
-    sent = segment_request("t", "/v1/segment", jpeg(pictures(8, 6)[0]), class_names(2), "application/json")
+    sent = segment_request(jpeg(pictures(8, 6)[0]), {"classes": class_names(2)}, accept="application/json")
     options = {"name": "it", "host": "127.0.0.1", "requests": [sent], "expect": b"{", "connections": 1}
     return ServiceUnderLoad(**{**options, "rate": None, "port": port, **values})
 
@@ -184,11 +186,6 @@ def test_report_adds_up_rounds() -> None:
         "latency_seconds": {"p50": 0.2, "p95": 0.2, "p99": 0.5},
         "load_cpu_seconds_per_request": pytest.approx(0.0075),
     }
-
-
-def test_percentiles_by_nearest_rank() -> None:
-    assert percentiles([float(x) for x in range(1, 201)]) == {"p50": 100, "p95": 190, "p99": 198}
-    assert percentiles([]) == {"p50": None, "p95": None, "p99": None}
 
 
 def test_batches_of_the_metrics() -> None:
@@ -232,7 +229,7 @@ def test_limit_of_a_pool() -> None:
 
 
 def test_server_that_does_not_start() -> None:
-    started = ServerProcess("service.bench.limit", ready="/")
+    started = ServerProcess.module("service.bench.limit", ready="/")
     with (
         started as server,
         pytest.raises(ServerFailedError, match=r"(?s)limit stopped .*: .*required: --threads"),

@@ -6,22 +6,22 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from tests.e2e.soak.server import started
+from tests.load.server import started
 from tests.service.inference_protocol.wire import segment
 from tests.waiting import wait_until
 
 
 def test_sigterm_drains_and_leaves_with_0() -> None:
     with started("tests.service.fakes", "0.5") as server, ThreadPoolExecutor(1) as client:
-        server.wait_until_ready()
+        server.wait()
         working = client.submit(segment, server.url)
         wait_until(lambda: server.metrics().value("inflight") == 1)
         server.terminate()
         assert working.result().status_code == 200
-        assert server.wait() == 0
+        assert server.ended() == 0
         with pytest.raises(httpx.ConnectError):
             httpx.get(f"{server.url}/livez")
-        lines = server.log()
+        lines = server.log_lines()
         assert len(lines) == len(server.log_text().splitlines())  # nothing else is printed
     ready = [line["message"] for line in lines if line["message"].startswith("ready")]
     assert [re.sub(r"\d+ s", "N s", told) for told in ready] == [

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import httpx
 
+from service.bench.process import address
+from service.bench.requests import form
 from tests.service.fakes import PNG
 from tests.waiting import WAIT
 
@@ -22,12 +24,7 @@ def segment(url: str, image: bytes = PNG, **fields: str) -> httpx.Response:
 
 def body(image: bytes = PNG) -> bytes:
     """The body of such a request, to go with `HEADERS`."""
-    return (
-        b'--b\r\nContent-Disposition: form-data; name="classes"\r\n\r\nsky,tree\r\n'
-        b'--b\r\nContent-Disposition: form-data; name="image"; filename="p"\r\n\r\n'
-        + image
-        + b"\r\n--b--\r\n"
-    )
+    return form([("classes", "", b"sky,tree"), ("image", "image/png", image)], "b")[1]
 
 
 def head(length: int | str, *more: str) -> bytes:
@@ -39,8 +36,7 @@ def head(length: int | str, *more: str) -> bytes:
 @contextlib.contextmanager
 def connected(url: str) -> Iterator[socket.socket]:
     """A connection that knows nothing of HTTP."""
-    host, port = url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=WAIT) as connection:
+    with socket.create_connection(address(url), timeout=WAIT) as connection:
         yield connection
 
 

@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from service.bench.process import HOST
 from service.caches.text_cache import PREFIX
-from tests.e2e.soak import versions
-from tests.e2e.soak.client import Answer, Connection, json_request
-from tests.e2e.soak.load import Load
-from tests.e2e.soak.server import HOST, Metrics, Server
+from tests.load import versions
+from tests.load.client import Answer, Connection, json_request
+from tests.load.clients import Load
+from tests.load.server import Metrics, Server
 from tests.service.caches.redis_server import RedisServer
 from tests.waiting import WAIT
 

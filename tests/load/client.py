@@ -1,4 +1,9 @@
-"""A light HTTP/1.1 client on asyncio: one keep-alive connection, one request at a time."""
+"""The soak's connection: HTTP/1.1 on asyncio, kept alive, one request at a time, each made anew.
+
+`ebseg bench service` has a generator of its own, `service/bench/load.py`, which is cheap because it looks
+at nothing: its requests are made beforehand, and of an answer it reads status and length. Here every request
+is another one, every answer goes to the judge with its headers, and clients hang up in the midst of a body.
+"""
 
 import asyncio
 import contextlib
@@ -6,7 +11,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-BOUNDARY = b"ebseg-soak"
+from service.bench.requests import request
+
 LONGEST_WAIT = 130.0  # seconds for an answer; the service itself gives up after 120
 _STREAM_LIMIT = 1 << 20
 
@@ -84,36 +90,6 @@ async def _read(reader: asyncio.StreamReader) -> Answer:
     return Answer(int(first.split()[1]), headers, body)
 
 
-def head(method: str, path: str, length: int = 0, **headers: str) -> bytes:
-    """The head of a request; underscores in names of headers stand for dashes."""
-    lines = [f"{method} {path} HTTP/1.1", "Host: soak", f"Content-Length: {length}"]
-    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
-    return "\r\n".join([*lines, "", ""]).encode("latin-1")
-
-
-def segment_request(image: bytes, document: dict[str, Any], *, accept: str, request_id: str) -> bytes:
-    """A whole `POST /v1/segment`: the picture and a JSON part."""
-    parts = [
-        b"--" + BOUNDARY,
-        b'Content-Disposition: form-data; name="request"',
-        b"",
-        json.dumps(document).encode(),
-        b"--" + BOUNDARY,
-        b'Content-Disposition: form-data; name="image"; filename="p"',
-        b"",
-        image,
-        b"--" + BOUNDARY + b"--",
-        b"",
-    ]
-    body = b"\r\n".join(parts)
-    content_type = f"multipart/form-data; boundary={BOUNDARY.decode()}"
-    own = {"Accept": accept, "X-Request-ID": request_id, "Content-Type": content_type}
-    return head("POST", "/v1/segment", len(body), **own) + body
-
-
-def json_request(method: str, path: str, document: dict[str, Any] | None = None) -> bytes:
-    """A whole request with a JSON body, or with none."""
-    if document is None:
-        return head(method, path)
-    body = json.dumps(document).encode()
-    return head(method, path, len(body), **{"Content-Type": "application/json"}) + body
+def json_request(method: str, path: str, document: dict[str, Any]) -> bytes:
+    """A whole request with a JSON body."""
+    return request(method, path, json.dumps(document).encode(), headers={"Content-Type": "application/json"})

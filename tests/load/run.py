@@ -1,7 +1,6 @@
 """One run: a real Redis, a real server, the load, maybe faults; then the verdict as one document."""
 
 import asyncio
-import statistics
 import tempfile
 import time
 from collections import Counter
@@ -13,11 +12,12 @@ from typing import Any
 
 from model.storage import checkpoint
 from model.storage.packaged import packaged_checkpoint
-from tests.e2e.soak import versions
-from tests.e2e.soak.chaos import Chaos, Staged
-from tests.e2e.soak.load import Load, Options
-from tests.e2e.soak.server import Server, serving
-from tests.e2e.soak.workload import Workload
+from service.observability.quantiles import percentiles
+from tests.load import versions
+from tests.load.chaos import Chaos, Staged
+from tests.load.clients import Load, Options
+from tests.load.server import Server, serving
+from tests.load.workload import Workload
 from tests.service.caches.redis_server import RedisServer, redis_server
 from tests.waiting import WAIT
 
@@ -116,8 +116,7 @@ def _figures(load: Load, server: Server) -> dict[str, Any]:
     good = tally.statuses[200]
     if not good:
         tally.complain("nothing was answered")
-    latencies = sorted(tally.latencies) or [0.0]
-    quantiles = statistics.quantiles(latencies, n=100) if len(latencies) > 1 else latencies * 99
+    latencies = percentiles(tally.latencies, (50, 95, 99))
     batches = metrics.value("batch_size_count")
     return {
         "seconds": round(load.seconds, 1),
@@ -127,7 +126,7 @@ def _figures(load: Load, server: Server) -> dict[str, Any]:
         "poison_statuses": _plain(tally.poison),
         "cancelled": tally.cancelled,
         "server_cpu_s": round(load.cpu_seconds, 1),
-        "latency_s": {f"p{q}": round(quantiles[q - 1], 3) for q in (50, 95, 99)},
+        "latency_s": {name: s and round(s, 3) for name, s in latencies.items()},
         "mean_batch": round(metrics.value("batch_size_sum") / batches, 2) if batches else None,
         "memory": load.rss(),
         "event_loop_lag_s": round(metrics.value("event_loop_lag_seconds"), 4),
@@ -156,7 +155,7 @@ def _judged(load: Load, good: dict[int, Path]) -> dict[str, Any]:
 
 def _log(server: Server, load: Load, *, quarantines: bool) -> dict[str, int]:
     """Lines by level; errors are violations, but those that tell of a refused version."""
-    lines = server.log()
+    lines = server.log_lines()
     for line in lines:
         refused = quarantines and line["message"] == "version refused"
         if line["level"] in ("error", "critical") and not refused:

@@ -20,7 +20,7 @@ from pycocotools import mask as coco
 from model.network.predictions import MaskPredictions
 from model.segmenter import LabelMap, Segmenter
 from model.storage import checkpoint
-from tests.e2e.soak.workload import Wanted, Workload
+from tests.load.workload import Wanted, Workload
 
 CLOSE = 1e-5  # where the two best scores are closer, either label is right
 CONFIDENCE = 1e-4  # mean confidences may differ by so much

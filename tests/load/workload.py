@@ -5,7 +5,6 @@ import itertools
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from model.vocabulary.classes import Vocabulary
-from tests.e2e.soak.server import ROOT
+from service.bench.process import ROOT
 
 SCENES = ("village", "room")
 SIZES = ((480, 640), (300, 300), (400, 300), (180, 320))  # rows, columns; each another network shape
@@ -121,7 +120,7 @@ def _threshold(number: int) -> float | None:
 
 def _picture(scene: str, size: tuple[int, int]) -> Picture:
     rows, columns = size
-    with Image.open(Path(ROOT) / "samples" / f"{scene}.jpg") as opened:
+    with Image.open(ROOT / "samples" / f"{scene}.jpg") as opened:
         small = opened.convert("RGB").resize((columns, rows), Image.Resampling.BICUBIC)
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=90)

@@ -8,10 +8,12 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 
-from tests.e2e.soak.client import Answer, Connection, segment_request
-from tests.e2e.soak.judge import Asked, Judge
-from tests.e2e.soak.server import HOST, Server
-from tests.e2e.soak.workload import FORM_SHARES, FORMS, Workload, poison
+from service.bench.process import HOST
+from service.bench.requests import segment_request
+from tests.load.client import Answer, Connection
+from tests.load.judge import Asked, Judge
+from tests.load.server import Server
+from tests.load.workload import FORM_SHARES, FORMS, Workload, poison
 
 MOST_VIOLATIONS = 50  # that are kept; the rest would say the same
 SAMPLE_S = 0.25  # between two looks at the server's memory
@@ -166,7 +168,9 @@ class Load:
         image, status = rng.choice(self._poison)
         document = self._workload.vocabularies[rng.choice(self._workload.kept)].document()
         request_id = f"soak-{rng.getrandbits(64):016x}"
-        request = segment_request(image, document, accept="application/json", request_id=request_id)
+        request = segment_request(
+            image, document, accept="application/json", headers={"X-Request-ID": request_id}
+        )
         answer = await self._answer(connection, request, request_id)
         if answer is None:
             return
@@ -196,7 +200,7 @@ class Load:
     ) -> bytes:
         document = self._workload.vocabularies[vocabulary].document()
         image = self._workload.image(picture, rng)
-        return segment_request(image, document, accept=FORMS[form], request_id=request_id)
+        return segment_request(image, document, accept=FORMS[form], headers={"X-Request-ID": request_id})
 
     async def _answer(self, connection: Connection, request: bytes, request_id: str) -> Answer | None:
         try:

@@ -1,15 +1,15 @@
-"""`python -m tests.e2e.soak`: prints one JSON line; exit code 1 if anything was not as it should be."""
+"""`python -m tests.load`: prints one JSON line; exit code 1 if anything was not as it should be."""
 
 import argparse
 import json
 import sys
 
-from tests.e2e.soak.run import Plan, run
+from tests.load.run import Plan, run
 
 
 def main() -> int:
     """Runs what the flags say."""
-    parser = argparse.ArgumentParser(prog="python -m tests.e2e.soak", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.load", description=__doc__)
     parser.add_argument("--seconds", type=float, default=60.0, help="of load (default: 60)")
     parser.add_argument("--clients", type=int, default=64, help="at the same time (default: 64)")
     parser.add_argument(

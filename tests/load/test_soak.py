@@ -1,4 +1,4 @@
-"""The soak of `python -m tests.e2e.soak` in short: a real server and Redis, every answer compared."""
+"""The soak of `python -m tests.load` in short: a real server and Redis, every answer compared."""
 
 import io
 import json
@@ -9,11 +9,11 @@ import pytest
 from numpy.typing import NDArray
 
 from model.storage.packaged import packaged_checkpoint
-from tests.e2e.soak import __main__ as command
-from tests.e2e.soak.judge import Alone, Asked, Judge
-from tests.e2e.soak.run import Plan, run
-from tests.e2e.soak.versions import first_number
-from tests.e2e.soak.workload import Workload
+from tests.load import __main__ as command
+from tests.load.judge import Alone, Asked, Judge
+from tests.load.run import Plan, run
+from tests.load.versions import first_number
+from tests.load.workload import Workload
 
 CLIENTS = 16
 WITH_FAULTS = {

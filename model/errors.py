@@ -4,6 +4,7 @@ ModelError
 ├── VocabularyError   a class list that cannot be used; `index` tells which class
 ├── PictureError      a picture that the model cannot take (shape, type, size)
 ├── CheckpointError   a checkpoint folder or weights file that is not what it should be
+│   └── UnfinishedError   a version that is not all there, as while it is copied
 └── FetchError        weights that could not be fetched: a refusal, a wrong digest, a full disk
     └── UnreachableError  nobody answers; another time it may work
 """
@@ -34,6 +35,10 @@ class PictureError(ModelError, ValueError):
 
 class CheckpointError(ModelError):
     """A checkpoint that is broken, incomplete or made for another model."""
+
+
+class UnfinishedError(CheckpointError):
+    """A version of which files are missing or short, as while it is copied; look again."""
 
 
 class FetchError(ModelError):

@@ -38,6 +38,7 @@ from ebseg_client.results import (
     Ring,
     Segmentation,
     Share,
+    UnfinishedVersion,
     UsedBackground,
     Vocabulary,
     VocabularySummary,
@@ -199,6 +200,7 @@ def model_details(document: Document) -> ModelDetails:
         last_error=nullable(document, "last_error", str),
         versions=listed(document, "versions", _loaded),
         quarantined=listed(document, "quarantined", _quarantined),
+        unfinished=listed(document, "unfinished", _unfinished),
         last_checked_at=None if document["last_checked_at"] is None else time(document, "last_checked_at"),
     )
 
@@ -213,6 +215,10 @@ def _loaded(entry: Document) -> LoadedVersion:
 
 def _quarantined(entry: Document) -> QuarantinedVersion:
     return QuarantinedVersion(**fields(entry, version=int, reason=str), since=time(entry, "since"))
+
+
+def _unfinished(entry: Document) -> UnfinishedVersion:
+    return UnfinishedVersion(**fields(entry, version=int, reason=str), since=time(entry, "since"))
 
 
 def model_change(document: Document) -> ModelChange:

@@ -232,6 +232,15 @@ class QuarantinedVersion:
 
 
 @dataclass(frozen=True, slots=True)
+class UnfinishedVersion:
+    """A version whose files are not all in the registry yet; `reason` says what it lacks."""
+
+    version: int
+    reason: str
+    since: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class ModelDetails(ModelVersion):
     """A loaded model: its current version, how that runs, and what goes on around it.
 
@@ -249,6 +258,7 @@ class ModelDetails(ModelVersion):
     pinned: int | None
     versions: tuple[LoadedVersion, ...]
     quarantined: tuple[QuarantinedVersion, ...]
+    unfinished: tuple[UnfinishedVersion, ...]
     last_error: str | None
     last_checked_at: datetime | None
 

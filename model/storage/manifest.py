@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from model.confidence.card import Card, check_license
-from model.errors import CheckpointError
+from model.errors import CheckpointError, UnfinishedError
 from model.json_reading import read
 from model.storage.files import replacing
 
@@ -98,13 +98,40 @@ class Manifest:
         values = json.loads(to_json(self.to_dict()))  # as a reader will see it: lists, keys of text
         return to_json(values | {"seal": _seal(values)})
 
+    def refuse_other_files(self, sizes: Mapping[str, int]) -> None:
+        """Compares names and sizes with what lies in a folder, the manifest left out.
+
+        Args:
+            sizes: bytes of each file there.
+
+        Raises:
+            UnfinishedError: a file is missing or short. Whatever lies beside it may belong to a copy.
+            CheckpointError: a file is too long, or one too many.
+        """
+        for name, entry in self.files.items():
+            if name not in sizes:
+                raise UnfinishedError(f"{name} is missing")
+            if sizes[name] < entry.bytes:
+                raise UnfinishedError(f"{name} has {sizes[name]} of its {entry.bytes} bytes")
+        for name, entry in self.files.items():
+            if sizes[name] > entry.bytes:
+                raise CheckpointError(f"{name} has {sizes[name]} bytes, the manifest says {entry.bytes}")
+        extra = sorted(sizes.keys() - {*self.files, MANIFEST})
+        if extra:
+            raise CheckpointError(f"unexpected files: {', '.join(extra)}")
+
     @classmethod
     def from_json(cls, text: str | bytes) -> "Manifest":
         """The opposite of `to_json`.
 
         Raises:
             CheckpointError: the text is no manifest, or was changed after it was written.
+            UnfinishedError: it is no JSON, as the first part of a manifest is none.
         """
+        try:
+            json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise UnfinishedError(f"{MANIFEST} is not valid JSON: {error}") from None
         values = json_object(text, MANIFEST)
         seal = values.pop("seal", None)
         # before the seal, since another schema may seal otherwise

@@ -1,27 +1,30 @@
 """The versions of one model in a registry: `<registry>/<name>/<number>/`, in a folder or at any fsspec URL.
 
-A version is there once its manifest is, since that is written last, and it counts only if the manifest is
-sealed, belongs to this place, and every file it lists has its size. Whatever else lies beside it, half an
-upload or a hidden folder, is passed over.
+A version counts only if its manifest is there, sealed and of this place, and every file it lists has its
+size: copies come in any order. Whatever else lies beside it, as a hidden folder, is passed over.
 """
 
 import hashlib
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from model.errors import CheckpointError, ModelError
+from model.errors import CheckpointError, ModelError, UnfinishedError
 from model.storage.files import Progress, renamed_into, silent, sync
 from model.storage.hub import HUB
 from model.storage.manifest import FILES, MANIFEST, METRICS, Manifest, check_name, json_object
 from model.urls import shown, without_secrets
 
 _LOG = logging.getLogger(__name__)
+# What file systems call a file's tag: another one means another content.
+_TAGS = ("ETag", "etag", "generation", "blob_id", "md5Hash", "content_hash")
+# What they call the time of its last change. A folder's own files have more: a file that was replaced.
+_TIMES = ("LastModified", "last_modified", "updated", "mtime", "ino")
 
 
 class StoreError(CheckpointError):
@@ -94,14 +97,21 @@ class Versions:
         return sorted(number for name in self.entries() if (number := version_number(name)) is not None)
 
     def fingerprint(self, number: int) -> str | None:
-        """sha256 of a version's manifest as it lies there, to tell whether it was replaced; None without one.
+        """Changes with anything that a version holds: a name, a size, a time or a tag; None where nothing is.
 
         Raises:
             StoreError: the store does not answer.
         """
-        if MANIFEST not in self.sizes(self.path(number)):
+        path = self.path(number)
+        found = self._listing(path)
+        if not found:
             return None
-        return hashlib.sha256(self.read(f"{self.path(number)}/{MANIFEST}")).hexdigest()
+        told = {name: _stamp(entry) for name, entry in found.items()}
+        digest = hashlib.sha256(repr(sorted(told.items())).encode())
+        if MANIFEST in found and not any(tag in found[MANIFEST] for tag in _TAGS):
+            with suppress(UnfinishedError):  # it vanished just now; the next look sees another listing
+                digest.update(self.read(f"{path}/{MANIFEST}"))  # a clock may be too coarse to tell
+        return digest.hexdigest()
 
     def newest(self) -> Manifest | None:
         """The manifest of the highest version that `check` accepts; damaged ones are logged and passed over.
@@ -126,6 +136,7 @@ class Versions:
 
         Raises:
             CheckpointError: there is no such version, or it is damaged.
+            UnfinishedError: its files are not all there, or not whole.
             StoreError: the store does not answer.
         """
         return self._checked(number, self.sizes(self.path(number)))
@@ -151,6 +162,7 @@ class Versions:
 
         Raises:
             CheckpointError: there is no such version, it is damaged, or the target is taken.
+            UnfinishedError: its files are not all there, not whole, or just being replaced.
             StoreError: the store does not answer.
             OSError: the disk did not take it.
         """
@@ -162,7 +174,7 @@ class Versions:
             for name in (*FILES, MANIFEST):
                 self._copy(f"{self.path(number)}/{name}", folder / name, report)
             if verify(folder, progress=report) != manifest:
-                raise CheckpointError(f"{self}/{number} changed while it was fetched")
+                raise UnfinishedError(f"{self}/{number} changed while it was fetched")
         return manifest
 
     def path(self, number: int) -> str:
@@ -175,27 +187,38 @@ class Versions:
         Raises:
             StoreError: the store does not answer.
         """
-        with store_errors(self.location):
-            self.fs.invalidate_cache()  # others write here as well
-            try:
-                found = self.fs.ls(path, detail=True)
-            except FileNotFoundError:
-                return {}
-        named = ((str(entry["name"]).rstrip("/"), int(entry["size"] or 0)) for entry in found)
-        # some stores list a mark for the folder itself
-        return {name.rpartition("/")[2]: size for name, size in named if name != path}
+        return {
+            name: 0 if entry.get("type") == "directory" else int(entry["size"] or 0)
+            for name, entry in self._listing(path).items()
+        }
 
     def read(self, path: str) -> bytes:
         """A small file.
 
         Raises:
-            CheckpointError: it is missing.
+            UnfinishedError: it is missing.
             StoreError: the store does not answer.
         """
         with store_errors(self.location):
             self.fs.invalidate_cache()  # a listing from before the file was there would hide it
             content: bytes = self.fs.cat_file(path)
         return content
+
+    def _listing(self, path: str) -> dict[str, dict[str, Any]]:
+        """What lies in a folder, by name, as the file system describes it."""
+        with store_errors(self.location):
+            while True:
+                self.fs.invalidate_cache()  # others write here as well
+                try:
+                    found = self.fs.ls(path, detail=True)
+                    break
+                except FileNotFoundError:
+                    # a file that was renamed while a folder was listed is no missing folder
+                    if self.folder is None or not Path(path).is_dir():
+                        return {}
+        named = ((str(entry["name"]).rstrip("/"), entry) for entry in found)
+        # some stores list a mark for the folder itself
+        return {name.rpartition("/")[2]: entry for name, entry in named if name != path}
 
     def _name(self) -> str:
         last = self.root.rpartition("/")[2]
@@ -209,24 +232,14 @@ class Versions:
     def _checked(self, number: int, sizes: dict[str, int]) -> Manifest:
         place = f"{self}/{number}"
         if MANIFEST not in sizes:
-            raise CheckpointError(
-                f"{place} has no {MANIFEST}: there is no such version, or it is not finished"
-            )
-        try:
-            manifest = Manifest.from_json(self.read(f"{self.path(number)}/{MANIFEST}"))
-        except StoreError:
-            raise
-        except CheckpointError as error:
-            raise CheckpointError(f"{place}: {error}") from error
-        if (manifest.name, manifest.version) != (self.name, number):
-            raise CheckpointError(f"{place}: {MANIFEST} is of {manifest.name} version {manifest.version}")
-        extra = sorted(sizes.keys() - {*FILES, MANIFEST})
-        if extra:
-            raise CheckpointError(f"{place}: unexpected files: {', '.join(extra)}")
-        for name, entry in manifest.files.items():
-            if sizes.get(name) != entry.bytes:
-                found = f"{sizes[name]} bytes" if name in sizes else "missing"
-                raise CheckpointError(f"{place}: {name} should have {entry.bytes} bytes, but is {found}")
+            kind = UnfinishedError if sizes else CheckpointError
+            raise kind(f"{place} has no {MANIFEST}: there is no such version, or it is not finished")
+        content = self.read(f"{self.path(number)}/{MANIFEST}")
+        with _errors_of(place):
+            manifest = Manifest.from_json(content)
+            if (manifest.name, manifest.version) != (self.name, number):
+                raise CheckpointError(f"{MANIFEST} is of {manifest.name} version {manifest.version}")
+            manifest.refuse_other_files(sizes)
         return manifest
 
     def _copy(self, path: str, target: Path, progress: Progress) -> None:
@@ -263,6 +276,23 @@ def counted(step: str, progress: Progress) -> "fsspec.callbacks.Callback":
     return fsspec.callbacks.Callback(hooks={"tell": hook})
 
 
+def _stamp(entry: dict[str, Any]) -> tuple[str, ...]:
+    """Size, tag and times of a file, as far as its file system tells them."""
+    times = _TIMES if any(time in entry for time in _TIMES) else ("created",)
+    return tuple(f"{key}={entry[key]}" for key in ("size", *_TAGS, *times) if key in entry)
+
+
+@contextmanager
+def _errors_of(place: str) -> Iterator[None]:
+    """Puts the place before the message of whatever is wrong there."""
+    try:
+        yield
+    except UnfinishedError as error:
+        raise UnfinishedError(f"{place}: {error}") from error
+    except CheckpointError as error:
+        raise CheckpointError(f"{place}: {error}") from error
+
+
 @contextmanager
 def store_errors(location: str) -> Iterator[None]:
     """Puts what a store's client raises, each has exceptions of its own, into one sentence.
@@ -279,7 +309,7 @@ def store_errors(location: str) -> Iterator[None]:
         ) from error
     except FileNotFoundError as error:  # the store answers: something is not there
         reason = without_secrets(f"{type(error).__name__}: {error}")
-        raise CheckpointError(f"{shown(location)}: {reason}") from error
+        raise UnfinishedError(f"{shown(location)}: {reason}") from error
     except Exception as error:
         told = f"{shown(location)}: {without_secrets(_in_words(error, location))}"
         raise StoreError(told, refused=_is_refusal(error, location)) from error

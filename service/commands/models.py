@@ -197,3 +197,9 @@ def _print(model: "ModelDetails") -> None:
             ((one.version, f"{one.since:%Y-%m-%d %H:%M:%S %Z}", one.reason) for one in model.quarantined),
             title="refused",
         )
+    if model.unfinished:
+        print_table(
+            ("version", "seen", "lacks"),
+            ((one.version, f"{one.since:%Y-%m-%d %H:%M:%S %Z}", one.reason) for one in model.unfinished),
+            title="not all here yet",
+        )

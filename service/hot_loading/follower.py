@@ -1,18 +1,19 @@
 """Follows a registry with one model: watches, tries new versions, refuses bad ones, obeys administrators.
 
 What changes versions holds the lock, one at a time. A version that is bad goes into quarantine, with the
-reason; a store, disk, memory or device that fails says nothing about the version, and is tried again.
+reason; one that is not all there yet is waited for; a store, disk, memory or device that fails says nothing
+about the version, and is tried again.
 """
 
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from typing import NoReturn, TypeVar
 
-from model.errors import CheckpointError
+from model.errors import CheckpointError, UnfinishedError
 from service.errors import ConflictError, NotFoundError, StoreUnavailableError
 from service.hot_loading.canary import Trial
 from service.hot_loading.loaded import LoadedVersion
@@ -26,9 +27,10 @@ from service.hot_loading.loader import (
     limited,
     may_pass,
 )
+from service.hot_loading.quarantine import Quarantine, newest_first
 from service.hot_loading.registry import Policy, RegistryModel, RegistryVersion
 from service.hot_loading.served import Served
-from service.hot_loading.status import ModelStatus, Quarantined
+from service.hot_loading.status import ModelStatus
 from service.observability.metrics import Metrics
 
 LOG = logging.getLogger(__name__)
@@ -36,7 +38,6 @@ T = TypeVar("T")
 JITTER = 0.2  # of the time between two looks, so that many servers do not look at once
 LONGEST_BACK_OFF = 60.0  # seconds between two looks at a registry that does not answer
 LOOK_SECONDS = 120.0  # a question to the registry that takes longer hangs
-MOST_QUARANTINED = 50
 
 
 class VersionRefusedError(Exception):
@@ -76,7 +77,7 @@ class Follower:
         self.last_error: str | None = None  # with all that the log says
         self.public_error: str | None = None  # what anybody may know of it
         self.last_checked_at: datetime | None = None
-        self.quarantined: dict[int, Quarantined] = {}
+        self.quarantine = Quarantine(served.name, metrics)
         self._coming: int | None = None  # the version that is being loaded
         self._source = source
         self._loading = loading
@@ -97,6 +98,8 @@ class Follower:
                 async with self._lock:
                     await self._look()
                 failures, self.failure = 0, None
+            except UnfinishedError as error:  # the registry answers
+                failures, self.failure = 0, error
             except Exception as error:  # noted where it was raised
                 failures, self.failure = min(failures + 1, 10), error
             self.looked = True
@@ -135,7 +138,7 @@ class Follower:
             StoreUnavailableError: it could not look, or not load.
         """
         async with self._lock:
-            self.quarantined.clear()
+            self.quarantine.refused.clear()
             try:
                 return await self._look()
             except Exception as error:
@@ -202,7 +205,8 @@ class Follower:
             pinned=self.pinned,
             default=default,
             versions=self.served.versions(),
-            quarantined=[self.quarantined[number] for number in sorted(self.quarantined, reverse=True)],
+            quarantined=newest_first(self.quarantine.refused),
+            unfinished=newest_first(self.quarantine.unfinished),
             last_error=self.last_error,
             public_error=self.public_error,
             last_checked_at=self.last_checked_at,
@@ -213,34 +217,40 @@ class Follower:
             return await self._first()
         if self.pinned is not None:
             return f"version {self.pinned} is pinned: nothing newer is looked for until it is unpinned"
-        refused: list[str] = []
-        while True:
-            newest = (self.served.canary or self.served.current).number
-            found = await self._newest(above=newest)
-            if found is None:
-                self.last_error = self.public_error = None
-                return "; ".join([*refused, f"nothing else is newer than version {newest}, which stays"])
+        newest = (self.served.canary or self.served.current).number
+        told: list[str] = []
+        passed: dict[int, str] = {}
+        while (found := await self._newest(newest, passed)) is not None:
             try:
                 return self._adopt(await self._bring_up(found))
             except VersionRefusedError as error:
-                refused.append(f"version {found.number} is refused: {error}")
+                told.append(f"version {found.number} is refused: {error}")
+            except UnfinishedError:
+                passed[found.number] = found.fingerprint  # until the next look
+        self.last_error = self.public_error = None
+        told += self._waiting()
+        return "; ".join([*told, f"nothing else is newer than version {newest}, which stays"])
 
     async def _first(self) -> str:
         """Loads the first version: the pinned one, or the newest that is good.
 
         Raises:
             CheckpointError: there is none, with the reason for each.
+            UnfinishedError: there is none yet.
             Exception: store, disk, memory or device failed.
         """
+        passed: dict[int, str] = {}
         while True:
-            found = await (self._newest(above=0) if self.pinned is None else self._find(self.pinned))
-            known = None if found is None else self.quarantined.get(found.number)
-            if found is None or (known is not None and known.fingerprint == found.fingerprint):
+            found = await (self._newest(0, passed) if self.pinned is None else self._pinned(self.pinned))
+            if found is None or passed.get(found.number) == found.fingerprint:
                 self._nothing_serves()
             try:
                 self.served.serve(await self._bring_up(found))
             except VersionRefusedError:
                 continue  # to an older one; a pinned one ends above
+            except UnfinishedError:
+                passed[found.number] = found.fingerprint
+                continue
             self.tidy_soon()
             return f"version {found.number} serves"
 
@@ -260,6 +270,9 @@ class Follower:
         name = self.served.name
         try:
             found = await self._find(number)
+            if found is not None and found.lacks is not None:
+                self.quarantine.wait_for(number, found.lacks)
+                raise UnfinishedError(f"it is not all here yet: {found.lacks}")
             if found is not None:
                 return await self._bring_up(found)
         except VersionRefusedError as error:
@@ -269,9 +282,26 @@ class Follower:
             raise StoreUnavailableError(detail) from error
         raise NotFoundError(f"the registry has no version {number} of {name}")
 
-    async def _newest(self, above: int) -> RegistryVersion | None:
-        refused = {number: entry.fingerprint for number, entry in self.quarantined.items()}
-        return await self._asked(lambda: self._source.newest(above, refused))
+    async def _newest(self, above: int, passed: Mapping[int, str]) -> RegistryVersion | None:
+        """The newest whole version above a number, neither refused nor passed; unfinished ones are noted."""
+        known = self.quarantine.fingerprints() | dict(passed)
+        newer = await self._asked(lambda: self._source.newer(above, known))
+        for found in newer:
+            if found.lacks is not None:
+                self.quarantine.wait_for(found.number, found.lacks)
+        waiting = [found.number for found in newer if found.lacks is not None]
+        self.quarantine.wait_only_for({*waiting, *passed})
+        return newer[-1] if len(newer) > len(waiting) else None
+
+    async def _pinned(self, number: int) -> RegistryVersion | None:
+        """A version to start with, if it is whole and not refused."""
+        found = await self._find(number)
+        if found is None or self.quarantine.holds(found):
+            return None
+        if found.lacks is not None:
+            self.quarantine.wait_for(number, found.lacks)
+            return None
+        return found
 
     async def _find(self, number: int) -> RegistryVersion | None:
         return await self._asked(lambda: self._source.find(number))
@@ -291,6 +321,7 @@ class Follower:
 
         Raises:
             VersionRefusedError: it is bad, and in quarantine now.
+            UnfinishedError: it is not all there yet.
             Exception: anything else.
         """
         self._coming = found.number
@@ -302,18 +333,21 @@ class Follower:
                 folder, manifest, verified=verified, fingerprint=found.fingerprint
             )
         except Exception as error:
+            in_full = in_words(error)
+            reason = self._source.without_place(in_full)
+            if isinstance(error, UnfinishedError):
+                self.quarantine.wait_for(found.number, reason)
+                raise
             if not is_versions_fault(error):
                 self._failed(error)
                 raise
-            in_full = in_words(error)
-            reason = self._source.without_place(in_full)
-            self._quarantine(found.number, found.fingerprint, reason, logged=in_full)
+            self.quarantine.refuse(found, reason, logged=in_full)
             self.tidy_soon()
             raise VersionRefusedError(reason) from error
         finally:
             self._coming = None
         self.last_error = self.public_error = None
-        self.quarantined.pop(found.number, None)
+        self.quarantine.accept(found.number)
         self._metrics.model_loads.labels("loaded").inc()
         self._metrics.model_load_seconds.observe(version.seconds)
         return version
@@ -327,24 +361,23 @@ class Follower:
             extra={"model": self.served.name, "reason": self.last_error},
         )
 
-    def _quarantine(self, number: int, fingerprint: str, reason: str, *, logged: str) -> None:
-        self.quarantined[number] = Quarantined(
-            version=number, reason=reason, since=datetime.now(UTC), fingerprint=fingerprint
-        )
-        while len(self.quarantined) > MOST_QUARANTINED:
-            del self.quarantined[min(self.quarantined)]
-        self._metrics.model_loads.labels("quarantined").inc()
-        LOG.error("version refused", extra={"model": self.served.name, "version": number, "reason": logged})
-
     def _fallen_back(self, canary: LoadedVersion, reason: str) -> None:
-        self._quarantine(canary.number, canary.fingerprint, reason, logged=reason)
+        self.quarantine.refuse(RegistryVersion(canary.number, canary.fingerprint), reason, logged=reason)
         self._metrics.model_loads.labels("rolled_back").inc()
+
+    def _waiting(self) -> list[str]:
+        return [
+            f"version {entry.version} is not all here yet: {entry.reason}"
+            for entry in newest_first(self.quarantine.unfinished)
+        ]
 
     def _nothing_serves(self) -> NoReturn:
         self.last_error = self.public_error = None  # the registry has answered
-        reasons = [f"version {entry.version}: {entry.reason}" for entry in self.quarantined.values()]
+        reasons = [f"version {entry.version}: {entry.reason}" for entry in self.quarantine.refused.values()]
+        waiting = self._waiting()
         wanted = "version" if self.pinned is None else f"version {self.pinned}"
-        raise CheckpointError(
+        kind = UnfinishedError if waiting else CheckpointError
+        raise kind(
             f"{self._source} has no {wanted} that can be served: "
-            f"{'; '.join(reasons) or 'there is none, see `ebseg publish`'}"
+            f"{'; '.join([*waiting, *reasons]) or 'there is none, see `ebseg publish`'}"
         )

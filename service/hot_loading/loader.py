@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import torch
 
-from model.errors import CheckpointError, ModelError, PictureError
+from model.errors import CheckpointError, ModelError, PictureError, UnfinishedError
 from model.storage.manifest import Manifest
 from model.storage.versions import StoreError
 from model.urls import without_secrets
@@ -210,7 +210,7 @@ def may_pass(error: BaseException) -> bool:
     """Whether a registry that fails so at the start is worth waiting for."""
     if isinstance(error, StoreError):
         return not error.refused
-    return isinstance(error, TimeoutError)
+    return isinstance(error, TimeoutError | UnfinishedError)
 
 
 def is_versions_fault(error: BaseException) -> bool:

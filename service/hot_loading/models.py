@@ -257,6 +257,7 @@ class Models:
             pinned=None,
             versions=self._served[name].versions(),
             quarantined=[],
+            unfinished=[],
             last_error=None,
             public_error=None,
             last_checked_at=None,

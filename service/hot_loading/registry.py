@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
 
-from model.errors import CheckpointError
+from model.errors import CheckpointError, UnfinishedError
 from model.storage.files import Progress
 from model.storage.manifest import Manifest, check_name
 from model.storage.verify import verify
-from model.storage.versions import Versions
+from model.storage.versions import StoreError, Versions
 from model.urls import shown
 from service.settings import Settings, SettingsError
 
@@ -73,10 +73,17 @@ def chosen_models(text: str) -> dict[str, Policy]:
 
 @dataclass(frozen=True, slots=True)
 class RegistryVersion:
-    """A version in the registry, and the sha256 of its manifest."""
+    """A version in the registry, whole or not.
+
+    Attributes:
+        number: of the version.
+        fingerprint: changes with any size, time or tag of its files.
+        lacks: what of it is not here yet; None if it is whole as far as sizes tell.
+    """
 
     number: int
     fingerprint: str
+    lacks: str | None = None
 
 
 class RegistryModel:
@@ -109,34 +116,55 @@ class RegistryModel:
         if folder is not None and not folder.parent.is_dir():
             raise SettingsError(f"registry: {folder.parent} is no folder; make it, or name another one")
 
-    def newest(self, above: int, refused: Mapping[int, str]) -> RegistryVersion | None:
-        """The highest version above a number, those left out whose manifest is still the one refused.
+    def newer(self, above: int, refused: Mapping[int, str]) -> list[RegistryVersion]:
+        """Versions above a number, descending, down to the first whole one.
+
+        Args:
+            above: the number.
+            refused: fingerprints of versions that are left out as long as they are the same.
 
         Raises:
             StoreError: the store does not answer.
         """
+        versions: list[RegistryVersion] = []
         for number in reversed(self._versions.candidates()):
             if number <= above:
                 break
-            found = self.find(number)
-            if found is not None and refused.get(number) != found.fingerprint:
-                return found
-        return None
+            fingerprint = self._versions.fingerprint(number)
+            if fingerprint is None or refused.get(number) == fingerprint:
+                continue
+            versions.append(self._found(number, fingerprint))
+            if versions[-1].lacks is None:
+                break
+        return versions
 
     def find(self, number: int) -> RegistryVersion | None:
-        """A version, if it is there: it is once its manifest is.
+        """A version, if anything of it is there.
 
         Raises:
             StoreError: the store does not answer.
         """
-        fingerprint = self._versions.fingerprint(number)
-        return None if fingerprint is None else RegistryVersion(number, fingerprint)
+        fingerprint = self._versions.fingerprint(number)  # first: what changes from here on is seen
+        return None if fingerprint is None else self._found(number, fingerprint)
+
+    def _found(self, number: int, fingerprint: str) -> RegistryVersion:
+        lacks = None
+        try:
+            self._versions.check(number)
+        except UnfinishedError as error:
+            lacks = self.without_place(str(error))
+        except StoreError:
+            raise
+        except CheckpointError:
+            pass  # told when it is fetched
+        return RegistryVersion(number, fingerprint, lacks)
 
     def fetch(self, number: int, progress: Progress) -> tuple[Path, Manifest, bool]:
         """A version's local folder, its manifest, and whether the digests of its files were compared.
 
         Raises:
             CheckpointError: it is damaged.
+            UnfinishedError: its files are not all there, or not whole.
             StoreError: the store does not answer.
             OSError: the disk does not take it.
         """

@@ -62,13 +62,28 @@ class Quarantined:
         version: its number.
         reason: what is wrong with it.
         since: when it was refused.
-        fingerprint: sha256 of its manifest; with another one it gets another chance.
+        fingerprint: of its files, as of `RegistryVersion`; with another one it gets another chance.
     """
 
     version: int
     reason: str
     since: datetime
     fingerprint: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Unfinished:
+    """A version whose files are not all here yet, or not whole.
+
+    Attributes:
+        version: its number.
+        reason: what it lacks.
+        since: when it was first seen.
+    """
+
+    version: int
+    reason: str
+    since: datetime
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,6 +97,7 @@ class ModelStatus:
         pinned: the version it stays at, if any.
         versions: in memory, the current one first.
         quarantined: newest first.
+        unfinished: newest first; each is looked at again.
         last_error: why the last look at the registry failed, for administrators: it may name places and
             addresses; None if it did not.
         public_error: the same for everybody, by its kind.
@@ -94,6 +110,7 @@ class ModelStatus:
     pinned: int | None
     versions: list[VersionStatus]
     quarantined: list[Quarantined]
+    unfinished: list[Unfinished]
     last_error: str | None
     public_error: str | None
     last_checked_at: datetime | None

@@ -93,6 +93,9 @@ class Metrics:
         )
         self.model_info = self._gauge("model_info", "The loaded models", "model", "version", "digest")
         self.model_loads = self._counter("model_loads", "Attempts to load a version", "result")
+        self.model_unfinished = self._gauge(
+            "model_unfinished_versions", "Versions in the registry of which not everything is there", "model"
+        )
         self.model_load_seconds = self._histogram(
             "model_load_duration_seconds", "Time from finding a version to serving it", LOAD_SECONDS
         )

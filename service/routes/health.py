@@ -27,9 +27,10 @@ class HealthAnswer(BaseModel):
     models: dict[str, int] = Field(description="version that serves, by model", examples=[{"ebseg-base": 3}])
     checks: dict[str, str] = Field(
         description="parts and their state. devices: ok. redis: circuit breaker, or none. registry: ok, "
-        "failing or none. models: ok, or which of the settings' models do not serve, and why. Redis, a "
-        "registry and models that fail leave the service ready as long as one model serves",
-        examples=[{"devices": "ok", "redis": "closed", "registry": "ok", "models": "ok"}],
+        "failing or none. models: ok, or which of the settings' models do not serve, and why. versions: ok, "
+        "or which are not all in the registry yet, and what they lack. Redis, a registry, models and "
+        "versions that fail leave the service ready as long as one model serves",
+        examples=[{"devices": "ok", "redis": "closed", "registry": "ok", "models": "ok", "versions": "ok"}],
     )
 
 
@@ -124,6 +125,12 @@ def _answer(service: Service, status: Literal["alive", "started", "ready"]) -> H
             "redis": _redis(service),
             "registry": _registry(service, failing=any(model.last_error for model in statuses)),
             "models": "; ".join(f"{name}: {reason}" for name, reason in service.models.missing().items())
+            or "ok",
+            "versions": "; ".join(
+                f"{model.name}/{version.version}: {version.reason}"
+                for model in statuses
+                for version in model.unfinished
+            )
             or "ok",
         },
     )

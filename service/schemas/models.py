@@ -74,7 +74,7 @@ class LoadedVersionDetails(BaseModel):
 
 
 class QuarantinedVersion(BaseModel):
-    """A version that was refused, and is left alone until its manifest changes or models are reloaded."""
+    """A version that was refused, and is left alone until its files change or models are reloaded."""
 
     version: int = Field(description="its number in the registry", examples=[5])
     reason: str = Field(
@@ -82,6 +82,14 @@ class QuarantinedVersion(BaseModel):
         examples=["model.safetensors does not match its sha256, it was changed or damaged"],
     )
     since: datetime = Field(description="when it was refused")
+
+
+class UnfinishedVersion(BaseModel):
+    """A version whose files are not all in the registry yet, or not whole; it is looked at again."""
+
+    version: int = Field(description="its number in the registry", examples=[6])
+    reason: str = Field(description="what it lacks", examples=["model.safetensors is missing"])
+    since: datetime = Field(description="when it was first seen")
 
 
 class ModelDetails(ModelAnswer):
@@ -105,6 +113,9 @@ class ModelDetails(ModelAnswer):
     pinned: int | None = Field(description="the version it stays at until unpinned")
     versions: list[LoadedVersionDetails] = Field(description="in memory, the current one first")
     quarantined: list[QuarantinedVersion] = Field(description="refused ones, newest first")
+    unfinished: list[UnfinishedVersion] = Field(
+        description="of which not everything is in the registry yet, newest first"
+    )
     last_error: str | None = Field(
         description="why the last look at the registry failed; in full where the request shows an admin key, "
         "else its kind, without places and addresses",

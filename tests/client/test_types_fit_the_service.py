@@ -34,6 +34,7 @@ ANSWERS: dict[type[BaseModel], type] = {
     models.ModelDetails: results.ModelDetails,
     models.LoadedVersionDetails: results.LoadedVersion,
     models.QuarantinedVersion: results.QuarantinedVersion,
+    models.UnfinishedVersion: results.UnfinishedVersion,
     models.ModelChange: results.ModelChange,
     HealthAnswer: results.Health,
 }

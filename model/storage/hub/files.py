@@ -77,6 +77,7 @@ class HubFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no 
                 "size": entry.size if isinstance(entry, RepoFile) else 0,
                 "type": "file" if isinstance(entry, RepoFile) else "directory",
             }
+            | ({"blob_id": entry.blob_id} if isinstance(entry, RepoFile) else {})
             for entry in entries
         ]
 

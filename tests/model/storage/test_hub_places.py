@@ -83,7 +83,7 @@ def test_a_look_costs_one_request(hub: Hub, saved: Path) -> None:
     assert versions.candidates() == [1, 2]
     assert len(heard(hub)) == 1
     assert versions.fingerprint(2) is not None
-    assert len(heard(hub)) == 2
+    assert len(heard(hub)) == 1
     newest = versions.newest()
     assert newest is not None
     assert newest.version == 2
@@ -136,7 +136,7 @@ def test_wrong_bytes_are_refused_and_our_digests_count(hub: Hub, tmp_path: Path)
 
 def test_a_hub_that_tells_another_size(hub: Hub, tmp_path: Path) -> None:
     hub.faults.add(Fault(TREE, size=17))
-    with pytest.raises(CheckpointError, match=r"should have .* bytes, but is 17 bytes"):
+    with pytest.raises(CheckpointError, match=r"has 17 of its \d+ bytes"):
         Versions(PLACE).check(1)
 
 

@@ -1,7 +1,6 @@
 """Reading a registry: what counts as a version, at a folder and in an object store."""
 
 import dataclasses
-import hashlib
 import json
 import os
 import shutil
@@ -10,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from model.errors import CheckpointError
+from model.errors import CheckpointError, UnfinishedError
 from model.storage.checkpoint import Provenance, load, save
-from model.storage.manifest import FILES, MANIFEST
+from model.storage.manifest import FILES, GOLDEN, MANIFEST
 from model.storage.verify import verify
 from model.storage.versions import StoreError, Versions, version_number
 from tests.training.publishing.publish_runs import small_ebseg
@@ -84,10 +83,10 @@ def test_wrong_size_or_missing_file_is_no_version(
 ) -> None:
     path = f"{versions.path(10)}/{name}"
     overwrite(versions, path, b"short")
-    with pytest.raises(CheckpointError, match=rf"/10: {name} should have \d+ bytes, but is 5 bytes"):
+    with pytest.raises(CheckpointError, match=rf"/10: {name} has 5 of its \d+ bytes"):
         versions.check(10)
     versions.fs.rm(path)
-    with pytest.raises(CheckpointError, match=rf"/10: {name} should have \d+ bytes, but is missing"):
+    with pytest.raises(CheckpointError, match=rf"/10: {name} is missing"):
         versions.check(10)
     newest = versions.newest()
     assert newest is not None
@@ -132,12 +131,51 @@ def test_extra_files_and_absent_versions(versions: Versions, tmp_path: Path) -> 
             versions.fetch(number, tmp_path / "x")
 
 
-def test_candidates_and_fingerprints(versions: Versions) -> None:
+def test_fingerprints_change_with_all_that_lies_there(versions: Versions) -> None:
     assert versions.candidates()[:4] == [1, 2, 10, 11]  # 11 has no manifest yet
-    prints = [versions.fingerprint(number) for number in (1, 2, 10)]
-    assert len(set(prints)) == 3
-    assert prints[0] == hashlib.sha256(versions.read(f"{versions.path(1)}/{MANIFEST}")).hexdigest()
-    assert versions.fingerprint(3) is versions.fingerprint(11) is None
+    seen = [versions.fingerprint(number) for number in (1, 2, 10, 11)]
+    assert seen == [versions.fingerprint(number) for number in (1, 2, 10, 11)]
+    assert versions.fingerprint(3) is None
+    folder = versions.path(10)
+    content = versions.read(f"{folder}/{GOLDEN}")
+    other = bytes([content[0] ^ 1]) + content[1:]
+    changes = ((GOLDEN, other), (GOLDEN, content), (MANIFEST, b"{}"), ("more", b"x"), ("more", b"xx"))
+    for path, data in changes:
+        if versions.fs.exists(f"{folder}/{path}"):
+            versions.fs.rm(f"{folder}/{path}")
+        versions.fs.pipe_file(f"{folder}/{path}", data)
+        seen.append(versions.fingerprint(10))
+    assert len(set(seen)) == len(seen)
+    assert None not in seen
+
+
+@pytest.mark.parametrize(
+    ("damage", "kind"),
+    [
+        ({MANIFEST: b""}, UnfinishedError),
+        ({MANIFEST: b'{"schema": 2, "na'}, UnfinishedError),
+        ({MANIFEST: bytes(800)}, UnfinishedError),
+        ({MANIFEST: b"{}"}, CheckpointError),
+        ({GOLDEN: b"", ".config.json.Wq3b1x": b"half"}, UnfinishedError),
+        ({GOLDEN: bytes(1 << 16)}, CheckpointError),
+        ({".config.json.Wq3b1x": b"half"}, CheckpointError),
+    ],
+)
+def test_what_a_copy_passes_through_is_told_from_damage(
+    versions: Versions, damage: dict[str, bytes], kind: type[Exception]
+) -> None:
+    for name, content in damage.items():
+        path = f"{versions.path(10)}/{name}"
+        if versions.fs.exists(path):
+            versions.fs.rm(path)  # a link
+        versions.fs.pipe_file(path, content)
+    with pytest.raises(CheckpointError) as raised:
+        versions.check(10)
+    assert type(raised.value) is kind
+    if versions.folder is not None:
+        with pytest.raises(CheckpointError) as raised:
+            verify(versions.folder / "10")
+        assert type(raised.value) is kind
 
 
 def test_a_store_that_does_not_answer_is_not_a_damaged_version(

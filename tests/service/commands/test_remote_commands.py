@@ -37,6 +37,7 @@ DETAILS = {
             "load_seconds": 1.25,
         }
     ],
+    "unfinished": [{"version": 6, "reason": "config.json is missing", "since": "2026-01-02T03:04:07Z"}],
     "quarantined": [{"version": 5, "reason": "damaged", "since": "2026-01-02T03:04:06Z"}],
     "last_error": "no route to host",
     "last_checked_at": "2026-01-02T03:04:07Z",
@@ -65,7 +66,15 @@ def test_everything_that_a_model_may_tell(capsys: pytest.CaptureFixture[str]) ->
         assert run("models", "show", "ebseg-base", "--url", server.url, "--json") == 0
         document = json.loads(capsys.readouterr().out)
     assert "MIT AND Apache-2.0" in shown
-    for text in ("UNTRAINED", "pinned to 4", "no route to host", "damaged", "2026-01-02 03:04:05", "1.2 s"):
+    for text in (
+        "UNTRAINED",
+        "pinned to 4",
+        "no route to host",
+        "damaged",
+        "config.json is missing",
+        "2026-01-02 03:04:05",
+        "1.2 s",
+    ):
         assert text in shown
     assert document["quarantined"][0]["since"] == "2026-01-02T03:04:06+00:00"
     assert document.keys() == DETAILS.keys()

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from model.errors import CheckpointError, PictureError
 from model.storage.manifest import FILES, MANIFEST, WEIGHTS, FileEntry, Manifest, files_digest
+from model.storage.verify import verify
 from model.storage.versions import Versions
 from service.hot_loading.models import Models
 from service.observability.metrics import Metrics
@@ -117,6 +118,8 @@ class Loader:
         self.folders.append(folder)
         self.threads.add(threading.current_thread().name)
         self.at(manifest.version)
+        if verify_digests:
+            verify(folder)
         if self.faults.get(manifest.version):
             raise self.faults[manifest.version].pop(0)
         weights = (folder / WEIGHTS).read_text()

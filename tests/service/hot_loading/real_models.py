@@ -50,8 +50,8 @@ def wrong_text_digest(folder: Path) -> None:
     reseal(folder, text_digest="0" * 64)
 
 
-def cut_short(folder: Path) -> None:
-    put(folder / WEIGHTS, (folder / WEIGHTS).read_bytes()[:-1])
+def too_long(folder: Path) -> None:
+    put(folder / WEIGHTS, (folder / WEIGHTS).read_bytes() + b"x")
 
 
 BROKEN = {
@@ -60,7 +60,7 @@ BROKEN = {
     4: (wrong_shape, f"model.safetensors does not fit the model: {BIG_TENSOR} has shape"),
     5: (wrong_golden, "the golden picture's outputs are off by more than"),
     6: (wrong_text_digest, "the manifest's text_digest is not that of the text tower"),
-    7: (cut_short, "model.safetensors should have"),
+    7: (too_long, "model.safetensors has"),
 }
 
 

@@ -82,27 +82,25 @@ def cache(tmp_path: Path) -> Iterator[Cache]:
     cache.close()
 
 
-def test_newest_is_above_and_not_refused(registry: str, cache: Cache) -> None:
+def test_newer_ones_are_above_and_not_refused(registry: str, cache: Cache) -> None:
     source = RegistryModel(registry, "a", cache)
-    assert source.newest(0, {}) is None
+    assert source.newer(0, {}) == []
     for number in (1, 2, 10):
         publish(registry, "a", number)
     place = Versions(f"{registry}/a")
     place.fs.makedirs(place.path(11), exist_ok=True)
+    place.fs.makedirs(place.path(12), exist_ok=True)  # nothing in it
     place.fs.pipe_file(f"{place.path(11)}/model.safetensors", b"half")
-    found = source.newest(0, {})
-    assert found is not None
-    assert found.number == 10
-    assert source.find(10) == found
-    assert source.find(11) is None
-    assert source.newest(10, {}) is None
-    second = source.newest(0, {10: found.fingerprint})
-    assert second is not None
-    assert second.number == 2
+    unfinished, found = source.newer(0, {})
+    assert (unfinished.number, found.number, found.lacks) == (11, 10, None)
+    assert str(unfinished.lacks).startswith("has no manifest.json: ")
+    assert (source.find(10), source.find(11), source.find(12)) == (found, unfinished, None)
+    assert source.newer(11, {}) == []
+    assert [one.number for one in source.newer(0, {10: found.fingerprint})] == [11, 2]
     publish(registry, "a", 10, "good again")
-    again = source.newest(2, {10: found.fingerprint})
-    assert again is not None
-    assert (again.number, again.fingerprint == found.fingerprint) == (10, False)
+    again = source.newer(2, {10: found.fingerprint, 11: unfinished.fingerprint})
+    assert [one.number for one in again] == [10]
+    assert again[0].fingerprint != found.fingerprint
 
 
 def test_versions_get_a_local_folder(registry: str, cache: Cache, tmp_path: Path) -> None:
@@ -185,7 +183,7 @@ def test_a_vanished_version_is_not_there(tmp_path: Path, cache: Cache) -> None:
     publish(tmp_path, "a", 1)
     source = RegistryModel(str(tmp_path), "a", cache)
     remove(tmp_path, "a", 1)
-    assert source.find(1) is source.newest(0, {}) is None
+    assert (source.find(1), source.newer(0, {})) == (None, [])
 
 
 def test_temporary_folder_goes_and_a_given_one_stays(tmp_path: Path) -> None:

@@ -158,7 +158,7 @@ async def test_a_registry_that_hangs_holds_up_its_own_model_only(
         source = models._followers["a"]._source
         monkeypatch.setattr("service.hot_loading.follower.LOOK_SECONDS", 0.1)
         with monkeypatch.context() as patch:
-            patch.setattr(source, "newest", lambda *_: hang.wait(WAIT))
+            patch.setattr(source, "newer", lambda *_: hang.wait(WAIT))
             reload = asyncio.create_task(models.reload("a"))
             publish(tmp_path, "b", 2)
             assert await models.reload("b") == "version 2 serves"

@@ -241,7 +241,7 @@ def test_a_damaged_version_is_passed_over(run: Path, place: Path, caplog: pytest
     publish(run, place)
     (place / "2" / "golden.safetensors").unlink()
     assert publish(run, place).manifest.parent == first.digest
-    assert any("golden.safetensors should have" in message for message in caplog.messages)
+    assert any("golden.safetensors is missing" in message for message in caplog.messages)
 
 
 def test_dry_run_checks_all_and_writes_nothing(run: Path, place: Path) -> None:

@@ -130,6 +130,8 @@ class _Pieces:
 
     def cut(self, begin: int, end: int) -> bytes:
         """A copy of a part; where it goes beyond the end it is shorter."""
+        if len(self._chunks) == 1:
+            return self._chunks[0][begin:end]
         parts = []
         at = max(0, bisect_right(self._starts, begin) - 1)
         while begin < end and at < len(self._chunks):
@@ -146,8 +148,8 @@ class _Pieces:
         reach = len(wanted) - 1
         tail = b""  # the end of what was searched, in which it may have begun
         for start, chunk in zip(self._starts, self._chunks, strict=False):
-            seam = tail + chunk[:reach]
-            for text, offset in ((seam, start - len(tail)), (chunk, start)):
+            seams = ((tail + chunk[:reach], start - len(tail)),) if tail else ()
+            for text, offset in (*seams, (chunk, start)):
                 at = text.find(wanted)
                 while at >= 0:
                     if not places or offset + at >= places[-1] + len(wanted):

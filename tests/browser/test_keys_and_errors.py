@@ -1,12 +1,16 @@
 """Keys, refusals and outages: a real server with an engine that needs no model."""
 
 import contextlib
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 from playwright.sync_api import FilePayload, Page, expect
 
 from tests.browser.conftest import Opened
-from tests.browser.reading import CLASSES, found, type_classes
-from tests.service.fakes import encoded, live, picture
+from tests.browser.reading import CLASSES, chips, found, scene, type_classes
+from tests.service.fakes import FakeEngine, encoded, live, picture
+from tests.service.inference_protocol.wire import segment
+from tests.waiting import WAIT
 
 KEY = "a-key-for-the-page-1"
 PICTURE = encoded(picture(30, 40))
@@ -53,6 +57,35 @@ def test_key_is_asked_for_kept_in_the_tab_and_never_shown(opened: Opened) -> Non
         expect(dialog).to_be_visible()
         page.keyboard.press("Escape")
         expect(page.get_by_role("alert")).to_contain_text("this needs a key", ignore_case=True)
+
+
+def test_full_queue_is_waited_for_as_the_service_says(opened: Opened) -> None:
+    engine = FakeEngine()
+    with live(engine, max_pending=1) as (url, service), ThreadPoolExecutor(1) as other:
+        page = opened(url)
+        for _ in range(10):  # so that one step at the gate does not make all others look as slow
+            assert segment(url, scene()).status_code == 200
+        engine.running.clear()
+        engine.gate = threading.Event()
+        slow = other.submit(segment, url)  # takes the only place, and the device
+        try:
+            assert engine.running.wait(WAIT)
+            assert service.admission.pending == 1
+            with page.expect_response("**/v1/segment") as refusal:
+                page.click("[data-scene=village]")
+            assert refusal.value.status == 429
+            assert int(refusal.value.headers["retry-after"]) >= 1
+            expect(page.locator("#alert.waiting")).to_contain_text("The queue is full")
+            expect(page.locator("#alert.waiting")).to_contain_text("Trying again in")
+            with page.expect_response("**/v1/segment") as second:  # by itself
+                pass
+            assert second.value.status == 429
+        finally:
+            engine.gate.set()
+        assert slow.result().status_code == 200
+        found(page, len(CLASSES["village"]))
+        expect(page.locator("#alert")).to_be_hidden()
+        assert chips(page) == CLASSES["village"]
 
 
 def test_server_that_is_gone_is_told_and_tried_again(opened: Opened) -> None:

@@ -91,8 +91,8 @@ OPTIONS: dict[str, str] = {
     "api_keys": "keys that may call /v1 and /v2, with commas between, each of 16 characters or more or as "
     "NAME:sha256:HEX:OPTIONS; left out, anyone may",
     "admin_keys": "keys that may pin, roll back and reload models, written as api_keys; left out, nobody may",
-    "share_predictions": "true answers one key's requests with predictions that another key's made; false "
-    "keeps them apart, so that nobody learns what others sent (default: false)",
+    "share_caches": "true answers one key's requests with predictions and text embeddings that another key's "
+    "made; false keeps them apart, so that nobody learns what others sent (default: false)",
     "otlp_endpoint": "URL that traces go to by OTLP over HTTP, http://HOST:4318/v1/traces; wins over "
     "OTEL_EXPORTER_OTLP_ENDPOINT; needs ebseg[otlp]",
     "device": "where the model runs: auto, cpu, cuda, cuda:N, or several with commas between, one inference "

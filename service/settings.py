@@ -143,7 +143,7 @@ class Settings(BaseSettings):
     prediction_cache_bytes: ByteSize = _option("prediction_cache_bytes", ByteSize(256 << 20), ge=0)
     api_keys: KeyDigests = _option("api_keys", ())
     admin_keys: KeyDigests = _option("admin_keys", ())
-    share_predictions: bool = _option("share_predictions", False)
+    share_caches: bool = _option("share_caches", False)
     otlp_endpoint: str | None = _option("otlp_endpoint", None, pattern=r"^https?://")
     device: str = _option("device", "auto", pattern=DEVICES)
     dtype: Literal["float32", "bfloat16", "float16"] = _option("dtype", "float32")

@@ -121,9 +121,9 @@ class AsyncEBSegClient:
         """A stored class list."""
         return await self._run(calls.vocabulary(name))
 
-    async def put_vocabulary(self, name: str, classes: Classes) -> Vocabulary:
-        """Stores a class list, in place of one of the same name."""
-        return await self._run(calls.put_vocabulary(name, classes))
+    async def put_vocabulary(self, name: str, classes: Classes, *, shared: bool = False) -> Vocabulary:
+        """Stores a class list, in place of one of the same name; `shared` lets other API keys use it."""
+        return await self._run(calls.put_vocabulary(name, classes, shared=shared))
 
     async def delete_vocabulary(self, name: str) -> None:
         """Removes a stored class list."""

@@ -40,9 +40,11 @@ def vocabulary(name: str) -> Call[results.Vocabulary]:
     )
 
 
-def put_vocabulary(name: str, classes: Classes) -> Call[results.Vocabulary]:
+def put_vocabulary(name: str, classes: Classes, *, shared: bool = False) -> Call[results.Vocabulary]:
     """`PUT /v1/vocabularies/{name}`."""
-    document = {"classes": class_documents(classes)}
+    document: dict[str, Any] = {"classes": class_documents(classes)}
+    if shared:
+        document["shared"] = True
     return Call(
         method="PUT",
         path=_path("vocabularies", name, "vocabulary"),

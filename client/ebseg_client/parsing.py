@@ -173,7 +173,8 @@ def _stored_class(entry: Document) -> ClassSpec:
 
 
 def _summary_fields(entry: Document) -> dict[str, Any]:
-    return fields(entry, name=str, size=int, builtin=bool)
+    known = fields(entry, name=str, size=int, builtin=bool, shared=bool)
+    return known | {"owner": optional(entry, "owner", str)}
 
 
 def model_list(document: Document) -> ModelList:

@@ -192,11 +192,16 @@ class Segmented:
 
 @dataclass(frozen=True, slots=True)
 class VocabularySummary:
-    """A stored class list; built-in ones cannot be changed."""
+    """A stored class list; built-in ones cannot be changed.
+
+    `shared` ones are for all API keys; `owner` is the key that stored it, told to itself and to admin keys.
+    """
 
     name: str
     size: int
     builtin: bool
+    shared: bool
+    owner: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -145,9 +145,9 @@ class EBSegClient:
         """A stored class list."""
         return self._run(calls.vocabulary(name))
 
-    def put_vocabulary(self, name: str, classes: Classes) -> Vocabulary:
-        """Stores a class list, in place of one of the same name."""
-        return self._run(calls.put_vocabulary(name, classes))
+    def put_vocabulary(self, name: str, classes: Classes, *, shared: bool = False) -> Vocabulary:
+        """Stores a class list, in place of one of the same name; `shared` lets other API keys use it."""
+        return self._run(calls.put_vocabulary(name, classes, shared=shared))
 
     def delete_vocabulary(self, name: str) -> None:
         """Removes a stored class list."""

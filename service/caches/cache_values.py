@@ -41,10 +41,12 @@ class EmbeddingKeys:
     Args:
         text_digest: of the tower's weights and its tokenizer.
         templates: in order.
+        owner: who alone finds them again; empty for everybody.
     """
 
-    def __init__(self, text_digest: str, templates: Sequence[str]):
-        head = [text_digest, DTYPE, str(SCHEMA), str(len(templates)), *templates]
+    def __init__(self, text_digest: str, templates: Sequence[str], owner: str = ""):
+        own = [owner] if owner else []
+        head = [text_digest, DTYPE, str(SCHEMA), str(len(templates)), *templates, *own]
         self._base = hashlib.sha256(b"".join(map(_framed, head)))
 
     def of(self, names: Sequence[str]) -> bytes:

@@ -108,17 +108,17 @@ class TextCache:
         if self._tasks:
             await asyncio.wait(set(self._tasks), timeout=STOP_S)
 
-    def known(self, vocabulary: Vocabulary, text_digest: str) -> Text | None:
+    def known(self, vocabulary: Vocabulary, text_digest: str, owner: str = "") -> Text | None:
         """The embeddings of a vocabulary that is in the process as a whole; arguments as of `get`."""
         began = time.perf_counter()
-        _, whole = _keys(text_digest, vocabulary.templates, tuple(vocabulary.words))
+        _, whole = _keys(text_digest, vocabulary.templates, tuple(vocabulary.words), owner)
         tensor = self._recent.get(whole)
         if not isinstance(tensor, Tensor) or self._widths.get(text_digest) not in (None, tensor.shape[1]):
             return None
         self._count("l1", "hit", len(vocabulary.words))
         return Text(tensor=tensor, source="l1", seconds=self._looked_up(began))
 
-    async def get(self, vocabulary: Vocabulary, text_digest: str, embed: Embed) -> Text:
+    async def get(self, vocabulary: Vocabulary, text_digest: str, embed: Embed, owner: str = "") -> Text:
         """The embeddings of a vocabulary.
 
         Requests that want the same class at the same time share the work, whoever came first; one that
@@ -128,16 +128,17 @@ class TextCache:
             vocabulary: K classes.
             text_digest: of the text tower's weights and its tokenizer.
             embed: has that tower work.
+            owner: whose embeddings count, and who alone finds these again; empty for everybody's.
 
         Raises:
             NotReadyError: the cache was stopped meanwhile.
             Exception: whatever `embed` raised, to all that waited; it is not remembered.
         """
-        if (known := self.known(vocabulary, text_digest)) is not None:
+        if (known := self.known(vocabulary, text_digest, owner)) is not None:
             return known
         began = time.perf_counter()
         words = vocabulary.words
-        keys, whole = _keys(text_digest, vocabulary.templates, tuple(words))
+        keys, whole = _keys(text_digest, vocabulary.templates, tuple(words), owner)
         width = self._widths.get(text_digest)
         order = [keys.of([word]) for word in words]
         names = dict(zip(order, words, strict=True))  # classes may share a synonym
@@ -301,10 +302,10 @@ class TextCache:
 
 @functools.lru_cache(maxsize=KEYS_KEPT)
 def _keys(
-    text_digest: str, templates: tuple[str, ...], names: tuple[str, ...]
+    text_digest: str, templates: tuple[str, ...], names: tuple[str, ...], owner: str
 ) -> tuple[EmbeddingKeys, bytes]:
     """What makes the classes' keys, and the vocabulary's own key."""
-    keys = EmbeddingKeys(text_digest, templates)
+    keys = EmbeddingKeys(text_digest, templates, owner)
     return keys, b"v" + keys.of(names)
 
 

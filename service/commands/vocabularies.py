@@ -65,6 +65,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     what = one.add_mutually_exclusive_group(required=True)
     what.add_argument("--classes", action="append", metavar="NAMES", help=CLASSES_HELP)
     what.add_argument("--file", type=Path, metavar="FILE", help=FILE_HELP)
+    one.add_argument("--shared", action="store_true", help="other API keys may use it")
     add_service(one)
     one = add_command(
         actions, "delete", delete, "remove a stored class list", "\n  ebseg vocabularies delete harbour\n"
@@ -83,8 +84,16 @@ def list_vocabularies(args: argparse.Namespace) -> int:
             return
         from service.commands.tables import print_table
 
-        rows = ((entry.name, entry.size, "built in" if entry.builtin else "stored") for entry in found)
-        print_table(("name", "classes", "kind"), rows)
+        rows = (
+            (
+                entry.name,
+                entry.size,
+                "built in" if entry.builtin else "stored, shared" if entry.shared else "stored",
+                entry.owner or "",
+            )
+            for entry in found
+        )
+        print_table(("name", "classes", "kind", "owner"), rows)
 
     return with_client(args, use)
 
@@ -122,7 +131,7 @@ def put(args: argparse.Namespace) -> int:
         return complain(error, UNUSABLE)
 
     def use(client: "EBSegClient") -> None:
-        stored = client.put_vocabulary(args.name, classes)
+        stored = client.put_vocabulary(args.name, classes, shared=args.shared)
         print(json.dumps(values(stored)) if args.json else f"stored {stored.name}, {stored.size} classes")
 
     return with_client(args, use)

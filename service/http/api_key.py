@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal, Self, get_args
 
+from service.caller import Caller
 from service.errors import KeyLimitedError
 from service.settings import KEY_FORM
 
 KeyRole = Literal["read", "use", "admin"]
+_OWNER_DIGITS = 16  # of the digest of a key that has no name
 
 
 class ApiKey:
@@ -21,6 +23,7 @@ class ApiKey:
         role: "read" is for GET only, "use" for all but administration, "admin" for everything.
         rate: requests a second, a second's worth of them at once; None for any number.
         concurrency: requests at a time; None for any number.
+        named: whether its name was given: another key of that name is the same owner then.
         clock: seconds that only go forward.
     """
 
@@ -32,11 +35,14 @@ class ApiKey:
         role: KeyRole,
         rate: float | None = None,
         concurrency: int | None = None,
+        named: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ):
         self.digest = digest
         self.name = name
         self.role = role
+        owner = name if named else f"sha256:{digest.hex()[:_OWNER_DIGITS]}"
+        self.caller = Caller(name, owner, everything=role == "admin")
         self._rate = rate
         self._concurrency = concurrency
         self._clock = clock
@@ -55,7 +61,7 @@ class ApiKey:
         """
         match = KEY_FORM.fullmatch(entry)
         if match is None:
-            return cls(bytes.fromhex(entry), name=name, role=role)
+            return cls(bytes.fromhex(entry), name=name, role=role, named=False)
         words = match["options"].split(":")
         options = dict(word.split("=") for word in words if "=" in word)
         return cls(
@@ -64,6 +70,7 @@ class ApiKey:
             role=next((known for known in get_args(KeyRole) if known in words), role),
             rate=float(options["rate"]) if "rate" in options else None,
             concurrency=int(options["concurrency"]) if "concurrency" in options else None,
+            named=match["name"] is not None,
         )
 
     @contextmanager

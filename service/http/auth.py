@@ -6,12 +6,12 @@ Only digests of keys are known here. A key that is shown is never kept, logged o
 import hashlib
 import hmac
 from collections.abc import Iterable, Sequence
-from contextvars import ContextVar
 from typing import Any
 
 from fastapi import Request
 from starlette.types import Scope
 
+from service.caller import NO_KEY, Caller
 from service.errors import ForbiddenError, KeyLimitedError, UnauthorizedError
 from service.http.api_key import ApiKey
 from service.http.problems import KINDS, MEDIA_TYPE, Kind
@@ -32,9 +32,6 @@ _REFUSALS: dict[type[Exception], str] = {
     KeyLimitedError: "The key is used more than it may be",
 }
 _HOW = "send it as `Authorization: Bearer KEY` or as `X-API-Key: KEY`"
-
-caller_var: ContextVar[str] = ContextVar("caller", default="")
-"""Name of the key that the request at hand shows; empty where none is needed."""
 
 
 class ApiKeys:
@@ -82,6 +79,12 @@ class ApiKeys:
         if key.role == "read" and scope.get("method", "GET") not in _READING:
             raise ForbiddenError("this key is for reading only; use one whose role is use or admin")
         return key
+
+    def caller(self, key: ApiKey | None) -> Caller:
+        """Who sends a request with this key; while anybody may come in without one, nothing is one key's own."""
+        if key is None:
+            return NO_KEY
+        return key.caller if self._required else Caller(key.name)
 
     def check_admin(self, scope: Scope) -> None:
         """Lets a request pass that shows an admin key.

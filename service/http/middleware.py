@@ -11,8 +11,9 @@ from typing import Any
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.caller import caller_var
 from service.errors import ClientGoneError
-from service.http.auth import ApiKeys, caller_var
+from service.http.auth import ApiKeys
 from service.http.inference_errors import error_response, speaks_protocol
 from service.http.problems import kind_of, problem_response
 from service.observability.logging import request_id_var
@@ -57,7 +58,8 @@ class Requests:
         exchange = _Exchange(scope, receive, send)
         try:
             key = self.keys.check(scope)
-            exchange.key = caller = "" if key is None else key.name
+            caller = self.keys.caller(key)
+            exchange.key = caller.name
             caller_var.set(caller)
             with nullcontext() if key is None else key.used():
                 await self.app(scope, exchange.receive, exchange.send)

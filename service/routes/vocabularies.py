@@ -8,7 +8,7 @@ from service.http.openapi import problems
 from service.http.parsed_request import read_document
 from service.runtime import Service
 from service.schemas.vocabularies import StoredClass, VocabularyDetails, VocabularyList, VocabularyRequest
-from service.vocabularies.catalog import MOST_BYTES_EACH, NAME
+from service.vocabularies.catalog import MOST_BYTES_EACH, NAME, summary_of
 from service.vocabularies.stored_vocabulary import StoredVocabulary
 
 MOST_BODY_BYTES = 2 * MOST_BYTES_EACH  # JSON can say the same in more bytes than are stored
@@ -37,10 +37,14 @@ router = APIRouter(tags=["vocabularies"])
     operation_id="list_vocabularies",
     summary="List the class lists",
     response_description="Names and sizes",
+    response_model_exclude_none=True,
     responses=problems(401, 500, 503),
 )
 async def vocabularies(request: Request) -> VocabularyList:
-    """The benchmarks' class lists, and those that were stored."""
+    """The benchmarks' class lists, and those that the caller's key stored, or others as shared.
+
+    Admin keys see all; without API keys everybody does.
+    """
     service: Service = request.app.state.service
     return VocabularyList(vocabularies=await service.vocabularies.summaries())
 
@@ -74,12 +78,13 @@ async def vocabulary(name: Name, request: Request) -> VocabularyDetails:
 async def store_vocabulary(name: Name, request: Request, response: Response) -> VocabularyDetails:
     """Stores classes under a name, for requests to name instead of listing them.
 
-    The whole list is replaced. With Redis all processes of the service know it within 2 s; without,
-    it lives as long as the process.
+    The whole list is replaced. It belongs to the key that stored it first: other keys do not find it unless
+    it is `shared`, and only that key and admin keys may change it. With Redis all processes of the service
+    know it within 2 s; without, it lives as long as the process.
     """
     service: Service = request.app.state.service
     async with read_document(request, service, VocabularyRequest, MOST_BODY_BYTES) as document:
-        stored, created = await service.vocabularies.put(name, document.classes)
+        stored, created = await service.vocabularies.put(name, document.classes, shared=document.shared)
         if created:
             response.status_code = 201
         return _details(stored)
@@ -104,4 +109,5 @@ def _details(found: StoredVocabulary) -> VocabularyDetails:
         StoredClass(**{"synonyms": entry.synonyms, **entry.model_dump(exclude_defaults=True)})
         for entry in found.entries
     ]
-    return VocabularyDetails(name=found.name, size=len(classes), builtin=found.builtin, classes=classes)
+    summary = summary_of(found.name, found.ending, builtin=found.builtin)
+    return VocabularyDetails(**summary.model_dump(), classes=classes)

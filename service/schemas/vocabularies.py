@@ -9,12 +9,18 @@ class VocabularyRequest(Strict):
     """A class list to store; its classes are given and checked like those of a segmentation request."""
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"classes": ["sky", {"name": "tree", "synonyms": ["bush"]}]}]}
+        json_schema_extra={
+            "examples": [{"classes": ["sky", {"name": "tree", "synonyms": ["bush"]}], "shared": True}]
+        }
     )
 
     classes: ClassList = Field(
         description="names, or objects with a name; or names in a text, with commas between; no two differ "
         "by case only"
+    )
+    shared: bool = Field(
+        default=False,
+        description="whether other API keys may use the list; without API keys everybody may in any case",
     )
 
 
@@ -24,6 +30,13 @@ class VocabularySummary(BaseModel):
     name: str = Field(description="what requests say in `vocabulary`", examples=["ade20k-150"])
     size: int = Field(description="number of classes", examples=[150])
     builtin: bool = Field(description="comes with the service and cannot be changed")
+    shared: bool = Field(description="whether all API keys may use it")
+    owner: str | None = Field(
+        default=None,
+        description="the API key that stored it, by its name or a part of its digest, told to itself and to "
+        "admin keys; left out of a list that is everybody's",
+        examples=["shop"],
+    )
 
 
 class VocabularyList(BaseModel):

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from model.confidence.caution import AnswerWarning
 from model.vocabulary.classes import Vocabulary
 from service.caches.prediction_cache import CachedPrediction
+from service.caller import Caller, caller_var
 from service.errors import (
     DeadlineExceededError,
     DeadlineUnmeetableError,
@@ -22,7 +23,6 @@ from service.errors import (
     PictureMemoryError,
 )
 from service.hot_loading.loaded import Lease
-from service.http.auth import caller_var
 from service.http.negotiate import Form
 from service.http.parsed_request import ParsedRequest
 from service.http.problems import kind_of
@@ -187,7 +187,7 @@ class _Request(Generic[E]):
     deadline: Deadline
     request_id: str
     warnings: tuple[AnswerWarning, ...]
-    caller: str = field(default_factory=caller_var.get)  # name of its key
+    caller: Caller = field(default_factory=caller_var.get)
     submitted: list[Request] = field(default_factory=list)  # to the scheduler
 
     async def attempt(self) -> E:
@@ -217,8 +217,8 @@ class _Request(Generic[E]):
 
     @property
     def owner(self) -> str:
-        """Whose predictions it may be answered by."""
-        return "" if self.service.settings.share_predictions else self.caller
+        """Whose cached predictions and text embeddings it may be answered by; empty for everybody's."""
+        return "" if self.service.settings.share_caches else self.caller.owner
 
     @property
     def late(self) -> bool:
@@ -240,7 +240,7 @@ class _Request(Generic[E]):
         engine = self.lease.engines[0]  # one of equal ones, but for what runs on a device
         balance = to_balance(spec.balance, engine.info.balance)
         background = spec.background_for(engine.info.card)
-        texts = RequestText(service, vocabulary, self.lease.engines, self.ticket, self.deadline)
+        texts = RequestText(service, vocabulary, self.lease.engines, self.ticket, self.deadline, self.owner)
         try:
             plan = await service.pictures.run_in(
                 "decode", self.deadline, self._decoded, engine, vocabulary, time.perf_counter()

@@ -30,6 +30,7 @@ class RequestText:
         engines: of the request's version.
         ticket: of the request; new names are reserved on it.
         deadline: of the request.
+        owner: whose cached embeddings it may have; empty for everybody's.
     """
 
     def __init__(
@@ -39,14 +40,16 @@ class RequestText:
         engines: tuple[Engine, ...],
         ticket: Ticket,
         deadline: Deadline,
+        owner: str = "",
     ):
+        self._owner = owner
         self._service = service
         self._vocabulary = vocabulary
         self._engines = engines
         self._ticket = ticket
         self._deadline = deadline
         self._own_error: Exception | None = None
-        self._text = service.texts.known(vocabulary, engines[0].text_digest)
+        self._text = service.texts.known(vocabulary, engines[0].text_digest, owner)
         if self._text is not None:
             with stage("text"):  # told, short as it was
                 pass
@@ -82,7 +85,7 @@ class RequestText:
             try:
                 with stage("text"):
                     self._text = await self._service.texts.get(
-                        self._vocabulary, self._engines[0].text_digest, self._embed
+                        self._vocabulary, self._engines[0].text_digest, self._embed, self._owner
                     )
                 return self._text
             except _OTHERS as error:

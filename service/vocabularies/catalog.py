@@ -3,6 +3,9 @@
 The users' own are in Redis where there is one, else in the process. In Redis they are the fields of one
 hash, so that each change is one atomic command. A process keeps copies of what it has read: fresh ones
 spare Redis the question, old ones go on answering while Redis is away.
+
+A list belongs to the key that stored it; `caller_var` says who asks. Others do not find it unless it is
+shared, and do not change it in any case. A list without an owner is everybody's.
 """
 
 import asyncio
@@ -11,11 +14,12 @@ import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from weakref import WeakValueDictionary
 
 from model.vocabulary.classes import Vocabulary
+from service.caller import caller_var
 from service.errors import (
     ConflictError,
     FieldProblem,
@@ -26,8 +30,9 @@ from service.errors import (
 from service.observability.metrics import Metrics
 from service.schemas.classes import ClassEntry
 from service.schemas.vocabularies import VocabularySummary
-from service.vocabularies.store import Commands, LocalStore, SharedStore
+from service.vocabularies.store import ChangedError, Commands, LocalStore, SharedStore
 from service.vocabularies.stored_vocabulary import (
+    Ending,
     StoredVocabulary,
     builtin,
     checked,
@@ -43,6 +48,7 @@ MOST_BYTES_EACH = 1 << 20  # of one list as it is stored; the longest list of na
 FRESH_S = 1.5  # so long other processes' changes go unnoticed; 2 s are promised
 STALE_S = 300.0  # so old a copy may get while the store is away
 COPIES = 1024
+MOST_TRIES = 20  # of a change, while others change the same list
 COPY_BYTES = 16 << 20  # of the copies as they are stored; parsed they take several times that
 
 _UNKNOWN = "there is no vocabulary of this name; GET /v1/vocabularies lists them"
@@ -60,6 +66,8 @@ class _Copy:
     def found(self) -> StoredVocabulary:
         if self.value is None:
             raise NotFoundError(_UNKNOWN if self.raw is None else _DAMAGED)
+        if not self.value.ending.is_seen_by(caller_var.get()):
+            raise NotFoundError(_UNKNOWN)
         return self.value
 
 
@@ -89,7 +97,7 @@ class Vocabularies:
         self._copy_bytes = 0
         self._expired: set[str] = set()  # names whose copy may be wrong: a change of ours has no answer
         self._changes = 0  # of ours, answered or not
-        self._sizes: tuple[dict[str, int], float, int] | None = None  # when, and after how many changes
+        self._endings: tuple[dict[str, Ending], float, int] | None = None  # when, and after how many changes
         # one reader or writer a name; a lock lives as long as somebody holds or awaits it
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
@@ -97,7 +105,7 @@ class Vocabularies:
         """The class list of a name.
 
         Raises:
-            NotFoundError: there is none, or it is damaged.
+            NotFoundError: there is none for this caller, or it is damaged.
             StoreUnavailableError: Redis is away, and there is no copy that is young enough.
         """
         if name in Vocabulary.builtin_names():
@@ -114,61 +122,97 @@ class Vocabularies:
             return (copy or await self._read(name)).found()
 
     async def summaries(self) -> list[VocabularySummary]:
-        """All lists: the built-in ones, then the others by name. Damaged ones may be among them.
+        """The caller's lists: the built-in ones, then the others by name. Damaged ones may be among them.
 
         Raises:
             StoreUnavailableError: Redis is away, and it was not asked in the last minutes.
         """
         async with self._lock(""):  # no list has this name
-            sizes = await self._read_sizes()
-        ours = [(name, len(builtin(name).classes), True) for name in Vocabulary.builtin_names()]
-        own = [(name, size, False) for name, size in sorted(sizes.items())]
-        return [VocabularySummary(name=name, size=size, builtin=b) for name, size, b in ours + own]
+            endings = await self._read_endings()
+        caller = caller_var.get()
+        return [
+            *(summary_of(name, builtin(name).ending, builtin=True) for name in Vocabulary.builtin_names()),
+            *(
+                summary_of(name, ending, builtin=False)
+                for name, ending in sorted(endings.items())
+                if ending.is_seen_by(caller)
+            ),
+        ]
 
-    async def put(self, name: str, entries: Sequence[ClassEntry]) -> tuple[StoredVocabulary, bool]:
-        """Stores a class list.
+    async def put(
+        self, name: str, entries: Sequence[ClassEntry], *, shared: bool = False
+    ) -> tuple[StoredVocabulary, bool]:
+        """Stores a class list; one that it replaces keeps its owner.
+
+        Args:
+            name: of the list.
+            entries: its classes.
+            shared: whether others than its owner may use it.
 
         Returns:
             The list, and whether the name is new.
 
         Raises:
             InvalidRequestError, VocabularyError: the name, or the classes, cannot be used.
-            ConflictError: the name is a built-in's, or the store is full.
+            ConflictError: the name is a built-in's or another key's, or the store is full.
             StoreUnavailableError: Redis is away; it holds what it held, or all of the new list.
         """
         _check_own(name)
         if not re.fullmatch(NAME, name):
             raise InvalidRequestError([FieldProblem("name", f"must match {NAME}")])
         # a long list keeps a core busy for some hundredths of a second
-        value = await asyncio.to_thread(checked, name, tuple(entries), self._max_classes)
-        raw = await asyncio.to_thread(encoded, value)
-        if len(raw) > MOST_BYTES_EACH:
-            raise InvalidRequestError(
-                [FieldProblem("classes", f"take {len(raw)} bytes; at most {MOST_BYTES_EACH} are stored")]
-            )
+        given = await asyncio.to_thread(checked, name, tuple(entries), self._max_classes)
+        caller = caller_var.get()
         async with self._lock(name):
-            with self._changing(name):
-                created = await self._store.write(name, raw)
-            self._keep(name, raw, value, self._clock())
-        return value, created
+            for _ in range(MOST_TRIES):
+                former, ending = await self._held(name)
+                if ending is not None and not ending.is_of(caller):
+                    raise ConflictError("this name is another key's; store your vocabulary by another one")
+                owner = caller.owner if former is None else "" if ending is None else ending.owner
+                value = replace(given, owner=owner, shared=shared or not owner)
+                raw = await asyncio.to_thread(encoded, value)
+                if len(raw) > MOST_BYTES_EACH:
+                    message = f"take {len(raw)} bytes; at most {MOST_BYTES_EACH} are stored"
+                    raise InvalidRequestError([FieldProblem("classes", message)])
+                with suppress(ChangedError):
+                    with self._changing(name):
+                        await self._store.write(name, raw, former)
+                    self._keep(name, raw, value, self._clock())
+                    return value, former is None
+        raise _contended()
 
     async def delete(self, name: str) -> None:
         """Removes a class list.
 
         Raises:
-            ConflictError: it is built in.
-            NotFoundError: there is none.
+            ConflictError: it is built in, or another key's that is shared.
+            NotFoundError: there is none for this caller.
             StoreUnavailableError: Redis is away.
         """
         _check_own(name)
         if not re.fullmatch(NAME, name):
             raise NotFoundError(_UNKNOWN)
+        caller = caller_var.get()
         async with self._lock(name):
-            with self._changing(name):
-                found = await self._store.remove(name)
-            self._keep(name, None, None, self._clock())
-        if not found:
-            raise NotFoundError(_UNKNOWN)
+            for _ in range(MOST_TRIES):
+                former, ending = await self._held(name)
+                if former is None:
+                    self._keep(name, None, None, self._clock())
+                if former is None or (ending is not None and not ending.is_seen_by(caller)):
+                    raise NotFoundError(_UNKNOWN)
+                if ending is not None and not ending.is_of(caller):
+                    raise ConflictError("this vocabulary is another key's, and only that one may remove it")
+                with suppress(ChangedError):
+                    with self._changing(name):
+                        await self._store.remove(name, former)
+                    self._keep(name, None, None, self._clock())
+                    return
+        raise _contended()
+
+    async def _held(self, name: str) -> tuple[bytes | None, Ending | None]:
+        """What the store holds now, and whose it is; no ending of what is not there, or damaged."""
+        raw = await self._store.read(name, insist=True)
+        return raw, None if raw is None else Ending.of(raw)
 
     def _lock(self, name: str) -> asyncio.Lock:
         return self._locks.setdefault(name, asyncio.Lock())
@@ -199,18 +243,18 @@ class Vocabularies:
             self._count("l2", "miss" if value is None else "hit")
         return self._keep(name, raw, value, asked_at)
 
-    async def _read_sizes(self) -> dict[str, int]:
-        now, changes, old = self._clock(), self._changes, self._sizes
+    async def _read_endings(self) -> dict[str, Ending]:
+        now, changes, old = self._clock(), self._changes, self._endings
         if old is not None and old[2] == changes and now - old[1] < FRESH_S:
             return old[0]
         try:
-            found = await self._store.sizes()
+            found = await self._store.endings()
         except StoreUnavailableError:
             if old is None or now - old[1] > STALE_S:
                 raise
             return old[0]
-        own = {name: size for name, size in found.items() if re.fullmatch(NAME, name)}
-        self._sizes = own, now, changes
+        own = {name: ending for name, ending in found.items() if re.fullmatch(NAME, name)}
+        self._endings = own, now, changes
         return own
 
     @contextmanager
@@ -241,6 +285,18 @@ class Vocabularies:
 
     def _count(self, tier: str, result: str) -> None:
         self._metrics.cache_ops.labels("vocabulary", tier, result).inc()
+
+
+def summary_of(name: str, ending: Ending, *, builtin: bool) -> VocabularySummary:
+    """What is told of a list; its owner only to who may change it."""
+    owner = ending.owner if ending.is_of(caller_var.get()) else ""
+    return VocabularySummary(
+        name=name, size=ending.size, builtin=builtin, shared=ending.shared, owner=owner or None
+    )
+
+
+def _contended() -> ConflictError:
+    return ConflictError("others change this vocabulary at the same time; try again")
 
 
 def _check_own(name: str) -> None:

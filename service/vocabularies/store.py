@@ -1,9 +1,10 @@
 """Where users' class lists are kept: in this process, or in Redis for all processes.
 
-Both hold at most MOST lists of MOST_BYTES together, and know nothing of what a list is made of.
+Both hold at most MOST lists of MOST_BYTES together, and of what a list is made of they know its end. A change
+names what it takes the place of, so that no list is changed that came in between.
 """
 
-import re
+import hashlib
 import time
 from collections.abc import Callable
 from types import UnionType
@@ -11,34 +12,43 @@ from typing import Any, Protocol
 
 from service.errors import ConflictError, StoreUnavailableError
 from service.observability.metrics import Metrics
+from service.vocabularies.stored_vocabulary import END_BYTES, Ending
 
 KEY = b"ebseg:vocabularies:v1"  # a hash: name -> list
 MOST = 1000
 MOST_BYTES = 64 << 20
 PAUSE_S = 1.0  # after Redis gave no answer, reads do without it for so long
-_SIZE = rb'"size":(\d{1,4})}$'  # the end of a list as it is stored
-_SIZE_BYTES = 16  # that end has at most so many
 
+_CHANGED = -2  # what a script answers where `ChangedError` is raised
+# What is held under ARGV[1], '' if longer than ARGV[2], compared with the sha1 of what was seen, ARGV[3].
+_UNCHANGED = b"""
+local held = false
+if redis.call('TYPE', KEYS[1]).ok == 'hash' then
+  held = redis.call('HGET', KEYS[1], ARGV[1])
+  if held and #held > tonumber(ARGV[2]) then held = '' end
+end
+if (held and redis.sha1hex(held) or '') ~= ARGV[3] then return -2 end
+"""
 # Each is atomic. A key that is no hash is not ours: it holds nothing, and a new list replaces it.
 _READ = b"""
 if redis.call('TYPE', KEYS[1]).ok ~= 'hash' then return false end
 if redis.call('HSTRLEN', KEYS[1], ARGV[1]) > tonumber(ARGV[2]) then return '' end
 return redis.call('HGET', KEYS[1], ARGV[1])
 """
-_WRITE = b"""
+_WRITE = (
+    _UNCHANGED
+    + b"""
 if redis.call('TYPE', KEYS[1]).ok ~= 'hash' then redis.call('DEL', KEYS[1]) end
-local bytes = #ARGV[2] - redis.call('HSTRLEN', KEYS[1], ARGV[1])
+local bytes = #ARGV[4] - redis.call('HSTRLEN', KEYS[1], ARGV[1])
 for _, name in ipairs(redis.call('HKEYS', KEYS[1])) do
   bytes = bytes + redis.call('HSTRLEN', KEYS[1], name)
 end
 local number = redis.call('HLEN', KEYS[1]) + 1 - redis.call('HEXISTS', KEYS[1], ARGV[1])
-if number > tonumber(ARGV[3]) or bytes > tonumber(ARGV[4]) then return -1 end
-return redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+if number > tonumber(ARGV[5]) or bytes > tonumber(ARGV[6]) then return -1 end
+return redis.call('HSET', KEYS[1], ARGV[1], ARGV[4])
 """
-_REMOVE = b"""
-if redis.call('TYPE', KEYS[1]).ok ~= 'hash' then return 0 end
-return redis.call('HDEL', KEYS[1], ARGV[1])
-"""
+)
+_REMOVE = _UNCHANGED + b"return redis.call('HDEL', KEYS[1], ARGV[1])"
 _ENDS = b"""
 if redis.call('TYPE', KEYS[1]).ok ~= 'hash' then return {} end
 local found = {}
@@ -64,6 +74,10 @@ class Commands(Protocol):
         """
 
 
+class ChangedError(Exception):
+    """The store does not hold any more what a change was to take the place of."""
+
+
 class LocalStore:
     """Lists of this process."""
 
@@ -72,30 +86,35 @@ class LocalStore:
     def __init__(self) -> None:
         self._lists: dict[str, bytes] = {}
 
-    async def read(self, name: str) -> bytes | None:
+    async def read(self, name: str, *, insist: bool = False) -> bytes | None:
         """The list of a name."""
         return self._lists.get(name)
 
-    async def write(self, name: str, raw: bytes) -> bool:
-        """Adds or replaces a list; says whether the name is new.
+    async def write(self, name: str, raw: bytes, former: bytes | None) -> None:
+        """Adds a list, or puts it in the place of a former one.
 
         Raises:
+            ChangedError: something else is there, or nothing.
             ConflictError: there is no room for it.
         """
-        created = name not in self._lists
-        held = sum(map(len, self._lists.values())) - len(self._lists.get(name, b""))
-        if len(self._lists) + created > MOST or held + len(raw) > MOST_BYTES:
+        self._refuse_changed(name, former)
+        held = sum(map(len, self._lists.values())) - len(former or b"")
+        if len(self._lists) + (former is None) > MOST or held + len(raw) > MOST_BYTES:
             raise _full()
         self._lists[name] = raw
-        return created
 
-    async def remove(self, name: str) -> bool:
-        """Removes a list; says whether there was one."""
-        return self._lists.pop(name, None) is not None
+    async def remove(self, name: str, former: bytes) -> None:
+        """Removes a list; ChangedError if it is another one, or gone."""
+        self._refuse_changed(name, former)
+        del self._lists[name]
 
-    async def sizes(self) -> dict[str, int]:
-        """Number of classes of each list."""
-        return _sizes([part for name, raw in self._lists.items() for part in (name.encode(), raw)])
+    async def endings(self) -> dict[str, Ending]:
+        """Size and owner of each list."""
+        return _endings([part for name, raw in self._lists.items() for part in (name.encode(), raw)])
+
+    def _refuse_changed(self, name: str, former: bytes | None) -> None:
+        if self._lists.get(name) != former:
+            raise ChangedError
 
 
 class SharedStore:
@@ -117,27 +136,39 @@ class SharedStore:
         self._most_bytes_each = most_bytes_each
         self._away_until = -1.0
 
-    async def read(self, name: str) -> bytes | None:
-        """The list of a name; empty bytes for one that is too long."""
-        raw: bytes | None = await self._ask(bytes | None, _READ, name.encode(), self._most_bytes_each)
+    async def read(self, name: str, *, insist: bool = False) -> bytes | None:
+        """The list of a name; empty bytes for one that is too long.
+
+        Args:
+            name: of the list.
+            insist: asks Redis though it was found away a moment ago.
+        """
+        ask = self._run if insist else self._ask
+        raw: bytes | None = await ask(bytes | None, _READ, name.encode(), self._most_bytes_each)
         return raw
 
-    async def write(self, name: str, raw: bytes) -> bool:
+    async def write(self, name: str, raw: bytes, former: bytes | None) -> None:
         """As of `LocalStore`; when it raises StoreUnavailableError, it may have taken place or not."""
-        created = await self._run(int, _WRITE, name.encode(), raw, MOST, MOST_BYTES)
-        if created < 0:
+        done = await self._run(int, _WRITE, *self._place(name, former), raw, MOST, MOST_BYTES)
+        if done == _CHANGED:
+            raise ChangedError
+        if done < 0:
             raise _full()
         self._count("stored")
-        return bool(created)
 
-    async def remove(self, name: str) -> bool:
+    async def remove(self, name: str, former: bytes) -> None:
         """As of `LocalStore`; when it raises StoreUnavailableError, it may have taken place or not."""
-        return bool(await self._run(int, _REMOVE, name.encode()))
+        if await self._run(int, _REMOVE, *self._place(name, former)) == _CHANGED:
+            raise ChangedError
 
-    async def sizes(self) -> dict[str, int]:
-        """Number of classes of each list; lists whose end is damaged are left out."""
-        ends: list[bytes] = await self._ask(list, _ENDS, MOST, _SIZE_BYTES)
-        found = _sizes(ends)
+    def _place(self, name: str, former: bytes | None) -> tuple[bytes, int, str]:
+        seen = "" if former is None else hashlib.sha1(former, usedforsecurity=False).hexdigest()
+        return name.encode(), self._most_bytes_each, seen
+
+    async def endings(self) -> dict[str, Ending]:
+        """Size and owner of each list; lists whose end is damaged are left out."""
+        ends: list[bytes] = await self._ask(list, _ENDS, MOST, END_BYTES)
+        found = _endings(ends)
         damaged = len(ends) // 2 - len(found)
         if damaged:
             self._count("corrupt", damaged)
@@ -170,14 +201,14 @@ class SharedStore:
         self._metrics.cache_ops.labels("vocabulary", "l2", result).inc(number)
 
 
-def _sizes(ends: list[bytes]) -> dict[str, int]:
+def _endings(ends: list[bytes]) -> dict[str, Ending]:
     """From names, each followed by the end of its list."""
-    sizes = {}
+    found = {}
     for name, end in zip(ends[::2], ends[1::2], strict=True):
-        size = re.search(_SIZE, end[-_SIZE_BYTES:])
-        if size is not None and name.isascii():
-            sizes[name.decode()] = int(size[1])
-    return sizes
+        ending = Ending.of(end)
+        if ending is not None and name.isascii():
+            found[name.decode()] = ending
+    return found
 
 
 def _full() -> ConflictError:

@@ -7,6 +7,7 @@ whatever else a store may give is found out.
 import functools
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,11 +16,49 @@ from pydantic import TypeAdapter
 
 from model.errors import VocabularyError
 from model.vocabulary.classes import ClassName, SynonymMode, Vocabulary
+from service.caller import Caller
 from service.errors import FieldProblem, InvalidRequestError
 from service.schemas.classes import ClassEntry
 
 SCHEMA = 1
+END_BYTES = 192  # of a list as it is stored, in which all is that `Ending` has
 _ENTRIES = TypeAdapter(tuple[ClassEntry, ...])
+_ENDING = re.compile(
+    rb'(?:"owner":"(?P<owner>[a-z0-9:._-]{1,64})",)?(?:"schema":\d+,"sha256":"[0-9a-f]{64}",)?'
+    rb'(?:"shared":(?P<shared>true),)?"size":(?P<size>\d{1,4})}$'
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """What the end of a list as it is stored tells.
+
+    Attributes:
+        size: number of classes.
+        owner: who stored it; empty for a list that is everybody's.
+        shared: whether others may use it.
+    """
+
+    size: int
+    owner: str
+    shared: bool
+
+    @classmethod
+    def of(cls, raw: bytes) -> "Ending | None":
+        """The ending of a list, or of its last bytes; None if it is damaged."""
+        found = _ENDING.search(raw[-END_BYTES:])
+        if found is None:
+            return None
+        owner = (found["owner"] or b"").decode()
+        return cls(int(found["size"]), owner, shared=found["shared"] is not None or not owner)
+
+    def is_seen_by(self, caller: Caller) -> bool:
+        """Whether the caller may know of it."""
+        return self.shared or self.is_of(caller)
+
+    def is_of(self, caller: Caller) -> bool:
+        """Whether the caller may change it."""
+        return caller.everything or self.owner in ("", caller.owner)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,12 +70,21 @@ class StoredVocabulary:
         entries: the classes as they were given; a built-in's synonyms are all of its words.
         classes: the same for the model.
         builtin: one of the benchmarks'.
+        owner: who stored it; empty for everybody.
+        shared: whether others than its owner may use it.
     """
 
     name: str
     entries: tuple[ClassEntry, ...]
     classes: tuple[ClassName, ...]
     builtin: bool
+    owner: str = ""
+    shared: bool = True
+
+    @property
+    def ending(self) -> Ending:
+        """Its size, and whose it is."""
+        return Ending(len(self.entries), self.owner, self.shared)
 
     @property
     def colors(self) -> list[str | None]:
@@ -64,8 +112,15 @@ def builtin(name: str) -> StoredVocabulary:
     return StoredVocabulary(name=name, entries=entries, classes=classes, builtin=True)
 
 
-def checked(name: str, entries: tuple[ClassEntry, ...], max_classes: int | None = None) -> StoredVocabulary:
-    """A caller's list, its names stripped.
+def checked(
+    name: str,
+    entries: tuple[ClassEntry, ...],
+    max_classes: int | None = None,
+    *,
+    owner: str = "",
+    shared: bool = False,
+) -> StoredVocabulary:
+    """A caller's list, its names stripped; one without an owner is shared.
 
     Raises:
         InvalidRequestError, VocabularyError: too many classes, or one that cannot be used.
@@ -77,13 +132,22 @@ def checked(name: str, entries: tuple[ClassEntry, ...], max_classes: int | None 
     stripped = tuple(
         entry.model_copy(update={"name": name}) for entry, name in zip(entries, names, strict=True)
     )
-    return StoredVocabulary(name=name, entries=stripped, classes=_for_model(stripped), builtin=False)
+    return StoredVocabulary(
+        name=name,
+        entries=stripped,
+        classes=_for_model(stripped),
+        builtin=False,
+        owner=owner,
+        shared=shared or not owner,
+    )
 
 
 def encoded(value: StoredVocabulary) -> bytes:
-    """JSON with sorted keys, the number of classes last."""
+    """JSON with sorted keys, so that the last ones are those of `Ending`."""
     classes = [entry.model_dump(exclude_defaults=True) for entry in value.entries]
     document = {"schema": SCHEMA, "name": value.name, "classes": classes, "size": len(classes)}
+    if value.owner:
+        document |= {"owner": value.owner} | ({"shared": True} if value.shared else {})
     return _canonical({**document, "sha256": hashlib.sha256(_canonical(document)).hexdigest()})
 
 
@@ -91,9 +155,10 @@ def decoded(name: str, raw: bytes) -> StoredVocabulary | None:
     """The opposite of `encoded`; None for anything that it does not make."""
     try:
         document = json.loads(raw)
-        value = checked(name, _ENTRIES.validate_python(document["classes"]))
-        return value if encoded(value) == raw else None
-    except (ValueError, TypeError, KeyError, RecursionError, VocabularyError):
+        owner, shared = document.get("owner", ""), document.get("shared", False)
+        value = checked(name, _ENTRIES.validate_python(document["classes"]), owner=owner, shared=shared)
+        return value if encoded(value) == raw and Ending.of(raw) == value.ending else None
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, VocabularyError):
         return None
 
 

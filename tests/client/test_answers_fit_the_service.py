@@ -53,7 +53,7 @@ COMPLETE: dict[type[BaseModel], tuple[Callable[[Any], object], dict[str, Any]]] 
     models.ModelChange: (parsing.model_change, {"done": "it serves", "model": MODEL}),
     vocabularies.VocabularyList: (
         parsing.vocabulary_summaries,
-        {"vocabularies": [{"name": "a", "size": 1, "builtin": True}]},
+        {"vocabularies": [{"name": "a", "size": 1, "builtin": False, "shared": True, "owner": "shop"}]},
     ),
     vocabularies.VocabularyDetails: (
         parsing.vocabulary,
@@ -61,6 +61,8 @@ COMPLETE: dict[type[BaseModel], tuple[Callable[[Any], object], dict[str, Any]]] 
             "name": "harbour",
             "size": 1,
             "builtin": False,
+            "shared": False,
+            "owner": "shop",
             "classes": [
                 {
                     "name": "boat",

@@ -15,6 +15,7 @@ LIST: dict[str, Any] = {
     "name": "harbour",
     "size": 1,
     "builtin": False,
+    "shared": False,
     "classes": [{"name": "boat", "synonyms": ["ship"], "trained": None, "color": "#00ff00"}],
 }
 KNOWN: dict[Callable[[Any], object], dict[str, Any]] = {

@@ -162,7 +162,8 @@ def test_vocabularies_of_a_service(url: str, tmp_path: Path, capsys: pytest.Capt
     assert "harbour" in capsys.readouterr().out
     assert run("vocabularies", "list", *service, "--json") == 0
     listed = {entry["name"]: entry for entry in json.loads(capsys.readouterr().out)["vocabularies"]}
-    assert listed["harbour"] == {"name": "harbour", "size": 3, "builtin": False}
+    stored = {"name": "harbour", "size": 3, "builtin": False, "shared": True, "owner": None}
+    assert listed["harbour"] == stored
     assert listed["ade20k-150"]["builtin"] is True
 
     file = tmp_path / "classes.json"

@@ -370,12 +370,17 @@ async def test_a_stranger_cannot_make_an_administrators_route_read() -> None:
         assert service.memory.reserved == 0
 
 
-@pytest.mark.parametrize(("shared", "second"), [(False, "miss"), (True, "hit")])
-async def test_predictions_are_another_keys_only_if_asked(shared: bool, second: str) -> None:
+@pytest.mark.parametrize(("shared", "second"), [(False, ("miss", "embedded")), (True, ("hit", "l1"))])
+async def test_what_caches_hold_is_another_keys_only_if_asked(shared: bool, second: tuple[str, str]) -> None:
     keys = f"{NAMED},{OTHER}"
-    async with running(api_keys=keys, prediction_cache_bytes=1 << 20, share_predictions=shared) as (
+    async with running(api_keys=keys, prediction_cache_bytes=1 << 20, share_caches=shared) as (
         client,
         _,
     ):
         answers = [await post(client, headers={"X-API-Key": key}) for key in (KEY, KEY, OTHER)]
-    assert [answer.json()["caches"]["prediction"] for answer in answers] == ["miss", "hit", second]
+    found = [answer.json()["caches"] for answer in answers]
+    assert [(one["prediction"], one["text"]) for one in found] == [
+        ("miss", "embedded"),
+        ("hit", "l1"),
+        second,
+    ]

@@ -14,7 +14,7 @@ from service.schemas.classes import ClassEntry
 from service.vocabularies import catalog as module
 from service.vocabularies import store as vocabulary_store
 from service.vocabularies.catalog import Vocabularies
-from service.vocabularies.store import KEY
+from service.vocabularies.store import _WRITE, KEY
 from service.vocabularies.stored_vocabulary import StoredVocabulary, checked, encoded
 from tests.service.caches.redis_server import RedisServer
 from tests.service.hot_loading.stores import Clock, count
@@ -32,6 +32,7 @@ class Switched:
     away: bool = False
     gate: asyncio.Event | None = None
     lie: Any = None
+    lies_about: bytes = b""  # the script that is answered so; every one if empty
     calls: int = 0
 
     async def command(self, *args: Any) -> Any:
@@ -42,7 +43,7 @@ class Switched:
         if self.away:
             raise StoreUnavailableError
         answer = await self.store.command(*args)
-        return answer if self.lie is None else self.lie
+        return answer if self.lie is None or self.lies_about not in (b"", args[1]) else self.lie
 
 
 @dataclass
@@ -192,7 +193,10 @@ async def test_a_write_without_an_answer_makes_the_next_read_ask(empty_redis: Re
     async with processes(empty_redis) as (first, second):
         await first.vocabularies.put("mine", ENTRIES)
         await first.vocabularies.summaries()
-        first.redis.lie = "gone"  # the command went through, its answer did not
+        first.redis.lie, first.redis.lies_about = (
+            "gone",
+            _WRITE,
+        )  # the command went through, its answer did not
         with pytest.raises(StoreUnavailableError):
             await first.vocabularies.put("mine", ONE)
         first.redis.lie = None

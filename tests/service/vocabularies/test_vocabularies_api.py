@@ -28,6 +28,7 @@ STORED = {
     "name": "mine",
     "size": 3,
     "builtin": False,
+    "shared": True,
     "classes": [
         {"name": "sky", "synonyms": [], "color": "#87CEEB"},
         {"name": "tree", "synonyms": ["bush"], "trained": True},
@@ -84,7 +85,7 @@ async def test_put_get_list_delete(values: dict[str, Any]) -> None:
     assert created.json() == shown.json() == STORED
     assert replaced.json()["classes"] == [{"name": "one", "synonyms": []}]
     assert [item["name"] for item in listed] == [*Vocabulary.builtin_names(), "mine"]
-    assert listed[0] == {"name": "coco-stuff-171", "size": 171, "builtin": True}
+    assert listed[0] == {"name": "coco-stuff-171", "size": 171, "builtin": True, "shared": True}
     assert (sizes, after) == ({"mine": 1}, {})
     assert (removed.status_code, removed.content) == (204, b"")
     assert all("no vocabulary of this name" in problem(answer, 404)["detail"] for answer in gone)
@@ -244,7 +245,7 @@ async def test_no_metric_holds_a_name(values: dict[str, Any]) -> None:
         text = service.metrics.exposition().decode()
     assert "secret" not in text
     assert 'ebseg_cache_ops_total{cache="vocabulary",result="hit",tier="l1"} 1.0' in text
-    assert '{code="201",route="/v1/vocabularies/{name}"} 1.0' in text
+    assert '{code="201",model="",route="/v1/vocabularies/{name}",version=""} 1.0' in text
 
 
 async def test_docs_know_the_routes() -> None:

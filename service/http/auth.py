@@ -81,7 +81,7 @@ class ApiKeys:
         return key
 
     def caller(self, key: ApiKey | None) -> Caller:
-        """Who sends a request with this key; while anybody may come in without one, nothing is one key's own."""
+        """Who a request with this key is from; where anybody may come in, nothing is one key's own."""
         if key is None:
             return NO_KEY
         return key.caller if self._required else Caller(key.name)

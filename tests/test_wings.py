@@ -55,7 +55,7 @@ WINGS = {
         observability
         schemas
         settings
-        errors options
+        errors options caller
     """,
 }
 LOOSE = {"model": 8, "training": 6, "service": 8}  # at most

@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from model.network.balance import Balance, Weights
     from model.network.config import VARIANTS, EBSegConfig
     from model.network.ebseg import EBSeg
+    from model.network.label_map import LabelMap
     from model.network.predictions import MaskPredictions, StagePredictions
-    from model.segmenter import LabelMap, Segmenter
+    from model.segmenter import Segmenter
     from model.vocabulary.classes import ClassName, TrainingClasses, Vocabulary
 
 __all__ = [
@@ -41,7 +42,8 @@ _HOMES = {
     "network.ebseg": ("EBSeg",),
     "network.predictions": ("MaskPredictions", "StagePredictions"),
     "errors": ("CheckpointError", "ModelError", "PictureError", "VocabularyError"),
-    "segmenter": ("LabelMap", "Segmenter"),
+    "network.label_map": ("LabelMap",),
+    "segmenter": ("Segmenter",),
     "vocabulary.classes": ("ClassName", "TrainingClasses", "Vocabulary"),
 }
 

@@ -1,12 +1,10 @@
 """Picture and vocabulary to a label map with confidences, at any size.
 
-A label map never holds scores of all classes and pixels: it goes tile by tile and keeps the winner.
-Shape suffixes: Q queries, K classes, H and W rows and columns of the output, T pixels of a tile,
-y and x rows and columns of the mask logits.
+Shape suffixes: Q queries, K classes, H and W rows and columns of the output.
 """
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,28 +17,33 @@ from torch import Tensor
 from model.errors import ModelError, PictureError
 from model.network.balance import Balance
 from model.network.ebseg import EBSeg
-from model.network.kernels import TILE, best_class, contenders
-from model.network.layers import resize
+from model.network.label_map import ClassifiedMasks, LabelMap, check_output_size, label_maps, scored_parts
 from model.network.predictions import MaskPredictions
 from model.transforms import to_network
 from model.vocabulary.classes import Vocabulary
 
-OTHER = 0  # the label of a pixel that no class wins with enough confidence
 TEXTS_KEPT = 16  # vocabularies whose embeddings are kept
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LabelMap:
-    """Which class each pixel belongs to.
+class LabelRequest:
+    """One label map that is wanted; see `Segmenter.label_map`.
 
     Attributes:
-        labels: uint16 [H, W]; 0 is "other", the others are `Vocabulary.labels`: k is class k - 1 if none is
-            ignored.
-        confidence: float32 [H, W] in 0..1, of the winning class, before the threshold.
+        predictions: of one picture.
+        vocabulary: K classes.
+        output_size: rows and columns, pixels.
+        text: embeddings of the vocabulary; computed when left out.
+        threshold: for classes that have none of their own, 0..1.
+        balance: instead of the configuration's.
     """
 
-    labels: NDArray[np.uint16]
-    confidence: NDArray[np.float32]
+    predictions: MaskPredictions
+    vocabulary: Vocabulary
+    output_size: tuple[int, int]
+    text: Tensor | None = None
+    threshold: float = 0.0
+    balance: Balance | None = None
 
 
 class Segmenter:
@@ -131,27 +134,41 @@ class Segmenter:
         Raises:
             PictureError: an output without pixels.
         """
-        own = predictions[index]
-        probabilities = self._classify(own, vocabulary, text, balance)
-        _check_output_size(output_size)
-        labels = np.empty(output_size, np.uint16)
-        confidence = np.empty(output_size, np.float32)
-        all_classes = probabilities.sum(1, keepdim=True)
-        values = torch.tensor(vocabulary.labels, device=probabilities.device)
-        least = torch.tensor(
-            [threshold if item.threshold is None else item.threshold for item in vocabulary.classes],
-            device=probabilities.device,
+        request = LabelRequest(
+            predictions=predictions[index],
+            vocabulary=vocabulary,
+            output_size=output_size,
+            text=text,
+            threshold=threshold,
+            balance=balance,
         )
-        for rows, columns, masks_QT in _tiles(own, output_size):
-            candidates = contenders(masks_QT, probabilities)
-            best, winner = best_class(masks_QT.T @ probabilities[:, candidates])
-            certain = best / (masks_QT.T @ all_classes)[:, 0].clamp(min=1)
-            wins = candidates[winner]
-            label = torch.where(certain >= least[wins], values[wins], OTHER)
-            shape = (rows.stop - rows.start, columns.stop - columns.start)
-            labels[rows, columns] = label.view(shape).to(torch.int32).cpu().numpy()
-            confidence[rows, columns] = certain.view(shape).cpu().numpy()
-        return LabelMap(labels=labels, confidence=confidence)
+        return self.label_maps([request])[0]
+
+    @torch.inference_mode()
+    def label_maps(self, requests: Sequence[LabelRequest]) -> list[LabelMap]:
+        """Several label maps, of any sizes and vocabularies; on a GPU the host waits once for all of them.
+
+        Raises:
+            PictureError: an output without pixels.
+        """
+        return label_maps(
+            [
+                ClassifiedMasks(
+                    logits=request.predictions.mask_logits[0],
+                    image_size=request.predictions.image_size,
+                    probabilities=self._classify(
+                        request.predictions, request.vocabulary, request.text, request.balance
+                    ),
+                    labels=request.vocabulary.labels,
+                    least=[
+                        request.threshold if item.threshold is None else item.threshold
+                        for item in request.vocabulary.classes
+                    ],
+                    output_size=request.output_size,
+                )
+                for request in requests
+            ]
+        )
 
     @torch.inference_mode()
     def score_maps(
@@ -167,9 +184,9 @@ class Segmenter:
         """Scores of every class at every pixel, float32 [K, H, W], 0..Q; see `label_map`."""
         own = predictions[index]
         probabilities = self._classify(own, vocabulary, text, balance)
-        _check_output_size(output_size)
+        check_output_size(output_size)
         scores = probabilities.new_empty(len(vocabulary), *output_size)
-        for rows, columns, masks_QT in _tiles(own, output_size):
+        for rows, columns, masks_QT in scored_parts(own, output_size):
             tile = probabilities.T @ masks_QT
             scores[:, rows, columns] = tile.unflatten(1, (rows.stop - rows.start, -1))
         return scores
@@ -213,49 +230,6 @@ class Segmenter:
         return self.ebseg.classify(own, vocabulary, text, balance)[0]
 
 
-def _check_output_size(size: tuple[int, int]) -> None:
-    if min(size) < 1:
-        raise PictureError(f"an output needs at least one pixel a side, got {size[0]} x {size[1]}")
-
-
 def _picture_size(picture: NDArray[np.uint8] | Tensor) -> tuple[int, int]:
     rows, columns = picture.shape[1:] if isinstance(picture, Tensor) else picture.shape[:2]
     return rows, columns
-
-
-def _tiles(own: MaskPredictions, output_size: tuple[int, int]) -> Iterator[tuple[slice, slice, Tensor]]:
-    """Mask probabilities at output size, tile by tile: rows, columns, [Q, T].
-
-    The masks are resized to the padded picture, cropped to the picture and resized to the output. Both
-    resizes act on rows and columns apart, so each axis is one small matrix.
-    """
-    logits_Qyx = own.mask_logits[0]
-    by_row = _resizing_matrix(logits_Qyx.shape[1], own.image_size[0], output_size[0], logits_Qyx)
-    by_column = _resizing_matrix(logits_Qyx.shape[2], own.image_size[1], output_size[1], logits_Qyx)
-    height, width = output_size
-    tile_rows, tile_columns = TILE.on(logits_Qyx.device)
-    strips = [_strip(by_row, top, min(top + tile_rows, height)) for top in range(0, height, tile_rows)]
-    for left in range(0, width, tile_columns):
-        columns = slice(left, min(left + tile_columns, width))
-        wide_QyW = logits_Qyx @ by_column[columns].T
-        for rows, band, weights in strips:
-            tile = weights @ wide_QyW[:, band]
-            yield rows, columns, tile.flatten(1).sigmoid_()
-
-
-def _strip(by_row: Tensor, top: int, bottom: int) -> tuple[slice, slice, Tensor]:
-    """Rows of the output, the rows of the logits that they are made of, and their weights."""
-    weights = by_row[top:bottom]
-    used = weights.any(0).nonzero()[:, 0]
-    band = slice(int(used[0]), int(used[-1]) + 1)
-    return slice(top, bottom), band, weights[:, band]
-
-
-def _resizing_matrix(cells: int, cropped: int, out: int, like: Tensor) -> Tensor:
-    """One axis of: resize from stride 4 to the padded picture, crop, resize to the output; [out, cells].
-
-    It is what bilinear resizing makes of the identity matrix, so it has the very same coefficients.
-    """
-    identity = torch.eye(cells, dtype=like.dtype, device=like.device)[None, None]
-    padded = resize(identity, (4 * cells, cells))[:, :, :cropped]
-    return resize(padded, (out, cells))[0, 0]

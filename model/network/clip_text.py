@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.network.copies import upload
 from model.network.kernels import TOKENS_AT_ONCE
 from model.network.layers import Block
 
@@ -91,7 +92,8 @@ class ClipTextEncoder(nn.Module):
             len(templates) * len(names), self.text_projection.shape[1]
         )
         for batch in _batches(groups, at_once):
-            positions = list(itertools.chain.from_iterable(group.prompts for group in batch))
+            order = list(itertools.chain.from_iterable(group.prompts for group in batch))
+            positions = upload(torch.tensor(order), embeddings.device)
             embeddings[positions] = F.normalize(self._embed(batch), dim=-1)
         return embeddings.view(len(templates), len(names), -1).mean(0)
 
@@ -110,9 +112,9 @@ class ClipTextEncoder(nn.Module):
             Embeddings of the groups' prompts in their order, [prompts, joint width].
         """
         prefixes = list(dict.fromkeys(group.shared for group in groups))
-        x_TC = torch.cat(
-            [self._lookup([list(shared)], 0) for shared in prefixes]
-            + [self._lookup(group.own, len(group.shared)) for group in groups]
+        x_TC = self._lookup(
+            [(shared, 0) for shared in prefixes]
+            + [(own, len(group.shared)) for group in groups for own in group.own]
         )
         lengths = [len(shared) for shared in prefixes] + [group.tokens for group in groups]
         prefix_of = [prefixes.index(group.shared) for group in groups]
@@ -139,12 +141,13 @@ class ClipTextEncoder(nn.Module):
         out: Tensor = self.ln_final(x_TC) @ self.text_projection
         return out
 
-    def _lookup(self, rows: list[list[int]], first: int) -> Tensor:
-        """Token plus position embeddings, flat, [n * m, C]."""
-        tokens = torch.tensor(rows, device=self.positional_embedding.device)
-        positions = self.positional_embedding[first : first + tokens.shape[1]]
-        embedded: Tensor = self.token_embedding(tokens) + positions
-        return embedded.flatten(0, 1)
+    def _lookup(self, rows: Sequence[tuple[Sequence[int], int]]) -> Tensor:
+        """Token plus position embeddings of rows of tokens and each one's first position, flat, [T, C]."""
+        tokens = [token for row, _ in rows for token in row]
+        places = [place for row, first in rows for place in range(first, first + len(row))]
+        both = upload(torch.tensor([tokens, places]), self.positional_embedding.device)
+        embedded: Tensor = self.token_embedding(both[0]) + self.positional_embedding[both[1]]
+        return embedded
 
 
 def _group(prompts: list[list[int]], first: int, at_once: int) -> list[_Group]:

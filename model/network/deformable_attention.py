@@ -85,7 +85,9 @@ def sampling_geometry(sizes: Sizes, heads: int, points: int, device: torch.devic
         centre_x = (torch.arange(columns, device=device) + 0.5) / columns
         y.append(centre_y.repeat_interleave(columns))
         x.append(centre_x.repeat(rows))
-    extent = torch.tensor(sizes, device=device)
+    # filled on the device itself: a copy from the host would be waited for
+    sides = [torch.full((), side, device=device, dtype=torch.int64) for size in sizes for side in size]
+    extent = torch.stack(sides).view(-1, 2)
     height, width = extent.unbind(1)
     across = width + 2
     cells = across * (height + 2)

@@ -17,6 +17,7 @@ from model.network.balance import Balance, ClassWords, class_probabilities
 from model.network.clip_image import ClipFeatures, ClipImageEncoder
 from model.network.clip_text import ClipTextEncoder
 from model.network.config import EBSegConfig
+from model.network.copies import upload
 from model.network.fusion import Fusion, Level
 from model.network.kernels import ONE_PICTURE_AT_A_TIME
 from model.network.layers import at_least_float32, resize
@@ -113,7 +114,7 @@ class EBSeg(nn.Module):
         _check(images)
         if len(images) > 1 and ONE_PICTURE_AT_A_TIME.on(self.device):
             return MaskPredictions.cat([self.predict(one) for one in images.split(1)])
-        mask_logits, supervised, mask_attention, frozen = self(images.to(self.device))
+        mask_logits, supervised, mask_attention, frozen = self(upload(images, self.device))
         return MaskPredictions(
             mask_logits=mask_logits,
             supervised=supervised,
@@ -236,7 +237,7 @@ class EBSeg(nn.Module):
                 predictions.mask_attention[i],
                 predictions.frozen[i],
                 self.classifier(own_text),
-                torch.tensor(self.trained(own), device=own_text.device),
+                upload(torch.tensor(self.trained(own)), own_text.device),
                 balance or self.config.balance,
                 class_words(own, own_text.device),
             )
@@ -279,7 +280,7 @@ def class_words(vocabulary: Vocabulary, device: torch.device) -> ClassWords | No
     classes = vocabulary.word_classes
     if classes is None:
         return None
-    places = torch.tensor(classes, device=device)
+    places = upload(torch.tensor(classes), device)
     return ClassWords(classes=places, count=len(vocabulary), mode=vocabulary.synonym_mode)
 
 

@@ -63,19 +63,22 @@ CONVOLUTION: ByDevice[Convolution] = ByDevice(cpu="products", cuda="convolution"
 # Prompt tokens that go through the text tower together: bounds the memory of one pass.
 TOKENS_AT_ONCE: ByDevice[int] = ByDevice(cpu=4_096, cuda=4_096)
 
-# Rows and columns of a label map's tile. On a CPU its 16,384 pixels times a hundred queries fit into the
-# cache, and it is small enough for few classes to be seen in it: EBSeg-tiny, 847 classes at 640 x 480 on one
-# core, 0.15 s, in tiles of 128 x 512 0.24 s, in one piece 0.31 s. Smaller tiles were faster there (32 x 128:
-# 0.07 s), but sums of other shapes round otherwise, which may move labels.
-TILE: ByDevice[tuple[int, int]] = ByDevice(cpu=(64, 256), cuda=(64, 256))
+# How label maps are made. In tiles on a CPU, for its cache; in bands, and many pictures at once, where each
+# wait for the device costs more than the arithmetic. Sums of other shapes round otherwise: a pixel whose two
+# best classes are equal but for rounding may get the other one.
+LABEL_MAPS: ByDevice[Literal["tiles", "bands"]] = ByDevice(cpu="tiles", cuda="bands")
 
-# Whether a tile's scores are computed for those classes alone that can win one of its pixels. EBSeg-tiny, 847
-# classes at 640 x 480 on one core: 0.15 s with, 0.23 s without.
-CONTENDERS_ALONE: ByDevice[bool] = ByDevice(cpu=True, cuda=True)
+# Rows and columns of a tile. Its 16,384 pixels times a hundred queries fit into the cache, and it is small
+# enough for few classes to be seen in it: EBSeg-tiny, 847 classes at 640 x 480 on one core, 0.15 s, in tiles
+# of 128 x 512 0.24 s, in one piece 0.31 s. Smaller tiles were faster there (32 x 128: 0.07 s), but may move
+# labels.
+TILE = (64, 256)
 
-# How a tile's best class is found. numpy's argmax is vectorised on the CPU and torch's is not: it takes a
-# third of the time.
-ARGMAX: ByDevice[Literal["numpy", "torch"]] = ByDevice(cpu="numpy", cuda="torch")
+# Pixels of a band, whole rows: 2^20 times a hundred queries are 400 MiB in float32.
+BAND_PIXELS: ByDevice[int] = ByDevice(cpu=2**20, cuda=2**20)
+
+# Classes whose scores of a band are held at a time: 64 times 2^20 pixels are 256 MiB in float32.
+CLASSES_AT_ONCE: ByDevice[int] = ByDevice(cpu=64, cuda=64)
 
 # How the smallest of a row are found, in training. numpy's partition is vectorised: a twelfth of topk's time.
 SMALLEST: ByDevice[Literal["numpy", "torch"]] = ByDevice(cpu="numpy", cuda="torch")
@@ -195,25 +198,21 @@ def contenders(masks_QT: Tensor, probabilities_QK: Tensor) -> Tensor:
 
     A class scores at most what it would if every query covered the tile as well as it does at its best
     pixel; some class scores at least what it would at every query's worst. Who stays below that
-    everywhere is left out, which leaves a handful of hundreds.
+    everywhere is left out, which leaves a handful of hundreds: EBSeg-tiny, 847 classes at 640 x 480 on one
+    core, takes 0.15 s instead of 0.23 s.
 
     Args:
         masks_QT: probability of each query's mask at each pixel, 0..1.
         probabilities_QK: of each class for each query, 0..1.
     """
-    if not CONTENDERS_ALONE.on(masks_QT.device):
-        return torch.arange(probabilities_QK.shape[1], device=masks_QT.device)
     highest = masks_QT.amax(1) @ probabilities_QK
     certain = (masks_QT.amin(1) @ probabilities_QK).max()
     return (highest >= certain * (1 - ROUNDING)).nonzero()[:, 0]
 
 
 def best_class(scores_TK: Tensor) -> tuple[Tensor, Tensor]:
-    """Largest score and its class, [T] each."""
-    if ARGMAX.on(scores_TK.device) == "numpy":
-        winner = torch.from_numpy(scores_TK.numpy().argmax(1))
-    else:
-        winner = scores_TK.argmax(1)
+    """Largest score and its class, [T] each, on a CPU; numpy's argmax is vectorised there, torch's is not."""
+    winner = torch.from_numpy(scores_TK.numpy().argmax(1))
     return scores_TK.gather(1, winner[:, None])[:, 0], winner
 
 

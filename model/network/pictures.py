@@ -24,8 +24,12 @@ class PixelStatistics:
 
     def tensors(self, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation as [3, 1, 1] each."""
-        mean = torch.tensor(self.mean, device=device, dtype=dtype)[:, None, None]
-        return mean, torch.tensor(self.std, device=device, dtype=dtype)[:, None, None]
+
+        def filled(values: Channels) -> Tensor:
+            # on the device itself: a copy from the host would be waited for
+            return torch.stack([torch.full((1, 1), value, device=device, dtype=dtype) for value in values])
+
+        return filled(self.mean), filled(self.std)
 
 
 def _in_bytes(values: Channels) -> Channels:

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco
 
+from model.network.label_map import LabelMap
 from model.network.predictions import MaskPredictions
-from model.segmenter import LabelMap, Segmenter
+from model.segmenter import Segmenter
 from model.storage import checkpoint
 from tests.load.workload import Wanted, Workload
 

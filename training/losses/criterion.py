@@ -16,7 +16,7 @@ from torch import Tensor
 from model.network.kernels import smallest
 from model.network.pictures import pad_to
 from model.network.predictions import StagePredictions
-from training.losses.matcher import Match, MatchingCosts, Target, match, sample_points
+from training.losses.matcher import Match, MatchingCosts, Target, assign, pair_costs, sample_points
 
 __all__ = ["BatchTotals", "EBSegLoss", "LossResult", "LossWeights", "SscForm", "Target"]
 
@@ -173,11 +173,9 @@ class EBSegLoss:
             totals=totals,
         )
         terms: dict[str, Tensor] = {}
-        matches: list[list[Match]] = []
-        for number, stage in enumerate(stages):
-            logits = stage.supervised.float() @ classifier.T
-            pairs = self._match(logits, stage.mask_logits, batch)
-            matches.append(pairs)
+        logits_by_stage = [stage.supervised.float() @ classifier.T for stage in stages]
+        matches = self._match(logits_by_stage, stages, batch)
+        for number, (stage, logits, pairs) in enumerate(zip(stages, logits_by_stage, matches, strict=True)):
             own = self._class_terms(logits, stage.mask_attention.float() @ classifier.T, pairs, batch)
             own |= self._mask_terms(stage.mask_logits, pairs, batch)
             if number >= len(stages) - self.ssc_stages:
@@ -185,17 +183,20 @@ class EBSegLoss:
             terms |= {f"{name}/{number}": term for name, term in own.items()}
         return LossResult(total=torch.stack(list(terms.values())).sum(), terms=terms, matches=matches)
 
-    def _match(self, logits_BQK: Tensor, mask_logits: Tensor, batch: "_Batch") -> list[Match]:
-        """Which queries of each picture learn which of its masks."""
-        pairs = []
-        for b, (target, generator) in enumerate(zip(batch.targets, batch.generators, strict=True)):
-            points = batch.points
-            if points is None:
-                points = _random((self.points, 2), logits_BQK.device, generator)
-            pairs.append(
-                match(logits_BQK[b], mask_logits[b], target.labels, batch.masks[b], points, self.costs)
-            )
-        return pairs
+    def _match(
+        self, logits_by_stage: Sequence[Tensor], stages: Sequence[StagePredictions], batch: "_Batch"
+    ) -> list[list[Match]]:
+        """Which queries of each picture learn which of its masks, at each stage."""
+        costs = []
+        for logits_BQK, stage in zip(logits_by_stage, stages, strict=True):
+            for b, (target, generator) in enumerate(zip(batch.targets, batch.generators, strict=True)):
+                points = batch.points
+                if points is None:
+                    points = _random((self.points, 2), logits_BQK.device, generator)
+                truth = target.labels, batch.masks[b]
+                costs.append(pair_costs(logits_BQK[b], stage.mask_logits[b], *truth, points, self.costs))
+        pairs, pictures = assign(costs), len(batch.targets)
+        return [pairs[i * pictures : (i + 1) * pictures] for i in range(len(stages))]
 
     def _class_terms(
         self, supervised_BQK: Tensor, mask_attention_BQK: Tensor, pairs: list[Match], batch: "_Batch"

@@ -3,12 +3,15 @@
 Shapes: B pictures, Q queries, K classes, k ground-truth masks of one picture, P points.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
+
+from model.network.copies import copies_of, download
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,15 +60,15 @@ def sample_points(maps: Tensor, points: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def match(
+def pair_costs(
     class_logits: Tensor,
     mask_logits: Tensor,
     labels: Tensor,
     masks: Tensor,
     points: Tensor,
     costs: MatchingCosts,
-) -> Match:
-    """Matches one picture's queries with its masks at the least total cost, each once.
+) -> Tensor:
+    """What it costs to match each of a picture's queries with each of its masks.
 
     Args:
         class_logits: of embeddings A, the background column last, [Q, K + 1].
@@ -76,7 +79,7 @@ def match(
         costs: weights.
 
     Returns:
-        min(Q, k) pairs, by query.
+        Finite, float32 [Q, k].
     """
     predicted = sample_points(mask_logits.float(), points)
     wanted = sample_points(masks, points)
@@ -90,6 +93,22 @@ def match(
     cost_dice = 1 - (overlap + 1) / (inside.sum(1)[:, None] + wanted.sum(1) + 1)
     cost = costs.classes * cost_class + costs.mask * cost_mask + costs.dice * cost_dice
     # what is no number is matched last; the loss, which is none either then, tells of it
-    cost = cost.nan_to_num(nan=NO_NUMBER, posinf=NO_NUMBER, neginf=NO_NUMBER)
-    queries, targets = linear_sum_assignment(cost.cpu().numpy())
-    return torch.from_numpy(queries).to(labels.device), torch.from_numpy(targets).to(labels.device)
+    return cost.nan_to_num(nan=NO_NUMBER, posinf=NO_NUMBER, neginf=NO_NUMBER)
+
+
+def assign(costs: Sequence[Tensor]) -> list[Match]:
+    """Matches queries with masks at the least total cost, each once.
+
+    All costs go to the host in one copy, and all pairs back in one: a GPU waits once for the host.
+
+    Args:
+        costs: of `pair_costs`, [Q, k] each, of any number of pictures and stages.
+
+    Returns:
+        min(Q, k) pairs of each, by query.
+    """
+    if not costs:
+        return []
+    pairs = [linear_sum_assignment(cost.numpy()) for cost in download(costs)]
+    flat = copies_of(costs[0].device).upload([torch.from_numpy(side) for pair in pairs for side in pair])
+    return list(zip(flat[::2], flat[1::2], strict=True))

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from model.network.build import build
 from model.network.config import VARIANTS, EBSegConfig
+from model.network.copies import copies_of, upload
 from model.network.ebseg import EBSeg
 from model.network.predictions import StagePredictions
 from model.storage.checkpoint import load
@@ -119,7 +120,7 @@ def non_finite_samples(loss_module: LossModule, samples: Sequence[TrainingSample
         target = on_device(sample.target, device)
         masks = len(target.labels)
         total, terms = loss_module(
-            sample.picture[None].to(device),
+            upload(sample.picture[None], device),
             [target],
             loss_generators([sample], seed, device),
             BatchTotals(pictures=1, masks=max(1, masks), matched=min(masks, queries)),
@@ -137,4 +138,5 @@ def non_finite_samples(loss_module: LossModule, samples: Sequence[TrainingSample
 
 def on_device(target: Target, device: torch.device) -> Target:
     """A target where the model is."""
-    return Target(labels=target.labels.to(device), masks=target.masks.to(device))
+    labels, masks = copies_of(device).upload([target.labels, target.masks])
+    return Target(labels=labels, masks=masks)

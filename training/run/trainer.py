@@ -4,6 +4,7 @@ A run has a folder. It holds config.json, log.jsonl, tensorboard/ and state.safe
 goes on; at each evaluation and at the end checkpoint/ and, with a validation split, metrics.json.
 """
 
+import math
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from model.network.copies import download, upload
 from model.network.ebseg import EBSeg
 from training.config import TrainConfig
 from training.data.layout import SegmentationFolder
@@ -190,30 +192,38 @@ class _Run:
         rate = learning_rate(config, self.step)
         set_learning_rate(self.optimizer, rate)
         self.optimizer.zero_grad(set_to_none=True)
-        terms, stop_requests = self._gradients(samples, stop_request)
+        names, means = self._gradients(samples, stop_request)
+        self.scaler.unscale_(self.optimizer)
+        gradient = clip_gradients(self.optimizer, config.clip_norm)
+        (fetched,) = download([torch.cat([means, gradient.to(means)[None]])])  # all numbers in one copy
+        *values, stopping, norm = fetched.tolist()
+        terms = dict(zip(names, values, strict=True))
         loss = sum(terms.values())
         if not torch.tensor(loss).isfinite():
             kinds = [
                 name for name, value in sums_by_kind(terms).items() if not torch.tensor(value).isfinite()
             ]
             raise self._failure(f"the loss is not finite ({', '.join(kinds)})", samples)
-        self.scaler.unscale_(self.optimizer)
-        norm = clip_gradients(self.optimizer, config.clip_norm).item()
-        # float16's scaler skips such a step and lowers its scale
-        hopeless = not self.scaler.is_enabled() or self.scaler.get_scale() < LEAST_SCALE
-        if not torch.tensor(norm).isfinite() and hopeless:
-            raise self._failure("the gradient is not finite", samples)
+        if not math.isfinite(norm):
+            # float16's scaler skips such a step and lowers its scale
+            hopeless = not self.scaler.is_enabled() or self.scaler.get_scale() < LEAST_SCALE
+            if hopeless:
+                raise self._failure("the gradient is not finite", samples)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.ema is not None:
             self.ema.update()
         self.step += 1
-        return terms, {"loss": loss, "learning_rate": rate, "gradient_norm": norm}, stop_requests
+        return terms, {"loss": loss, "learning_rate": rate, "gradient_norm": norm}, stopping > 0
 
     def _gradients(
         self, samples: list[TrainingSample], stop_request: StopRequest
-    ) -> tuple[dict[str, float], bool]:
-        """Gradient of the whole batch's loss, part by part; the terms' means over the processes."""
+    ) -> tuple[list[str], Tensor]:
+        """Gradient of the whole batch's loss, part by part; scaled as the scaler has it.
+
+        Returns:
+            The terms' names; on the device, their means over the processes, and that of the wishes to stop.
+        """
         device = self.group.device
         targets = [on_device(sample.target, device) for sample in samples]
         totals = BatchTotals.of(targets, self.ebseg.config.transformer_decoder.queries, device)
@@ -221,15 +231,14 @@ class _Run:
         summed: dict[str, Tensor] = {}
         for start in range(0, len(samples), size):
             part = samples[start : start + size]
-            images = torch.stack([sample.picture for sample in part]).to(device)
+            images = upload(torch.stack([sample.picture for sample in part]), device)
             generators = loss_generators(part, self.config.seed, device)
             with self._until_last(start + size == len(samples)):
                 total, terms = self.wrapped(images, targets[start : start + size], generators, totals)
                 self.scaler.scale(total).backward()
             summed = {name: summed.get(name, 0) + value for name, value in terms.items()}
-        stop_requested = torch.tensor(float(stop_request.signal > 0), device=device)
-        values = self.group.mean(torch.stack([*summed.values(), stop_requested])).tolist()
-        return dict(zip(summed, values[:-1], strict=True)), values[-1] > 0
+        stop_requested = torch.full((), float(stop_request.signal > 0), device=device)
+        return list(summed), self.group.mean(torch.stack([*summed.values(), stop_requested]))
 
     def _until_last(self, last: bool) -> Any:
         """Several processes add their gradients up once a step, with the last part."""

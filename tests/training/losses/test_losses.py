@@ -13,7 +13,7 @@ from model.network.predictions import StagePredictions
 from model.released.official import load_official, official_names
 from tests.golden import weights
 from training.losses.criterion import BatchTotals, EBSegLoss, LossWeights, Target, ssc_loss
-from training.losses.matcher import MatchingCosts, match, sample_points
+from training.losses.matcher import Match, MatchingCosts, assign, pair_costs, sample_points
 
 CORNERS = torch.tensor(
     [[0.25, 0.25], [0.75, 0.25], [0.25, 0.75], [0.75, 0.75]]
@@ -41,6 +41,13 @@ def perfect(scale: float = SURE) -> tuple[StagePredictions, Tensor]:
     return stage(masks[None], embeddings[None]), scale * torch.eye(3)
 
 
+def matched(
+    class_logits: Tensor, mask_logits: Tensor, labels: Tensor, masks: Tensor, costs: MatchingCosts
+) -> Match:
+    (pair,) = assign([pair_costs(class_logits, mask_logits, labels, masks, CORNERS, costs)])
+    return pair
+
+
 # --- points and matching
 
 
@@ -55,7 +62,7 @@ def test_queries_go_to_the_masks_that_they_show() -> None:
     predictions, classifier = perfect()
     masks = torch.stack([LEFT, 1 - LEFT])
     logits = predictions.supervised[0] @ classifier.T
-    found = match(logits, predictions.mask_logits[0], torch.tensor([1, 0]), masks, CORNERS, MatchingCosts())
+    found = matched(logits, predictions.mask_logits[0], torch.tensor([1, 0]), masks, MatchingCosts())
     assert [index.tolist() for index in found] == [[0, 2], [1, 0]]
 
 
@@ -64,11 +71,11 @@ def test_costs_by_hand() -> None:
     masks, labels = LEFT[None], torch.tensor([0])
     same = torch.zeros(2, 2, 2)
     logits = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
-    assert match(logits, same, labels, masks, CORNERS, MatchingCosts())[0].tolist() == [1]
+    assert matched(logits, same, labels, masks, MatchingCosts())[0].tolist() == [1]
     better = torch.stack([2 * LEFT - 1, torch.zeros(2, 2)])
-    assert match(torch.zeros(2, 2), better, labels, masks, CORNERS, MatchingCosts())[0].tolist() == [0]
+    assert matched(torch.zeros(2, 2), better, labels, masks, MatchingCosts())[0].tolist() == [0]
     only_classes = MatchingCosts(classes=1, mask=0, dice=0)
-    assert match(logits, better, labels, masks, CORNERS, only_classes)[0].tolist() == [1]
+    assert matched(logits, better, labels, masks, only_classes)[0].tolist() == [1]
 
 
 # --- terms

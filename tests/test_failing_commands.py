@@ -59,6 +59,7 @@ ablate embeddings {TINY} lost
 ablate balance lost lost
 publish lost lost
 prepare voc lost dst
+check lost
 encoders --variant tiny --clip lost --sam lost --out registry/x/1
 encoders --variant tiny --clip README.md --sam README.md --out {TINY}
 bench engine --size 0

@@ -103,6 +103,7 @@ TOO_LONG = {
     "make train-tiny": "takes up to two hours; test_train_tiny.py runs a small share of it",
     "ebseg bench ": "takes minutes or gigabytes",
     "ebseg prepare ": TRAINING,
+    "ebseg check ": "needs a data set; tests/training/data/test_check.py runs it on small ones",
     "ebseg pretrain ": TRAINING,
     "ebseg encoders ": TRAINING,
     "ebseg train ": TRAINING,

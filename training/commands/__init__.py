@@ -5,6 +5,7 @@ import argparse
 from training.commands import (
     ablate,
     calibrate,
+    check,
     encoders,
     evaluate,
     prepare,
@@ -21,6 +22,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     """Adds them in the order in which they are used."""
     for module in (
         prepare,
+        check,
         storybook,
         pretrain,
         encoders,

@@ -23,21 +23,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
-from model.errors import VocabularyError
 from model.storage.files import replace_text, replacing, sync_below
 from model.vocabulary.classes import ClassName, TrainingClasses, Vocabulary
-from training.data.present import CLASSES_FILE, missing
+from training.data.class_file import IGNORE_VALUES, parsed_classes, read_classes
+from training.data.present import CLASSES_FILE
 from training.errors import DatasetError
 from training.progress import progress as progress_bar
 
 IGNORED = -1  # label of a pixel without a class, in memory
-IGNORE_VALUES = (255, 65535)  # the largest values of label maps of 8 and 16 bits
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
 JPEG_QUALITY = 95
 _FOLDER_PROBLEMS = 10  # listed when a folder is opened
 CHECK_PROBLEMS = 20  # listed by `check`
-_KEYS = {"classes", "ignore", "title"}
-_CLASS_KEYS = {"name", "synonyms", "trained"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,7 +72,7 @@ class SegmentationFolder:
     def __init__(self, root: str | Path, split: str):
         self.root = Path(root)
         self.split = split
-        self.title, self.classes, self.trained, self.ignore = _read_classes(self.root)
+        self.title, self.classes, self.trained, self.ignore = read_classes(self.root)
         self._pictures, self._labels = _pairs(self.root, split)
         self.names = sorted(self._pictures)
 
@@ -107,6 +104,10 @@ class SegmentationFolder:
                 f" and {self.ignore} is no class"
             )
         return Sample(name=name, picture=picture, labels=labels)
+
+    def files(self, name: str) -> tuple[Path, Path]:
+        """The picture and the label map of a stem."""
+        return self._pictures[name], self._labels[name]
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[index] for index in range(len(self)))
@@ -214,7 +215,7 @@ def write_classes(
         for item, told in zip(items, shown, strict=True)
     ]
     content = {"title": title, "ignore": ignore, "classes": rows}
-    _parsed(content, path)
+    parsed_classes(content, path)
     path.parent.mkdir(parents=True, exist_ok=True)
     sync_below(path.parent)
     replace_text(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
@@ -343,44 +344,6 @@ def _files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
         for name in sorted(os.listdir(folder))
         if not name.startswith(".") and name.lower().endswith(suffixes)
     ]
-
-
-def _read_classes(root: Path) -> tuple[str, tuple[ClassName, ...], tuple[bool, ...], int]:
-    path = root / CLASSES_FILE
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise missing(root) from None
-    except (OSError, ValueError) as error:
-        raise DatasetError(f"{path} cannot be read: {error}") from error
-    return _parsed(content, path)
-
-
-def _parsed(content: Any, path: Path) -> tuple[str, tuple[ClassName, ...], tuple[bool, ...], int]:
-    """Title, classes, which are trained, and the ignore value of a class list."""
-    if not isinstance(content, dict) or not {"classes", "ignore"} <= content.keys() <= _KEYS:
-        raise DatasetError(f'{path} must be an object with "classes", "ignore" and, if you like, "title"')
-    rows, ignore, title = content["classes"], content["ignore"], content.get("title", "")
-    if not isinstance(ignore, int) or ignore not in IGNORE_VALUES or not isinstance(title, str):
-        raise DatasetError(f'{path}: "ignore" must be 255 or 65535, and "title" a string')
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise DatasetError(f'{path}: "classes" must be a list of objects, each with a "name"')
-    for index, row in enumerate(rows):
-        if not {"name"} <= row.keys() <= _CLASS_KEYS or not isinstance(row.get("trained", True), bool):
-            raise DatasetError(
-                f'{path}: class {index} must have a "name" and may have "synonyms", a list, and "trained",'
-                f" true or false; got {json.dumps(row)}"
-            )
-        if not isinstance(row.get("synonyms", []), list):
-            raise DatasetError(f'{path}: class {index}: "synonyms" must be a list')
-    if len(rows) > ignore:
-        raise DatasetError(f'{path}: {len(rows)} classes need "ignore": 65535 and labels of 16 bits')
-    try:
-        named = [ClassName(name=row["name"], synonyms=tuple(row.get("synonyms", ()))) for row in rows]
-        classes = Vocabulary.of(named).classes
-    except VocabularyError as error:
-        raise DatasetError(f"{path}: {error}") from error
-    return title, classes, tuple(row.get("trained", True) for row in rows), ignore
 
 
 def _size(array: NDArray[Any]) -> str:

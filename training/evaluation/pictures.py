@@ -5,7 +5,7 @@ OKLCH, where equal steps look equal; three lightnesses in turn tell apart what h
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -80,24 +80,44 @@ def panel(
     Raises:
         TrainingError: sizes that differ, or a class without a name.
     """
-    shown = np.union1d(truth, prediction).tolist()
-    if not picture.shape[:2] == truth.shape == prediction.shape:
-        raise TrainingError(
-            f"a panel needs one size, got {picture.shape[:2]}, {truth.shape} and {prediction.shape}"
-        )
+    return _tiled(picture, {"truth": truth, "prediction": prediction}, names, ())
+
+
+def labelled(
+    picture: Picture, labels: NDArray[np.integer], names: Sequence[str], notes: Sequence[str]
+) -> Picture:
+    """Picture and labels side by side, a legend, and sentences below; as `panel`, but for two sizes.
+
+    Labels of another size than the picture are resized to it.
+    """
+    if labels.shape != picture.shape[:2]:
+        rows, columns = (np.arange(n) * m // n for n, m in zip(picture.shape[:2], labels.shape, strict=True))
+        labels = labels[np.ix_(rows, columns)]
+    return _tiled(picture, {"labels": labels}, names, notes)
+
+
+def _tiled(
+    picture: Picture, labels: Mapping[str, NDArray[np.integer]], names: Sequence[str], notes: Sequence[str]
+) -> Picture:
+    """A picture and label maps of its size, each below its title."""
+    shown = np.unique(np.concatenate([values.ravel() for values in labels.values()])).tolist()
+    sizes = [picture.shape[:2], *(values.shape for values in labels.values())]
+    if len(set(sizes)) > 1:
+        raise TrainingError(f"a panel needs one size, got {', '.join(map(str, sizes))}")
     if shown[-1] >= len(names):
         raise TrainingError(f"class {shown[-1]} has no name, there are {len(names)}")
-    scale = max(1, math.ceil(SMALLEST_SIDE / min(truth.shape)))
-    large = [np.kron(x, np.ones((scale, scale), np.int64)) for x in (truth, prediction)]
+    scale = max(1, math.ceil(SMALLEST_SIDE / min(picture.shape[:2])))
+    large = [np.kron(x, np.ones((scale, scale), np.int64)) for x in labels.values()]
     enlarged = np.repeat(np.repeat(picture, scale, 0), scale, 1)
     tiles = [enlarged, *(_coloured(enlarged, labels) for labels in large)]
     height, width = enlarged.shape[:2]
-    across = 3 * width + 4 * GAP
+    across = len(tiles) * (width + GAP) + GAP
     entries = [(class_colour(index), names[index] if index >= 0 else "not counted") for index in shown]
     lines = _wrapped(entries, across - 2 * GAP)
-    canvas = Image.new("RGB", (across, LINE + height + 2 * GAP + LINE * len(lines)), PAPER)
+    said = [line for note in notes for line in _broken(note, across - 2 * GAP)]
+    canvas = Image.new("RGB", (across, LINE + height + 2 * GAP + LINE * (len(lines) + len(said))), PAPER)
     draw = ImageDraw.Draw(canvas)
-    for number, (tile, title) in enumerate(zip(tiles, ("picture", "truth", "prediction"), strict=True)):
+    for number, (tile, title) in enumerate(zip(tiles, ("picture", *labels), strict=True)):
         left = GAP + number * (width + GAP)
         draw.text((left, 2), title, fill=INK, font=_font())
         canvas.paste(Image.fromarray(tile), (left, LINE))
@@ -107,6 +127,8 @@ def panel(
             box = (left, top + 2, left + CHIP, top + 2 + CHIP)
             draw.rounded_rectangle(box, radius=3, fill=colour, outline=INK)
             draw.text((left + CHIP + 5, top), name, fill=INK, font=_font())
+    for row, text in enumerate(said, len(lines)):
+        draw.text((GAP, LINE + height + GAP + row * LINE), text, fill=INK, font=_font())
     return np.asarray(canvas)
 
 
@@ -176,6 +198,18 @@ def _wrapped(entries: Sequence[_Entry], width: int) -> list[list[tuple[int, _Ent
             left = GAP
         lines[-1].append((left, entry))
         left += needed + 2 * GAP
+    return lines
+
+
+def _broken(text: str, width: int) -> list[str]:
+    """A sentence in lines of this many pixels at most."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and _font().getlength(longer) > width:
+            lines.append(word)
+        else:
+            lines[-1] = longer
     return lines
 
 

@@ -114,7 +114,7 @@ def test_rooms_hold_the_files_that_their_sentence_names(heading: str) -> None:
     ("change", "file", "by"),
     [
         ("PNG", "service/segmentation/colors.py", r"^OTHER = |^def class_colors"),
-        ("quarantined", "service/hot_loading/follower.py", r"\.quarantined\[number\] = "),
+        ("quarantined", "service/hot_loading/quarantine.py", r"\.refused\[number\] = "),
         ("dice", "training/losses/criterion.py", r"^class LossWeights[^@]*?^    dice: float = "),
         ("SAM", "model/network/kernels.py", r"^def attention_on_grid|^HALF_ATTENTION"),
         ("buckets", "service/observability/metrics.py", r"\bHistogram\("),

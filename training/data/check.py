@@ -259,7 +259,7 @@ def _rare(
             yield f"no picture shows the class {name}"
         elif TRAIN in counts and trained[k] and counts[TRAIN] < FEW_PICTURES:
             count = counts[TRAIN]
-            yield f"{TRAIN} has {count or 'no'} picture{'s' * (count != 1)} that show{'s' * (count == 1)} {name}"
+            yield f"{TRAIN} has {count or 'no'} picture{'s' * (count != 1)} with {name}"
 
 
 def _split_of(name: str) -> tuple[str, str]:

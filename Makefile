@@ -38,7 +38,7 @@ DEVELOPMENT := $(VENV)/.development
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup demo serve test test-all image-check tools check bench train-tiny lock
+.PHONY: help setup demo serve test test-all image-check tools check bench soak train-tiny lock
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
@@ -115,6 +115,9 @@ bench: $(DEVELOPMENT) ## measure model, training and service on this machine; ta
 	$(BIN)/ebseg bench train --variant base --size 320 --batch 2 --dtype float32
 	$(BIN)/ebseg bench service
 	$(BIN)/ebseg bench service --instant
+
+soak: $(DEVELOPMENT) tools ## ten minutes of load with every fault, each answer compared; prints one JSON document
+	$(BIN)/python -m tests.load --seconds 600 --clients 64 --chaos --registry-poll-s 1
 
 train-tiny: $(TRAINING) ## make EBSeg-tiny from nothing: data, CLIP, SAM, segmenter; up to two hours
 	$(BIN)/ebseg train-tiny "$(TINY)" --seed $(SEED) --share $(SHARE)

@@ -42,7 +42,7 @@ NOT_RUN = {
     "make test": "would run this test in itself",
     "make check test": "would run this test in itself",
     ".venv/bin/python -m tests.load": "takes a minute; tests/load/test_soak.py does some seconds",
-    ".venv/bin/python -m tests.load --seconds 600 --clients 128 --chaos": "as above",
+    "make soak": "takes twelve minutes; the same test, where it is slow, has each fault once",
     ". .venv/bin/activate": "the tests run in an environment already",
     "ebseg pull base": "needs the hub; tests/model/fetch pulls from a local one",
     "ebseg pull base --dry-run": "as above",

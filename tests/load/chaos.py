@@ -21,6 +21,7 @@ from tests.waiting import WAIT
 
 NOTICED_S = 60.0  # until a fault must show in the metrics
 LIVE_S = 60.0  # until a new version must answer, from its manifest on
+SETTLED_S = WAIT  # until its trial as a canary must be over
 REFUSED_S = WAIT  # until a bad one must be in quarantine
 POLL_S = 0.1
 STORED = "/v1/vocabularies/soak"
@@ -35,6 +36,7 @@ class Staged:
     better: Path
     bad: list[tuple[str, Path, str]]
     last: Path
+    slow: Path
 
     @classmethod
     def make(cls, folder: Path) -> "Staged":
@@ -47,7 +49,8 @@ class Staged:
             ("wrong shape", versions.wrong_shape(folder / "shape", first + 4), "has shape"),
             ("wrong results", versions.wrong_results(folder / "golden", first + 5, better), "golden"),
         ]
-        return cls(better, bad, versions.same_weights(folder / "last", first + 6))
+        same = [versions.same_weights(folder / name, first + at) for at, name in ((6, "last"), (7, "slow"))]
+        return cls(better, bad, *same)
 
 
 @dataclass(slots=True)
@@ -73,22 +76,26 @@ class Chaos:
     events: list[dict[str, Any]] = field(default_factory=list)
     good: dict[int, Path] = field(default_factory=dict)
 
-    async def run(self) -> None:
-        """All faults; what goes wrong is noted with the load's violations."""
+    async def run_once(self) -> None:
+        """All faults of Redis, registry and clients; what goes wrong is noted with the load's violations."""
         first = versions.first_number()
         self.good[first] = self.registry / versions.NAME / str(first)
         self.good[first + 1] = self.staged.better
         self.good[first + 6] = self.staged.last
         await self._put_vocabulary({200, 201})
         await self._healthy_redis("at first")
-        await self._redis_killed()
-        await self._redis_frozen()
-        await self._garbage()
+        await self.redis_faults()
         await self._good_version(self.staged.better, "good version")
         for name, folder, words in self.staged.bad:
             await self._bad_version(name, folder, words)
         await self._good_version(self.staged.last, "good version after bad ones")
         await self._clients_gone_and_poison()
+
+    async def redis_faults(self) -> None:
+        """Those of Redis alone, which can be had again and again."""
+        await self._redis_killed()
+        await self._redis_frozen()
+        await self._garbage()
 
     async def _healthy_redis(self, when: str) -> None:
         signs: dict[str, Sign] = {
@@ -99,7 +106,7 @@ class Chaos:
         await self._expect(f"redis healthy {when}", signs)
 
     async def _redis_killed(self) -> None:
-        before = await self._metrics()
+        before = await self.metrics()
         await asyncio.to_thread(self.redis.kill)
         signs: dict[str, Sign] = {
             "cache_ops text l2 skipped": _rose("cache_ops", cache="text", tier="l2", result="skipped"),
@@ -113,7 +120,7 @@ class Chaos:
         await self._put_vocabulary({200, 201})
 
     async def _redis_frozen(self) -> None:
-        before = await self._metrics()
+        before = await self.metrics()
         self.redis.freeze()
         signs: dict[str, Sign] = {
             "cache_ops text l2 timeout": _rose("cache_ops", cache="text", tier="l2", result="timeout"),
@@ -127,22 +134,22 @@ class Chaos:
 
     async def _garbage(self) -> None:
         """Puts garbage under all of our keys, again and again until the service has met some."""
-        before = await self._metrics()
+        before = await self.metrics()
         corrupt = _rose("cache_ops", cache="text", tier="l2", result="corrupt")
         written = 0
-        with self._event("redis filled with garbage") as event:
+        with self.event("redis filled with garbage") as event:
             end = time.monotonic() + NOTICED_S
             rounds = 0
-            while rounds < 3 or not corrupt(before, await self._metrics()):
+            while rounds < 3 or not corrupt(before, await self.metrics()):
                 rounds += 1
                 written += await asyncio.to_thread(self._fill_with_garbage)
                 if time.monotonic() > end:
                     self.load.tally.complain("garbage in Redis never showed in the metrics")
                     break
                 await asyncio.sleep(POLL_S)
-            now = await self._metrics()
+            now = await self.metrics()
             event["keys_overwritten"] = written
-            event["cache_ops text l2 corrupt"] = _gain(
+            event["cache_ops text l2 corrupt"] = gain(
                 before, now, "cache_ops", cache="text", tier="l2", result="corrupt"
             )
         await self._healthy_redis("after the garbage")
@@ -172,50 +179,54 @@ class Chaos:
         return written
 
     async def _good_version(self, folder: Path, name: str) -> None:
-        before = await self._metrics()
+        before = await self.metrics()
         number = await asyncio.to_thread(versions.publish, folder, self.registry)
         published = time.monotonic()
-        with self._event(name) as event:
-            end = published + 3 * LIVE_S
-            details = await self._details()
-            while details["version"] != number and time.monotonic() < end:
+        with self.event(name) as event:
+            seen = self.load.tally.first_seen
+            while number not in seen and time.monotonic() < published + LIVE_S:
                 await asyncio.sleep(POLL_S)
-                details = await self._details()
-            live = time.monotonic() - published
-            if live > LIVE_S:
-                self.load.tally.complain(f"version {number} was live after {live:.1f} s, not {LIVE_S:g}")
-            while number not in self.load.tally.first_seen and time.monotonic() < end:
+            if number not in seen:
+                self.load.tally.complain(f"version {number} had answered nothing after {LIVE_S:g} s")
+            details = await self.details()
+            while details["version"] != number and time.monotonic() < published + SETTLED_S:
                 await asyncio.sleep(POLL_S)
-            answered = self.load.tally.first_seen.get(number, float("inf")) - published
-            event["version"], event["live_after_s"] = number, round(live, 2)
-            event["first_answer_after_s"] = round(answered, 2)
+                details = await self.details()
+            event["version"] = number
+            event["first_answer_after_s"] = round(seen.get(number, float("inf")) - published, 2)
+            event["live_after_s"] = round(time.monotonic() - published, 2)  # its trial is over
             event["load_s"] = details["versions"][0]["load_seconds"]
-            now = await self._metrics()
-            event["model_loads loaded"] = _gain(before, now, "model_loads", result="loaded")
+            now = await self.metrics()
+            event["model_loads loaded"] = gain(before, now, "model_loads", result="loaded")
             info = now.value("model_info", model=versions.NAME, version=str(number))
             event[f"model_info version {number}"] = info
             if details["version"] != number or event["model_loads loaded"] != 1 or info != 1:
                 self.load.tally.complain(f"version {number} is not told of: {event}, {details}")
 
     async def _bad_version(self, name: str, folder: Path, words: str) -> None:
-        before = await self._metrics()
+        before = await self.metrics()
         number = await asyncio.to_thread(versions.publish, folder, self.registry)
-        with self._event(f"bad version: {name}") as event:
-            end = time.monotonic() + REFUSED_S
-            reason = None
-            while reason is None and time.monotonic() < end:
-                await asyncio.sleep(POLL_S)
-                details = await self._details()
-                entries = {entry["version"]: entry["reason"] for entry in details["quarantined"]}
-                reason = entries.get(number)
-            now = await self._metrics()
+        with self.event(f"bad version: {name}") as event:
+            reason = await self.refusal(number, REFUSED_S)
+            details = await self.details()
+            now = await self.metrics()
             event["version"], event["reason"] = number, reason
-            event["model_loads quarantined"] = _gain(before, now, "model_loads", result="quarantined")
+            event["model_loads quarantined"] = gain(before, now, "model_loads", result="quarantined")
             if reason is None or words not in reason or event["model_loads quarantined"] != 1:
                 self.load.tally.complain(f"version {number} ({name}) was not refused as it should: {event}")
             if details["version"] == number or now.value("model_info", version=str(number)):
                 self.load.tally.complain(f"version {number} ({name}) became live")
         await self._ready(name)
+
+    async def refusal(self, number: int, seconds: float) -> str | None:
+        """Why a version is in quarantine, as soon as it is; None if it does not get there in time."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            for entry in (await self.details())["quarantined"]:
+                if entry["version"] == number:
+                    return str(entry["reason"])
+            await asyncio.sleep(POLL_S)
+        return None
 
     async def _clients_gone_and_poison(self) -> None:
         signs: dict[str, Sign] = {
@@ -228,11 +239,11 @@ class Chaos:
 
     async def _expect(self, name: str, signs: dict[str, Sign], before: Metrics | None = None) -> None:
         """Waits until every sign has been seen; they need not be there at the same time."""
-        before = before or await self._metrics()
-        with self._event(name) as event:
+        before = before or await self.metrics()
+        with self.event(name) as event:
             began = time.monotonic()
             while len(event) < 1 + len(signs) and time.monotonic() < began + NOTICED_S:
-                now = await self._metrics()
+                now = await self.metrics()
                 for sign, seen in signs.items():
                     if sign not in event and seen(before, now):
                         event[sign] = f"after {time.monotonic() - began:.1f} s"
@@ -262,15 +273,15 @@ class Chaos:
         finally:
             await connection.closed()
 
-    async def _details(self) -> dict[str, Any]:
+    async def details(self) -> dict[str, Any]:
         details: dict[str, Any] = await asyncio.to_thread(self.server.json, f"/v1/models/{versions.NAME}")
         return details
 
-    async def _metrics(self) -> Metrics:
+    async def metrics(self) -> Metrics:
         return await asyncio.to_thread(self.server.metrics)
 
     @contextmanager
-    def _event(self, name: str) -> Iterator[dict[str, Any]]:
+    def event(self, name: str) -> Iterator[dict[str, Any]]:
         event: dict[str, Any] = {"fault": name}
         self.events.append(event)
         began = time.monotonic()
@@ -278,13 +289,13 @@ class Chaos:
         event["seconds"] = round(time.monotonic() - began, 2)
 
 
-def _gain(before: Metrics, now: Metrics, name: str, **labels: str) -> float:
+def gain(before: Metrics, now: Metrics, name: str, **labels: str) -> float:
     counter = f"{name}_total"
     return now.value(counter, **labels) - before.value(counter, **labels)
 
 
 def _rose(name: str, **labels: str) -> Sign:
-    return lambda before, now: _gain(before, now, name, **labels) > 0
+    return lambda before, now: gain(before, now, name, **labels) > 0
 
 
 def _exceeds(name: str, **labels: str) -> Sign:

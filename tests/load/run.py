@@ -13,9 +13,10 @@ from typing import Any
 from model.storage import checkpoint
 from model.storage.packaged import packaged_checkpoint
 from service.observability.quantiles import percentiles
-from tests.load import versions
+from tests.load import devices, versions
 from tests.load.chaos import Chaos, Staged
 from tests.load.clients import Load, Options
+from tests.load.faulty import Faults
 from tests.load.server import Server, serving
 from tests.load.workload import Workload
 from tests.service.caches.redis_server import RedisServer, redis_server
@@ -24,6 +25,10 @@ from tests.waiting import WAIT
 MEMORY_GROWTH = 0.10  # from the middle to the end
 # Small caches, so that they are full long before the middle, and the memory's growth is a leak's.
 PREDICTION_CACHE_BYTES = 32 << 20
+# Half of the requests, until so many are answered: more than a trial needs to see that a version is slow, for
+# which those whose prediction was cached do not count.
+CANARY_PERCENT, CANARY_REQUESTS = 50, 80
+TOLD = ("version refused", "has made no progress", "hangs: no progress")  # what the log says of faults
 # With faults around, some thirty classes: the others are asked of Redis again and again.
 CHAOS_TEXT_CACHE_BYTES = 48 << 10
 
@@ -33,7 +38,7 @@ class Plan:
     """What to run.
 
     Attributes:
-        seconds: of load, at least; with chaos until the last fault is over.
+        seconds: of load, at least; with chaos until each fault was there, and then again and again.
         clients: at the same time.
         requests: answered ones, at least: a slow machine takes longer than `seconds` for them.
         chaos: whether there are faults.
@@ -59,13 +64,17 @@ def run(plan: Plan) -> dict[str, Any]:
         folder = Path(name)
         registry = versions.registry_with_first(folder / "registry")
         staged = Staged.make(folder) if plan.chaos else None
-        with redis_server() as redis, _served(plan, registry, redis) as server:
+        faults = Faults(folder / "faults")
+        with redis_server() as redis, _served(plan, registry, redis, faults) as server:
             load = Load(server, workload, _options(plan))
             chaos = None if staged is None else Chaos(server, redis, registry, load, staged, plan.seed)
-            asyncio.run(_drive(plan, load, chaos))
+            asyncio.run(_drive(plan, load, chaos, faults))
             report = _figures(load, server)
-            exit_code = server.stop()
-            report["log"] = _log(server, load, quarantines=chaos is not None)
+            if chaos is not None:
+                asyncio.run(devices.device_hangs_for_good(chaos, faults, workload.pictures[0].copy(-1)))
+            elif (exit_code := server.stop()) != 0:
+                load.tally.complain(f"the server left with {exit_code}")
+            report["log"] = _log(server, load, faulty=chaos is not None)
         first = versions.first_number()
         good = {first: registry / versions.NAME / str(first)} if chaos is None else chaos.good
         report |= _judged(load, good)
@@ -73,20 +82,28 @@ def run(plan: Plan) -> dict[str, Any]:
             report["faults"] = chaos.events
         elif plan.check_memory and report["memory"]["end_to_middle"] > 1 + MEMORY_GROWTH:
             load.tally.complain(f"memory grew: {report['memory']}")
-        if exit_code != 0:
-            load.tally.complain(f"the server left with {exit_code}")
     return {"plan": asdict(plan), **report, "violations": load.tally.violations}
 
 
 @contextmanager
-def _served(plan: Plan, registry: Path, redis: RedisServer) -> Iterator[Server]:
-    options = ["--registry", str(registry), "--model", versions.NAME, "--redis-url", redis.url]
-    options += ["--prediction-cache-bytes", str(PREDICTION_CACHE_BYTES)]
+def _served(plan: Plan, registry: Path, redis: RedisServer, faults: Faults) -> Iterator[Server]:
+    settings: dict[str, Any] = {
+        "registry": registry,
+        "model": versions.NAME,
+        "redis-url": redis.url,
+        "prediction-cache-bytes": PREDICTION_CACHE_BYTES,
+        "registry-poll-s": plan.registry_poll_s,
+    }
     if plan.chaos:
-        options += ["--text-cache-bytes", str(CHAOS_TEXT_CACHE_BYTES)]
-    if plan.registry_poll_s is not None:
-        options += ["--registry-poll-s", str(plan.registry_poll_s)]
-    with serving(*options) as server:
+        settings |= {
+            "model": f"{versions.NAME}@canary:{CANARY_PERCENT}",
+            "canary-requests": CANARY_REQUESTS,
+            "text-cache-bytes": CHAOS_TEXT_CACHE_BYTES,
+            "watchdog-s": devices.WATCHDOG_S,
+            "drain-timeout-s": devices.GRACE_S,
+        }
+    words = ["tests.load.faulty", str(faults.folder)] if plan.chaos else ["ebseg", "serve"]
+    with serving(*words, **settings) as server:
         yield server
 
 
@@ -96,14 +113,19 @@ def _options(plan: Plan) -> Options:
     return Options(clients=plan.clients, renew_s=1.0, seed=plan.seed)
 
 
-async def _drive(plan: Plan, load: Load, chaos: Chaos | None) -> None:
+async def _drive(plan: Plan, load: Load, chaos: Chaos | None, faults: Faults) -> None:
     await load.warm_up()
     await load.start()
-    began = time.monotonic()
+    end = time.monotonic() + plan.seconds
     try:
         if chaos is not None:
-            await chaos.run()
-        await asyncio.sleep(max(0.0, began + plan.seconds - time.monotonic()))
+            await chaos.run_once()
+            await devices.slow_canary(chaos, faults, chaos.staged.slow)
+            await devices.device_hangs(chaos, faults)
+            while time.monotonic() < end:
+                await chaos.redis_faults()
+                await devices.device_hangs(chaos, faults)
+        await asyncio.sleep(max(0.0, end - time.monotonic()))
         async with asyncio.timeout(WAIT):
             while load.tally.statuses[200] < plan.requests:
                 await asyncio.sleep(0.05)
@@ -153,14 +175,14 @@ def _judged(load: Load, good: dict[int, Path]) -> dict[str, Any]:
     }
 
 
-def _log(server: Server, load: Load, *, quarantines: bool) -> dict[str, int]:
-    """Lines by level; errors are violations, but those that tell of a refused version."""
+def _log(server: Server, load: Load, *, faulty: bool) -> dict[str, int]:
+    """Lines by level; errors are violations, but those that tell of faults that were made."""
     lines = server.log_lines()
     for line in lines:
-        refused = quarantines and line["message"] == "version refused"
-        if line["level"] in ("error", "critical") and not refused:
+        made = faulty and any(words in line["message"] for words in TOLD)
+        if line["level"] in ("error", "critical") and not made:
             load.tally.complain(f"the log has an error: {str(line)[:500]}")
-    if "Traceback" in server.log_text() and not quarantines:
+    if "Traceback" in server.log_text() and not faulty:
         load.tally.complain("the log has a traceback")
     return _plain(Counter(line["level"] for line in lines))
 

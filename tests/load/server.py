@@ -111,8 +111,15 @@ def started(module: str, *options: str, **environment: str) -> Iterator[Server]:
 
 
 @contextmanager
-def serving(*options: str) -> Iterator[Server]:
-    """`ebseg serve` with these options, once it takes requests."""
-    with started("ebseg", "serve", "--host", HOST, "--port", "0", *options) as server:
+def serving(module: str, *words: str, **settings: Any) -> Iterator[Server]:
+    """A service on a free port, once it takes requests.
+
+    Args:
+        module, words: what `python -m` runs, and what comes before the flags.
+        settings: of the service, with dashes; those that are None are left to it.
+    """
+    given = {"host": HOST, "port": 0, **settings}
+    flags = [word for name, value in given.items() if value is not None for word in (f"--{name}", str(value))]
+    with started(module, *words, *flags) as server:
         server.wait()
         yield server

@@ -2,6 +2,9 @@
 
 import io
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,10 +13,13 @@ from numpy.typing import NDArray
 
 from model.storage.packaged import packaged_checkpoint
 from tests.load import __main__ as command
+from tests.load.faulty import Faults, FaultyEngine
 from tests.load.judge import Alone, Asked, Judge
 from tests.load.run import Plan, run
 from tests.load.versions import first_number
 from tests.load.workload import Workload
+from tests.service.fakes import FakeEngine, picture
+from tests.waiting import WAIT, wait_until
 
 CLIENTS = 16
 WITH_FAULTS = {
@@ -26,6 +32,9 @@ WITH_FAULTS = {
     "bad version: wrong shape": "model_loads quarantined",
     "bad version: wrong results": "model_loads quarantined",
     "good version after bad ones": "model_loads loaded",
+    "slow canary": "model_loads rolled_back",
+    "device hangs": "livez and readyz 503",
+    "device hangs for good": "exit code",
     "clients gone, and poison": "requests /v1/segment 499",
 }
 
@@ -67,6 +76,26 @@ def test_the_judge_tells_wrong_answers_from_right_ones() -> None:
     assert "version 9 answered, and must not" in verdict.complaints[2]
 
 
+def test_a_faulty_engine_is_slow_and_hangs_as_its_files_say(tmp_path: Path) -> None:
+    faults, own = Faults(tmp_path / "faults"), FakeEngine(seconds=0.05)
+    engine = FaultyEngine(own, faults)
+    prepared = [engine.prepare(picture())]
+    faults.slow(own.info.version).write_text("4")
+    began = time.monotonic()
+    (made,) = engine.predict(prepared)
+    assert time.monotonic() - began >= 0.2
+    assert (made.nbytes, own.batches) == (own.predict(prepared)[0].nbytes, [1, 1])
+    faults.slow(own.info.version).unlink()
+    faults.slow(own.info.version + 1).write_text("1000000")  # another version's
+    faults.hang.touch()
+    with ThreadPoolExecutor(1) as device:
+        asked = device.submit(engine.predict, prepared)
+        wait_until(lambda: len(own.batches) == 3)
+        assert not asked.done()
+        faults.hang.unlink()
+        assert len(asked.result(WAIT)) == 1
+
+
 @pytest.mark.parametrize(("violations", "code"), [([], 0), (["memory grew"], 1)])
 def test_the_command_prints_one_document_and_its_exit_code_tells_of_violations(
     violations: list[str], code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -101,4 +130,4 @@ def test_no_wrong_answer_whatever_happens_to_redis_registry_clients_and_pictures
     assert set(report["poison_statuses"]) <= {"400", "413", "415"}
     assert report["cancelled"] > 0
     first = first_number()
-    assert list(report["answers_by_version"]) == [str(first), str(first + 1), str(first + 6)]
+    assert list(report["answers_by_version"]) == [str(first + at) for at in (0, 1, 6, 7)]

@@ -22,7 +22,7 @@ Tensors = dict[str, torch.Tensor]
 
 def first_number() -> int:
     """Number of the packaged checkpoint."""
-    return Manifest.from_json((packaged_checkpoint() / MANIFEST).read_bytes()).version
+    return number_of(packaged_checkpoint())
 
 
 def registry_with_first(folder: Path) -> Path:
@@ -91,9 +91,14 @@ def wrong_results(folder: Path, number: int, other: Path) -> Path:
     return folder
 
 
+def number_of(folder: Path) -> int:
+    """Number of a version."""
+    return Manifest.from_json((folder / MANIFEST).read_bytes()).version
+
+
 def publish(staged: Path, registry: Path) -> int:
     """Puts a staged version into its place, manifest last; returns its number."""
-    number = Manifest.from_json((staged / MANIFEST).read_bytes()).version
+    number = number_of(staged)
     target = registry / NAME / str(number)
     target.mkdir()
     for name in FILES:

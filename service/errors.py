@@ -33,9 +33,8 @@ ServiceError
 UsageError              arguments of a command or of a caller of ours: no request, so no answer to one
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +110,12 @@ class UnsupportedMediaError(ServiceError):
 
 
 class InvalidRequestError(ServiceError):
-    """Fields that are wrong."""
+    """Fields that are wrong, one at least; the first of them is the reason that is told."""
 
     def __init__(self, fields: Sequence[FieldProblem]):
-        names = ", ".join(problem.field for problem in fields[:3])
-        more = f" and {len(fields) - 3} more" if len(fields) > 3 else ""
-        super().__init__(f"cannot use {names}{more}; see errors")
+        first, more = fields[0], len(fields) - 1
+        others = f", and {more} more: see errors" if more else ""
+        super().__init__(f"{first.field}: {first.message}{others}")
         self.fields = list(fields)
 
 
@@ -222,20 +221,6 @@ class UnhealthyError(ServiceError):
 
 class DeadlineExceededError(ServiceError):
     """The request's time is over."""
-
-
-def field_problems(errors: Sequence[Mapping[str, Any]]) -> list[FieldProblem]:
-    """pydantic's errors in our words; the values, which may be long or private, stay out."""
-    problems = []
-    for error in errors:
-        path = ".".join(str(part) for part in error["loc"]) or "request"
-        message = str(error["msg"]).removeprefix("Value error, ")
-        if error["type"] == "extra_forbidden":
-            message = "unknown field"
-        elif error["type"] == "too_short":  # every list that has a least length may have one entry
-            message = "must not be empty"
-        problems.append(FieldProblem(path, message))
-    return problems
 
 
 class UsageError(Exception):

@@ -5,7 +5,7 @@ with models.lease("ebseg-base", None) as lease:  # fixes the version
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import Self
 
@@ -266,7 +266,7 @@ class Models:
     def _named(self, name: str) -> Served:
         served = self._served.get(name)
         if served is None:
-            raise _unknown()
+            raise _unknown(self._served)
         return served
 
 
@@ -282,5 +282,5 @@ def _not_serving(name: str, reason: str | None) -> NotFoundError:
     return NotFoundError(f"no version of {name} is loaded: {reason or 'the service ends'}")
 
 
-def _unknown() -> NotFoundError:
-    return NotFoundError("this model is not loaded; GET /v1/models lists what is")
+def _unknown(served: Iterable[str]) -> NotFoundError:
+    return NotFoundError(f"this model is not loaded; there are {', '.join(served)} (see GET /v1/models)")

@@ -6,6 +6,7 @@ from typing import Any
 from starlette.datastructures import ImmutableMultiDict, UploadFile
 
 from service.errors import FieldProblem, InvalidRequestError
+from service.schemas.field_problems import unknown_field
 from service.schemas.lists import listed
 
 REPEATED = ("classes", "outputs", "templates")
@@ -33,7 +34,8 @@ def is_picture(media_type: str) -> bool:
 def problems_of_names(fields: ImmutableMultiDict[str, Any], known: Collection[str]) -> list[FieldProblem]:
     """Unknown fields, and those that came more than once and may not."""
     given = [name for name, _ in fields.multi_items()]
-    problems = [FieldProblem(name, "unknown field") for name in dict.fromkeys(given) if name not in known]
+    unknown = [name for name in dict.fromkeys(given) if name not in known]
+    problems = [FieldProblem(name, unknown_field(name, known)) for name in unknown]
     if len(given) != len(fields):
         problems += [FieldProblem(name, "given more than once") for name in ONCE if given.count(name) > 1]
     return problems

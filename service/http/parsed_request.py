@@ -21,7 +21,6 @@ from service.errors import (
     MalformedRequestError,
     TooManyBytesError,
     UnsupportedMediaError,
-    field_problems,
 )
 from service.http.form_fields import (
     IN_QUERY,
@@ -36,6 +35,7 @@ from service.http.form_fields import (
 from service.http.multipart import parsed_form, read_form
 from service.runtime import Service
 from service.scheduling.host_memory import HostAccount
+from service.schemas.field_problems import field_problems
 from service.schemas.picture_text import picture_bytes
 from service.schemas.segment import JsonSegmentRequest, SegmentRequest
 
@@ -205,7 +205,7 @@ def _from_form(form: FormData) -> ParsedRequest:
     problems = problems_of_names(form, KNOWN)
     image = form.get("image")
     if not isinstance(image, UploadFile):
-        problems.append(FieldProblem("image", "missing: send the picture as a file part of this name"))
+        problems.append(FieldProblem("image", "there is no picture: send it as a file in this field"))
     if problems or not isinstance(image, UploadFile):
         raise InvalidRequestError(problems)
     file = image.file
@@ -263,7 +263,7 @@ def validated(schema: type[Document], document: bytes | dict[str, Any]) -> Docum
             raise MalformedRequestError("the document holds too many values")
         return schema.model_validate_json(document)
     except ValidationError as error:
-        errors = error.errors(include_url=False, include_context=False, include_input=False)
+        errors = error.errors(include_url=False, include_input=False)
         if errors[0]["type"] == "json_invalid":
             raise MalformedRequestError(f"the document is no JSON: {errors[0]['msg']}") from None
-        raise InvalidRequestError(field_problems(errors)) from None
+        raise InvalidRequestError(field_problems(errors, schema)) from None

@@ -45,8 +45,8 @@ from service.errors import (
     UnauthorizedError,
     UnhealthyError,
     UnsupportedMediaError,
-    field_problems,
 )
+from service.schemas.field_problems import field_problems
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_S = 5  # after which to come again, where the error knows nothing better

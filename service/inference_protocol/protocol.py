@@ -13,11 +13,12 @@ from pydantic import ValidationError
 
 from model.errors import VocabularyError
 from model.vocabulary.templates import resolve
-from service.errors import FieldProblem, InvalidRequestError, MalformedRequestError, field_problems
+from service.errors import FieldProblem, InvalidRequestError, MalformedRequestError
 from service.http.inference_errors import MOST_PROBLEMS
 from service.http.parsed_request import MOST_COMMAS, ParsedRequest
 from service.inference_protocol.input import Input
 from service.schemas.classes import ClassEntry
+from service.schemas.field_problems import field_problems
 from service.schemas.inference_protocol import (
     CLASSES,
     HEADER,
@@ -110,14 +111,15 @@ def _parsed(document: bytes) -> InferenceRequest:
     try:
         return InferenceRequest.model_validate_json(document)
     except ValidationError as error:
-        errors = error.errors(include_url=False, include_context=False, include_input=False)
+        errors = error.errors(include_url=False, include_input=False)
         if errors[0]["type"] == "json_invalid":
             raise MalformedRequestError(
                 f"the document is no JSON: {errors[0]['msg']}; {HEADER} must tell where it ends if binary "
                 "data comes behind it"
             ) from None
         problems = [
-            f"{problem.field}: {problem.message}" for problem in field_problems(errors[:MOST_PROBLEMS])
+            f"{problem.field}: {problem.message}"
+            for problem in field_problems(errors[:MOST_PROBLEMS], InferenceRequest)
         ]
         raise MalformedRequestError("; ".join(problems)) from None
 

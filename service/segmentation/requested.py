@@ -7,7 +7,8 @@ from pydantic import ValidationError
 
 from model.storage.verify import verify
 from model.vocabulary.classes import Vocabulary
-from service.errors import FieldProblem, InvalidRequestError, UsageError, field_problems
+from service.errors import FieldProblem, InvalidRequestError, UsageError
+from service.schemas.field_problems import field_problems
 from service.schemas.segment import BalanceSpec, LongSide, SegmentRequest
 from service.settings import Settings
 
@@ -45,7 +46,7 @@ def read_request(document: dict[str, Any]) -> SegmentRequest:
     try:
         return SegmentRequest.model_validate(document)
     except ValidationError as error:
-        problems = field_problems(error.errors())
+        problems = field_problems(error.errors(), SegmentRequest)
         raise UsageError("; ".join(f"{one.field}: {one.message}" for one in problems)) from None
 
 

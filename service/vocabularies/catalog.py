@@ -51,7 +51,10 @@ COPIES = 1024
 MOST_TRIES = 20  # of a change, while others change the same list
 COPY_BYTES = 16 << 20  # of the copies as they are stored; parsed they take several times that
 
-_UNKNOWN = "there is no vocabulary of this name; GET /v1/vocabularies lists them"
+_UNKNOWN = (
+    f"there is no vocabulary of this name; built in are {', '.join(Vocabulary.builtin_names())}; "
+    "GET /v1/vocabularies lists all"
+)
 _DAMAGED = "this vocabulary is damaged in the store; PUT it again, or DELETE it"
 
 

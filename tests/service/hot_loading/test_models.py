@@ -186,7 +186,7 @@ async def test_models_side_by_side(tmp_path: Path) -> None:
     async with serving(tmp_path, "b, a@1", poll=OFTEN) as (models, _, metrics):
         assert [(status.name, status.default) for status in models.statuses()] == [("b", True), ("a", False)]
         assert [models.lease(name).info.version for name in (None, "b", "a")] == [2, 2, 1]
-        with pytest.raises(NotFoundError, match=r"this model is not loaded; GET /v1/models lists what is"):
+        with pytest.raises(NotFoundError, match=r"this model is not loaded; there are b, a \(see"):
             models.lease("c")
         with pytest.raises(NotFoundError, match=r"of a is not loaded; there is 1$"):
             models.lease("a", 2)

@@ -14,7 +14,6 @@ from service.errors import (
     QueueFullError,
     RetryableError,
     ServiceError,
-    field_problems,
 )
 from service.http.problems import KINDS, kind_of, problem, problem_response
 
@@ -73,25 +72,9 @@ def test_fields_are_named() -> None:
     ]
     assert problem(VocabularyError("none"), "id")["errors"] == [{"field": "classes", "message": "none"}]
     many = InvalidRequestError([FieldProblem(f"f{i}", "wrong") for i in range(60)])
-    assert many.detail == "cannot use f0, f1, f2 and 57 more; see errors"
+    assert many.detail == "f0: wrong, and 59 more: see errors"
+    assert InvalidRequestError([FieldProblem("f", "wrong")]).detail == "f: wrong"
     assert len(problem(many, "id")["errors"]) == 50
-
-
-def test_pydantic_errors_in_our_words() -> None:
-    told = field_problems(
-        [
-            {"loc": ("classes", 3, "name"), "msg": "Value error, must not be empty", "type": "value_error"},
-            {"loc": ("x",), "msg": "Extra inputs are not permitted", "type": "extra_forbidden"},
-            {"loc": ("outputs",), "msg": "List should have at least 1 item", "type": "too_short"},
-            {"loc": (), "msg": "no", "type": "value_error"},
-        ]
-    )
-    assert told == [
-        FieldProblem("classes.3.name", "must not be empty"),
-        FieldProblem("x", "unknown field"),
-        FieldProblem("outputs", "must not be empty"),
-        FieldProblem("request", "no"),
-    ]
 
 
 def test_headers() -> None:

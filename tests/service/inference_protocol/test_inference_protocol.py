@@ -177,7 +177,7 @@ def test_binary_elements_that_cannot_be(data: bytes, count: int, message: str) -
         ({"datatype": "UINT8"}, "(classes): datatype must be BYTES, not 'UINT8'"),
         ({"shape": [2, 1]}, "(classes): shape must be [-1], -1 being any length, not [2, 1]"),
         ({"shape": []}, "(classes): shape must be [-1]"),
-        ({"shape": [-1]}, "inputs.1.shape.0: Input should be greater than or equal to 0"),
+        ({"shape": [-1]}, "inputs.1.shape.0: must be at least 0"),
         ({"shape": [10**30]}, "inputs.1.shape.0: "),
         ({"shape": [2.5]}, "inputs.1.shape.0: "),
         ({"shape": "2"}, "inputs.1.shape: "),

@@ -59,6 +59,7 @@ class Watch:
         self._interval_s = interval_s
         self._lags: deque[float] = deque(maxlen=LAG_WINDOW)
         self._stuck = ""
+        self._blind = ""  # why the memory could not be measured
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -77,14 +78,25 @@ class Watch:
         measured = 0
         while True:
             if measured % MEMORY_EVERY == 0:
-                for (kind, device), size in memory_bytes().items():
-                    self._service.metrics.device_memory.labels(kind, device).set(size)
+                self._measure_memory()
             measured += 1
             due = loop.time() + self._interval_s
             await asyncio.sleep(self._interval_s)
             self._lags.append(max(0.0, loop.time() - due))
             self._service.metrics.event_loop_lag.set(max(self._lags))
             self._tell_of_stalls()
+
+    def _measure_memory(self) -> None:
+        """A process that has no file left to open, or a device that failed, must not end the watch."""
+        try:
+            sizes, blind = memory_bytes(), ""
+        except (OSError, RuntimeError) as error:
+            sizes, blind = {}, f"{type(error).__name__}: {error}"
+        if blind and not self._blind:
+            LOG.warning("memory in use could not be measured: %s", blind)
+        self._blind = blind
+        for (kind, device), size in sizes.items():
+            self._service.metrics.device_memory.labels(kind, device).set(size)
 
     def _tell_of_stalls(self) -> None:
         reason = stalled(self._service)

@@ -271,6 +271,7 @@ class Scheduler:
         with self._changed:
             if rows is None:
                 self._queue.text.put_back(step.block)
+                self._wake_others()  # this device may have to do something else now
                 return
             complete = self._queue.text.finish(step.block, rows)
         for request in complete:
@@ -283,6 +284,7 @@ class Scheduler:
             if len(block.names) > 1:
                 for half in block.halves():
                     self._queue.text.put_back(half)
+                self._wake_others()
                 return
             failed = self._queue.text.fail(block)
         for request in failed:
@@ -301,6 +303,8 @@ class Scheduler:
                 step = self._queue.next(device.index, now)
                 if step is not None:
                     device.progress = now
+                    if self._queue.idle and self._queue.text.head(True) is not None:
+                        self._changed.notify()  # a list came with one notice, and has work for several
                     return step
                 device.progress = None
                 if self._stopping and self._queue.is_empty_for(device.index):

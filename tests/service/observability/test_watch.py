@@ -81,6 +81,25 @@ async def test_memory() -> None:
         assert 10e6 < before < memory_bytes()["process_rss", "cpu"] - 32e6
 
 
+async def test_a_process_without_a_file_to_open_is_watched_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refused() -> dict[tuple[str, str], int]:
+        raise OSError(24, "Too many open files")
+
+    service = FakeService(FakeDevice("cpu", 121.2))
+    watching = Watch(service, interval_s=0.001)
+    with monkeypatch.context() as patched, caplog.at_level(logging.WARNING, "service.observability.watch"):
+        patched.setattr(watch, "memory_bytes", refused)
+        watching.start()
+        await until(lambda: len(watching._lags) == watch.LAG_WINDOW)  # it goes on, past the next measurement
+    told = [record.getMessage() for record in caplog.records]
+    assert [line for line in told if "Too many open files" in line] == told[:1]
+    assert any("made no progress" in line for line in told)
+    await until(lambda: value(service, "ebseg_device_memory_bytes", kind="process_rss", device="cpu") > 0)
+    await watching.stop()
+
+
 async def test_memory_of_several_cuda_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(memory_bytes()) == {("process_rss", "cpu")} or torch.cuda.is_initialized()
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)

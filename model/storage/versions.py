@@ -96,6 +96,15 @@ class Versions:
         """
         return sorted(number for name in self.entries() if (number := version_number(name)) is not None)
 
+    def models_inside(self) -> list[str]:
+        """Names of models whose versions lie one folder further in, as where this is a whole registry.
+
+        Raises:
+            StoreError: the store does not answer.
+        """
+        names = [name for name in self.entries() if not name.startswith(".") and version_number(name) is None]
+        return sorted(name for name in names if any(map(version_number, self.sizes(f"{self.root}/{name}"))))
+
     def fingerprint(self, number: int) -> str | None:
         """Changes with anything that a version holds: a name, a size, a time or a tag; None where nothing is.
 

@@ -190,6 +190,16 @@ def test_forced_scores_that_are_no_numbers_become_null(run: Path, place: Path) -
 
 
 @pytest.mark.usefixtures("quick")
+def test_a_registry_is_no_model(run: Path, place: Path) -> None:
+    (place.parent / "notes").mkdir(parents=True)
+    publish(run, place)
+    with pytest.raises(TrainingError, match=r"registry holds models \(ebseg-tiny\): .*registry/ebseg-tiny$"):
+        publish(run, place.parent)
+    assert names(place.parent) == {"ebseg-tiny", "notes"}
+    assert publish(run, place).manifest.version == 2
+
+
+@pytest.mark.usefixtures("quick")
 def test_numbers_are_never_given_twice(run: Path, place: Path) -> None:
     (place / "7").mkdir(parents=True)
     (place / "7" / "half").touch()

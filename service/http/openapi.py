@@ -105,7 +105,7 @@ _FORM_FIELDS: dict[str, Any] = {
     "image": {
         "type": "string",
         "format": "binary",
-        "description": "a file: JPEG, PNG, WebP, TIFF, BMP or GIF, told by its content",
+        "description": "a file: JPEG, PNG, WebP, AVIF, HEIC, TIFF, BMP or GIF, told by its content",
     },
     "request": {
         "$ref": f"{_REF}SegmentRequest",

@@ -203,7 +203,7 @@ class JsonSegmentRequest(SegmentRequest):
     )
 
     image: str = Field(
-        description="bytes of a JPEG, PNG, WebP, TIFF, BMP or GIF in base64, or as a data URL, "
+        description="bytes of a JPEG, PNG, WebP, AVIF, HEIC, TIFF, BMP or GIF in base64, or as a data URL, "
         "`data:image/jpeg;base64,...`",
         json_schema_extra={"format": "byte"},
     )

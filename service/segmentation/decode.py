@@ -11,45 +11,22 @@ from collections.abc import Callable
 from io import BytesIO
 
 import numpy as np
+import pillow_heif
 from numpy.typing import NDArray
-from PIL import (
-    BmpImagePlugin,
-    GifImagePlugin,
-    Image,
-    ImageFile,
-    ImageOps,
-    JpegImagePlugin,
-    PngImagePlugin,
-    TiffImagePlugin,
-    WebPImagePlugin,
-)
+from PIL import AvifImagePlugin, Image, ImageOps, WebPImagePlugin
 
 from service.errors import (
     BadPictureError,
     PictureMemoryError,
     ServiceError,
     TooManyPixelsError,
-    UnsupportedMediaError,
 )
+from service.segmentation.formats import opener_of
+from service.segmentation.heif import HeifError, check_sizes
 
+_PADDED = 1 << 16  # pixels of a block that codecs pad the smallest pictures to
 LOG = logging.getLogger(__name__)
-FORMATS = "JPEG, PNG, WebP, TIFF, BMP and GIF"
-Opener = Callable[[BytesIO], ImageFile.ImageFile]
 _SHORTAGE = "out of memory"  # of what Pillow's decoders in C call their status -9
-
-# The plug-ins are called by name: `Image.open` would try more formats than these, and warns of large
-# pictures before we have a chance to refuse them.
-_SIGNATURES: tuple[tuple[bytes, Opener], ...] = (
-    (b"\xff\xd8\xff", JpegImagePlugin.JpegImageFile),
-    (b"\x89PNG\r\n\x1a\n", PngImagePlugin.PngImageFile),
-    (b"GIF87a", GifImagePlugin.GifImageFile),
-    (b"GIF89a", GifImagePlugin.GifImageFile),
-    (b"BM", BmpImagePlugin.BmpImageFile),
-    (b"II*\0", TiffImagePlugin.TiffImageFile),
-    (b"MM\0*", TiffImagePlugin.TiffImageFile),
-    (b"II+\0", TiffImagePlugin.TiffImageFile),
-    (b"MM\0+", TiffImagePlugin.TiffImageFile),
-)
 
 
 def settle_warnings() -> None:
@@ -60,6 +37,8 @@ def settle_warnings() -> None:
     """
     warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
     warnings.simplefilter("error", Image.DecompressionBombWarning)
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # as many pictures are decoded at a time as there are cores
+    pillow_heif.options.DECODE_THREADS = 1
 
 
 def decode(
@@ -80,15 +59,17 @@ def decode(
         RGB, uint8 [H, W, 3], C-contiguous, writable.
 
     Raises:
-        UnsupportedMediaError: not one of `FORMATS`.
+        UnsupportedMediaError: not one of `formats.FORMATS`.
         TooManyPixelsError: above `max_pixels`.
         BadPictureError: empty, broken or cut short.
         PictureMemoryError: memory ran out.
     """
     if not data:
         raise BadPictureError("the picture is empty")
-    opener = _opener(data)
+    opener = opener_of(data)
     try:
+        if opener in (AvifImagePlugin.AvifImageFile, pillow_heif.HeifImageFile):
+            check_sizes(data, lambda size: _check_coded(size, max_pixels))
         if opener is WebPImagePlugin.WebPImageFile:
             # this plug-in allocates the whole picture when it opens it
             _check_size(_webp_size(data), max_pixels)
@@ -100,6 +81,8 @@ def decode(
             return _rgb(image)
     except ServiceError:
         raise
+    except HeifError as error:
+        raise BadPictureError(f"the picture cannot be read: {error}") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise TooManyPixelsError(f"the picture is too large: {error}") from None
     # A broken file makes the plug-ins raise nearly anything: SyntaxError, struct.error, EOFError, OSError,
@@ -135,15 +118,6 @@ def from_pillow(image: Image.Image, *, max_pixels: int) -> NDArray[np.uint8]:
         raise BadPictureError(f"the picture is broken, cut short or closed: {error}"[:300]) from None
 
 
-def _opener(data: bytes) -> Opener:
-    for signature, opener in _SIGNATURES:
-        if data.startswith(signature):
-            return opener
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return WebPImagePlugin.WebPImageFile
-    raise UnsupportedMediaError(f"this is no picture of a format that is taken: {FORMATS}")
-
-
 def _check_size(size: tuple[int, int], max_pixels: int) -> None:
     width, height = size
     if width < 1 or height < 1:
@@ -151,6 +125,16 @@ def _check_size(size: tuple[int, int], max_pixels: int) -> None:
     if width * height > max_pixels:
         raise TooManyPixelsError(
             f"the picture has {width} x {height} = {width * height} pixels, at most {max_pixels} are taken"
+        )
+
+
+def _check_coded(size: tuple[int, int], max_pixels: int) -> None:
+    """Raises TooManyPixelsError for a part of a file that has more pixels than padding explains."""
+    width, height = size
+    if width * height > max(2 * max_pixels, _PADDED):
+        raise TooManyPixelsError(
+            f"a part of the picture has {width} x {height} = {width * height} pixels; the whole may have "
+            f"{max_pixels}"
         )
 
 

@@ -49,7 +49,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         type=Path,
         nargs="+",
         metavar="PICTURE",
-        help="JPEG, PNG, WebP, TIFF, BMP or GIF, or a folder of them",
+        help="JPEG, PNG, WebP, AVIF, HEIC, TIFF, BMP or GIF, or a folder of them",
     )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--classes", action="append", metavar="NAMES", help=CLASSES_HELP)

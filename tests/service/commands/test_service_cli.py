@@ -76,7 +76,7 @@ def test_segment_prints_json(
     ("words", "message"),
     [
         (("nothing.png", "--classes", "sky"), "nothing.png cannot be read: No such file"),
-        (("TEXT", "--classes", "sky"), "no picture of a format that is taken"),
+        (("TEXT", "--classes", "sky"), "this is text; pictures are taken as JPEG"),
         (("PHOTO", "--classes", "sky", "--templates", "vild2"), "templates: unknown template set"),
         (("PHOTO", "--vocabulary", "voc"), "there is no built-in vocabulary 'voc'"),
         (("PHOTO", "--classes", "sky", "--out", "mask.jpg"), "mask.jpg must end in .png"),

@@ -187,7 +187,7 @@ def test_contents_tell_the_format_not_wishes() -> None:
         b"%!PS-Adobe-3.0 EPSF-3.0",
         b"\0" * 99,
     ):
-        with pytest.raises(UnsupportedMediaError, match="JPEG, PNG, WebP, TIFF, BMP and GIF"):
+        with pytest.raises(UnsupportedMediaError, match="JPEG, PNG, WebP, AVIF, HEIC, TIFF, BMP and GIF"):
             decode(data, max_pixels=MOST)
     with pytest.raises(BadPictureError, match="empty"):
         decode(b"", max_pixels=MOST)

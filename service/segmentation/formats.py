@@ -1,0 +1,99 @@
+"""What a file is by its first bytes: formats that are taken, each with its opener, and names of others."""
+
+import string
+from collections.abc import Callable
+from io import BytesIO
+
+import pillow_heif
+from PIL import (
+    AvifImagePlugin,
+    BmpImagePlugin,
+    GifImagePlugin,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from service.errors import UnsupportedMediaError
+from service.segmentation.heif import is_avif
+
+FORMATS = "JPEG, PNG, WebP, AVIF, HEIC, TIFF, BMP and GIF"
+Opener = Callable[[BytesIO], ImageFile.ImageFile]
+
+# The plug-ins are called by name: `Image.open` would try more formats than these, and warns of large
+# pictures before we have a chance to refuse them.
+_SIGNATURES: tuple[tuple[bytes, Opener], ...] = (
+    (b"\xff\xd8\xff", JpegImagePlugin.JpegImageFile),
+    (b"\x89PNG\r\n\x1a\n", PngImagePlugin.PngImageFile),
+    (b"GIF87a", GifImagePlugin.GifImageFile),
+    (b"GIF89a", GifImagePlugin.GifImageFile),
+    (b"BM", BmpImagePlugin.BmpImageFile),
+    (b"II*\0", TiffImagePlugin.TiffImageFile),
+    (b"MM\0*", TiffImagePlugin.TiffImageFile),
+    (b"II+\0", TiffImagePlugin.TiffImageFile),
+    (b"MM\0+", TiffImagePlugin.TiffImageFile),
+)
+_OTHERS: tuple[tuple[bytes, str], ...] = (
+    (b"%PDF-", "a PDF document"),
+    (b"\xff\x0a", "a JPEG XL picture"),
+    (b"\0\0\0\x0cJXL ", "a JPEG XL picture"),
+    (b"\0\0\0\x0cjP  ", "a JPEG 2000 picture"),
+    (b"\xff\x4f\xff\x51", "a JPEG 2000 picture"),
+    (b"8BPS", "a Photoshop document"),
+    (b"\0\0\1\0", "an icon"),
+    (b"v/1\x01", "an OpenEXR picture"),
+    (b"#?RADIANCE", "a Radiance HDR picture"),
+    (b"FUJIFILM", "a raw picture of a camera"),
+    (b"IIRO", "a raw picture of a camera"),
+    (b"IIU\0", "a raw picture of a camera"),
+    (b"DDS ", "a DirectDraw texture"),
+    (b"\x1aE\xdf\xa3", "a Matroska or WebM video"),
+    (b"PK\x03\x04", "a zip archive"),
+    (b"\x1f\x8b", "gzip-compressed data"),
+    (b"\x93NUMPY", "a NumPy array"),
+    (b"SIMPLE  =", "a FITS file"),
+)
+_TEXT = frozenset(string.printable.encode()) | frozenset(range(128, 256))
+_SHOWN = 8  # bytes of an unknown beginning
+
+
+def opener_of(data: bytes) -> Opener:
+    """The plug-in of Pillow's that opens a picture.
+
+    Raises:
+        UnsupportedMediaError: of none of `FORMATS`; says what it is instead.
+    """
+    for signature, opener in _SIGNATURES:
+        if data.startswith(signature):
+            return opener
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return WebPImagePlugin.WebPImageFile
+    avif = is_avif(data)
+    if avif is not None:
+        return AvifImagePlugin.AvifImageFile if avif else pillow_heif.HeifImageFile
+    raise UnsupportedMediaError(f"this is {_seen(data)}; pictures are taken as {FORMATS}")
+
+
+def _seen(data: bytes) -> str:
+    """What a file is, as far as its beginning tells."""
+    for signature, name in _OTHERS:
+        if data.startswith(signature):
+            return name
+    if data[4:8] == b"ftyp":
+        return "an MP4 or QuickTime video" if data[8:12] != b"crx " else "a raw picture of a camera"
+    if data[:4] == b"RIFF":
+        return "a RIFF file, such as a video or sound"
+    if data[128:132] == b"DICM":
+        return "a DICOM file"
+    start = data[:400].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if b"<svg" in start:
+        return "an SVG drawing"
+    if start.startswith((b"<!doctype html", b"<html")):
+        return "an HTML page"
+    if start.startswith((b"data:", b"http://", b"https://")):
+        return "a URL"
+    if all(byte in _TEXT for byte in data[:400]):
+        return "text"
+    return f"a file of an unknown format, which begins with the bytes {data[:_SHOWN].hex(' ')}"

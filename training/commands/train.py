@@ -57,8 +57,10 @@ def run(args: argparse.Namespace) -> int:
 
     if args.resume and not (args.folder / STATE).exists():
         raise TrainingError(f"{args.folder} holds no saved state to go on from; leave --resume out to start")
+    from model.allocator import keep_freed_memory
     from training.run.trainer import train
 
+    keep_freed_memory()
     folder = train(config, args.folder, resume="never" if args.fresh else "auto")
     from torch import distributed
 

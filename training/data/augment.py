@@ -1,10 +1,12 @@
 """Augmentation of a training picture: resize, crop, SSD's colour jitter, flip, pad (Mask2Former's recipe).
 
 Everything is drawn from one numpy generator, so that equal generators give equal bits. Pictures are RGB,
-uint8 [H, W, 3]; label maps int64 [H, W], -1 where nothing is known.
+uint8 [H, W, 3]; label maps [H, W] of signed integers, as narrow as they come, -1 where nothing is known.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,7 +20,7 @@ from training.data.layout import IGNORED
 from training.losses.matcher import Target
 
 Picture = NDArray[np.uint8]
-Labels = NDArray[np.int64]
+Labels = NDArray[np.signedinteger[Any]]
 
 # Ranges of the jitter, as SSD has them; each of the four is applied to every second picture.
 BRIGHTNESS = 32.0  # added, up or down
@@ -48,9 +50,17 @@ def resize(picture: Picture, labels: Labels, size: tuple[int, int]) -> tuple[Pic
     """The picture as evaluation does it; the nearest label."""
     if size == labels.shape:
         return picture, labels
-    across = (size[1], size[0])
-    chosen = Image.fromarray(labels.astype(np.int32)).resize(across, Image.Resampling.NEAREST)
-    return resized(picture, size), np.asarray(chosen, dtype=np.int64)
+    rows, columns = (nearest(m, n) for m, n in zip(labels.shape, size, strict=True))
+    taken: Labels = labels.take(rows, 0).take(columns, 1)
+    return resized(picture, size), taken
+
+
+@lru_cache(256)
+def nearest(cells: int, out: int) -> NDArray[np.intp]:
+    """Which of an axis's cells each of `out` takes, as Pillow chooses them; it resizes an axis of numbers."""
+    axis = Image.fromarray(np.arange(cells, dtype=np.int32)[None])
+    chosen: NDArray[np.intp] = np.array(axis.resize((out, 1), Image.Resampling.NEAREST), dtype=np.intp)[0]
+    return chosen
 
 
 def random_crop(
@@ -65,6 +75,8 @@ def random_crop(
 
 def pad(picture: Picture, labels: Labels, side: int, value: int) -> tuple[Picture, Labels]:
     """Fills a picture up to a square of this side, at the bottom and right."""
+    if labels.shape == (side, side):
+        return picture, labels
     bottom, right = side - labels.shape[0], side - labels.shape[1]
     filled = np.pad(picture, ((0, bottom), (0, right), (0, 0)), constant_values=value)
     return filled, np.pad(labels, ((0, bottom), (0, right)), constant_values=IGNORED)
@@ -89,20 +101,21 @@ def jitter_colors(picture: Picture, rng: np.random.Generator) -> Picture:
 def scaled(picture: Picture, factor: float, shift: float) -> Picture:
     """Every value times `factor` plus `shift`, cut off at 0 and 255."""
     table = np.clip(np.arange(256, dtype=np.float64) * factor + shift, 0, 255).astype(np.uint8)
-    return table[picture]
+    return np.asarray(cv2.LUT(picture, table), dtype=np.uint8)
 
 
 def saturated(picture: Picture, factor: float) -> Picture:
     """Every pixel's saturation times `factor`."""
     hsv = _to_hsv(picture)
-    hsv[..., 1] = scaled(hsv[..., 1], factor, 0.0)
+    hsv[..., 1] = scaled(np.ascontiguousarray(hsv[..., 1]), factor, 0.0)
     return _to_rgb(hsv)
 
 
 def turned(picture: Picture, steps: int) -> Picture:
     """Every pixel's hue turned by this many of 180 steps around the circle."""
     hsv = _to_hsv(picture)
-    hsv[..., 0] = ((np.arange(256) + steps) % HUES).astype(np.uint8)[hsv[..., 0]]
+    table = ((np.arange(256) + steps) % HUES).astype(np.uint8)
+    hsv[..., 0] = cv2.LUT(np.ascontiguousarray(hsv[..., 0]), table)
     return _to_rgb(hsv)
 
 
@@ -128,13 +141,17 @@ def to_target(labels: Labels, indices: NDArray[np.int64]) -> Target:
     """One mask for each trained class that is there.
 
     Args:
-        labels: int64 [H, W], classes of the data set.
+        labels: [H, W], classes of the data set.
         indices: of `trained_indices`.
 
     Returns:
         labels in the order of the trained classes, masks bool [k, H, W].
     """
-    known = np.append(indices, IGNORED)[labels]  # the label -1 takes the last entry
-    present = np.unique(known[known >= 0])
-    masks = known[None] == present[:, None, None]
-    return Target(labels=torch.from_numpy(present), masks=torch.from_numpy(masks))
+    labels = np.ascontiguousarray(labels)  # of a mirrored picture they run backwards
+    # counted, since sorting takes as long as all the rest of a picture; the class k stands at k + 1
+    counts = np.bincount((labels - labels.dtype.type(IGNORED)).ravel(), minlength=len(indices) + 1)
+    here = np.flatnonzero((counts[1:] > 0) & (indices >= 0))
+    masks = np.empty((len(here), *labels.shape), dtype=bool)
+    for mask, label in zip(masks, here, strict=True):
+        np.equal(labels, label.astype(labels.dtype), out=mask)
+    return Target(labels=torch.from_numpy(indices[here]), masks=torch.from_numpy(masks))

@@ -44,12 +44,13 @@ class Sample:
     Attributes:
         name: the files' stem.
         picture: [H, W, 3], RGB.
-        labels: [H, W], places in the class list, or -1 where there is no class.
+        labels: [H, W], places in the class list, or -1 where there is no class; int16, of files of 16 bits
+            int32: wider ones take a loader's time.
     """
 
     name: str
     picture: NDArray[np.uint8]
-    labels: NDArray[np.int64]
+    labels: NDArray[np.signedinteger[Any]]
 
 
 class SegmentationFolder:
@@ -95,8 +96,9 @@ class SegmentationFolder:
                 f"{path} is {_size(stored)} pixels, its picture {self._pictures[name].name}"
                 f" is {_size(picture)}"
             )
-        labels = stored.astype(np.int64)
-        labels[stored == self.ignore] = IGNORED
+        signed = np.int16 if stored.dtype == np.uint8 else np.int32
+        labels: NDArray[np.signedinteger[Any]] = stored.astype(signed)
+        np.putmask(labels, stored == self.ignore, IGNORED)
         if labels.max(initial=IGNORED) >= len(self.classes):
             wrong = np.unique(labels[labels >= len(self.classes)])
             raise DatasetError(

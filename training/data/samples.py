@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -26,14 +26,14 @@ from training.losses.matcher import Target
 
 
 class RawSample(Protocol):
-    """A picture of a data set: its name, RGB uint8 [H, W, 3], classes int64 [H, W] or -1."""
+    """A picture of a data set: its name, RGB uint8 [H, W, 3], classes [H, W] or -1, signed integers."""
 
     @property
     def name(self) -> str: ...  # noqa: D102
     @property
     def picture(self) -> NDArray[np.uint8]: ...  # noqa: D102
     @property
-    def labels(self) -> NDArray[np.int64]: ...  # noqa: D102
+    def labels(self) -> NDArray[np.signedinteger[Any]]: ...  # noqa: D102
 
 
 class Dataset(Protocol):

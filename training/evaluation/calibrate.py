@@ -8,6 +8,7 @@ are kept by class and level of confidence, so memory does not grow with pictures
 
 import dataclasses
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,7 +58,7 @@ class ConfidenceCounts:
 
     def add(
         self,
-        truth: NDArray[np.int64],
+        truth: NDArray[np.signedinteger[Any]],
         got: NDArray[np.int64],
         confidence: NDArray[np.float32],
         asked: set[int],

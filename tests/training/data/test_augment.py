@@ -1,13 +1,18 @@
 """Each step of the augmentation by exact values, and the draws by their frequencies."""
 
+import dataclasses
+from typing import Any
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from training.config import TrainConfig
 from training.data.augment import (
     augment,
     jitter_colors,
+    nearest,
     pad,
     random_crop,
     resize,
@@ -146,6 +151,31 @@ def test_each_jitter_is_drawn_for_half_of_the_pictures() -> None:
 
 
 # --- targets
+
+
+@pytest.mark.parametrize("kind", [np.int16, np.int32, np.int64])
+def test_labels_keep_their_width_through_all_of_it(kind: type[np.signedinteger[Any]]) -> None:
+    config = dataclasses.replace(PLAIN, crop=12, short_sides=(10, 14), flip=True, color_jitter=True)
+    wide = np.where(numbered() < 8, -1, numbered() % 5)
+    for seed in range(8):
+        found, labels = augment(picture(), wide.astype(kind), config, rng(seed))
+        expected_picture, expected = augment(picture(), wide, config, rng(seed))
+        assert labels.dtype == kind
+        assert np.array_equal(found, expected_picture)
+        assert np.array_equal(labels, expected)
+        ours, theirs = (to_target(x, trained_indices([True] * 5)) for x in (labels, expected))
+        assert ours.labels.tolist() == theirs.labels.tolist()
+        assert ours.masks.equal(theirs.masks)
+
+
+@pytest.mark.parametrize(("cells", "out"), [(8, 8), (480, 960), (640, 213), (427, 331), (7, 100), (1, 3)])
+def test_the_nearest_cell_is_pillows(cells: int, out: int) -> None:
+    """Of an axis alone as of a whole map, down and across."""
+    numbers = np.arange(cells * 3, dtype=np.int32).reshape(cells, 3)
+    image = Image.fromarray(numbers).resize((3, out), Image.Resampling.NEAREST)
+    assert np.array_equal(np.asarray(image), numbers[nearest(cells, out)])
+    across = Image.fromarray(numbers.T.copy()).resize((out, 3), Image.Resampling.NEAREST)
+    assert np.array_equal(np.asarray(across), numbers.T[:, nearest(cells, out)])
 
 
 def test_new_classes_are_ignored_and_the_others_move_up() -> None:

@@ -6,7 +6,7 @@ told of the moment it ends. Without a collector nobody listens, and nothing is m
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 
@@ -31,13 +31,17 @@ StageListener = Callable[[Stage], None]  # called on the thread where the stage 
 stage_listener: ContextVar[StageListener | None] = ContextVar("ebseg_stage_listener", default=None)
 
 
-@contextmanager
-def stage(name: str) -> Iterator[None]:
+_NOBODY: AbstractContextManager[None] = nullcontext()
+
+
+def stage(name: str) -> AbstractContextManager[None]:
     """Runs its block as a stage of the request in whose context it is; an error goes on to the caller."""
     listener = stage_listener.get()
-    if listener is None:
-        yield
-        return
+    return _NOBODY if listener is None else _told(name, listener)
+
+
+@contextmanager
+def _told(name: str, listener: StageListener) -> Iterator[None]:
     began_ns = time.time_ns()
     try:
         yield

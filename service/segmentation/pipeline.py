@@ -336,8 +336,7 @@ class _Request(Generic[E]):
 
     def _encode(self, segmentation: SegmentationResult, submitted: float) -> E:
         """Picture thread: the answer, as one stage."""
-        seconds = {**segmentation.seconds, "encode_wait": time.perf_counter() - submitted}
-        segmentation = replace(segmentation, seconds=seconds)
+        segmentation.seconds["encode_wait"] = time.perf_counter() - submitted
         with stage("encode"), telling_of_memory():
             return self.spec.encode(segmentation)
 

@@ -25,8 +25,9 @@ async def slow_canary(chaos: Chaos, faults: Faults, folder: Path) -> None:
     with chaos.event("slow canary") as event:
         await asyncio.to_thread(versions.publish, folder, chaos.registry)
         reason = await chaos.refusal(number, REFUSED_S)
-        now = await chaos.metrics()
+        seen, now = chaos.load.tally.first_seen.get(number), await chaos.metrics()
         event["version"], event["reason"] = number, reason
+        event["withdrawn_after_s"] = seen and round(time.monotonic() - seen, 2)  # from its first answer on
         event["model_loads rolled_back"] = gain(before, now, "model_loads", result="rolled_back")
         if reason is None or "took up to" not in reason or event["model_loads rolled_back"] != 1:
             chaos.load.tally.complain(f"version {number} was slow, and not withdrawn for it: {event}")

@@ -51,6 +51,13 @@ ONE_PICTURE_AT_A_TIME: ByDevice[bool] = ByDevice(cpu=True, cuda=False)
 # leaves the fast units; plain products stay in them. In float32 it is the fused kernel everywhere.
 HALF_ATTENTION: ByDevice[Attention] = ByDevice(cpu="products", cuda="fused")
 
+# SAM's bias for rows and columns in float32, and on a GPU in every type. As further channels of queries and
+# keys it needs no N x N tensor, so that flash attention serves: 64 + 40 + 40 of them at 640 x 640. A CPU's
+# fused kernel takes a mask gladly, and more channels cost it more.
+GRID_BIAS: ByDevice[Literal["mask", "channels"]] = ByDevice(cpu="mask", cuda="channels")
+FLASH_CHANNELS = 256  # of a head, at most
+FLASH_MULTIPLE = 8
+
 # Attention logits of SAM's global blocks that are held at a time, numbers; so many heads as fit run together.
 # 2^24 is 64 MiB in float32: at 640 x 640 six heads of 1,600 patches, of 2,560 x 640 one head after another.
 LOGITS_AT_ONCE: ByDevice[int] = ByDevice(cpu=2**24, cuda=2**24)
@@ -105,6 +112,9 @@ def attention_on_grid(q: Tensor, k: Tensor, v: Tensor, by_row: Tensor, by_column
     Returns:
         [B, h, N, D].
     """
+    channels = q.shape[-1] + by_row.shape[-1] + by_column.shape[-1]
+    if GRID_BIAS.on(q.device) == "channels" and channels <= FLASH_CHANNELS:
+        return _grid_flash(q, k, v, by_row, by_column)
     attend = _grid_by_products if _attention_on(q) == "products" else _grid_fused
     heads = max(1, LOGITS_AT_ONCE.on(q.device) // (q.shape[0] * q.shape[2] ** 2))
     some_heads = (x.split(heads, 1) for x in (q, k, v, by_row, by_column))
@@ -122,18 +132,32 @@ def _grid_fused(q: Tensor, k: Tensor, v: Tensor, by_row: Tensor, by_column: Tens
 
 
 def _grid_by_products(q: Tensor, k: Tensor, v: Tensor, by_row: Tensor, by_column: Tensor) -> Tensor:
-    """As matrix products alone.
+    """As matrix products alone."""
+    biased_q, placed_k = _with_bias(q, k, by_row, by_column)
+    return (biased_q @ placed_k.transpose(-2, -1)).softmax(-1) @ v
 
-    A query carries its bias for each row and column as further channels, and a key has a one at its
-    own row and column, so that their product is logit plus bias.
+
+def _grid_flash(q: Tensor, k: Tensor, v: Tensor, by_row: Tensor, by_column: Tensor) -> Tensor:
+    """By a fused kernel without a mask, which wants as many channels of values as of keys."""
+    biased_q, placed_k = _with_bias(q, k, by_row, by_column)
+    channels, own = biased_q.shape[-1], v.shape[-1]
+    whole = channels + -channels % FLASH_MULTIPLE
+    padded = [F.pad(x, (0, whole - x.shape[-1])) for x in (biased_q, placed_k, v)]
+    return F.scaled_dot_product_attention(*padded, scale=1.0)[..., :own]
+
+
+def _with_bias(q: Tensor, k: Tensor, by_row: Tensor, by_column: Tensor) -> tuple[Tensor, Tensor]:
+    """Queries and keys whose product is logit plus bias.
+
+    A query carries its bias for each row and column as further channels, and a key has a one at its own row
+    and column.
     """
     height, width = by_row.shape[-1], by_column.shape[-1]
     at_row = torch.eye(height, dtype=k.dtype, device=k.device)[:, None].expand(-1, width, -1).flatten(0, 1)
     at_column = torch.eye(width, dtype=k.dtype, device=k.device).repeat(height, 1)
     place = torch.cat([at_row, at_column], -1).expand(*k.shape[:-1], -1)
     biased_q = torch.cat([q * q.shape[-1] ** -0.5, by_row.flatten(2, 3), by_column.flatten(2, 3)], -1)
-    weights = (biased_q @ torch.cat([k, place], -1).transpose(-2, -1)).softmax(-1)
-    return weights @ v
+    return biased_q, torch.cat([k, place], -1)
 
 
 # --- convolutions

@@ -79,6 +79,24 @@ def test_attention_on_a_grid(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
         assert (found.double() - wanted).abs().max() <= tolerance
 
 
+def test_a_gpus_grid_attention_has_no_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that flash attention serves: equal channels of queries, keys and values, a multiple of eight."""
+    seen: list[tuple[list[int], dict[str, Any]]] = []
+    original = torch.nn.functional.scaled_dot_product_attention
+
+    def watched(*tensors: Tensor, **others: Any) -> Tensor:
+        seen.append(([tensor.shape[-1] for tensor in tensors], others))
+        return original(*tensors, **others)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", watched)
+    compute_as_on_cuda(monkeypatch)
+    together = kernels.attention_on_grid(*grid_inputs())
+    assert seen == [([24, 24, 24], {"scale": 1.0})]  # 8 + 4 + 5 channels
+    monkeypatch.setattr(kernels, "FLASH_CHANNELS", 16)  # as with pictures so long that it is too many
+    assert (kernels.attention_on_grid(*grid_inputs()) - together).abs().max() <= 1e-6
+    assert "attn_mask" in seen[1][1]
+
+
 @pytest.mark.parametrize("most", [1, 2 * 20 * 20, 4 * 20 * 20])
 def test_heads_may_take_turns(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The bound on the logits bounds memory, and changes no number."""

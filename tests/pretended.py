@@ -337,8 +337,10 @@ class LateStreams:
         self.finish(mark.number)
 
     def copy_after_compute(self) -> None:
-        """Notes what was computed so far."""
+        """Notes what was computed so far: who waits for a mark behind this waits for that, too."""
         self._computed = _COUNTERS.total
+        self._from_device.append(len(self._asked))
+        self._asked.append(object)
 
     def has_to_compute_before(self, number: int) -> bool:
         """Whether one of the copies up to there, and not made yet, waits for computing."""

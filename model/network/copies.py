@@ -153,6 +153,14 @@ class Copies:
         with torch.inference_mode(False), torch.no_grad():
             return self._downloading([tensor.detach().contiguous() for tensor in tensors], self._streams)
 
+    def settle(self) -> None:
+        """Lets the host wait until all is done that the device was asked for."""
+        if self._streams is not None:
+            with self._lock:
+                self._streams.copy_after_compute()
+                mark = self._streams.mark()
+            mark.wait()
+
     def _uploaded(self, tensors: list[Tensor], streams: Streams) -> list[Tensor]:
         places, nbytes = _places(tensors)
         with self._lock:

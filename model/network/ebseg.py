@@ -6,6 +6,7 @@ columns (multiples of 32).
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,7 +18,7 @@ from model.network.balance import Balance, ClassWords, class_probabilities
 from model.network.clip_image import ClipFeatures, ClipImageEncoder
 from model.network.clip_text import ClipTextEncoder
 from model.network.config import EBSegConfig
-from model.network.copies import upload
+from model.network.copies import copies_of, upload
 from model.network.fusion import Fusion, Level
 from model.network.kernels import ONE_PICTURE_AT_A_TIME
 from model.network.layers import at_least_float32, resize
@@ -123,16 +124,51 @@ class EBSeg(nn.Module):
             image_size=(images.shape[-2], images.shape[-1]),
         )
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    @torch.inference_mode()
+    def predict_each(self, pictures: Sequence[Tensor]) -> list[MaskPredictions]:
+        """`predict` for pictures of any sizes whose padded size is one: each gets what it gets alone.
+
+        Args:
+            pictures: uint8 [3, rows, columns] each.
+
+        Raises:
+            PictureError: another shape or type, or other padded sizes.
+        """
+        for picture in pictures:
+            _check(picture[None])
+        sizes = [(picture.shape[1], picture.shape[2]) for picture in pictures]
+        if len({padded_size(size) for size in sizes}) != 1:
+            raise PictureError("pictures of one batch must have one padded shape")
+        if ONE_PICTURE_AT_A_TIME.on(self.device):
+            return [self.predict(picture[None]) for picture in pictures]
+        if len(set(sizes)) == 1:
+            together = self.predict(torch.stack(list(pictures)))
+            return [together[i] for i in range(len(sizes))]
+        batch = torch.stack(
+            [pad_to(picture, padded_size(size)) for picture, size in zip(pictures, sizes, strict=True)]
+        )
+        images, extents = copies_of(self.device).upload([batch, torch.tensor(sizes)])
+        mask_logits, supervised, mask_attention, frozen = self(images, extents)
+        together = MaskPredictions(
+            mask_logits=mask_logits,
+            supervised=supervised,
+            mask_attention=mask_attention,
+            frozen=frozen,
+            image_size=sizes[0],
+        )
+        return [replace(together[i], image_size=size) for i, size in enumerate(sizes)]
+
+    def forward(self, images: Tensor, sizes: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The network that `predict` runs; `torch.export` and `torch.compile` take it as one graph.
 
         Args:
             images: uint8 [B, 3, rows, columns], RGB, where the weights are.
+            sizes: rows and columns of each picture, [B, 2], where what is beyond them is padding already.
 
         Returns:
             `mask_logits`, `supervised`, `mask_attention` and `frozen` of `MaskPredictions`.
         """
-        levels, clip, padded = self._encode(images, surgery=True)
+        levels, clip, padded = self._encode(images, sizes, surgery=True)
         maps, mask_features = self.pixel_decoder(levels, padded)
         decoder = self.transformer_decoder
         outputs = decoder.read(decoder(maps, mask_features, all_stages=False)[0], mask_features)
@@ -158,7 +194,7 @@ class EBSeg(nn.Module):
             PictureError: another shape or type.
         """
         _check(images)
-        levels, clip, padded = self._encode(images.to(self.device), surgery=False)
+        levels, clip, padded = self._encode(images.to(self.device), None, surgery=False)
         decoder = self.transformer_decoder
         # Under autocast too, the pixel decoder and what reads masks off its features stay float32: deformable
         # attention loses accuracy in half precision, and sums over a mask pass float16's range.
@@ -252,27 +288,43 @@ class EBSeg(nn.Module):
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
-    def _encode(self, images: Tensor, surgery: bool) -> tuple[list[Level], ClipFeatures, tuple[int, int]]:
+    def _encode(
+        self, images: Tensor, sizes: Tensor | None, surgery: bool
+    ) -> tuple[list[Level], ClipFeatures, tuple[int, int]]:
         """Both encoders and their fusion: levels, what CLIP hands on, rows and columns after padding."""
         padded = padded_size((images.shape[-2], images.shape[-1]))
-        seen = self._normalised(images, self.backbone.pixels, padded)
+        inside = None if sizes is None else _inside(sizes, padded)
+        seen = self._normalised(images, self.backbone.pixels, padded, inside)
         backbone = self.backbone(seen.to(self.backbone.patch_embed.proj.weight.dtype))
         shrunk = F.interpolate(
-            self._normalised(images, CLIP, padded), scale_factor=self.config.clip_scale, mode="bilinear"
+            self._normalised(images, CLIP, padded, inside),
+            scale_factor=self.config.clip_scale,
+            mode="bilinear",
         )
         clip = self.clip_image(shrunk.to(self.clip_image.conv1.weight.dtype), surgery)
         return self.fusion(backbone, clip.layers), clip, padded
 
-    def _normalised(self, images: Tensor, pixels: PixelStatistics, padded: tuple[int, int]) -> Tensor:
-        """uint8 [B, 3, h, w], normalised, then padded with zeros."""
+    def _normalised(
+        self, images: Tensor, pixels: PixelStatistics, padded: tuple[int, int], inside: Tensor | None
+    ) -> Tensor:
+        """uint8 [B, 3, h, w], normalised, then padded with zeros, also where it is not `inside`."""
         dtype = self.background.dtype
         mean, std = self._channels.get((pixels, dtype), lambda: pixels.tensors(images.device, dtype))
-        return pad_to((images - mean) / std, padded)
+        normalised = (images - mean) / std
+        if inside is not None:
+            normalised = normalised.where(inside, 0.0)
+        return pad_to(normalised, padded)
 
 
 def _check(images: Tensor) -> None:
     if images.dim() != 4 or images.shape[1] != 3 or images.dtype != torch.uint8 or not images.numel():
         raise PictureError(f"pictures must be uint8 [B, 3, H, W], got {images.dtype} {list(images.shape)}")
+
+
+def _inside(sizes: Tensor, padded: tuple[int, int]) -> Tensor:
+    """Which pixels are of the pictures, of rows and columns [B, 2], bool [B, 1, H, W]."""
+    rows, columns = (torch.arange(side, device=sizes.device) for side in padded)
+    return ((rows < sizes[:, :1])[:, :, None] & (columns < sizes[:, 1:])[:, None])[:, None]
 
 
 def class_words(vocabulary: Vocabulary, device: torch.device) -> ClassWords | None:

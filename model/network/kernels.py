@@ -142,8 +142,8 @@ def _grid_flash(q: Tensor, k: Tensor, v: Tensor, by_row: Tensor, by_column: Tens
     biased_q, placed_k = _with_bias(q, k, by_row, by_column)
     channels, own = biased_q.shape[-1], v.shape[-1]
     whole = channels + -channels % FLASH_MULTIPLE
-    padded = [F.pad(x, (0, whole - x.shape[-1])) for x in (biased_q, placed_k, v)]
-    return F.scaled_dot_product_attention(*padded, scale=1.0)[..., :own]
+    q, k, v = (F.pad(x, (0, whole - x.shape[-1])) for x in (biased_q, placed_k, v))
+    return F.scaled_dot_product_attention(q, k, v, scale=1.0)[..., :own]
 
 
 def _with_bias(q: Tensor, k: Tensor, by_row: Tensor, by_column: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,7 @@ from torch import Tensor
 from model.allocator import keep_freed_memory
 from model.confidence.domain import OwnWords
 from model.errors import CheckpointError
+from model.network.copies import copies_of, download, upload
 from model.network.pictures import padded_size
 from model.network.predictions import MaskPredictions
 from model.segmenter import Segmenter
@@ -104,20 +105,20 @@ class TorchEngine:
         """
         pixels = self.segmenter.prepare(picture)
         shape = (pixels.shape[1], pixels.shape[2])
-        return PreparedPicture(pixels=pixels, shape=shape, cost=_padded(shape))
+        padded = padded_size(shape)
+        return PreparedPicture(pixels=pixels, shape=padded, cost=padded[0] * padded[1])
 
     def predict(self, prepared: Sequence[PreparedPicture]) -> list[Prediction]:
-        """Runs the network on pictures of one shape."""
-        batch = self.segmenter.predict([one.pixels for one in prepared])
-        if batch.device.type == "cuda":
-            torch.cuda.synchronize(batch.device)  # so that errors and seconds are this batch's own
-        if len(prepared) == 1:
-            return [self._prediction(batch)]
-        # slices of a batch would keep all of it in the prediction cache
-        return [self._prediction(batch[i].map(Tensor.clone)) for i in range(len(batch))]
-
-    def _prediction(self, masks: MaskPredictions) -> Prediction:
-        return Prediction(masks, None if self._own_words is None else self._own_words.confidence(masks))
+        """Runs the network on pictures of one padded shape."""
+        segmenter = self.segmenter
+        masks = segmenter.predict_each([one.pixels for one in prepared])
+        if len(prepared) > 1:  # slices of a batch would keep all of it in the prediction cache
+            masks = [own.map(Tensor.clone) for own in masks]
+        sure: Sequence[float | None] = [None] * len(masks)
+        if self._own_words is not None:
+            sure = self._own_words.confidences(masks)
+        copies_of(segmenter.ebseg.device).settle()  # so that errors and seconds are this batch's own
+        return [Prediction(own, confidence) for own, confidence in zip(masks, sure, strict=True)]
 
     def classify(self, prediction: Prediction, job: Job) -> EngineResult:
         """The label map of one picture, and the scores if they are wanted."""
@@ -126,7 +127,7 @@ class TorchEngine:
         if job.text is None:
             raise ValueError("a job needs its text embeddings before it is classified")
         masks = _at(prediction.masks, segmenter.ebseg.device)
-        text = job.text.to(masks.device)
+        text = upload(job.text, masks.device)
         label_map = segmenter.label_map(
             masks,
             job.vocabulary,
@@ -140,7 +141,8 @@ class TorchEngine:
             maps = segmenter.score_maps(
                 masks, job.vocabulary, output_size=job.output_size, text=text, balance=job.balance
             )
-            scores = maps[job.vocabulary.reported].half().cpu().numpy()
+            reported = upload(torch.tensor(job.vocabulary.reported), masks.device)
+            scores = download([maps[reported].half()])[0].numpy()
         return EngineResult(
             labels=label_map.labels,
             confidence=label_map.confidence,
@@ -157,7 +159,7 @@ class TorchEngine:
     def embed(self, names: Sequence[str], templates: Sequence[str]) -> Tensor:
         """The mean over the templates of unit embeddings, float32 [K, C], on the CPU."""
         means = self.segmenter.ebseg.clip_text.mean_embeddings(names, templates)
-        return means.float().cpu().contiguous()
+        return download([means.float()])[0].contiguous()
 
     def warm(self, shape: tuple[int, int]) -> list[Measurement]:
         """Runs a grey picture of a network shape, and four words; the first time, finds the best batch."""
@@ -168,7 +170,7 @@ class TorchEngine:
             self._steps(picture)
             self._warm = True
         measured = self._steps(picture)
-        if first and self.segmenter.ebseg.device.type == "cuda":
+        if first and self.segmenter.ebseg.device.type != "cpu":
             self._batch = self._best_batch(picture, measured[0].seconds)
         return measured
 
@@ -228,7 +230,12 @@ def _padded(size: tuple[int, int]) -> int:
 
 
 def _at(masks: MaskPredictions, device: torch.device) -> MaskPredictions:
-    return masks if masks.device == device else masks.map(lambda tensor: tensor.to(device))
+    """Predictions on a device, in one copy."""
+    if masks.device == device:
+        return masks
+    there = list(masks.tensors().values())
+    moved = iter(download(there) if device.type == "cpu" else copies_of(device).upload(there))
+    return masks.map(lambda _: next(moved))  # in the same order
 
 
 def load_engine(

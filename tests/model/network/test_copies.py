@@ -67,6 +67,14 @@ def test_downloads_keep_what_was_computed_before(device: torch.device) -> None:
     assert torch.equal(downloads[0].wait()[0], first)
 
 
+def test_settling_waits_once(device: torch.device) -> None:
+    upload(numbers(2, 0), device)
+    with counted() as counts:
+        copies_of(device).settle()
+    assert len(counts.waits) == 1
+    copies_of(CPU).settle()
+
+
 def test_what_is_there_stays(device: torch.device) -> None:
     x = torch.ones(3, device=device)
     away = numbers(2, 1)

@@ -82,11 +82,12 @@ def test_attention_on_a_grid(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 def test_a_gpus_grid_attention_has_no_mask(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that flash attention serves: equal channels of queries, keys and values, a multiple of eight."""
     seen: list[tuple[list[int], dict[str, Any]]] = []
-    original = torch.nn.functional.scaled_dot_product_attention
+    original: Any = torch.nn.functional.scaled_dot_product_attention
 
     def watched(*tensors: Tensor, **others: Any) -> Tensor:
         seen.append(([tensor.shape[-1] for tensor in tensors], others))
-        return original(*tensors, **others)
+        attended: Tensor = original(*tensors, **others)
+        return attended
 
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", watched)
     compute_as_on_cuda(monkeypatch)

@@ -1,0 +1,122 @@
+"""TorchEngine on the pretended accelerator: its waits, batches by padded shape, and a version's end."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from model.errors import PictureError
+from model.segmenter import Segmenter
+from model.vocabulary.classes import Vocabulary
+from service.scheduling.deadline import Deadline
+from service.scheduling.engine import Job
+from service.scheduling.torch_engine import Prediction, TorchEngine, load_engine
+from tests.pretended import counted, pretended_device
+
+VOCABULARY = Vocabulary.of(["sky", "tree"])
+SIZES = [(190, 250), (192, 256), (180, 230)]  # all 192 x 256 when padded, as they are taken here
+
+
+@pytest.fixture
+def device() -> Iterator[torch.device]:
+    with pretended_device() as found:
+        yield found
+
+
+def picture(size: tuple[int, int], seed: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 255, (*size, 3), np.uint8)
+
+
+def on(folder: Path, device: torch.device | None) -> TorchEngine:
+    engine = load_engine(folder, golden=False)
+    segmenter = Segmenter(engine.segmenter.ebseg, short_side=None)
+    if device is not None:
+        segmenter.ebseg.to(device)
+    return TorchEngine(segmenter, engine.info, "digest")
+
+
+def job(engine: TorchEngine, *, scores: bool = False) -> Job:
+    return Job(
+        engines=(engine,),
+        prepared=None,
+        prediction=None,
+        vocabulary=VOCABULARY,
+        text=engine.embed(VOCABULARY.names, VOCABULARY.templates),
+        output_size=(100, 130),
+        threshold=0.0,
+        balance=None,
+        scores=scores,
+        deadline=Deadline(60),
+    )
+
+
+def test_pictures_of_one_padded_shape_share_a_batch(tiny_checkpoint: Path, device: torch.device) -> None:
+    """Each gets what it gets alone, on a CPU bit for bit."""
+    for place, closeness in ((None, 0.0), (device, 2e-5)):
+        engine = on(tiny_checkpoint, place)
+        prepared = [engine.prepare(picture(size, seed)) for seed, size in enumerate(SIZES)]
+        assert {one.shape for one in prepared} == {(192, 256)}
+        together = engine.predict(prepared)
+        for size, one, own in zip(SIZES, prepared, together, strict=True):
+            (alone,) = engine.predict([one])
+            assert own.masks.image_size == alone.masks.image_size == size
+            for name, tensor in own.masks.tensors().items():
+                other = alone.masks.tensors()[name]
+                assert (tensor - other).abs().max().item() <= closeness * other.abs().max().item(), name
+    with pytest.raises(PictureError, match="one padded shape"):
+        engine.predict([prepared[0], engine.prepare(picture((193, 250), 0))])
+
+
+def test_waits_of_a_batch(tiny_checkpoint: Path, device: torch.device) -> None:
+    """One after predict, that errors and seconds be its own; one for a label map, one for all scores."""
+    plain, engine = on(tiny_checkpoint, None), on(tiny_checkpoint, device)
+    prepared = [engine.prepare(picture(size, seed)) for seed, size in enumerate(SIZES)]
+    wanted = [plain.classify(one, job(plain, scores=True)) for one in plain.predict(prepared)]
+    own = job(engine, scores=True)
+    with counted() as counts:
+        predictions = engine.predict(prepared)
+    assert len(counts.waits) == 1, counts
+    with counted() as counts:
+        hosted = [engine.to_host(one) for one in predictions]
+    assert len(counts.waits) == len(SIZES), counts
+    assert {one.masks.device for one in hosted} == {torch.device("cpu")}
+    with counted() as counts:
+        found = [engine.classify(one, own) for one in predictions]
+    assert len(counts.waits) == 2 * len(SIZES), counts
+    with counted() as counts:
+        from_host = [engine.classify(one, own) for one in hosted]  # as the prediction cache has them
+    assert len(counts.waits) == 2 * len(SIZES), counts
+    for a, b, c in zip(found, from_host, wanted, strict=True):
+        assert np.array_equal(a.labels, b.labels)
+        assert (a.labels == c.labels).mean() >= 0.999
+        assert a.scores is not None
+        assert c.scores is not None
+        assert np.abs(a.scores.astype(float) - c.scores.astype(float)).max() <= 2e-3 * c.scores.max()
+
+
+def test_names_are_embedded_with_one_wait(tiny_checkpoint: Path, device: torch.device) -> None:
+    engine = on(tiny_checkpoint, device)
+    with counted() as counts:
+        means = engine.embed(["sky", "a tree"], ["a {}.", "{}"])
+    assert len(counts.waits) == 1
+    wanted = on(tiny_checkpoint, None).embed(["sky", "a tree"], ["a {}.", "{}"])
+    assert (means - wanted).abs().max() <= 1e-5
+
+
+def test_warm_up_finds_a_batch_and_another_version_takes_over(
+    tiny_checkpoint: Path, device: torch.device
+) -> None:
+    first = on(tiny_checkpoint, device)
+    steps = [one.step for one in first.warm((64, 96))]
+    assert steps == ["predict", "embed", "classify"]
+    assert first.batch >= 1
+    prediction = first.predict([first.prepare(picture((64, 96), 0))])[0]
+    second = on(tiny_checkpoint, device)
+    second.warm((64, 96))
+    first.close()
+    assert isinstance(prediction, Prediction)
+    again = second.predict([second.prepare(picture((64, 96), 0))])[0]
+    assert torch.equal(again.masks.frozen.cpu(), prediction.masks.frozen.cpu())

@@ -18,14 +18,13 @@ WINGS = {
     "model": """
         commands
         fetch
-        bench
+        official bench
         released
         storage
         confidence
         segmenter
         network transforms
         vocabulary
-        json_reading
         errors command allocator urls
     """,
     "training": """

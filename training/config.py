@@ -7,7 +7,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from model.json_reading import read
+from model.network.json_reading import read
 from training.errors import TrainingError
 
 Ssc = Literal["official", "cosine", "none"]

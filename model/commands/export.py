@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     refuse_existing(args.official)
     verify(args.directory, digests=False)  # before torch is imported, which takes seconds
 
-    from model.released.official import to_official
+    from model.official import to_official
     from model.released.torch_file import write_state_dict
     from model.storage.checkpoint import load
 

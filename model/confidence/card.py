@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from model.errors import CheckpointError
-from model.json_reading import read
+from model.network.json_reading import read
 
 MOST_TEXT = 1000  # characters of a text
 MOST_NAME = 200  # characters of a name, a word or a licence

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from model.errors import CheckpointError, ModelError
-from model.json_reading import read
 from model.network.balance import Balance
+from model.network.json_reading import read
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

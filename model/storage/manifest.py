@@ -17,7 +17,7 @@ from typing import Any
 
 from model.confidence.card import Card, check_license
 from model.errors import CheckpointError, UnfinishedError
-from model.json_reading import read
+from model.network.json_reading import read
 from model.storage.files import replacing
 
 SCHEMA = 2

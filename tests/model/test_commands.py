@@ -16,7 +16,7 @@ import model.commands.places
 from model.confidence.card import ANY_NOUN
 from model.network.build import build
 from model.network.config import VARIANTS
-from model.released.official import load_official, to_official
+from model.official import load_official, to_official
 from model.released.torch_file import read_state_dict, write_state_dict
 from model.storage.checkpoint import check_golden, load
 from model.vocabulary.classes import TrainingClasses

@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from model.json_reading import read
 from model.network.config import VARIANTS, EBSegConfig
 from model.network.ebseg import EBSeg
+from model.network.json_reading import read
 from model.storage import checkpoint
 from model.storage.files import replace_text
 from model.storage.manifest import CONFIG, json_object

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from model.errors import CheckpointError
-from model.json_reading import read
+from model.network.json_reading import read
 from model.released.known import RELEASED, ReleasedModel
 from model.storage.checkpoint import LoadedCheckpoint
 from model.storage.files import replace_text

@@ -6,7 +6,7 @@ import pytest
 
 from model.network.build import build
 from model.network.config import VARIANTS
-from model.released.official import to_official
+from model.official import to_official
 from model.released.torch_file import write_state_dict
 from model.vocabulary.classes import TrainingClasses
 from tests.hub.server import Hub, hub_server

@@ -14,7 +14,7 @@ from torch import Tensor
 from model import EBSeg, Segmenter, Vocabulary
 from model.network.clip_image import ClipFeatures
 from model.network.fusion import Level
-from model.released.official import load_official
+from model.official import load_official
 from tests.golden import weights
 from tests.model.plain_encoders import bilinear
 

@@ -12,7 +12,7 @@ from model import VARIANTS, CheckpointError, EBSeg, EBSegConfig, TrainingClasses
 from model.network.build import build
 from model.network.config import SwinConfig
 from model.network.swin_encoder import SwinEncoder
-from model.released.official import official_names
+from model.official import official_names
 from model.storage.checkpoint import Provenance, check_golden, load, save
 from tests.golden.weights import picture
 

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 import ebseg
 from model import CheckpointError, EBSeg
+from model.official import to_official
 from model.released.account import Account
 from model.released.fitting import account_of
 from model.released.importing import import_released, read_released
-from model.released.official import to_official
 from model.released.official_names import CAUSAL_MASK, CLASS_WEIGHTS, COPIES
 from model.storage.checkpoint import load
 from tests.golden.weights import official_shapes

@@ -10,7 +10,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from model.network.predictions import StagePredictions
-from model.released.official import load_official, official_names
+from model.official import load_official, official_names
 from tests.golden import weights
 from training.losses.criterion import BatchTotals, EBSegLoss, LossWeights, Target, ssc_loss
 from training.losses.matcher import Match, MatchingCosts, assign, pair_costs, sample_points

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import pytest
 
-from model.json_reading import read
+from model.network.json_reading import read
 
 
 @dataclass(frozen=True, kw_only=True)

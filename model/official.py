@@ -1,4 +1,7 @@
-"""Weights of the released checkpoints to a model, and a model's back to what the official code loads."""
+"""Weights of the released checkpoints to a model, and a model's back to what the official code loads.
+
+Scripts that compare this project with the official code import these names from here.
+"""
 
 from collections.abc import Mapping
 

@@ -16,8 +16,23 @@ def keep_freed_memory() -> bool:
     Returns:
         Whether it took effect: on Linux with glibc.
     """
-    if platform.system() != "Linux" or platform.libc_ver()[0] != "glibc":
+    libc = _glibc()
+    if libc is None:
         return False
-    libc = ctypes.CDLL(None)
     kept = libc.mallopt(M_MMAP_THRESHOLD, LARGEST_INT) and libc.mallopt(M_TRIM_THRESHOLD, LARGEST_INT)
     return bool(kept)
+
+
+def return_freed_memory() -> bool:
+    """Gives all freed memory back to the system, kept or not; what is allocated next is mapped anew, once.
+
+    Returns:
+        Whether there was any: on Linux with glibc.
+    """
+    libc = _glibc()
+    return libc is not None and bool(libc.malloc_trim(ctypes.c_size_t(0)))
+
+
+def _glibc() -> ctypes.CDLL | None:
+    here = platform.system() == "Linux" and platform.libc_ver()[0] == "glibc"
+    return ctypes.CDLL(None) if here else None

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import torch
 
+from model.allocator import return_freed_memory
 from service.observability.metrics import Metrics
 from service.settings import Settings
 
@@ -33,6 +34,13 @@ class WatchedDevice(Protocol):
         """Seconds since its running work last got on; 0 when it is idle."""
 
 
+class WatchedMemory(Protocol):
+    """What is watched of the host's memory."""
+
+    def subsided(self) -> bool:
+        """Whether much of it was in use since this was last true, and little is now."""
+
+
 class Watched(Protocol):
     """What is watched of a service."""
 
@@ -44,6 +52,9 @@ class Watched(Protocol):
 
     @property
     def devices(self) -> Sequence[WatchedDevice]: ...  # noqa: D102
+
+    @property
+    def memory(self) -> WatchedMemory: ...  # noqa: D102
 
 
 class Watch:
@@ -78,6 +89,8 @@ class Watch:
         measured = 0
         while True:
             if measured % MEMORY_EVERY == 0:
+                if self._service.memory.subsided():
+                    await asyncio.to_thread(return_freed_memory)  # of what large requests have left behind
                 self._measure_memory()
             measured += 1
             due = loop.time() + self._interval_s

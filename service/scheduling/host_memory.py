@@ -12,6 +12,7 @@ from service.errors import HostMemoryError, TooMuchMemoryError
 
 _CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 _SHARE = 0.8  # of what is free: estimates miss, and allocators keep more than was asked for
+_BURST = 64 << 20  # bytes reserved at a time, after which it is worth while to return freed memory
 _LEAST = 64 << 20  # bytes that requests get in any case
 _DECODING = 10  # bytes a pixel: Pillow's four, ours three, and room for alpha and 16 bits
 _OVERLAY = 3  # bytes an output pixel, of the picture that waits for its mask
@@ -36,6 +37,15 @@ class HostBytes:
         self._retry_after = retry_after
         self.lock = threading.RLock()  # of all accounts too: one that was closed gets nothing more
         self.reserved = 0
+        self._peak = 0  # of `reserved`, since it last subsided
+
+    def subsided(self) -> bool:
+        """Whether much was reserved since this was last true, and little of it is now."""
+        with self.lock:
+            if self._peak < _BURST or self.reserved > self._peak / 4:
+                return False
+            self._peak = self.reserved
+            return True
 
     def settle(self, caches: int) -> None:
         """Takes what is free now, with the models loaded and their caches full, unless a number was given."""
@@ -58,6 +68,7 @@ class HostBytes:
             if not full:
                 account.nbytes = held
                 self.reserved += change
+                self._peak = max(self._peak, self.reserved)
         if full:
             raise HostMemoryError(self._retry_after())
 
@@ -134,9 +145,11 @@ def usable() -> int:
         if text.isdecimal():
             limit = min(limit, int(text))
     statm = Path("/proc/self/statm")
-    size, resident = map(int, statm.read_text().split()[:2]) if statm.exists() else (0, 0)
+    numbers = list(map(int, statm.read_text().split())) if statm.exists() else [0] * 6
+    size, resident, data = numbers[0], numbers[1], numbers[5]
     free = limit - page * resident
-    soft = resource.getrlimit(resource.RLIMIT_AS)[0]
-    if soft != resource.RLIM_INFINITY:
-        free = min(free, soft - page * size)
+    for kind, used in ((resource.RLIMIT_AS, size), (resource.RLIMIT_DATA, data)):
+        soft = resource.getrlimit(kind)[0]
+        if soft != resource.RLIM_INFINITY:
+            free = min(free, soft - page * used)
     return max(_LEAST, free)

@@ -14,7 +14,7 @@ import torch
 
 import ebseg
 import model.bench
-from model.allocator import keep_freed_memory
+from model.allocator import keep_freed_memory, return_freed_memory
 
 ROOT = Path(__file__).parents[2]
 
@@ -129,4 +129,16 @@ def test_wrong_options(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_allocator() -> None:
-    assert keep_freed_memory() == (platform.libc_ver()[0] == "glibc")
+    glibc = platform.libc_ver()[0] == "glibc"
+    assert keep_freed_memory() == glibc
+    blocks = [bytearray(1 << 20) for _ in range(200)]
+    for block in blocks:
+        block[:] = b"x" * len(block)
+    held = resident()
+    del blocks, block
+    assert return_freed_memory() == glibc
+    assert not glibc or resident() < held - (150 << 20)
+
+
+def resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import mmap
+import threading
 import time
 from collections.abc import Sequence
 
@@ -27,11 +28,21 @@ class FakeDevice:
         return self.seconds
 
 
+class FakeMemory:
+    def __init__(self) -> None:
+        self.bursts = 0
+
+    def subsided(self) -> bool:
+        self.bursts -= 1
+        return self.bursts >= 0
+
+
 class FakeService:
     def __init__(self, *devices: FakeDevice, watchdog_s: float = 120.0):
         self.settings = Settings(watchdog_s=watchdog_s)
         self.metrics = Metrics()
         self.devices: Sequence[FakeDevice] = devices
+        self.memory = FakeMemory()
 
     def lag(self) -> float:
         return value(self, "ebseg_event_loop_lag_seconds")
@@ -143,3 +154,19 @@ async def test_stopping_twice_or_before_the_start_is_fine() -> None:
     watching.start()
     await watching.stop()
     await watching.stop()
+
+
+async def test_freed_memory_is_returned_after_each_burst(monkeypatch: pytest.MonkeyPatch) -> None:
+    returned: list[str] = []
+    monkeypatch.setattr(
+        watch, "return_freed_memory", lambda: returned.append(threading.current_thread().name)
+    )
+    monkeypatch.setattr(watch, "MEMORY_EVERY", 1)
+    service = FakeService()
+    service.memory.bursts = 2
+    watching = Watch(service, interval_s=0.001)
+    watching.start()
+    await until(lambda: service.memory.bursts < -2)
+    await watching.stop()
+    assert len(returned) == 2
+    assert threading.current_thread().name not in returned  # it may take a while

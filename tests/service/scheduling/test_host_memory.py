@@ -40,6 +40,24 @@ def test_bytes_are_taken_held_kept_and_given_back() -> None:
     assert host.reserved == 0
 
 
+def test_a_burst_subsides_once() -> None:
+    host = HostBytes(1 << 30)
+    one, two = host.open(), host.open()
+    one.take(10 << 20)
+    one.close()
+    assert not host.subsided()  # of little nothing is left
+    one = host.open()
+    one.take(200 << 20)
+    two.take(60 << 20)
+    assert not host.subsided()
+    one.close()
+    assert host.subsided()
+    assert not host.subsided()
+    two.take(10 << 20)
+    two.close()
+    assert host.subsided()
+
+
 def test_threads_leave_nothing_behind() -> None:
     host = HostBytes(1000)
 
@@ -96,9 +114,11 @@ def test_the_default_is_what_the_cgroup_and_the_limits_leave(
     given = HostBytes(123)
     given.settle(0)
     assert given.most == 123
-    size = int(Path("/proc/self/statm").read_text().split()[0]) * 4096
-    monkeypatch.setattr(resource, "getrlimit", lambda what: (size + (512 << 20), -1))
-    assert usable() == pytest.approx(512 << 20, rel=0.05)
+    numbers = [int(number) * 4096 for number in Path("/proc/self/statm").read_text().split()]
+    for limited, used in ((resource.RLIMIT_AS, numbers[0]), (resource.RLIMIT_DATA, numbers[5])):
+        limits = {limited: used + (512 << 20)}
+        monkeypatch.setattr(resource, "getrlimit", lambda what, limits=limits: (limits.get(what, -1), -1))
+        assert usable() == pytest.approx(512 << 20, rel=0.05)
 
 
 def test_the_largest_answers_are_priced_as_measured() -> None:

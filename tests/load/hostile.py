@@ -274,11 +274,11 @@ def run(seconds: float, *, most: int = POD) -> dict[str, Any]:
 
 
 def _settled(server: Server, before: int) -> int:
-    """Memory once all that was reserved is given back, and has had time to go."""
+    """Memory once all that was reserved is given back, and what it left has had time to go."""
     end = time.monotonic() + 60
     while time.monotonic() < end and server.metrics().value("host_bytes", kind="reserved"):
         time.sleep(0.2)
-    while time.monotonic() < end and server.resident() > before + ALLOWANCE / 4:
+    while time.monotonic() < end and server.resident() > before + ALLOWANCE:
         time.sleep(0.2)
     return server.resident()
 

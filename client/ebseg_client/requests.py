@@ -77,6 +77,7 @@ class SegmentOptions(TypedDict, total=False):
         outputs: parts of the answer; ("rle",) if left out, which is enough for `labels` and masks.
         long_side: of the maps, pixels; else they have the picture's size.
         model, version: which of the loaded ones.
+        frame: of an animation, or page of a document, from 0; the first one if left out.
         timeout: of the whole call, seconds, instead of the client's.
     """
 
@@ -89,6 +90,7 @@ class SegmentOptions(TypedDict, total=False):
     long_side: int | None
     model: str | None
     version: int | None
+    frame: int | None
     timeout: float | None
 
 
@@ -104,7 +106,8 @@ def request_document(classes: Classes | None, options: SegmentOptions) -> dict[s
     if (classes is None) == (options.get("vocabulary") is None):
         raise InputError("give either classes or a vocabulary")
     document: dict[str, Any] = {
-        name: options.get(name) for name in ("vocabulary", "templates", "synonym_mode", "model", "version")
+        name: options.get(name)
+        for name in ("vocabulary", "templates", "synonym_mode", "model", "version", "frame")
     }
     if classes is not None:
         document["classes"] = class_documents(classes)

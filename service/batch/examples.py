@@ -19,7 +19,9 @@ from service.segmentation.render import overlay
 from service.segmentation.sheet import SheetEntry
 
 
-def example(shard: Sequence[Item], rows: Sequence[Row], *, max_pixels: int) -> SheetEntry | None:
+def example(
+    shard: Sequence[Item], rows: Sequence[Row], *, max_pixels: int, frame: int | None = None
+) -> SheetEntry | None:
     """The first picture of a shard that was segmented, beside its overlay.
 
     None if there is none, or none that can still be read.
@@ -28,7 +30,7 @@ def example(shard: Sequence[Item], rows: Sequence[Row], *, max_pixels: int) -> S
         if row["error"] is not None or row["label_map"] is None:
             continue
         try:
-            picture = Image.fromarray(decode(content_of(item), max_pixels=max_pixels))
+            picture = Image.fromarray(decode(content_of(item), max_pixels=max_pixels, frame=frame))
         except (UnreadableError, PictureError, ServiceError):
             continue  # it was there when it was segmented
         with Image.open(io.BytesIO(row["label_map"])) as mask:

@@ -90,6 +90,7 @@ def _options(spec: SegmentRequest) -> SegmentOptions:
         "long_side": None if spec.output_size is None else spec.output_size.long_side,
         "model": spec.model,
         "version": spec.version,
+        "frame": spec.frame,
     }
     if "background" in spec.model_fields_set:
         made["background"] = "none" if spec.background is None else spec.background.threshold

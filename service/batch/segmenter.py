@@ -199,7 +199,7 @@ class _Loaded:
         index, row = numbered
         id = row_id(row, index)
         try:
-            picture = decode(content_of(row), max_pixels=self.max_pixels)
+            picture = decode(content_of(row), max_pixels=self.max_pixels, frame=self.spec.frame)
             size = output_size(self.spec.output_size, (picture.shape[0], picture.shape[1]), self.max_pixels)
             return _Ready(index, id, self.engine.prepare(picture), size)
         except (UnreadableError, PictureError, ServiceError) as error:

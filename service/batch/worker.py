@@ -140,7 +140,7 @@ def _finished(
     if task.example:
         from service.batch.examples import example
 
-        picture = example(task.items, rows, max_pixels=plan.max_pixels)
+        picture = example(task.items, rows, max_pixels=plan.max_pixels, frame=_frame(plan))
     return Finished(len(rows), about.errors, len(wanted), picture)
 
 
@@ -160,6 +160,11 @@ def _reported(rows: Iterable[Row], pipe: Connection) -> Iterator[Row]:
             count, reported = 0, time.monotonic()
         yield row
     pipe.send(count)
+
+
+def _frame(plan: BatchPlan) -> int | None:
+    frame = plan.request.get("frame")
+    return None if frame is None else int(frame)
 
 
 def about_of(rows: Sequence[Row], ids: str) -> About:

@@ -39,7 +39,7 @@ class PredictionCache:
         self._lock = threading.Lock()
 
     @staticmethod
-    def key_of(data: bytes, info: ModelInfo, owner: str = "") -> bytes:
+    def key_of(data: bytes, info: ModelInfo, owner: str = "", frame: int | None = None) -> bytes:
         """The key of a picture under a model; 64 bytes. Slow for a large picture: not for the event loop.
 
         Args:
@@ -47,9 +47,13 @@ class PredictionCache:
             data: the picture's file; the same pixels in another file are another picture.
             info: of the engine. Predictions differ by weights, variant and dtype; balance and name come in
                 after the prediction, and all devices share.
+            frame: of the file, if one was asked for.
         """
         how = "\0".join((info.variant, info.dtype, *([owner] if owner else []))).encode()
-        return _of_digest(info.digest) + hashlib.sha256(hashlib.sha256(data).digest() + how).digest()
+        picture = hashlib.sha256(data).digest()
+        if frame is not None:
+            picture = hashlib.sha256(picture + frame.to_bytes(8, "big")).digest()
+        return _of_digest(info.digest) + hashlib.sha256(picture + how).digest()
 
     @property
     def enabled(self) -> bool:

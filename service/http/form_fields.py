@@ -18,6 +18,7 @@ PLAIN = (
     "output_size",
     "model",
     "version",
+    "frame",
     "timeout_ms",
 )
 
@@ -61,7 +62,7 @@ def document_of(fields: ImmutableMultiDict[str, Any]) -> dict[str, Any]:
         raise InvalidRequestError([FieldProblem(name, "must be text, not a file") for name in wrong])
     document: dict[str, Any] = {
         name: fields[name]
-        for name in ("vocabulary", "synonym_mode", "output_size", "model", "version", "timeout_ms")
+        for name in ("vocabulary", "synonym_mode", "output_size", "model", "version", "frame", "timeout_ms")
         if name in fields
     }
     for name in ("classes", "outputs"):

@@ -10,7 +10,7 @@ from service.http.auth import install_security
 from service.http.problems import KINDS, MEDIA_TYPE
 from service.schemas.inference_protocol import InferenceRequest
 from service.schemas.models import PinRequest
-from service.schemas.segment import JsonSegmentRequest, Problem, SegmentAnswer, SegmentRequest
+from service.schemas.segment import LAST_FRAME, JsonSegmentRequest, Problem, SegmentAnswer, SegmentRequest
 
 _REF = "#/components/schemas/"
 _HEADERS = "#/components/headers/"
@@ -151,6 +151,7 @@ _FORM_FIELDS: dict[str, Any] = {
     ),
     "model": _field("model", {**_TEXT, "maxLength": 100}),
     "version": _field("version", {"type": "integer", "minimum": 1}),
+    "frame": _field("frame", {"type": "integer", "minimum": 0, "maximum": LAST_FRAME, "examples": [0]}),
     "timeout_ms": _field("timeout_ms", {"type": "integer", "minimum": 1, "examples": [30_000]}),
 }
 SEGMENT_BODY: dict[str, Any] = {

@@ -31,6 +31,7 @@ TINY_PICTURE = (
     "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAHElEQVR42mNsP/eaARtgYsABSJdg2bovkNZ2"
     "AABydgQWtP+IGQAAAABJRU5ErkJggg=="
 )
+LAST_FRAME = 9999
 LONGEST_SIDE = 16_384  # pixels; the number of pixels has its own limit among the settings
 
 
@@ -156,6 +157,12 @@ class SegmentRequest(Strict):
     )
     version: int | None = Field(
         default=None, ge=1, description="one that serves; by the model's policy if left out"
+    )
+    frame: int | None = Field(
+        default=None,
+        ge=0,
+        le=LAST_FRAME,
+        description="frame of an animation, or page of a file, from 0; left out: the first, or HEIC's main",
     )
     timeout_ms: int | None = Field(
         default=None,

@@ -13,7 +13,7 @@ from io import BytesIO
 import numpy as np
 import pillow_heif
 from numpy.typing import NDArray
-from PIL import AvifImagePlugin, Image, ImageOps, WebPImagePlugin
+from PIL import AvifImagePlugin, Image, ImageFile, ImageOps, WebPImagePlugin
 
 from service.errors import (
     BadPictureError,
@@ -23,7 +23,10 @@ from service.errors import (
 )
 from service.segmentation.formats import opener_of
 from service.segmentation.heif import HeifError, check_sizes
+from service.segmentation.requested import invalid
 
+_PLAYED = frozenset({"GIF", "PNG", "WEBP"})  # formats whose frames are made of those before them
+_MOST_PLAYED = 200_000_000  # pixels of these, some seconds of work
 _PADDED = 1 << 16  # pixels of a block that codecs pad the smallest pictures to
 LOG = logging.getLogger(__name__)
 _SHORTAGE = "out of memory"  # of what Pillow's decoders in C call their status -9
@@ -42,16 +45,21 @@ def settle_warnings() -> None:
 
 
 def decode(
-    data: bytes, *, max_pixels: int, accept: Callable[[tuple[int, int]], None] = lambda size: None
+    data: bytes,
+    *,
+    max_pixels: int,
+    frame: int | None = None,
+    accept: Callable[[tuple[int, int]], None] = lambda size: None,
 ) -> NDArray[np.uint8]:
     """Decodes a picture.
 
     16-bit grey is scaled to 8 bits; whole numbers of 32 bits and floats are scaled by the range that
-    they use; alpha is laid on white; of an animation the first frame counts.
+    they use; alpha is laid on white.
 
     Args:
         data: the file's bytes.
         max_pixels: larger pictures are refused by their header.
+        frame: of an animation, or page of a document, from 0; if left out the first, or HEIC's main picture.
         accept: told rows and columns, as they are stored, before any pixel is decoded; may raise a
             ServiceError.
 
@@ -63,6 +71,7 @@ def decode(
         TooManyPixelsError: above `max_pixels`.
         BadPictureError: empty, broken or cut short.
         PictureMemoryError: memory ran out.
+        InvalidRequestError: there is no such frame, or it is too far away.
     """
     if not data:
         raise BadPictureError("the picture is empty")
@@ -75,6 +84,8 @@ def decode(
             _check_size(_webp_size(data), max_pixels)
         with opener(BytesIO(data)) as image:
             _check_size(image.size, max_pixels)
+            if frame is not None:
+                _go_to(image, frame, max_pixels)
             accept((image.height, image.width))
             image.load()
             _turn_upright(image)
@@ -116,6 +127,20 @@ def from_pillow(image: Image.Image, *, max_pixels: int) -> NDArray[np.uint8]:
         if _is_shortage(error):
             raise PictureMemoryError from None
         raise BadPictureError(f"the picture is broken, cut short or closed: {error}"[:300]) from None
+
+
+def _go_to(image: ImageFile.ImageFile, frame: int, max_pixels: int) -> None:
+    """Goes to a frame; the next thing that is loaded is that one."""
+    if image.format in _PLAYED and frame * image.width * image.height > _MOST_PLAYED:
+        size = f"{image.width} x {image.height}"
+        raise invalid(
+            "frame", f"frame {frame} of {size} pixels is too far away: those before it are decoded, too"
+        )
+    try:
+        image.seek(frame)
+    except EOFError:
+        raise invalid("frame", f"the picture has no frame {frame}; they count from 0") from None
+    _check_size(image.size, max_pixels)
 
 
 def _check_size(size: tuple[int, int], max_pixels: int) -> None:

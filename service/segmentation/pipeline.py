@@ -304,19 +304,22 @@ class _Request(Generic[E]):
         self.deadline.check()
         settings, spec, predictions = self.service.settings, self.parsed.spec, self.service.predictions
         data = self.parsed.read_picture()
-        key = predictions.key_of(data, engine.info, self.owner) if predictions.enabled else None
+        key = None
+        if predictions.enabled:
+            key = predictions.key_of(data, engine.info, self.owner, spec.frame)
         known = None if key is None else predictions.get(key)
         picture: NDArray[np.uint8] | None = None
         if known is None:
             picture = decode(
                 data,
                 max_pixels=settings.max_pixels,
+                frame=spec.frame,
                 accept=lambda size: self._reserve(engine, size, words, pixels=engine.cost(size)),
             )
         else:
             self._reserve(engine, known.size, words, pixels=0)
             if "overlay" in self.spec.outputs:
-                picture = decode(data, max_pixels=settings.max_pixels)
+                picture = decode(data, max_pixels=settings.max_pixels, frame=spec.frame)
         size = _size(picture) if known is None else known.size
         output = output_size(spec.output_size, size, settings.max_pixels)
         self.spec.check(output, len(vocabulary))

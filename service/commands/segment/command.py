@@ -66,6 +66,12 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "(default: the threshold of the model's card)",
     )
     parser.add_argument(
+        "--frame",
+        type=_frame,
+        metavar="N",
+        help="which frame or page of the files, from 0 (default: the first)",
+    )
+    parser.add_argument(
         "--templates",
         action="append",
         metavar="TEXT",
@@ -188,6 +194,7 @@ def _run_there(args: argparse.Namespace, job: "SegmentPlan") -> int:
         background=args.background,
         model=args.model,
         version=args.version,
+        frame=args.frame,
     )
     timeout = TIMEOUT if args.timeout is None else args.timeout
     settle_warnings()
@@ -224,7 +231,16 @@ def _request(args: argparse.Namespace) -> dict[str, Any]:
         request["templates"] = args.templates[0] if len(args.templates) == 1 else args.templates
     if args.background is not None:
         request["background"] = None if args.background == "none" else {"threshold": args.background}
+    if args.frame is not None:
+        request["frame"] = args.frame
     return request
+
+
+def _frame(text: str) -> int:
+    """What `--frame` takes; how many there may be is the request's to say."""
+    if not text.isascii() or not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0 on, got {text!r}")
+    return int(text)
 
 
 def _background(text: str) -> "float | Literal['none']":

@@ -57,7 +57,9 @@ class LocalSource:
     ) -> Generator[FileResult, None, None]:
         """See `PictureSegmenter`. The model is loaded once the first picture is there: it may be broken."""
         model: LocalModel | None = None
-        with closing(in_order(partial(_decoded, self._settings), files, parallel)) as decoded:
+        with closing(
+            in_order(partial(_decoded, self._settings, self._spec.frame), files, parallel)
+        ) as decoded:
             for one in decoded:
                 if one.picture is None:
                     yield FileResult(one.file, None, one.error)
@@ -94,10 +96,10 @@ class LocalSource:
         )
 
 
-def _decoded(settings: Settings, file: Path) -> _Decoded:
+def _decoded(settings: Settings, frame: int | None, file: Path) -> _Decoded:
     began = time.perf_counter()
     try:
-        picture = decode(read(file), max_pixels=settings.max_pixels)
+        picture = decode(read(file), max_pixels=settings.max_pixels, frame=frame)
     except (UsageError, ServiceError) as error:
         return _Decoded(file, None, error, 0.0)
     return _Decoded(file, picture, None, time.perf_counter() - began)

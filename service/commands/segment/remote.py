@@ -60,7 +60,7 @@ class RemoteSource:
 
     def _picture(self, data: bytes, got: Segmentation) -> NDArray[np.uint8]:
         """The picture under the mask. The service has taken it, so its size is that of the answer."""
-        picture = decode(data, max_pixels=got.width * got.height)
+        picture = decode(data, max_pixels=got.width * got.height, frame=self._options.get("frame"))
         if picture.shape[:2] != (got.height, got.width):
             size = f"{picture.shape[1]} x {picture.shape[0]}"
             raise AnswerError(f"maps of {got.width} x {got.height} for a picture of {size}")

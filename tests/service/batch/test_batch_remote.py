@@ -26,6 +26,7 @@ REQUEST: dict[str, Any] = {
     "output_size": {"long_side": 320},
     "model": "m",
     "version": 2,
+    "frame": 3,
 }
 
 

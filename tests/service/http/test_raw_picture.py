@@ -75,7 +75,7 @@ async def test_a_body_without_a_length_and_in_pieces() -> None:
         ("classes=a&background=low", "background.threshold", "number"),
         ('classes=["a"', "classes", "JSON"),
         ('request={"classes":["a"]}&classes=b', "classes", "inside request"),
-        ("classes=a&templates=plain&output_size=big", "output_size.long_side", "integer"),
+        ("classes=a&templates=plain&output_size=big", "output_size.long_side", "whole number"),
     ],
 )
 async def test_queries_that_cannot_be_used(query: str, field: str, message: str) -> None:

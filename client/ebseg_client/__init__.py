@@ -27,6 +27,7 @@ from ebseg_client.exchange import Retry
 from ebseg_client.requests import Balance, ClassSpec, SegmentOptions, Shares
 from ebseg_client.results import (
     AnswerWarning,
+    AskedVersions,
     FoundClass,
     Health,
     LoadedVersion,
@@ -50,6 +51,7 @@ from ebseg_client.sync_client import EBSegClient
 __all__ = [
     "AnswerError",
     "AnswerWarning",
+    "AskedVersions",
     "AsyncEBSegClient",
     "Balance",
     "BusyError",

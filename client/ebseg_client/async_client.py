@@ -138,8 +138,12 @@ class AsyncEBSegClient:
         return await self._run(calls.model(name))
 
     async def pin(self, name: str, version: int) -> ModelChange:
-        """Stays at a version; needs an admin key, as the next three do."""
+        """Stays at a version; needs an admin key, as the next four do."""
         return await self._run(calls.pin(name, version))
+
+    async def canary(self, name: str, version: int, percent: int) -> ModelChange:
+        """Tries a version on so many percent of the requests, beside the one that serves."""
+        return await self._run(calls.canary(name, version, percent))
 
     async def unpin(self, name: str) -> ModelChange:
         """Follows the registry again."""

@@ -83,6 +83,16 @@ def pin(name: str, version: int) -> Call[results.ModelChange]:
     )
 
 
+def canary(name: str, version: int, percent: int) -> Call[results.ModelChange]:
+    """`POST /v1/models/{name}:canary`."""
+    return Call(
+        method="POST",
+        path=f"{_path('models', name, 'model')}:canary",
+        body=lambda left: {"json": {"version": version, "percent": percent}},
+        parse=_parser(parsing.model_change),
+    )
+
+
 def change(name: str, verb: str) -> Call[results.ModelChange]:
     """`POST /v1/models/{name}:unpin`, `:rollback` or `:reload`; two roll-backs are not as good as one."""
     return Call(

@@ -25,6 +25,7 @@ from ebseg_client.labels import Maps
 from ebseg_client.requests import ClassSpec
 from ebseg_client.results import (
     AnswerWarning,
+    AskedVersions,
     FoundClass,
     Health,
     LoadedVersion,
@@ -199,10 +200,24 @@ def model_details(document: Document) -> ModelDetails:
         card=optional(document, "card", dict),
         pinned=nullable(document, "pinned", int),
         last_error=nullable(document, "last_error", str),
+        asked=_asked(document),
         versions=listed(document, "versions", _loaded),
         quarantined=listed(document, "quarantined", _quarantined),
         unfinished=listed(document, "unfinished", _unfinished),
         last_checked_at=None if document["last_checked_at"] is None else time(document, "last_checked_at"),
+    )
+
+
+def _asked(document: Document) -> AskedVersions | None:
+    entry = nullable(document, "asked", dict)
+    if entry is None:
+        return None
+    return AskedVersions(
+        **fields(entry, revision=int, policy=str, changed_by=str, obeyed=bool),
+        version=nullable(entry, "version", int),
+        canary=nullable(entry, "canary", int),
+        percent=nullable(entry, "percent", int),
+        changed_at=time(entry, "changed_at"),
     )
 
 

@@ -246,6 +246,20 @@ class UnfinishedVersion:
 
 
 @dataclass(frozen=True, slots=True)
+class AskedVersions:
+    """What the registry asks every process to serve; `obeyed` tells whether this one does."""
+
+    revision: int
+    policy: str
+    version: int | None
+    canary: int | None
+    percent: int | None
+    changed_by: str
+    changed_at: datetime
+    obeyed: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ModelDetails(ModelVersion):
     """A loaded model: its current version, how that runs, and what goes on around it.
 
@@ -261,6 +275,7 @@ class ModelDetails(ModelVersion):
     default: bool
     policy: str
     pinned: int | None
+    asked: AskedVersions | None
     versions: tuple[LoadedVersion, ...]
     quarantined: tuple[QuarantinedVersion, ...]
     unfinished: tuple[UnfinishedVersion, ...]

@@ -162,8 +162,12 @@ class EBSegClient:
         return self._run(calls.model(name))
 
     def pin(self, name: str, version: int) -> ModelChange:
-        """Stays at a version; needs an admin key, as the next three do."""
+        """Stays at a version; needs an admin key, as the next four do."""
         return self._run(calls.pin(name, version))
+
+    def canary(self, name: str, version: int, percent: int) -> ModelChange:
+        """Tries a version on so many percent of the requests, beside the one that serves."""
+        return self._run(calls.canary(name, version, percent))
 
     def unpin(self, name: str) -> ModelChange:
         """Follows the registry again."""

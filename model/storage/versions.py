@@ -6,7 +6,7 @@ size: copies come in any order. Whatever else lies beside it, as a hidden folder
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -88,13 +88,21 @@ class Versions:
         """
         return [number for number in self.candidates() if MANIFEST in self.sizes(self.path(number))]
 
+    def stamps(self) -> dict[str, tuple[str, ...]]:
+        """What lies at the place, each with what tells another content: size, tag, times; one listing.
+
+        Raises:
+            StoreError: the store does not answer.
+        """
+        return _stamps(self._listing(self.root))
+
     def candidates(self) -> list[int]:
         """Versions that have a folder, whole or not, ascending; one listing, whatever their number.
 
         Raises:
             StoreError: the store does not answer.
         """
-        return sorted(number for name in self.entries() if (number := version_number(name)) is not None)
+        return version_numbers(self.entries())
 
     def models_inside(self) -> list[str]:
         """Names of models whose versions lie one folder further in, as where this is a whole registry.
@@ -115,8 +123,7 @@ class Versions:
         found = self._listing(path)
         if not found:
             return None
-        told = {name: _stamp(entry) for name, entry in found.items()}
-        digest = hashlib.sha256(repr(sorted(told.items())).encode())
+        digest = hashlib.sha256(repr(sorted(_stamps(found).items())).encode())
         if MANIFEST in found and not any(tag in found[MANIFEST] for tag in _TAGS):
             with suppress(UnfinishedError):  # it vanished just now; the next look sees another listing
                 digest.update(self.read(f"{path}/{MANIFEST}"))  # a clock may be too coarse to tell
@@ -274,6 +281,11 @@ def version_number(name: str) -> int | None:
     return int(name) if plain else None
 
 
+def version_numbers(names: Iterable[str]) -> list[int]:
+    """The numbers among names, ascending."""
+    return sorted(number for name in names if (number := version_number(name)) is not None)
+
+
 def counted(step: str, progress: Progress) -> "fsspec.callbacks.Callback":
     """fsspec's callback that tells `progress` the bytes done and in all."""
 
@@ -285,10 +297,14 @@ def counted(step: str, progress: Progress) -> "fsspec.callbacks.Callback":
     return fsspec.callbacks.Callback(hooks={"tell": hook})
 
 
-def _stamp(entry: dict[str, Any]) -> tuple[str, ...]:
-    """Size, tag and times of a file, as far as its file system tells them."""
-    times = _TIMES if any(time in entry for time in _TIMES) else ("created",)
-    return tuple(f"{key}={entry[key]}" for key in ("size", *_TAGS, *times) if key in entry)
+def _stamps(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, ...]]:
+    """Size, tag and times of files, as far as their file system tells them."""
+    stamps = {}
+    for name, entry in entries.items():
+        times = _TIMES if any(time in entry for time in _TIMES) else ("created",)
+        told = ("size", *_TAGS, *times)
+        stamps[name] = tuple(f"{key}={entry[key]}" for key in told if key in entry)
+    return stamps
 
 
 @contextmanager

@@ -2,15 +2,18 @@
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from model.command import add_command, count
+from model.errors import ModelError
 from service.commands.flags import add_service
 from service.commands.remote import values, with_client
 
 if TYPE_CHECKING:
     from ebseg_client import EBSegClient, ModelChange, ModelDetails
+    from model.storage.serving_changes import ServingChanges
+    from model.storage.serving_state import ServingState
 
 CHANGES = {
     "unpin": ("follow the registry again", "unpin ebseg-base"),
@@ -60,6 +63,19 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "\n  EBSEG_API_KEY=the-admin-key ebseg models pin ebseg-base 3\n",
     )
     _add_name(one, version=True)
+    _add_registry(one)
+    one = add_command(
+        actions,
+        "canary",
+        canary,
+        "try a version on a part of the requests, until pin, unpin or rollback; needs an admin key",
+        "\n  EBSEG_API_KEY=the-admin-key ebseg models canary ebseg-base 4 --percent 10\n",
+    )
+    _add_name(one, version=True)
+    one.add_argument(
+        "--percent", type=count, default=10, metavar="N", help="of the requests, 1 to 100 (default: 10)"
+    )
+    _add_registry(one)
     for verb, (summary, example) in CHANGES.items():
         one = add_command(
             actions,
@@ -70,6 +86,8 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         )
         one.set_defaults(verb=verb)
         _add_name(one)
+        if verb != "reload":
+            _add_registry(one)
 
 
 def _add_name(parser: argparse.ArgumentParser, *, version: bool = False) -> None:
@@ -79,6 +97,14 @@ def _add_name(parser: argparse.ArgumentParser, *, version: bool = False) -> None
             "version", type=count, metavar="VERSION", help="number of a version of its registry"
         )
     add_service(parser)
+
+
+def _add_registry(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--registry",
+        metavar="REGISTRY",
+        help="folder or URL to write it into, without a service; every service that follows it obeys",
+    )
 
 
 def list_models(args: argparse.Namespace) -> int:
@@ -115,17 +141,47 @@ def show(args: argparse.Namespace) -> int:
 
 def pin(args: argparse.Namespace) -> int:
     """`ebseg models pin`."""
+    if args.registry is not None:
+        return _write(args, lambda changes: changes.pin(args.version))
     return with_client(args, lambda client: _report(args, client.pin(args.name, args.version)))
+
+
+def canary(args: argparse.Namespace) -> int:
+    """`ebseg models canary`."""
+    if not 1 <= args.percent <= 100:
+        raise ModelError(f"--percent must be 1 to 100, got {args.percent}")
+    if args.registry is not None:
+        return _write(args, lambda changes: changes.canary(args.version, args.percent))
+    return with_client(
+        args, lambda client: _report(args, client.canary(args.name, args.version, args.percent))
+    )
 
 
 def change(args: argparse.Namespace) -> int:
     """`ebseg models unpin`, `rollback` and `reload`."""
+    if args.verb != "reload" and args.registry is not None:
+        return _write(
+            args, lambda changes: {"unpin": changes.unpin, "rollback": changes.rollback}[args.verb]()
+        )
 
     def use(client: "EBSegClient") -> None:
         calls = {"unpin": client.unpin, "rollback": client.rollback, "reload": client.reload}
         _report(args, calls[args.verb](args.name))
 
     return with_client(args, use)
+
+
+def _write(args: argparse.Namespace, ask: "Callable[[ServingChanges], ServingState]") -> int:
+    """Asks the registry itself."""
+    from model.storage.serving_changes import ServingChanges
+    from model.storage.versions import Versions
+
+    state = ask(ServingChanges(Versions(f"{args.registry.rstrip('/')}/{args.name}")))
+    if args.json:
+        print(state.to_json(), end="")
+    else:
+        print(f"{args.name}: {state} from now on, revision {state.revision}")
+    return 0
 
 
 def _report(args: argparse.Namespace, done: "ModelChange") -> None:
@@ -137,6 +193,21 @@ def _report(args: argparse.Namespace, done: "ModelChange") -> None:
 
 def _policy(model: "ModelDetails") -> str:
     return model.policy if model.pinned is None else f"pinned to {model.pinned}"
+
+
+def _asked(model: "ModelDetails") -> str:
+    """What the registry asks for, by whom, and whether that is so here."""
+    asked = model.asked
+    if asked is None:
+        return "nothing: the settings count"
+    named = [
+        ("version", asked.version),
+        ("canary", asked.canary),
+        ("percent", asked.percent),
+    ]
+    what = " ".join([asked.policy, *(f"{name} {value}" for name, value in named if value is not None)])
+    who = f"by {asked.changed_by or 'somebody'} at {asked.changed_at:%Y-%m-%d %H:%M:%S %Z}"
+    return f"{what}, {who}, revision {asked.revision}{'' if asked.obeyed else '; NOT SO HERE'}"
 
 
 def _row(model: "ModelDetails") -> tuple[object, ...]:
@@ -169,6 +240,7 @@ def _print(model: "ModelDetails") -> None:
             ("digest", model.digest),
             ("licence", model.license or "not told"),
             ("policy", _policy(model)),
+            ("asked", _asked(model)),
             ("variant", model.variant),
             ("device", f"{model.device}, {model.dtype}"),
             ("for", "not told" if model.card is None else model.card["domain"]),

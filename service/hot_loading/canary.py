@@ -76,6 +76,7 @@ class Trial:
         needed: good answers of the canary until it takes over.
         slowdown: times the current version's seconds on the device that are too many, from 1 up.
         seconds: after which the trial ends.
+        held: it goes on until somebody decides; only a canary that clearly fails ends it.
         clock: monotonic seconds.
     """
 
@@ -86,11 +87,13 @@ class Trial:
         needed: int,
         slowdown: float = 2.0,
         seconds: float = 3600.0,
+        held: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ):
         self.percent = percent
         self.needed = needed
         self.seconds = seconds
+        self.held = held
         self.canary = TrialCounts()
         self.current = TrialCounts()
         self._slowdown = slowdown
@@ -120,7 +123,7 @@ class Trial:
             self._first_answer = self._clock()
         if self._fails() or self._is_slow():
             return "fall back"
-        return "promote" if self.canary.good >= self.needed else None
+        return "promote" if self.canary.good >= self.needed and not self.held else None
 
     def time_is_up(self) -> TrialResult:
         """What becomes of the canary at the end of its time, however few requests there were."""

@@ -1,4 +1,4 @@
-"""Follows a registry with one model: watches, tries new versions, refuses bad ones, obeys administrators.
+"""Follows a registry with one model: watches, obeys its serving.json, tries new versions, refuses bad ones.
 
 What changes versions holds the lock, one at a time. A version that is bad goes into quarantine, with the
 reason; one that is not all there yet is waited for; a store, disk, memory or device that fails says nothing
@@ -8,54 +8,43 @@ about the version, and is tried again.
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
-from functools import partial
-from typing import NoReturn, TypeVar
+from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from model.errors import CheckpointError, UnfinishedError
-from service.errors import ConflictError, NotFoundError, StoreUnavailableError
+from model.storage.serving_state import ServingState
+from service.errors import NotFoundError, NotReadyError, StoreUnavailableError
+from service.hot_loading.arrivals import Arrivals, VersionRefusedError
 from service.hot_loading.canary import Trial
 from service.hot_loading.loaded import LoadedVersion
-from service.hot_loading.loader import (
-    LOAD_SECONDS,
-    LoaderThread,
-    Loading,
-    in_public,
-    in_words,
-    is_versions_fault,
-    limited,
-    may_pass,
-)
-from service.hot_loading.quarantine import Quarantine, newest_first
+from service.hot_loading.loader import Loading, in_words, may_pass
+from service.hot_loading.quarantine import newest_first
 from service.hot_loading.registry import Policy, RegistryModel, RegistryVersion
 from service.hot_loading.served import Served
-from service.hot_loading.status import ModelStatus
+from service.hot_loading.status import Asked, ModelStatus
 from service.observability.metrics import Metrics
 
 LOG = logging.getLogger(__name__)
-T = TypeVar("T")
 JITTER = 0.2  # of the time between two looks, so that many servers do not look at once
 LONGEST_BACK_OFF = 60.0  # seconds between two looks at a registry that does not answer
-LOOK_SECONDS = 120.0  # a question to the registry that takes longer hangs
 
 
-class VersionRefusedError(Exception):
-    """A version was put into quarantine."""
-
-
-class Follower:
+class Follower(Arrivals):
     """One model of a registry, with a thread that asks for it: it waits for no other model's answers.
 
     Args:
         served: the model; it gets its versions from here.
-        policy: which version is to serve.
+        policy: which version is to serve, as long as the registry's serving.json says nothing.
         source: its place in the registry.
         loading: brings versions up.
         metrics: of the service.
         trial: makes a canary's trial with so many percent of the requests.
 
     Attributes:
+        policy: that is followed: of serving.json where there is one.
+        own_policy: of the settings.
+        state: what serving.json asks for.
+        lock: whoever changes versions holds it.
         looked: whether the first look has ended, well or not.
         failure: what the last look ended with; None if it ended well.
         on_look: called after each look.
@@ -71,23 +60,15 @@ class Follower:
         metrics: Metrics,
         trial: Callable[..., Trial],
     ):
-        self.served = served
+        super().__init__(served, source, loading, metrics)
+        self.own_policy = policy
         self.policy = policy
-        self.pinned = policy.version
-        self.last_error: str | None = None  # with all that the log says
-        self.public_error: str | None = None  # what anybody may know of it
-        self.last_checked_at: datetime | None = None
-        self.quarantine = Quarantine(served.name, metrics)
-        self._coming: int | None = None  # the version that is being loaded
-        self._source = source
-        self._loading = loading
-        self._metrics = metrics
-        self._trial = trial
+        self.state: ServingState | None = None
+        self.trial = trial
         self.looked = False
         self.failure: Exception | None = None
         self.on_look: Callable[[], None] = lambda: None
-        self._thread = LoaderThread(f"ebseg-registry-{served.name}")
-        self._lock = asyncio.Lock()
+        self.lock = asyncio.Lock()
         served.on_fall_back = self._fallen_back
 
     async def follow(self, seconds: float) -> None:
@@ -95,8 +76,8 @@ class Follower:
         failures = 0
         while True:
             try:
-                async with self._lock:
-                    await self._look()
+                async with self.lock:
+                    await self._look_and_count()
                 failures, self.failure = 0, None
             except UnfinishedError as error:  # the registry answers
                 failures, self.failure = 0, error
@@ -106,6 +87,24 @@ class Follower:
             self.on_look()
             wait = min(seconds * 2**failures, max(seconds, LONGEST_BACK_OFF))
             await asyncio.sleep(wait * random.uniform(1 - JITTER, 1 + JITTER))
+
+    @property
+    def pinned(self) -> int | None:
+        """The version that it stays at."""
+        return self.policy.version if self.policy.kind == "pinned" else None
+
+    @property
+    def obeyed(self) -> bool:
+        """Whether the versions that serve are those that are asked for."""
+        current, canary, asked = self.served.current, self.served.canary, self.policy
+        if current is None:
+            return False
+        if asked.kind == "pinned":
+            return current.number == asked.version and canary is None
+        if asked.canary is not None:
+            tried = None if canary is None else canary.number
+            return (current.number, tried) == (asked.version, asked.canary)
+        return True
 
     @property
     def hopeless(self) -> bool:
@@ -121,15 +120,7 @@ class Follower:
             return self.public_error
         if self.failure is None:
             return "it is being loaded"
-        return self._source.without_place(in_words(self.failure))
-
-    async def stop(self, seconds: float) -> None:
-        """Ends the thread that asks the registry; does not wait longer than so many seconds."""
-        await self._thread.stop(seconds)
-
-    def tidy_soon(self) -> None:
-        """Has folders deleted that are of no more use; any thread."""
-        self._thread.post(self.tidy)
+        return self.source.without_place(in_words(self.failure))
 
     async def reload(self) -> str:
         """Forgets the quarantine, looks at the registry, and says what it did.
@@ -137,65 +128,12 @@ class Follower:
         Raises:
             StoreUnavailableError: it could not look, or not load.
         """
-        async with self._lock:
+        async with self.lock:
             self.quarantine.refused.clear()
             try:
-                return await self._look()
+                return await self._look_and_count()
             except Exception as error:
                 raise StoreUnavailableError(f"nothing was loaded: {in_words(error)}") from error
-
-    async def pin(self, number: int) -> str:
-        """Serves a version, loaded if it is not, until `unpin`.
-
-        Raises:
-            NotFoundError: the registry has no such version.
-            ConflictError: it is refused; nothing has changed.
-            StoreUnavailableError: it cannot be loaded just now; nothing has changed.
-        """
-        async with self._lock:
-            self.served.serve(await self._ready(number))
-            self.pinned = number
-            return f"version {number} serves, and stays until unpinned"
-
-    async def unpin(self) -> str:
-        """Goes back to the policy of the settings, or to the newest version if that is a pin, too."""
-        async with self._lock:
-            self.pinned = None
-            if self.policy.kind == "pinned":
-                self.policy = Policy(kind="latest")
-            return f"the policy is {self.policy} again, from the next look at the registry on"
-
-    async def rollback(self) -> str:
-        """Goes back to the version that served before, and pins it; with a canary, that is the current one.
-
-        Raises:
-            ConflictError: there is none, or it is refused; nothing has changed.
-            NotFoundError: the registry has it no more.
-            StoreUnavailableError: it cannot be loaded just now; nothing has changed.
-        """
-        async with self._lock:
-            served = self.served
-            if served.canary is not None and served.current is not None:
-                number, withdrawn = served.current.number, served.canary.number
-                served.withdraw_canary()
-                done = f"version {withdrawn} is withdrawn; version {number} serves, and stays until unpinned"
-            elif served.before:
-                number = served.before[-1]
-                served.serve(await self._ready(number))
-                del served.before[-2:]  # it, and the one that it replaces
-                done = f"version {number} serves again, and stays until unpinned"
-            else:
-                raise ConflictError(f"no version of {served.name} has served before; pin the one you want")
-            self.pinned = number
-            self._metrics.model_loads.labels("rolled_back").inc()
-            LOG.info("rolled back", extra={"model": served.name, "version": number})
-            return done
-
-    def tidy(self) -> None:
-        """Deletes fetched folders that are of no more use, but the last one's; for the model's own thread."""
-        used = {version.number for version in (*self.served.live, *self.served.draining)}
-        coming = () if self._coming is None else (self._coming,)
-        self._source.keep({*used, *coming, *self.served.before[-1:]})
 
     def status(self, *, default: bool) -> ModelStatus:
         """What there is to tell of the model."""
@@ -203,6 +141,7 @@ class Follower:
             name=self.served.name,
             policy=str(self.policy),
             pinned=self.pinned,
+            asked=None if self.state is None else Asked.of(self.state, obeyed=self.obeyed),
             default=default,
             versions=self.served.versions(),
             quarantined=newest_first(self.quarantine.refused),
@@ -212,17 +151,105 @@ class Follower:
             last_checked_at=self.last_checked_at,
         )
 
+    def take_in(self, state: ServingState | None) -> None:
+        """Follows another state from now on; None leaves it to the settings."""
+        if state != self.state:
+            LOG.info(
+                "something else is asked to serve",
+                extra={"model": self.served.name, "reason": str(state or "the settings count")},
+            )
+        self.state = state
+        self.policy = self.own_policy
+        if state is not None:
+            self.policy = Policy(
+                kind=state.policy, version=state.version, percent=state.percent, canary=state.canary
+            )
+        self.count()
+
+    def count(self) -> None:
+        """Tells metrics what is followed."""
+        name = self.served.name
+        self.metrics.serving_revision.labels(name).set(0 if self.state is None else self.state.revision)
+        self.metrics.serving_obeyed.labels(name).set(self.obeyed)
+
+    async def _look_and_count(self) -> str:
+        try:
+            return await self._look()
+        finally:
+            self.count()
+
     async def _look(self) -> str:
+        """Makes what serves what is asked for, as far as that goes, and says what it did.
+
+        Raises:
+            CheckpointError: no version can serve.
+            UnfinishedError: one that is asked for is not all here yet.
+            Exception: store, disk, memory or device failed; what served before goes on.
+        """
+        look = await self.asked(self.source.look)
+        self.take_in(look.state)
         if self.served.current is None:
-            return await self._first()
-        if self.pinned is not None:
-            return f"version {self.pinned} is pinned: nothing newer is looked for until it is unpinned"
-        newest = (self.served.canary or self.served.current).number
+            done = await self._first(look.numbers)
+            if self.policy.canary is None:
+                return done
+        try:
+            if self.policy.kind == "pinned" and self.policy.version is not None:
+                return await self._stay_at(self.policy.version)
+            if self.policy.canary is not None:
+                return await self._try_beside(self.policy)
+        except (VersionRefusedError, NotFoundError) as error:
+            self.last_error = f"what is asked for cannot be served: {error}"
+            self.public_error = "what is asked for cannot be served; GET /v1/models/NAME tells why"
+            return self.last_error
+        self._end_held_trial()
+        return await self._follow_newest(look.numbers)
+
+    async def _stay_at(self, number: int) -> str:
+        current = self.served.current
+        if current is not None and current.number == number:
+            self.served.withdraw_canary()
+            self.last_error = self.public_error = None
+            return f"version {number} is pinned: nothing newer is looked for until it is unpinned"
+        self.served.serve(await self.wanted(number))
+        self.tidy_soon()
+        return f"version {number} serves, as it is pinned"
+
+    async def _try_beside(self, asked: Policy) -> str:
+        """A canary that somebody named, beside the version that he saw serve."""
+        served, percent = self.served, asked.percent or 0
+        base, number = asked.version or 0, asked.canary or 0
+        if served.current is None or served.current.number != base:
+            served.serve(await self.wanted(base))
+        trial = served.trial
+        if served.canary is not None and served.canary.number == number and trial is not None and trial.held:
+            trial.percent = percent
+        else:
+            served.put_on_trial(await self.wanted(number), self.trial(percent=percent, held=True))
+        self.last_error = self.public_error = None
+        return f"version {number} is tried with {percent} % of the requests, until somebody decides"
+
+    def _end_held_trial(self) -> None:
+        """What becomes of a named canary when the policy is one for all versions again."""
+        served = self.served
+        if served.canary is None or served.trial is None or not served.trial.held:
+            return
+        if self.policy.percent is None and served.current is not None:
+            newer = served.canary.number > served.current.number
+            if newer:
+                served.serve(served.canary)
+                return
+        served.withdraw_canary()
+
+    async def _follow_newest(self, numbers: Sequence[int]) -> str:
+        current = self.served.current
+        if current is None:
+            raise NotReadyError("no version serves")
+        newest = (self.served.canary or current).number
         told: list[str] = []
         passed: dict[int, str] = {}
-        while (found := await self._newest(newest, passed)) is not None:
+        while (found := await self.newest(newest, passed, numbers)) is not None:
             try:
-                return self._adopt(await self._bring_up(found))
+                return self._adopt(await self.bring_up(found))
             except VersionRefusedError as error:
                 told.append(f"version {found.number} is refused: {error}")
             except UnfinishedError:
@@ -231,7 +258,7 @@ class Follower:
         told += self._waiting()
         return "; ".join([*told, f"nothing else is newer than version {newest}, which stays"])
 
-    async def _first(self) -> str:
+    async def _first(self, numbers: Sequence[int]) -> str:
         """Loads the first version: the pinned one, or the newest that is good.
 
         Raises:
@@ -241,11 +268,12 @@ class Follower:
         """
         passed: dict[int, str] = {}
         while True:
-            found = await (self._newest(0, passed) if self.pinned is None else self._pinned(self.pinned))
+            asked = self.policy.version
+            found = await (self.newest(0, passed, numbers) if asked is None else self.good(asked))
             if found is None or passed.get(found.number) == found.fingerprint:
                 self._nothing_serves()
             try:
-                self.served.serve(await self._bring_up(found))
+                self.served.serve(await self.bring_up(found))
             except VersionRefusedError:
                 continue  # to an older one; a pinned one ends above
             except UnfinishedError:
@@ -259,111 +287,12 @@ class Follower:
         if percent is None:
             self.served.serve(version)
             return f"version {version.number} serves"
-        self.served.put_on_trial(version, self._trial(percent=percent))
+        self.served.put_on_trial(version, self.trial(percent=percent))
         return f"version {version.number} is on trial with {percent} % of the requests"
-
-    async def _ready(self, number: int) -> LoadedVersion:
-        """A version that an administrator wants: from memory, or loaded now."""
-        version = self.served.find(number)
-        if version is not None:
-            return version
-        name = self.served.name
-        try:
-            found = await self._find(number)
-            if found is not None and found.lacks is not None:
-                self.quarantine.wait_for(number, found.lacks)
-                raise UnfinishedError(f"it is not all here yet: {found.lacks}")
-            if found is not None:
-                return await self._bring_up(found)
-        except VersionRefusedError as error:
-            raise ConflictError(f"version {number} of {name} cannot be served: {error}") from error
-        except Exception as error:
-            detail = f"version {number} of {name} cannot be loaded now: {in_words(error)}"
-            raise StoreUnavailableError(detail) from error
-        raise NotFoundError(f"the registry has no version {number} of {name}")
-
-    async def _newest(self, above: int, passed: Mapping[int, str]) -> RegistryVersion | None:
-        """The newest whole version above a number, neither refused nor passed; unfinished ones are noted."""
-        known = self.quarantine.fingerprints() | dict(passed)
-        newer = await self._asked(lambda: self._source.newer(above, known))
-        for found in newer:
-            if found.lacks is not None:
-                self.quarantine.wait_for(found.number, found.lacks)
-        waiting = [found.number for found in newer if found.lacks is not None]
-        self.quarantine.wait_only_for({*waiting, *passed})
-        return newer[-1] if len(newer) > len(waiting) else None
-
-    async def _pinned(self, number: int) -> RegistryVersion | None:
-        """A version to start with, if it is whole and not refused."""
-        found = await self._find(number)
-        if found is None or self.quarantine.holds(found):
-            return None
-        if found.lacks is not None:
-            self.quarantine.wait_for(number, found.lacks)
-            return None
-        return found
-
-    async def _find(self, number: int) -> RegistryVersion | None:
-        return await self._asked(lambda: self._source.find(number))
-
-    async def _asked(self, question: Callable[[], T]) -> T:
-        try:
-            async with limited(LOOK_SECONDS, "asking the registry"):
-                answer = await self._thread.run(question)
-        except Exception as error:
-            self._failed(error)
-            raise
-        self.last_checked_at = datetime.now(UTC)
-        return answer
-
-    async def _bring_up(self, found: RegistryVersion) -> LoadedVersion:
-        """Loads a version; what goes wrong is counted, logged and noted.
-
-        Raises:
-            VersionRefusedError: it is bad, and in quarantine now.
-            UnfinishedError: it is not all there yet.
-            Exception: anything else.
-        """
-        self._coming = found.number
-        try:
-            async with limited(LOAD_SECONDS, "fetching"):
-                fetch = partial(self._source.fetch, found.number, self._thread.progress)
-                folder, manifest, verified = await self._thread.run(fetch)
-            version = await self._loading.bring_up(
-                folder, manifest, verified=verified, fingerprint=found.fingerprint
-            )
-        except Exception as error:
-            in_full = in_words(error)
-            reason = self._source.without_place(in_full)
-            if isinstance(error, UnfinishedError):
-                self.quarantine.wait_for(found.number, reason)
-                raise
-            if not is_versions_fault(error):
-                self._failed(error)
-                raise
-            self.quarantine.refuse(found, reason, logged=in_full)
-            self.tidy_soon()
-            raise VersionRefusedError(reason) from error
-        finally:
-            self._coming = None
-        self.last_error = self.public_error = None
-        self.quarantine.accept(found.number)
-        self._metrics.model_loads.labels("loaded").inc()
-        self._metrics.model_load_seconds.observe(version.seconds)
-        return version
-
-    def _failed(self, error: Exception) -> None:
-        self.last_error = in_words(error)
-        self.public_error = f"{in_public(error)}; the log of the service says more"
-        self._metrics.model_loads.labels("failed").inc()
-        LOG.warning(
-            "the registry could not be followed; it is tried again",
-            extra={"model": self.served.name, "reason": self.last_error},
-        )
 
     def _fallen_back(self, canary: LoadedVersion, reason: str) -> None:
         self.quarantine.refuse(RegistryVersion(canary.number, canary.fingerprint), reason, logged=reason)
-        self._metrics.model_loads.labels("rolled_back").inc()
+        self.metrics.model_loads.labels("rolled_back").inc()
 
     def _waiting(self) -> list[str]:
         return [
@@ -375,9 +304,9 @@ class Follower:
         self.last_error = self.public_error = None  # the registry has answered
         reasons = [f"version {entry.version}: {entry.reason}" for entry in self.quarantine.refused.values()]
         waiting = self._waiting()
-        wanted = "version" if self.pinned is None else f"version {self.pinned}"
+        wanted = "version" if self.policy.version is None else f"version {self.policy.version}"
         kind = UnfinishedError if waiting else CheckpointError
         raise kind(
-            f"{self._source} has no {wanted} that can be served: "
+            f"{self.source} has no {wanted} that can be served: "
             f"{'; '.join([*waiting, *reasons]) or 'there is none, see `ebseg publish`'}"
         )

@@ -19,6 +19,7 @@ import torch
 
 from model.errors import CheckpointError, ModelError, PictureError, UnfinishedError
 from model.storage.manifest import Manifest
+from model.storage.serving_state import ServingStateError
 from model.storage.versions import StoreError
 from model.urls import without_secrets
 from service.errors import NotReadyError, ServiceError
@@ -210,7 +211,7 @@ def may_pass(error: BaseException) -> bool:
     """Whether a registry that fails so at the start is worth waiting for."""
     if isinstance(error, StoreError):
         return not error.refused
-    return isinstance(error, TimeoutError | UnfinishedError)
+    return isinstance(error, TimeoutError | UnfinishedError | ServingStateError)
 
 
 def is_versions_fault(error: BaseException) -> bool:
@@ -240,6 +241,8 @@ def in_public(error: BaseException) -> str:
         return "the memory did not suffice for a new version"
     if isinstance(error, StoreError | ConnectionError):
         return "the registry does not answer as it should"
+    if isinstance(error, ServingStateError):
+        return "what the registry asks to serve cannot be read"
     if isinstance(error, OSError) or isinstance(cause, OSError):
         return "a new version could not be fetched to the disk"
     if isinstance(error, torch.AcceleratorError):

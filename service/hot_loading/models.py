@@ -12,6 +12,7 @@ from typing import Self
 from model.errors import CheckpointError
 from service.errors import ConflictError, DeadlineExceededError, NotFoundError, NotReadyError
 from service.hot_loading.canary import Trial
+from service.hot_loading.changes import Changes
 from service.hot_loading.follower import Follower
 from service.hot_loading.loaded import Lease, LoadedVersion
 from service.hot_loading.loader import LoadEngine, LoaderThread, Loading, LoadingDevice, close, in_words
@@ -185,17 +186,21 @@ class Models:
             raise _not_serving(name, self.missing().get(name))
         return self._status(name)
 
-    async def pin(self, name: str, version: int) -> str:
-        """Serves a version until `unpin`, and says what was done; see `Follower.pin` for the errors."""
-        return await self._change(name, lambda follower: follower.pin(version))
+    async def pin(self, name: str, number: int, by: str = "") -> str:
+        """Serves a version until `unpin`, in every process, and says what was done; see `Changes.pin`."""
+        return await self._change(name, lambda follower: Changes(follower).pin(number, by))
 
-    async def unpin(self, name: str) -> str:
-        """Follows the policy again, and says what was done."""
-        return await self._change(name, Follower.unpin)
+    async def unpin(self, name: str, by: str = "") -> str:
+        """Follows the registry again, and says what was done; see `Changes.unpin`."""
+        return await self._change(name, lambda follower: Changes(follower).unpin(by))
 
-    async def rollback(self, name: str) -> str:
-        """Serves the version before until `unpin`, and says what was done; see `Follower.rollback`."""
-        return await self._change(name, Follower.rollback)
+    async def rollback(self, name: str, by: str = "") -> str:
+        """Serves the version before until `unpin`, and says what was done; see `Changes.rollback`."""
+        return await self._change(name, lambda follower: Changes(follower).rollback(by))
+
+    async def canary(self, name: str, number: int, percent: int, by: str = "") -> str:
+        """Tries a version until somebody decides, and says what was done; see `Changes.canary`."""
+        return await self._change(name, lambda follower: Changes(follower).canary(number, percent, by))
 
     async def reload(self, name: str) -> str:
         """Looks at the registry now, quarantine forgotten, and says what was done; see `Follower.reload`."""
@@ -255,6 +260,7 @@ class Models:
             default=default,
             policy="fixed",
             pinned=None,
+            asked=None,
             versions=self._served[name].versions(),
             quarantined=[],
             unfinished=[],

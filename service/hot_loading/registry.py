@@ -4,20 +4,20 @@ import fcntl
 import re
 import shutil
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO
 
 from model.errors import CheckpointError, UnfinishedError
 from model.storage.files import Progress
 from model.storage.manifest import Manifest, check_name
+from model.storage.serving_state import SERVING, PolicyKind, ServingFile, ServingState
 from model.storage.verify import verify
-from model.storage.versions import StoreError, Versions
+from model.storage.versions import StoreError, Versions, version_numbers
 from model.urls import shown
 from service.settings import Settings, SettingsError
 
-Kind = Literal["latest", "pinned", "canary"]
 _POLICY = re.compile(r"latest|canary:(?P<percent>[0-9]{1,3})|(?P<version>[0-9]{1,9})")
 _VERSION_FOLDER = r"(?:[0-9]+|\.[0-9]+\.[0-9a-f]+\.partial)"  # whole, or half fetched: see `renamed_into`
 
@@ -30,11 +30,14 @@ class Policy:
         kind: "latest" follows the newest, "pinned" stays, "canary" tries a new one on a part of the requests.
         version: of "pinned".
         percent: of "canary", 1..100.
+        canary: the one that is tried, beside `version`, until somebody decides; None tries each new version,
+            and decides by its answers.
     """
 
-    kind: Kind
+    kind: PolicyKind
     version: int | None = None
     percent: int | None = None
+    canary: int | None = None
 
     def __str__(self) -> str:
         return f"canary:{self.percent}" if self.kind == "canary" else self.kind
@@ -86,6 +89,19 @@ class RegistryVersion:
     lacks: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class RegistryLook:
+    """A model's place in the registry at one moment.
+
+    Attributes:
+        numbers: of versions that have a folder, whole or not, ascending.
+        state: what its serving.json asks for; None where there is none.
+    """
+
+    numbers: list[int]
+    state: ServingState | None
+
+
 class RegistryModel:
     """One model's place in a registry; everything here may take long, and belongs on the loader's thread.
 
@@ -103,6 +119,9 @@ class RegistryModel:
             self._versions = Versions(f"{registry.rstrip('/')}/{name}")
         except CheckpointError as error:
             raise SettingsError(f"registry: {error}") from None
+        self._serving = ServingFile(self._versions)
+        self._stamp: tuple[str, ...] | None = None  # of the serving.json that was read last
+        self._state: ServingState | None = None
         self._cache = cache
         self.name = name
         self.local = self._versions.folder is not None
@@ -116,18 +135,38 @@ class RegistryModel:
         if folder is not None and not folder.parent.is_dir():
             raise SettingsError(f"registry: {folder.parent} is no folder; make it, or name another one")
 
-    def newer(self, above: int, refused: Mapping[int, str]) -> list[RegistryVersion]:
+    def look(self) -> RegistryLook:
+        """Looks at the place: one listing, and serving.json where that has changed.
+
+        Raises:
+            ServingStateError: that is damaged.
+            StoreError: the store does not answer.
+        """
+        stamps = self._versions.stamps()
+        if stamps.get(SERVING) != self._stamp:
+            self._state = self._serving.read() if SERVING in stamps else None
+            self._stamp = stamps.get(SERVING)
+        return RegistryLook(version_numbers(stamps), self._state)
+
+    def write(self, state: ServingState) -> None:
+        """Asks for something else; see `ServingFile.write`."""
+        self._serving.write(state)
+
+    def newer(
+        self, above: int, refused: Mapping[int, str], numbers: Sequence[int] | None = None
+    ) -> list[RegistryVersion]:
         """Versions above a number, descending, down to the first whole one.
 
         Args:
             above: the number.
             refused: fingerprints of versions that are left out as long as they are the same.
+            numbers: as of `look`, if that is just over.
 
         Raises:
             StoreError: the store does not answer.
         """
         versions: list[RegistryVersion] = []
-        for number in reversed(self._versions.candidates()):
+        for number in reversed(self._versions.candidates() if numbers is None else numbers):
             if number <= above:
                 break
             fingerprint = self._versions.fingerprint(number)

@@ -99,9 +99,21 @@ class Served:
         """Gives a version a part of the requests; another one on trial is withdrawn."""
         self.withdraw_canary()
         self.canary, self._trial = version, trial
-        loop = asyncio.get_running_loop()
-        self._end_of_trial = loop.call_later(trial.seconds, self._time_is_up, trial)
+        if not trial.held:
+            loop = asyncio.get_running_loop()
+            self._end_of_trial = loop.call_later(trial.seconds, self._time_is_up, trial)
         self._announce(version, "canary")
+
+    @property
+    def trial(self) -> Trial | None:
+        """The canary's, if there is one."""
+        return self._trial
+
+    def dismiss(self, version: LoadedVersion) -> None:
+        """Lets a version go that `find` or the loader gave, and that is not to serve after all."""
+        if version not in self.live:
+            self._draining = [*(other for other in self.draining if other is not version), version]
+            version.retire(self._on_idle)
 
     def withdraw_canary(self) -> None:
         """Gives all requests back to the current version."""

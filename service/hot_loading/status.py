@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Self
 
+from model.storage.serving_state import PolicyKind, ServingState
 from service.hot_loading.loaded import LoadedVersion
 from service.schemas.models import Role
 
@@ -87,6 +88,39 @@ class Unfinished:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Asked:
+    """What the registry's serving.json asks for.
+
+    Attributes:
+        revision, policy, version, canary, percent, changed_by, changed_at: of `ServingState`.
+        obeyed: whether what serves is what is asked for.
+    """
+
+    revision: int
+    policy: PolicyKind
+    version: int | None
+    canary: int | None
+    percent: int | None
+    changed_by: str
+    changed_at: datetime
+    obeyed: bool
+
+    @classmethod
+    def of(cls, state: ServingState, *, obeyed: bool) -> Self:
+        """What there is to tell of a state."""
+        return cls(
+            revision=state.revision,
+            policy=state.policy,
+            version=state.version,
+            canary=state.canary,
+            percent=state.percent,
+            changed_by=state.changed_by,
+            changed_at=datetime.fromisoformat(state.changed_at),
+            obeyed=obeyed,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ModelStatus:
     """A model.
 
@@ -95,6 +129,7 @@ class ModelStatus:
         default: whether it answers requests that name no model.
         policy: "latest", "canary:PERCENT", "pinned", or "fixed" without a registry.
         pinned: the version it stays at, if any.
+        asked: by the registry; None where it does not, and the settings count.
         versions: in memory, the current one first.
         quarantined: newest first.
         unfinished: newest first; each is looked at again.
@@ -108,6 +143,7 @@ class ModelStatus:
     default: bool
     policy: str
     pinned: int | None
+    asked: Asked | None
     versions: list[VersionStatus]
     quarantined: list[Quarantined]
     unfinished: list[Unfinished]

@@ -9,7 +9,7 @@ from pydantic.json_schema import models_json_schema
 from service.http.auth import install_security
 from service.http.problems import KINDS, MEDIA_TYPE
 from service.schemas.inference_protocol import InferenceRequest
-from service.schemas.models import PinRequest
+from service.schemas.models import CanaryRequest, PinRequest
 from service.schemas.segment import LAST_FRAME, JsonSegmentRequest, Problem, SegmentAnswer, SegmentRequest
 
 _REF = "#/components/schemas/"
@@ -215,6 +215,7 @@ def install(app: FastAPI, *, keys_required: bool) -> None:
                     (JsonSegmentRequest, "validation"),
                     (InferenceRequest, "validation"),
                     (PinRequest, "validation"),
+                    (CanaryRequest, "validation"),
                     (SegmentAnswer, "serialization"),
                     (Problem, "serialization"),
                 ],

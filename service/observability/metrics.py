@@ -93,6 +93,15 @@ class Metrics:
         )
         self.model_info = self._gauge("model_info", "The loaded models", "model", "version", "digest")
         self.model_loads = self._counter("model_loads", "Attempts to load a version", "result")
+        self.registry_up = self._gauge(
+            "registry_up", "Whether the registry answered when it was last looked at", "model"
+        )
+        self.serving_revision = self._gauge(
+            "serving_revision", "Revision of serving.json that is followed; 0 without one", "model"
+        )
+        self.serving_obeyed = self._gauge(
+            "serving_obeyed", "Whether the versions that serve are those that are asked for", "model"
+        )
         self.model_unfinished = self._gauge(
             "model_unfinished_versions", "Versions in the registry of which not everything is there", "model"
         )

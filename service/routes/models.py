@@ -5,13 +5,21 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Request
 
+from service.caller import caller_var
 from service.hot_loading.models import Models
 from service.hot_loading.status import ModelStatus
 from service.http.auth import NEEDED, is_admin, require_admin
 from service.http.openapi import problems
 from service.http.parsed_request import read_document
 from service.runtime import Service
-from service.schemas.models import MissingModel, ModelChange, ModelDetails, ModelList, PinRequest
+from service.schemas.models import (
+    CanaryRequest,
+    MissingModel,
+    ModelChange,
+    ModelDetails,
+    ModelList,
+    PinRequest,
+)
 
 Name = Annotated[str, Path(description="one of GET /v1/models", examples=["ebseg-tiny"])]
 
@@ -69,10 +77,13 @@ async def model(name: Name, request: Request) -> ModelDetails:
     },
 )
 async def pin(name: Name, request: Request) -> ModelChange:
-    """Serves a version of the registry, loaded and checked as any other, until the model is unpinned."""
+    """Serves a version of the registry, loaded and checked as any other, until the model is unpinned.
+
+    It is written into the registry's serving.json, which every process that follows the registry obeys.
+    """
     # not a parameter, which FastAPI would read before it asks for the key
     async with read_document(request, request.app.state.service, PinRequest, MOST_PIN_BYTES) as asked:
-        return _changed(request, name, await _models(request).pin(name, asked.version))
+        return _changed(request, name, await _models(request).pin(name, asked.version, caller_var.get().name))
 
 
 @router.post(
@@ -86,7 +97,7 @@ async def pin(name: Name, request: Request) -> ModelChange:
 )
 async def unpin(name: Name, request: Request) -> ModelChange:
     """Goes back to the policy of the settings, or to the newest version if that is a pin, too."""
-    return _changed(request, name, await _models(request).unpin(name))
+    return _changed(request, name, await _models(request).unpin(name, caller_var.get().name))
 
 
 @router.post(
@@ -100,7 +111,31 @@ async def unpin(name: Name, request: Request) -> ModelChange:
 )
 async def rollback(name: Name, request: Request) -> ModelChange:
     """Serves the version that served before, until unpinned; a canary is withdrawn instead."""
-    return _changed(request, name, await _models(request).rollback(name))
+    return _changed(request, name, await _models(request).rollback(name, caller_var.get().name))
+
+
+@router.post(
+    "/v1/models/{name}:canary",
+    operation_id="try_model",
+    summary="Try a version on a part of the requests",
+    response_description=DONE,
+    dependencies=ADMIN,
+    responses=REFUSALS | problems(400, 415),
+    openapi_extra={
+        **FOR_ADMINS,
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": {"$ref": "#/components/schemas/CanaryRequest"}}},
+        },
+    },
+)
+async def canary(name: Name, request: Request) -> ModelChange:
+    """Tries a version beside the one that serves, in every process, until somebody decides."""
+    # read as of `pin`
+    async with read_document(request, request.app.state.service, CanaryRequest, MOST_PIN_BYTES) as asked:
+        by = caller_var.get().name
+        done = await _models(request).canary(name, asked.version, asked.percent, by)
+        return _changed(request, name, done)
 
 
 @router.post(

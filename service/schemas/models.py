@@ -92,6 +92,22 @@ class UnfinishedVersion(BaseModel):
     since: datetime = Field(description="when it was first seen")
 
 
+class AskedDetails(BaseModel):
+    """What the registry's serving.json asks every process to serve."""
+
+    revision: int = Field(description="counts the changes", examples=[7])
+    policy: str = Field(
+        description='"latest": the newest; "pinned": one that stays; "canary": one tried beside another',
+        examples=["pinned"],
+    )
+    version: int | None = Field(description="that serves, where one is named", examples=[3])
+    canary: int | None = Field(description="that is tried, where one is named", examples=[4])
+    percent: int | None = Field(description="of the requests, for what is tried", examples=[10])
+    changed_by: str = Field(description="name of the API key, or user and machine of a command")
+    changed_at: datetime = Field(description="when")
+    obeyed: bool = Field(description="this process serves what is asked for")
+
+
 class ModelDetails(ModelAnswer):
     """A model that is loaded: its current version, how that runs, and what goes on around it."""
 
@@ -111,6 +127,9 @@ class ModelDetails(ModelAnswer):
         examples=["latest"],
     )
     pinned: int | None = Field(description="the version it stays at until unpinned")
+    asked: AskedDetails | None = Field(
+        description="by the registry, of every process; null where nobody asked, and the settings count"
+    )
     versions: list[LoadedVersionDetails] = Field(description="in memory, the current one first")
     quarantined: list[QuarantinedVersion] = Field(description="refused ones, newest first")
     unfinished: list[UnfinishedVersion] = Field(
@@ -145,6 +164,15 @@ class PinRequest(Strict):
     """Which version to stay at."""
 
     version: int = Field(ge=1, le=LARGEST_VERSION, description="its number in the registry", examples=[3])
+
+
+class CanaryRequest(Strict):
+    """Which version to try, and on how many requests."""
+
+    version: int = Field(ge=1, le=LARGEST_VERSION, description="its number in the registry", examples=[4])
+    percent: int = Field(
+        ge=1, le=100, description="of the requests that name no version, in every process", examples=[10]
+    )
 
 
 class ModelChange(BaseModel):

@@ -35,6 +35,7 @@ ANSWERS: dict[type[BaseModel], type] = {
     models.LoadedVersionDetails: results.LoadedVersion,
     models.QuarantinedVersion: results.QuarantinedVersion,
     models.UnfinishedVersion: results.UnfinishedVersion,
+    models.AskedDetails: results.AskedVersions,
     models.ModelChange: results.ModelChange,
     HealthAnswer: results.Health,
 }

@@ -23,6 +23,16 @@ DETAILS = {
     "default": True,
     "policy": "latest",
     "pinned": 4,
+    "asked": {
+        "revision": 7,
+        "policy": "canary",
+        "version": 3,
+        "canary": 4,
+        "percent": 10,
+        "changed_by": "night-shift",
+        "changed_at": "2026-01-02T03:04:08Z",
+        "obeyed": False,
+    },
     "versions": [
         {
             "version": 4,
@@ -66,6 +76,8 @@ def test_everything_that_a_model_may_tell(capsys: pytest.CaptureFixture[str]) ->
         assert run("models", "show", "ebseg-base", "--url", server.url, "--json") == 0
         document = json.loads(capsys.readouterr().out)
     assert "MIT AND Apache-2.0" in shown
+    told = "canary version 3 canary 4 percent 10, by night-shift at 2026-01-02 03:04:08 UTC, revision 7"
+    assert f"{told}; NOT SO HERE" in " ".join(shown.split())
     for text in (
         "UNTRAINED",
         "pinned to 4",
@@ -96,6 +108,11 @@ def test_everything_that_a_model_may_tell(capsys: pytest.CaptureFixture[str]) ->
     ("words", "path", "body"),
     [
         (("pin", "ebseg-base", "4"), "/v1/models/ebseg-base:pin", b'{"version":4}'),
+        (
+            ("canary", "ebseg-base", "4", "--percent", "20"),
+            "/v1/models/ebseg-base:canary",
+            b'{"version":4,"percent":20}',
+        ),
         (("unpin", "ebseg-base"), "/v1/models/ebseg-base:unpin", b""),
         (("rollback", "ebseg-base"), "/v1/models/ebseg-base:rollback", b""),
         (("reload", "ebseg-base"), "/v1/models/ebseg-base:reload", b""),

@@ -191,12 +191,14 @@ async def serving(
         **values,
     )
     models = Models(settings, metrics, given, load)
+    before = set(threading.enumerate())  # of services around this one
     try:
         await models.start()
         yield models, load, metrics
     finally:
         await models.stop()
-        assert [thread for thread in threading.enumerate() if thread.name == "ebseg-loader"] == []
+        new = set(threading.enumerate()) - before
+        assert [thread for thread in new if thread.name == "ebseg-loader"] == []
 
 
 def models_of_folder(folder: Path, metrics: Metrics | None = None, load: Loader | None = None) -> Models:

@@ -11,7 +11,7 @@ import pytest
 
 from model.storage.manifest import FILES, GOLDEN, MANIFEST, WEIGHTS
 from model.storage.versions import Versions
-from service.errors import StoreUnavailableError
+from service.errors import ConflictError
 from service.hot_loading.models import Models
 from service.observability.metrics import Metrics
 from service.settings import Settings
@@ -155,7 +155,9 @@ async def test_it_is_told_what_a_version_lacks_and_since_when(registry: Path, tm
         assert models.status("a").unfinished[0].since == first.since
         assert (counted(metrics), loads(metrics)) == (1, {"loaded": 1})
         assert models.status("a").last_error is None
-        with pytest.raises(StoreUnavailableError, match="version 2 of a cannot be loaded now: it is not all"):
+        with pytest.raises(
+            ConflictError, match=r"version 2 of a is not all here yet: model\.safetensors has 3"
+        ):
             await models.pin("a", 2)
         shutil.rmtree(folder)
         assert await _looked(models) == {}

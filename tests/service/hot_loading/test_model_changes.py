@@ -202,7 +202,7 @@ async def test_a_pin_that_fails_changes_nothing(tmp_path: Path, monkeypatch: pyt
 
 async def test_rollback_goes_back_step_by_step(registry: Path) -> None:
     async with serving(registry, poll=OFTEN) as (models, load, metrics):
-        with pytest.raises(ConflictError, match="no version of a has served before; pin the one you want"):
+        with pytest.raises(ConflictError, match="no version of a is older than 1; pin the one you want"):
             await models.rollback("a")
         for number in (2, 3):
             publish(registry, "a", number)
@@ -277,7 +277,7 @@ async def test_a_registry_that_hangs_is_given_up(
 ) -> None:
     gate = threading.Event()
     async with serving(remote_registry) as (models, _, _):
-        monkeypatch.setattr("service.hot_loading.follower.LOOK_SECONDS", 0.02)
+        monkeypatch.setattr("service.hot_loading.arrivals.LOOK_SECONDS", 0.02)
         with monkeypatch.context() as patch:
             patch.setattr(Versions(f"{remote_registry}/a").fs, "ls", lambda *_, **__: gate.wait(WAIT) and [])
             with pytest.raises(StoreUnavailableError, match=r"asking the registry took longer than 0\.02 s"):

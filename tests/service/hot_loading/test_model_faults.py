@@ -160,7 +160,7 @@ async def test_a_store_that_does_not_answer_is_asked_less_often(
         monkeypatch.setattr("service.hot_loading.follower.asyncio.sleep", noted)
         models._watches[0].cancel()
         follower = models._followers["a"]
-        monkeypatch.setattr(follower._source, "newer", lambda *_: 1 / 0)
+        monkeypatch.setattr(follower.source, "newer", lambda *_: 1 / 0)
         watch = asyncio.create_task(follower.follow(2.0))
         await until(lambda: len(waits) >= 8)
         watch.cancel()

@@ -136,7 +136,7 @@ async def test_waiting_for_another_models_load_is_no_fault(
         publish(tmp_path, "a", 2)
         first = asyncio.create_task(models.reload("a"))
         await until(gate.begun.is_set)
-        monkeypatch.setattr("service.hot_loading.follower.LOOK_SECONDS", 0.2)
+        monkeypatch.setattr("service.hot_loading.arrivals.LOOK_SECONDS", 0.2)
         monkeypatch.setattr("service.hot_loading.loader.LOAD_SECONDS", 0.2)
         publish(tmp_path, "b", 2)
         second = asyncio.create_task(models.reload("b"))
@@ -155,8 +155,8 @@ async def test_a_registry_that_hangs_holds_up_its_own_model_only(
         publish(tmp_path, name, 1)
     hang = threading.Event()
     async with serving(tmp_path, "a,b", poll=SELDOM) as (models, _, _):
-        source = models._followers["a"]._source
-        monkeypatch.setattr("service.hot_loading.follower.LOOK_SECONDS", 0.1)
+        source = models._followers["a"].source
+        monkeypatch.setattr("service.hot_loading.arrivals.LOOK_SECONDS", 0.1)
         with monkeypatch.context() as patch:
             patch.setattr(source, "newer", lambda *_: hang.wait(WAIT))
             reload = asyncio.create_task(models.reload("a"))

@@ -29,6 +29,7 @@ OPERATIONS = {
     "pin_model": "POST /v1/models/{name}:pin",
     "unpin_model": "POST /v1/models/{name}:unpin",
     "rollback_model": "POST /v1/models/{name}:rollback",
+    "try_model": "POST /v1/models/{name}:canary",
     "reload_model": "POST /v1/models/{name}:reload",
     "v2_server": "GET /v2",
     "v2_live": "GET /v2/health/live",

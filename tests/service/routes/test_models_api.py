@@ -58,7 +58,7 @@ async def test_a_models_whole_story(tmp_path: Path, first: Manifest) -> None:
     versions = story.pop("versions")
     (refused,) = story.pop("quarantined")
     assert story.pop("last_checked_at").endswith("Z")
-    assert story.pop("unfinished") == []
+    assert (story.pop("unfinished"), story.pop("asked")) == ([], None)
     assert story == {
         "name": NAME,
         "version": 1,
@@ -143,7 +143,6 @@ async def test_changes_that_cannot_be(tmp_path: Path, first: Manifest) -> None:
         unavailable = await pin(client, 1)
         assert "cannot be loaded now: MemoryError: full" in problem(unavailable, 503)["detail"]
         assert unavailable.headers["retry-after"] == "1"
-        problem(await change(client, "rollback"), 409)
         for action in ("unpin", "rollback", "reload"):
             problem(await change(client, action, "other"), 404)
         problem(await pin(client, 1, "other"), 404)

@@ -44,6 +44,7 @@ EXTRAS = {
         }
     ),
     "batch": frozenset({"pyarrow"}),
+    "ray": frozenset({"pandas", "ray"}),
     "service": frozenset(
         {
             "cv2",

@@ -67,7 +67,7 @@ def _measured(plan: BatchPlan, sample: list[Mapping[str, Any]]) -> float:
     """Seconds a picture, on one worker that has its share of the cores, after the first."""
     from service.batch.worker import segmenter_of
 
-    with closing(segmenter_of(plan, plan.devices[0])) as segmenter:
+    with closing(segmenter_of(plan, plan.devices[0], torch_threads=plan.torch_threads)) as segmenter:
         list(segmenter.segment(sample[:1]))
         began = time.monotonic()
         done = len(list(segmenter.segment(sample)))

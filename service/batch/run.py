@@ -173,7 +173,7 @@ class BatchRun:
             self._replace(worker)
             return
         if isinstance(received, WorkerFailed):
-            raise _error_of(received)
+            raise error_of(received)
         if isinstance(received, Finished):
             self._result.rows += received.rows
             self._result.errors += received.errors
@@ -223,7 +223,8 @@ def _stop(worker: _Worker) -> None:
     worker.process.join(END_S)
 
 
-def _error_of(failed: WorkerFailed) -> Exception:
+def error_of(failed: WorkerFailed) -> Exception:
+    """What the run raises for a worker that cannot go on."""
     if failed.trace:
         error = RuntimeError(failed.text)
         error.add_note(failed.trace)

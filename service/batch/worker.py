@@ -3,7 +3,7 @@
 import signal
 import time
 import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any, Protocol
@@ -87,7 +87,7 @@ def work(plan: BatchPlan, device: str, pipe: Connection) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the run's own process ends its workers
     try:
-        segmenter = segmenter_of(plan, device)
+        segmenter = segmenter_of(plan, device, torch_threads=plan.torch_threads)
         sink = open_sink(OutputPlace(plan.out), plan.form)
         pipe.send(READY)
         while True:
@@ -95,7 +95,7 @@ def work(plan: BatchPlan, device: str, pipe: Connection) -> None:
                 task: ShardTask = pipe.recv()
             except EOFError:
                 return
-            pipe.send(_finished(plan, sink, segmenter, task, pipe))
+            pipe.send(finished(plan, sink, segmenter, task, pipe.send))
     except (BrokenPipeError, ConnectionResetError):
         return  # the run has ended
     except BaseException as error:
@@ -103,8 +103,14 @@ def work(plan: BatchPlan, device: str, pipe: Connection) -> None:
         raise SystemExit(1) from None
 
 
-def segmenter_of(plan: BatchPlan, device: str) -> RowSegmenter:
-    """What segments a plan's rows: a running service, or a model on a device, loaded."""
+def segmenter_of(plan: BatchPlan, device: str, *, torch_threads: int | None) -> RowSegmenter:
+    """What segments a plan's rows: a running service, or a model on a device, loaded.
+
+    Args:
+        plan: of the run.
+        device: of the worker.
+        torch_threads: that the model computes with on a CPU; None leaves them as they are.
+    """
     if plan.url is not None:
         from service.batch.remote import RemoteSegmenter
 
@@ -113,7 +119,8 @@ def segmenter_of(plan: BatchPlan, device: str) -> RowSegmenter:
 
     from service.batch.segmenter import BatchSegmenter
 
-    torch.set_num_threads(plan.torch_threads)
+    if torch_threads is not None:
+        torch.set_num_threads(torch_threads)
     made = BatchSegmenter(
         plan.checkpoint,
         plan.request,
@@ -127,12 +134,21 @@ def segmenter_of(plan: BatchPlan, device: str) -> RowSegmenter:
     return made
 
 
-def _finished(
-    plan: BatchPlan, sink: Sink, segmenter: RowSegmenter, task: ShardTask, pipe: Connection
+def finished(
+    plan: BatchPlan, sink: Sink, segmenter: RowSegmenter, task: ShardTask, report: Callable[[int], None]
 ) -> Finished:
+    """Does a shard, and puts it where it belongs.
+
+    Args:
+        plan: of the run.
+        sink: of its output.
+        segmenter: of the worker.
+        task: the shard.
+        report: called now and then with the number of pictures that were done since.
+    """
     kept = _kept(sink, task) if plan.retry_errors else {}
     wanted = [item for index, item in enumerate(task.items) if index not in kept]
-    made = iter(list(_reported(segmenter.segment(wanted), pipe)))
+    made = iter(list(_reported(segmenter.segment(wanted), report)))
     rows = [kept[index] if index in kept else next(made) for index in range(len(task.items))]
     about = about_of(rows, ids_digest(task.items))
     sink.write(task.number, rows, about)
@@ -146,20 +162,29 @@ def _finished(
 
 def _kept(sink: Sink, task: ShardTask) -> dict[int, Row]:
     """Rows without errors of a former run, by their place; none if the shard's items have changed."""
-    if task.number not in sink.numbers() or sink.about(task.number).ids != ids_digest(task.items):
+    about = there(sink, task.number)
+    if about is None or about.ids != ids_digest(task.items):
         return {}
     return {index: row for index, row in enumerate(sink.read(task.number)) if row["error"] is None}
 
 
-def _reported(rows: Iterable[Row], pipe: Connection) -> Iterator[Row]:
+def there(sink: Sink, shard: int) -> About | None:
+    """What a shard tells of itself; None if it is not there."""
+    try:
+        return sink.about(shard)
+    except FileNotFoundError:
+        return None
+
+
+def _reported(rows: Iterable[Row], report: Callable[[int], None]) -> Iterator[Row]:
     count, reported = 0, time.monotonic()
     for row in rows:
         count += 1
         if time.monotonic() - reported > REPORT_EVERY_S:
-            pipe.send(count)
+            report(count)
             count, reported = 0, time.monotonic()
         yield row
-    pipe.send(count)
+    report(count)
 
 
 def _frame(plan: BatchPlan) -> int | None:

@@ -20,7 +20,8 @@ K8S = ROOT / "k8s"
 VERSION: str = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
 OVERLAYS = ("cpu", "gpu", "gpu-keda", "gpu-bucket", "canary")
 SERVING = ("cpu", "gpu", "gpu-keda", "gpu-bucket")  # overlays that bring everything; canary adds to one
-FOLDERS = [*(f"overlays/{name}" for name in OVERLAYS), "publisher", "pull", "pull-bucket", "training"]
+JOBS = ("batch", "publisher", "pull", "pull-bucket", "training")
+FOLDERS = [*(f"overlays/{name}" for name in OVERLAYS), *JOBS]
 # Of Kubernetes; matchLabelKeys and sleep in preStop are on by default since the oldest.
 OLDEST, NEWEST = "1.31", "1.37"
 # What the service may still take once it is drained: a load under way ends, caches are written back and

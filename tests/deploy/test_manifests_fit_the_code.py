@@ -10,6 +10,9 @@ import pytest
 import ebseg
 from model.released.known import RELEASED
 from service.app import create_app
+from service.batch.plan import share
+from service.commands.batch import command as batch_command
+from service.commands.complaint import UNUSABLE
 from service.observability.metrics import Metrics
 from service.settings import Settings, load_settings
 from tests.deploy.files import (
@@ -288,3 +291,33 @@ def test_pull_to_a_bucket_publishes_what_it_fetched() -> None:
         for container in replica["template"]["spec"]["containers"]
     }
     assert publish["image"] == training  # which has the packages
+
+
+def test_the_batch_job_runs_all_shares() -> None:
+    """Each index has its share, and exit codes mean to Kubernetes what they mean to ebseg."""
+    job = one("batch", "Job", "ebseg-batch")["spec"]
+    pod = job["template"]["spec"]
+    (container,) = pod["containers"]
+    args = ebseg.build_parser().parse_args(container["args"])
+    assert args.run is batch_command.run
+    assert job["completionMode"] == "Indexed"
+    assert args.shard == f"/{job['completions']}"
+    assert job["parallelism"] <= job["completions"]
+    for index in (0, job["completions"] - 1):
+        assert share(f"{index}{args.shard}") == (index, job["completions"])
+    rules = {rule["action"]: rule for rule in job["podFailurePolicy"]["rules"]}
+    assert rules["FailJob"]["onExitCodes"] == {"operator": "In", "values": [UNUSABLE]}
+    assert rules["Ignore"]["onPodConditions"][0]["type"] == "DisruptionTarget"
+    assert args.tolerate_errors  # else a broken picture would be tried again and fail the Job
+    assert job["backoffLimitPerIndex"] > 0
+    assert pod["restartPolicy"] == "Never"  # which a policy for failures asks for
+    # what needs no package that the image lacks
+    assert args.form == "tar"
+    assert args.out.startswith("s3://")
+    assert {volume["name"] for volume in pod["volumes"]} == {"registry", "tmp"}
+    assert args.setting_checkpoint.startswith(f"{settings_variables('gpu')['EBSEG_REGISTRY']}/")
+    assert container["image"] == f"ebseg:{VERSION}-cpu"
+    accounts = [account["metadata"]["name"] for account in of_kind("batch", "ServiceAccount")]
+    assert accounts == [pod["serviceAccountName"]]
+    threads = next(entry["value"] for entry in container["env"] if entry["name"] == "OMP_NUM_THREADS")
+    assert threads == container["resources"]["requests"]["cpu"]

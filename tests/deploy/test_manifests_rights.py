@@ -127,11 +127,14 @@ def test_the_publisher_writes_where_the_service_reads() -> None:
                 assert not selects(selector.get("matchLabels", selector), pod["metadata"]["labels"])
 
 
-def test_a_pull_writes_where_the_service_reads_and_talks_to_the_hub_alone() -> None:
-    job, policy = one("pull", "Job", "ebseg-pull"), one("pull", "NetworkPolicy", "ebseg-pull")["spec"]
+@pytest.mark.parametrize("name", ["pull", "batch"])
+def test_a_job_shares_the_volume_with_the_service_and_talks_to_the_outside_alone(name: str) -> None:
+    job, policy = one(name, "Job", f"ebseg-{name}"), one(name, "NetworkPolicy", f"ebseg-{name}")["spec"]
     pod, service = pod_spec(job), pod_spec(one("overlays/gpu", "Deployment", "ebseg"))
     claims = [volume["persistentVolumeClaim"] for volume in pod["volumes"] if "emptyDir" not in volume]
-    assert claims == [{"claimName": service["volumes"][0]["persistentVolumeClaim"]["claimName"]}]
+    assert [claim["claimName"] for claim in claims] == [
+        service["volumes"][0]["persistentVolumeClaim"]["claimName"]
+    ]
     for name in ("runAsUser", "fsGroup"):
         assert pod["securityContext"][name] == service["securityContext"][name]
     labels = job["spec"]["template"]["metadata"]["labels"]

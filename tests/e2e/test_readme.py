@@ -194,6 +194,12 @@ def batch_rows(workspace: Path, output: str) -> None:
     assert (workspace / "rows" / "part-000000.parquet").exists()
 
 
+def batch_rows_of_ray(workspace: Path, output: str) -> None:
+    found = json.loads((workspace / "rows-ray" / "summary.json").read_text(encoding="utf-8"))
+    assert (found["rows"], found["errors"]) == (4, 0)
+    assert [one["name"] for one in found["classes"] if one["pictures"]] == ["house", "boat", "car", "lamp"]
+
+
 def key_digest(workspace: Path, output: str) -> None:
     assert load_settings({"api_keys": "correct horse battery staple"}).api_keys == (output.split()[0],)
 
@@ -216,6 +222,7 @@ RUN: dict[str, Callable[[Path, str], None]] = {
     f"curl {DEFAULT_URL}/v1/models/ebseg-tiny": model_status,
     'printf %s "correct horse battery staple" | sha256sum': key_digest,
     'ebseg batch samples --classes "house, boat, car, lamp" --out rows': batch_rows,
+    'ebseg batch samples --classes "house, boat, car, lamp" --out rows-ray --on ray': batch_rows_of_ray,
     f"curl {DEFAULT_URL}/v2/models/ebseg-tiny": v2_model,
     INFER: v2_answer,
     "ebseg evaluate model/pretrained/ebseg-tiny/1 data/held-out": scores,
@@ -341,11 +348,16 @@ def test_example_of_own_data(tmp_path: Path) -> None:
         assert folder.trained == (True, True, False)
 
 
-def test_python_in_batches(workspace: Path, environment: dict[str, str]) -> None:
-    (example,) = python_blocks("docs/batch.md")
-    done_row, failed_row = done([sys.executable, "-c", example], environment, workspace).stdout.splitlines()
-    assert re.fullmatch(r"samples/village.jpg \[\d+, \d+, \d+\] None", done_row)
-    assert failed_row == "no.jpg None no.jpg cannot be read: No such file or directory"
+@pytest.mark.parametrize("engine", ["none", "ray", "dask"])
+def test_python_in_batches(engine: str, workspace: Path, environment: dict[str, str]) -> None:
+    own, *others = python_blocks("docs/batch.md")
+    example = next((block for block in others if f"import {engine}" in block), own)
+    assert (example is own) == (engine == "none")
+    private = environment | {"RAY_USAGE_STATS_ENABLED": "0"}
+    ended = done([sys.executable, "-c", example], private, workspace)
+    failed_row, done_row = sorted(ended.stdout.splitlines())
+    assert re.fullmatch(r"samples/village.jpg \[\d+, \d+, \d+\] (None|nan)", done_row)
+    assert re.fullmatch(r"no.jpg (None|nan) no.jpg cannot be read: No such file or directory", failed_row)
 
 
 def python_blocks(document: str) -> list[str]:

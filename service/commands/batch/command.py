@@ -24,6 +24,7 @@ EXAMPLES = """
   ebseg batch photos --classes "sky, tree" --out masks --retry-errors
   ebseg batch photos.txt --classes "sky, tree" --out masks --shard 3/64
   ebseg batch photos --classes "sky, tree" --out masks --url http://127.0.0.1:8000 --threads 8
+  ebseg batch s3://bucket/photos --classes "sky, tree" --out s3://bucket/masks --on ray --address auto
 
 INPUT is a folder (with the folders within), a pattern, a list (.txt: a path a line; .csv or .parquet: columns
 path and id), or a tar as WebDataset has it; each on this machine or at an fsspec URL.
@@ -49,7 +50,12 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     how = parser.add_argument_group("how")
     for name in ("device", "dtype", "max_pixels"):
         add_setting(how, name)
-    how.add_argument("--workers", type=count, metavar="N", help="processes (default: one a device)")
+    how.add_argument(
+        "--workers",
+        type=count,
+        metavar="N",
+        help="processes (default: one a device; with Ray as many as it finds room for)",
+    )
     how.add_argument(
         "--batch-size", type=count, metavar="N", help="pictures a batch (default: 1 on a CPU, 8 on CUDA)"
     )
@@ -62,6 +68,12 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     )
     how.add_argument("--url", metavar="URL", help="a running service does the work")
     how.add_argument("--api-key", metavar="KEY", help=KEY_HELP)
+    how.add_argument("--on", choices=("ray",), help="workers of a Ray cluster (default: processes here)")
+    how.add_argument(
+        "--address",
+        metavar="ADDRESS",
+        help="of the cluster, as auto, HOST:6379 or ray://HOST:10001 (default: a Ray on this machine alone)",
+    )
     rows = parser.add_argument_group("rows")
     rows.add_argument(
         "--format",
@@ -80,6 +92,9 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "the variable JOB_COMPLETION_INDEX is K",
     )
     rows.add_argument("--retry-errors", action="store_true", help="do rows with errors again")
+    rows.add_argument(
+        "--tolerate-errors", action="store_true", help="exit code 0 although some pictures have errors"
+    )
     rows.add_argument(
         "--dry-run", action="store_true", help="count, look at a few pictures, tell the time it would take"
     )
@@ -124,7 +139,12 @@ def _run(args: argparse.Namespace, plan: "BatchPlan", model: str, digest: str) -
     sink = open_sink(store, plan.form)
     pin(store, plan.pinned(model, digest))
     with progress_shown() as progress:
-        result = BatchRun(plan, sink, progress).run()
+        if args.on == "ray":
+            from service.batch.ray_run import RayRun
+
+            result = RayRun(plan, progress, address=args.address, workers=args.workers).run()
+        else:
+            result = BatchRun(plan, sink, progress).run()
     finish(store, sink, result)
     rate = result.made / result.seconds if result.seconds else 0.0
     found = {
@@ -139,7 +159,7 @@ def _run(args: argparse.Namespace, plan: "BatchPlan", model: str, digest: str) -
     _print(args, found)
     if result.errors:
         print(f"ebseg: {result.errors} pictures have errors; --retry-errors does them again", file=sys.stderr)
-    return FAILED if result.errors else 0
+    return FAILED if result.errors and not args.tolerate_errors else 0
 
 
 def _print(args: argparse.Namespace, found: dict[str, Any]) -> int:

@@ -61,7 +61,9 @@ def _here(args: argparse.Namespace, document: dict[str, Any]) -> tuple[dict[str,
         "checkpoint": str(folder),
         "dtype": settings.dtype,
         "max_pixels": settings.max_pixels,
-        "devices": _devices(settings.device, args.workers),
+        "devices": _devices(settings.device, args.workers)
+        if args.on is None
+        else _ray_device(settings.device),
     }
     return own, f"{manifest.name}/{manifest.version}", manifest.digest
 
@@ -82,6 +84,11 @@ def _there(args: argparse.Namespace, document: dict[str, Any]) -> tuple[dict[str
 
 def _refuse_mixture(args: argparse.Namespace) -> None:
     """No flag is accepted and ignored."""
+    if args.on is None and args.address is not None:
+        raise UsageError("--address needs --on ray")
+    if args.on is not None and (args.url is not None or args.dry_run):
+        other = "--dry-run, which measures this machine" if args.url is None else "--url"
+        raise UsageError(f"--on ray does not go with {other}")
     here: dict[str, Any] = {f"--{name.replace('_', '-')}": v for name, v in given_settings(args).items()}
     if args.url is None:
         if args.model is not None and "--checkpoint" in here:
@@ -123,6 +130,13 @@ def _devices(setting: str, workers: int | None) -> tuple[str, ...]:
 
         names = device_names(setting)
     return tuple(names[index % len(names)] for index in range(workers or len(names)))
+
+
+def _ray_device(setting: str) -> tuple[str]:
+    """The device of every worker: Ray chooses which of a machine's GPUs."""
+    if setting not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"with --on ray the device is auto, cpu or cuda, got {setting}: Ray chooses the GPU")
+    return (setting,)
 
 
 def _share(text: str | None) -> tuple[int, int]:

@@ -234,26 +234,33 @@ def _swin(config: SwinConfig) -> "SwinEncoder":
 
 @torch.no_grad()
 def _initialise(model: EBSeg) -> None:
-    """First values of what comes after the encoders; theirs are set by their own packages.
+    """First values of what comes after the encoders, as in the official training; theirs set their packages.
 
-    Deformable attention starts as its paper says: each head looks in its own direction, each point one
-    pixel further, all with equal weight. Everything else follows Mask2Former.
+    Layers of both decoders and the projections to the pixel decoder are Xavier's, the pixel decoder's other
+    convolutions Caffe2's form of it. Deformable attention starts as its paper says: each head looks in its
+    own direction, each point one pixel further, all with equal weight. Tables are normal. All else keeps
+    torch's own first values: the queries' heads, their pooling, the scale of the biases, and the fusion.
     """
     if isinstance(model.backbone, SamEncoder):
         nn.init.trunc_normal_(model.backbone.pos_embed, std=0.02)
     nn.init.normal_(model.background, std=model.background.shape[1] ** -0.5)
-    for part in (model.fusion, model.pixel_decoder, model.transformer_decoder):
-        for name, parameter in part.named_parameters():
-            if name.endswith("bias"):
-                nn.init.zeros_(parameter)
-            elif parameter.dim() > 1:
+    pixel, decoder = model.pixel_decoder, model.transformer_decoder
+    for layers in (pixel.layers, pixel.input_projections, decoder.layers):
+        for parameter in layers.parameters():
+            if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
-        for module in part.modules():
+        for module in layers.modules():
             if isinstance(module, DeformableAttention):
                 _initialise_deformable(module)
             elif isinstance(module, Attention):
                 nn.init.zeros_(module.in_proj_bias)
-    decoder = model.transformer_decoder
+                nn.init.zeros_(module.out_proj.bias)
+            elif isinstance(module, nn.Conv2d) and module.bias is not None:
+                nn.init.zeros_(module.bias)
+    for convolution in (pixel.lateral.conv, pixel.output.conv, pixel.mask_features):
+        nn.init.kaiming_uniform_(convolution.weight, a=1)
+        if convolution.bias is not None:
+            nn.init.zeros_(convolution.bias)
     for table in (
         model.pixel_decoder.level_embed,
         decoder.level_embed,
@@ -261,7 +268,6 @@ def _initialise(model: EBSeg) -> None:
         decoder.query_places,
     ):
         nn.init.normal_(table)
-    nn.init.ones_(decoder.bias_scaling.weight)
 
 
 def _initialise_deformable(module: DeformableAttention) -> None:
@@ -271,5 +277,7 @@ def _initialise_deformable(module: DeformableAttention) -> None:
     reach = torch.arange(1, module.points + 1)
     offsets = direction[:, None, None] * reach[:, None]
     nn.init.zeros_(module.sampling_offsets.weight)
+    for linear in (module.attention_weights, module.value_proj, module.output_proj):
+        nn.init.zeros_(linear.bias)
     nn.init.zeros_(module.attention_weights.weight)
     module.sampling_offsets.bias.copy_(offsets.expand(-1, module.levels, -1, -1).flatten())

@@ -7,30 +7,36 @@ from training.config import TrainConfig
 from training.errors import TrainingError
 
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
-# Tables of embeddings and positions; the names are the model's own, and timm's for other backbones.
+# Tables of embeddings and positions that the official training does not shrink; the names are the model's
+# own, and timm's for other backbones. It does shrink the background's row and the pixel decoder's levels.
 TABLES = (
     "positional_embedding",
     "pos_embed",
     "class_embedding",
-    "level_embed",
+    "transformer_decoder.level_embed",
     "query_features",
     "query_places",
-    "background",
     "rel_pos_h",
     "rel_pos_w",
     "relative_position_bias_table",
 )
+# Of these the norms decay as well: to the official training, which knows norms by their type, they are none.
+DECAYING_NORMS = "fusion."
 
 
 def split_by_decay(model: nn.Module) -> tuple[dict[str, nn.Parameter], dict[str, nn.Parameter]]:
-    """The trained parameters that decay and those that don't, by name: norms, embeddings and tables."""
+    """The trained parameters that decay and those that don't, by name: norms, embeddings and tables.
+
+    As in the official training, see `TABLES` and `DECAYING_NORMS`.
+    """
     decayed: dict[str, nn.Parameter] = {}
     kept: dict[str, nn.Parameter] = {}
     for prefix, module in model.named_modules():
         for own, parameter in module.named_parameters(prefix, recurse=False):
             if parameter.requires_grad:
-                table = isinstance(module, nn.Embedding) or own.rpartition(".")[2] in TABLES
-                (kept if table or isinstance(module, NORMS) else decayed)[own] = parameter
+                table = isinstance(module, nn.Embedding) or own.endswith(TABLES)
+                norm = isinstance(module, NORMS) and not own.startswith(DECAYING_NORMS)
+                (kept if table or norm else decayed)[own] = parameter
     return decayed, kept
 
 

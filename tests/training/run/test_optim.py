@@ -32,17 +32,17 @@ def test_groups_by_name() -> None:
     decayed, kept = split_by_decay(model)
     assert {*decayed, *kept} == {name for name, x in model.named_parameters() if x.requires_grad}
     tables = {
-        "background",
         "backbone.pos_embed",
         "clip_image.positional_embedding",
-        "pixel_decoder.level_embed",
         "transformer_decoder.level_embed",
         "transformer_decoder.query_features",
         "transformer_decoder.query_places",
     }
     norms = {name for name in kept if "norm" in name}
     assert kept.keys() == tables | norms
-    assert not any("norm" in name for name in decayed)
+    fusion = {f"fusion.layers.{i}.norm.{kind}" for i in range(3) for kind in ("weight", "bias")}
+    assert {name for name in decayed if "norm" in name} == fusion
+    assert {"background", "pixel_decoder.level_embed"} <= decayed.keys()
     assert "transformer_decoder.embedding_scale" in decayed
     assert "pixel_decoder.layers.0.linear1.weight" in decayed
     assert "pixel_decoder.layers.0.linear1.bias" in decayed

@@ -28,6 +28,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
   ebseg evaluate runs/base data/ade20k-150 --save
   ebseg evaluate registry/ebseg-base/1 data/ade20k-150 --processes 4 --json
   ebseg evaluate registry/ebseg-tiny/1 data/storybook --pictures /tmp/panels --limit 50
+  ebseg evaluate registry/ebseg-tiny/1 data/storybook --confusion out/confusion
 """,
     )
     add_set_options(parser)
@@ -43,6 +44,12 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     )
     parser.add_argument(
         "--picture-count", type=count, metavar="N", help=f"how many of those (default: {PICTURES})"
+    )
+    parser.add_argument(
+        "--confusion",
+        type=Path,
+        metavar="DIR",
+        help="folder for what was taken for what: confusion.csv (pixels) and confusion.png (shares)",
     )
     parser.add_argument(
         "--save",
@@ -174,6 +181,10 @@ def run(args: argparse.Namespace) -> int:
     loaded, folder = opened(args)
     balance = _balance(args.balance, loaded.ebseg.config.balance)
     found = evaluate_checkpoint(loaded, folder, balance=balance, processes=args.processes, options=how)
+    if args.confusion is not None:
+        from training.evaluation.confusion_report import write_confusion
+
+        write_confusion(args.confusion, found.confusion, found.names)
     if run_folder is not None:
         from training.run.artifacts import write_metrics
 

@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     if distributed.is_torchelastic_launched() and distributed.get_node_local_rank(0) > 0:
         return 0  # the machine's first process speaks for all
     metrics = json.loads((folder / RUN_METRICS).read_text()) if config.val_split is not None else {}
-    scores = {name: value for name, value in metrics.items() if name != "classes"}
+    scores = {name: value for name, value in metrics.items() if name not in ("classes", "confused")}
     if args.json:
         print(json.dumps({"run": str(folder), "steps": config.steps, "metrics": scores}))
     else:

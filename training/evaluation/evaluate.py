@@ -20,6 +20,7 @@ from training.evaluation.pictures import save_contact_sheet
 from training.progress import progress
 
 CONTACT_SHEET = "contact-sheet.png"
+MOST_CONFUSED = 10  # pairs that are told
 DEFAULTS = Options()
 
 
@@ -69,18 +70,24 @@ class Evaluation:
             "miou_trained": self.miou_trained,
             "miou_new": self.miou_new,
             "pixel_accuracy": self.pixel_accuracy,
+            "mean_accuracy": self.confusion.mean_accuracy(),
+            "fwiou": self.confusion.frequency_weighted_iou(),
             "pictures": self.pictures,
             "data": self.data,
             "split": self.split,
         }
 
     def to_json(self) -> dict[str, Any]:
-        """All of it as JSON values: `summary` and "classes", each with its IoU (percent) and pixels.
+        """All of it as JSON values: `summary`, "confused", and "classes" with their IoU (percent) and pixels.
+
+        "confused" are the pairs of classes with the most pixels: what is true, what was predicted, how many,
+        and how many of a hundred of the true class.
 
         None stands where there is nothing to score: a class that the truth does not hold, a mean of none.
         """
         rows = zip(self.names, self.trained, self.confusion.iou(), self.confusion.pixels, strict=True)
         return self.summary() | {
+            "confused": self.confused(),
             "classes": [
                 {
                     "name": name,
@@ -89,8 +96,20 @@ class Evaluation:
                     "pixels": int(pixels),
                 }
                 for name, known, iou, pixels in rows
-            ]
+            ],
         }
+
+    def confused(self) -> list[dict[str, Any]]:
+        """The pairs of classes that are taken for one another most, as in `to_json`."""
+        return [
+            {
+                "truth": self.names[truth],
+                "prediction": self.names[found],
+                "pixels": pixels,
+                "percent": 100 * pixels / int(self.confusion.pixels[truth]),
+            }
+            for truth, found, pixels in self.confusion.most_confused(MOST_CONFUSED)
+        ]
 
     def table(self) -> str:
         """The scores as text, a line a class, the means below."""
@@ -100,6 +119,8 @@ class Evaluation:
             "mIoU, trained": self.miou_trained,
             "mIoU, new": self.miou_new,
             "pixel accuracy": self.pixel_accuracy,
+            "mean accuracy": values["mean_accuracy"],
+            "frequency weighted IoU": values["fwiou"],
         }
         width = max(map(len, (*self.names, *means)))
         lines = [f"{'class':<{width}}  kind       IoU        pixels"]
@@ -109,6 +130,11 @@ class Evaluation:
         lines.append("")
         lines += [f"{name:<{width}}           {percent(value)}" for name, value in means.items()]
         lines.append(f"{'pictures':<{width}}           {self.pictures:>5}")
+        if values["confused"]:
+            lines += ["", "taken for one another most:"]
+        for pair in values["confused"]:
+            share = f"{pair['percent']:.1f} % of {pair['truth']}"
+            lines.append(f"  {share} taken for {pair['prediction']}: {pair['pixels']:,} pixels")
         return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""Confusion of classes and what follows from it: intersection over union, its means, pixel accuracy.
+"""Confusion of classes and what follows from it: intersection over union, its means, accuracies.
 
 The mean is over the classes that the truth of the set holds at least one counted pixel of, as the
 field's evaluation does: a class that only the prediction shows costs the classes that it took the pixels
@@ -97,6 +97,25 @@ class Confusion:
         """
         counted = self.present if chosen is None else self.present & np.asarray(chosen, bool)
         return 100 * float(self.iou()[counted].mean()) if counted.any() else None
+
+    def mean_accuracy(self) -> float | None:
+        """Mean over the classes that the truth holds of the share of pixels that got their class, percent."""
+        here = self.present
+        recall = self.counts.diagonal()[here] / self.pixels[here]
+        return 100 * float(recall.mean()) if here.any() else None
+
+    def frequency_weighted_iou(self) -> float | None:
+        """Intersection over union, each class weighing as much as it has pixels in the truth, percent."""
+        here = self.present
+        weights = self.pixels[here] / max(1, int(self.pixels.sum()))
+        return 100 * float((weights * self.iou()[here]).sum()) if here.any() else None
+
+    def most_confused(self, count: int) -> list[tuple[int, int, int]]:
+        """Pairs of different classes, truth and prediction, with the most pixels, and their pixels."""
+        wrong = self.counts - np.diag(self.counts.diagonal())
+        order = np.argsort(-wrong, axis=None, kind="stable")[:count]
+        pairs = [divmod(int(place), len(self)) for place in order]
+        return [(truth, found, int(wrong[truth, found])) for truth, found in pairs if wrong[truth, found]]
 
     def pixel_accuracy(self) -> float | None:
         """Share of the counted pixels that got their class, in percent; None where there is none."""

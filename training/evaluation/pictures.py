@@ -119,16 +119,16 @@ def _tiled(
     draw = ImageDraw.Draw(canvas)
     for number, (tile, title) in enumerate(zip(tiles, ("picture", *labels), strict=True)):
         left = GAP + number * (width + GAP)
-        draw.text((left, 2), title, fill=INK, font=_font())
+        draw.text((left, 2), title, fill=INK, font=caption_font())
         canvas.paste(Image.fromarray(tile), (left, LINE))
     for row, line in enumerate(lines):
         top = LINE + height + GAP + row * LINE
         for left, (colour, name) in line:
             box = (left, top + 2, left + CHIP, top + 2 + CHIP)
             draw.rounded_rectangle(box, radius=3, fill=colour, outline=INK)
-            draw.text((left + CHIP + 5, top), name, fill=INK, font=_font())
+            draw.text((left + CHIP + 5, top), name, fill=INK, font=caption_font())
     for row, text in enumerate(said, len(lines)):
-        draw.text((GAP, LINE + height + GAP + row * LINE), text, fill=INK, font=_font())
+        draw.text((GAP, LINE + height + GAP + row * LINE), text, fill=INK, font=caption_font())
     return np.asarray(canvas)
 
 
@@ -192,7 +192,7 @@ def _wrapped(entries: Sequence[_Entry], width: int) -> list[list[tuple[int, _Ent
     lines: list[list[tuple[int, _Entry]]] = [[]]
     left = GAP
     for entry in entries:
-        needed = CHIP + 5 + math.ceil(_font().getlength(entry[1]))
+        needed = CHIP + 5 + math.ceil(caption_font().getlength(entry[1]))
         if lines[-1] and left + needed > GAP + width:
             lines.append([])
             left = GAP
@@ -206,7 +206,7 @@ def _broken(text: str, width: int) -> list[str]:
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and _font().getlength(longer) > width:
+        if lines[-1] and caption_font().getlength(longer) > width:
             lines.append(word)
         else:
             lines[-1] = longer
@@ -214,5 +214,6 @@ def _broken(text: str, width: int) -> list[str]:
 
 
 @cache
-def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def caption_font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Pillow's own, of `FONT_SIZE` pixels."""
     return ImageFont.load_default(FONT_SIZE)

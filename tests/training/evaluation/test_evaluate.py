@@ -251,16 +251,19 @@ def test_json_has_no_nan() -> None:
         "miou_trained": 87.5,
         "miou_new": None,
         "pixel_accuracy": 80.0,
+        "mean_accuracy": 87.5,
+        "fwiou": 80.0,
         "pictures": 2,
         "data": "beach",
         "split": "val",
+        "confused": [{"truth": "sky", "prediction": "sea", "pixels": 2, "percent": 25.0}],
         "classes": [
             {"name": "sky", "trained": True, "iou": 75.0, "pixels": 8},
             {"name": "sea", "trained": True, "iou": None, "pixels": 0},
             {"name": "sand", "trained": True, "iou": 100.0, "pixels": 2},
         ],
     }
-    assert values == found.summary() | {"classes": values["classes"]}
+    assert values == found.summary() | {"classes": values["classes"], "confused": values["confused"]}
 
 
 def test_table_lists_classes_and_means() -> None:
@@ -274,7 +277,12 @@ def test_table_lists_classes_and_means() -> None:
         ["mIoU,", "trained", "75.0"],
         ["mIoU,", "new", "-"],
         ["pixel", "accuracy", "75.0"],
+        ["mean", "accuracy", "75.0"],
+        ["frequency", "weighted", "IoU", "75.0"],
         ["pictures", "2"],
+        [],
+        ["taken", "for", "one", "another", "most:"],
+        ["25.0", "%", "of", "sky", "taken", "for", "sea:", "1,000", "pixels"],
     ]
     columns = {line.index(value) + len(value) for line, value in ((lines[1], "75.0"), (lines[4], "75.0"))}
     assert len(columns) == 1

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from model.errors import CheckpointError
-from tests.training.run.runs import CLASSES, micro_config, write_places
+from tests.training.run.runs import CLASSES, SIDE, micro_config, write_places
 from training.commands import evaluate
 from training.errors import DatasetError, TrainingError
 
@@ -38,7 +38,7 @@ def test_table_and_progress(places: tuple[str, str], capsys: pytest.CaptureFixtu
         ["blue", "trained"],
         ["yellow", "new"],
     ]
-    assert lines[-1] == ["pictures", "3"]
+    assert ["pictures", "3"] in lines
     assert "evaluating: 3 of 3" in told.err
 
 
@@ -59,6 +59,15 @@ def test_pictures_and_split(
     assert command(*places, *words) == 0
     assert json.loads(capsys.readouterr().out)["split"] == "train"
     assert sorted(path.name for path in (tmp_path / "shown").iterdir()) == ["contact-sheet.png", "train0.png"]
+
+
+def test_the_confusion_is_written(places: tuple[str, str], tmp_path: Path) -> None:
+    assert command(*places, "--confusion", tmp_path / "made") == 0
+    table = (tmp_path / "made" / "confusion.csv").read_text().splitlines()
+    assert table[0] == ",".join(("truth", *CLASSES))
+    counted = sum(int(x) for row in table[1:] for x in row.split(",")[1:])
+    assert counted == 3 * (SIDE**2 - 6 * 6)  # the corner is unknown
+    assert (tmp_path / "made" / "confusion.png").is_file()
 
 
 def test_balances_of_the_words(places: tuple[str, str]) -> None:

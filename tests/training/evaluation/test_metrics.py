@@ -36,6 +36,10 @@ def test_by_hand() -> None:
     assert confusion.iou().tolist() == pytest.approx([1 / 2, 2 / 3, np.nan, 0], nan_ok=True)
     assert confusion.mean_iou() == pytest.approx(100 * (1 / 2 + 2 / 3 + 0) / 3)
     assert confusion.pixel_accuracy() == pytest.approx(100 * 3 / 5)
+    assert confusion.mean_accuracy() == pytest.approx(100 * (1 / 2 + 1 + 0) / 3)
+    assert confusion.frequency_weighted_iou() == pytest.approx(100 * (2 * 1 / 2 + 2 * 2 / 3 + 0) / 5)
+    assert confusion.most_confused(9) == [(0, 1, 1), (3, 2, 1)]
+    assert confusion.most_confused(1) == [(0, 1, 1)]
 
 
 def test_means_of_some_classes_keep_all_others_as_rivals() -> None:
@@ -50,7 +54,8 @@ def test_a_mean_of_nothing_is_none() -> None:
     assert confusion.mean_iou([False] * 4) is None
     empty = counted(2, np.full((3, 3), IGNORED), np.zeros((3, 3), np.int64))
     assert empty.mean_iou() is None
-    assert empty.pixel_accuracy() is None
+    assert empty.pixel_accuracy() is empty.mean_accuracy() is empty.frequency_weighted_iou() is None
+    assert empty.most_confused(3) == []
     assert np.isnan(empty.iou()).all()
 
 
@@ -60,17 +65,20 @@ def test_equals_torchmetrics(seed: int) -> None:
     confusion = Confusion(10)
     jaccard = MulticlassJaccardIndex(10, average="none", ignore_index=IGNORED)
     accuracy = MulticlassAccuracy(10, average="micro", ignore_index=IGNORED)
+    recall = MulticlassAccuracy(10, average="none", ignore_index=IGNORED)
     for picture in range(3):
         truth, found = random_maps(10 * seed + picture)
         confusion.add(truth, found)
         jaccard.update(torch.from_numpy(found), torch.from_numpy(truth))
         accuracy.update(torch.from_numpy(found), torch.from_numpy(truth))
+        recall.update(torch.from_numpy(found), torch.from_numpy(truth))
     each = jaccard.compute().double()
     present = [0, 1, 2, 4, 5, 6, 8, 9]
     assert confusion.present.nonzero()[0].tolist() == present
     assert confusion.iou()[present].tolist() == pytest.approx(each[present].tolist(), abs=1e-6)
     assert confusion.mean_iou() == pytest.approx(100 * each[present].mean().item(), abs=1e-4)
     assert confusion.pixel_accuracy() == pytest.approx(100 * accuracy.compute().item(), abs=1e-4)
+    assert confusion.mean_accuracy() == pytest.approx(100 * recall.compute()[present].mean().item(), abs=1e-4)
 
 
 def test_is_torchmetrics_own_mean_where_all_classes_are_true() -> None:

@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Collection
 from contextlib import nullcontext
+from http import HTTPStatus
 from typing import Any
 
 from starlette.responses import Response
@@ -23,6 +24,11 @@ from service.observability.trace_context import TraceContext, trace_of, trace_va
 LOG = logging.getLogger(__name__)
 ACCESS = logging.getLogger("service.access")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+# What machines ask every few seconds, and the page's files: counted, not timed, and logged if it went wrong
+PROBES = frozenset(
+    {"/livez", "/readyz", "/startupz", "/metrics", "/v2/health/live", "/v2/health/ready"}
+    | {"/static/{path:path}"}
+)
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "CONNECT", "TRACE"})
 UNANSWERED = kind_of(ClientGoneError("")).status  # what is counted when the answer never went out
 
@@ -79,11 +85,14 @@ class Requests:
         status = exchange.status or UNANSWERED
         method = scope["method"] if scope["method"] in METHODS else "_OTHER"
         model = exchange.state.get("model")
-        self.metrics.request(route, status, seconds, exchange.state.get("version"))
+        probe = route in PROBES
+        self.metrics.request(route, status, None if probe else seconds, exchange.state.get("version"))
         if exchange.key:
             self.metrics.count(self.metrics.key_requests, exchange.key, str(status))
-        if ACCESS.isEnabledFor(logging.INFO):
-            ACCESS.info(
+        level = logging.DEBUG if probe and status < HTTPStatus.BAD_REQUEST else logging.INFO
+        if ACCESS.isEnabledFor(level):
+            ACCESS.log(
+                level,
                 "request",
                 extra={
                     "method": method,

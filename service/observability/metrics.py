@@ -6,7 +6,15 @@ Times are in seconds, sizes in bytes unless a name says otherwise; the tuples ar
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
 
 from service.observability.version_series import LABELS, VersionSeries
 
@@ -45,10 +53,12 @@ class Version(Protocol):
 
 
 class Metrics:
-    """All metrics; `ebseg_` goes before each name."""
+    """All metrics; `ebseg_` goes before each name, and the process's own are with them."""
 
     def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more of each, that nobody reads
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
         self._labelled: dict[tuple[Any, ...], Any] = {}
         self.requests = self._counter("requests", "Requests answered", *LABELS, "route", "code")
         self.request_seconds = self._seconds(
@@ -150,11 +160,12 @@ class Metrics:
         """Observes a value, in the unit of the histogram's buckets, under labels, as `count` does."""
         self._with(histogram, labels).observe(seconds)
 
-    def request(self, route: str, code: int, seconds: float, version: Version | None) -> None:
-        """Takes in a request that was answered, by a version or before it got one."""
+    def request(self, route: str, code: int, seconds: float | None, version: Version | None) -> None:
+        """Takes in a request that was answered, by a version or before it got one; None is not timed."""
         own = self._of(version) or self._nobodys
         own.count(self.requests, route, str(code))
-        own.observe(self.request_seconds, seconds, route)
+        if seconds is not None:
+            own.observe(self.request_seconds, seconds, route)
 
     def stages(self, seconds: Mapping[str, float], devices: Mapping[str, str], version: Version) -> None:
         """Takes in the stages of a segmentation, seconds by name of `STAGES`; and on which device, if any."""

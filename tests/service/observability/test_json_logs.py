@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import sys
 
 import pytest
@@ -91,6 +92,24 @@ def test_text_lines_hold_the_extras_and_one_id() -> None:
     vars(record).update(request_id="id-3", trace_id="a" * 32, route="/v1/segment", status=200, model=None)
     text = TextFormatter().format(record)
     assert text.endswith(" INFO service.access request [id-3] route=/v1/segment status=200")
+
+
+@pytest.mark.anyio
+async def test_probes_are_counted_but_neither_timed_nor_logged(caplog: pytest.LogCaptureFixture) -> None:
+    quiet = ["/livez", "/readyz", "/startupz", "/v2/health/live", "/static/js/app.js", "/metrics"]
+    with caplog.at_level(logging.INFO, "service.access"):
+        async with running() as (client, _):
+            for path in quiet:
+                assert (await client.get(path)).status_code == 200
+            await client.get("/v1/models")
+            text = (await client.get("/metrics")).text
+    assert [vars(record)["route"] for record in caplog.records] == ["/v1/models"]
+    timed = re.findall(r'ebseg_request_duration_seconds_count{.*route="([^"]*)"', text)
+    counted = re.findall(r'ebseg_requests_total{.*route="([^"]*)"', text)
+    assert timed == ["/v1/models"]
+    assert sorted(counted) == sorted([*quiet[:4], "/static/{path:path}", "/metrics", "/v1/models"])
+    assert "_created" not in text
+    assert "process_resident_memory_bytes" in text
 
 
 @pytest.mark.anyio

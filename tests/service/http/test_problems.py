@@ -1,10 +1,13 @@
 """The table that turns errors into answers."""
 
 import json
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.responses import Response
 
 from model.errors import CheckpointError, ModelError, PictureError, VocabularyError
 from service import errors
@@ -15,6 +18,7 @@ from service.errors import (
     RetryableError,
     ServiceError,
 )
+from service.http.inference_errors import error_response
 from service.http.problems import KINDS, kind_of, problem, problem_response
 
 
@@ -80,6 +84,18 @@ def test_fields_are_named() -> None:
 def test_headers() -> None:
     assert problem_response(QueueFullError(7), "id").headers["retry-after"] == "7"
     assert problem_response(HTTPException(405, headers={"Allow": "GET"}), "id").headers["allow"] == "GET"
+
+
+@pytest.mark.parametrize("respond", [problem_response, error_response])
+def test_every_503_and_429_says_when_to_come_back(respond: Callable[[Exception, str], Response]) -> None:
+    errors = [HTTPException(503)]
+    for each in (each for each, kind in KINDS.items() if kind.status in (429, 503)):
+        error: Any = each.__new__(each)
+        error.detail, error.retry_after = "why", 3
+        errors.append(error)
+    assert len(errors) > 10
+    for error in errors:
+        assert int(respond(error, "id").headers["retry-after"]) >= 1, error
 
 
 def test_a_status_without_a_row() -> None:

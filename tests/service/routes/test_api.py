@@ -268,7 +268,11 @@ async def test_docs_know_bodies_answers_and_problems() -> None:
         assert (await client.get("/docs")).status_code == 200
         schema = (await client.get("/openapi.json")).json()
     operation = schema["paths"]["/v1/segment"]["post"]
-    assert set(operation["requestBody"]["content"]) == {"multipart/form-data", "application/json"}
+    assert set(operation["requestBody"]["content"]) == {
+        *("multipart/form-data", "application/json"),
+        # the picture as the whole body
+        *("image/jpeg", "image/png", "image/webp", "image/*", "application/octet-stream"),
+    }
     assert set(operation["responses"]["200"]["content"]) == {
         "application/json",
         "image/png",

@@ -75,14 +75,13 @@ ENV PATH=/opt/ebseg/bin:$PATH \
     HOME=/tmp \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
-    EBSEG_HOST=0.0.0.0 \
-    EBSEG_PORT=8000
+    EBSEG_HOST=0.0.0.0
 USER 10001:10001
 WORKDIR /tmp
 EXPOSE 8000
 # Alive, not ready: a container that loads or drains must not be restarted for it
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
-    CMD ["python3", "-c", "import os, urllib.request as r; r.urlopen('http://127.0.0.1:' + os.environ['EBSEG_PORT'] + '/livez', timeout=4)"]
+    CMD ["python3", "-c", "import os, urllib.request as r; r.urlopen('http://127.0.0.1:' + (os.environ.get('EBSEG_PORT') or os.environ.get('PORT') or '8000') + '/livez', timeout=4)"]
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["ebseg"]
 CMD ["serve"]

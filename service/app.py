@@ -8,6 +8,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import Scope
@@ -16,6 +17,7 @@ from service.hot_loading.loader import LoadEngine
 from service.http import openapi
 from service.http.auth import ApiKeys
 from service.http.body_limits import BodyLimits
+from service.http.cross_origin import middleware_options
 from service.http.middleware import Requests, answer_error
 from service.routes import health, inference_protocol, models, page, segment, vocabularies
 from service.runtime import Service
@@ -90,6 +92,8 @@ def create_app(settings: Settings, *engines: Engine, load: LoadEngine | None = N
     if service.tracing is not None:
         app.add_middleware(service.tracing.around)
     app.add_middleware(BodyLimits, settings=settings, metrics=service.metrics)
+    if settings.cors_origins:  # outermost: errors are for those pages, too, and preflights have no key
+        app.add_middleware(CORSMiddleware, **middleware_options(settings.cors_origins))
     settle_warnings()
     return app
 

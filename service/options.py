@@ -20,6 +20,7 @@ METAVARS = {
     "model": "NAMES",
     "host": "ADDRESS",
     "_keys": "KEYS",
+    "_origins": "ORIGINS",
     "_bytes": "BYTES",
     "_pixels": "PIXELS",
     "_ms": "MS",
@@ -51,7 +52,7 @@ OPTIONS: dict[str, str] = {
     "canary_s": "after this time a canary takes over however few requests there were, unless it failed more "
     "often than it answered, seconds (default: 3600.0)",
     "host": "address to listen on; 0.0.0.0 for all (default: 127.0.0.1)",
-    "port": "port to listen on; 0 takes a free one (default: 8000)",
+    "port": "port to listen on; 0 takes a free one; left out, the variable PORT counts (default: 8000)",
     "max_bytes": "largest request body, such as 20 MiB (default: 20 MiB)",
     "max_pixels": "largest picture, and largest output, pixels (default: 50000000)",
     "max_classes": "longest list of classes (default: 1024)",
@@ -91,6 +92,8 @@ OPTIONS: dict[str, str] = {
     "api_keys": "keys that may call /v1 and /v2, with commas between, each of 16 characters or more or as "
     "NAME:sha256:HEX:OPTIONS; left out, anyone may",
     "admin_keys": "keys that may pin, roll back and reload models, written as api_keys; left out, nobody may",
+    "cors_origins": "pages of other sites that may call from a browser: origins, scheme and host and port, "
+    "with commas between; *.HOST for all below a host, or * for all; left out, none",
     "share_caches": "true answers one key's requests with predictions and text embeddings that another key's "
     "made; false keeps them apart, so that nobody learns what others sent (default: false)",
     "otlp_endpoint": "URL that traces go to by OTLP over HTTP, http://HOST:4318/v1/traces; wins over "

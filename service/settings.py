@@ -17,6 +17,7 @@ from pydantic import BeforeValidator, ByteSize, Field, SecretStr, ValidationErro
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
+    InitSettingsSource,
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
@@ -38,6 +39,9 @@ _LINK = re.compile(r"(.+_)?(service_(host|port(_.+)?)|port_\d+_(tcp|udp|sctp)(_(
 _LINK_ADDRESS = re.compile(r"(tcp|udp|sctp)://\S+:\d+")
 _OTEL_ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _OTEL_PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+# what a browser sends as Origin; `*.` at the front stands for one or more labels
+ORIGIN = re.compile(r"https?://((\*\.)?[a-z0-9]([a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
+ANY_ORIGIN = "*"
 # NAME:sha256:HEX:OPTIONS, of which name and options may be left out
 KEY_FORM = re.compile(
     r"(?:(?P<name>[a-z0-9][a-z0-9._-]{0,39}):)?sha256:(?P<digest>[0-9a-f]{64})"
@@ -88,6 +92,25 @@ def key_names(entries: Sequence[str], kind: str) -> list[str]:
 SHORTEST_KEY = 16  # characters; shorter ones could be guessed
 # NoDecode: a variable of the environment is keys with commas between, not JSON
 KeyDigests = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_key_digests)]
+
+
+def _origins(value: Any) -> Any:
+    """Origins as text with commas between, or a list -> what browsers send."""
+    given = value.split(",") if isinstance(value, str) else value
+    if not isinstance(given, list | tuple) or not all(isinstance(one, str) for one in given):
+        raise ValueError("must be origins with commas between")
+    origins = tuple(one.strip().lower().removesuffix("/") for one in given)
+    for one in origins:
+        if one != ANY_ORIGIN and not ORIGIN.fullmatch(one):
+            raise ValueError(
+                f"{one!r} is no origin; one is https://HOST, https://HOST:PORT, https://*.HOST or *"
+            )
+    if ANY_ORIGIN in origins and len(origins) > 1:
+        raise ValueError("* stands for all origins, and goes alone")
+    return origins
+
+
+Origins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_origins)]
 
 
 def _option(name: str, default: Any, **limits: Any) -> Any:
@@ -143,6 +166,7 @@ class Settings(BaseSettings):
     prediction_cache_bytes: ByteSize = _option("prediction_cache_bytes", ByteSize(256 << 20), ge=0)
     api_keys: KeyDigests = _option("api_keys", ())
     admin_keys: KeyDigests = _option("admin_keys", ())
+    cors_origins: Origins = _option("cors_origins", ())
     share_caches: bool = _option("share_caches", False)
     otlp_endpoint: str | None = _option("otlp_endpoint", None, pattern=r"^https?://")
     device: str = _option("device", "auto", pattern=DEVICES)
@@ -199,6 +223,16 @@ class _Environment(EnvSettingsSource):
         return {name: value for name, value in found.items() if not _is_link(name, str(value))}
 
 
+class _Platform(InitSettingsSource):
+    """What platforms that run containers say: the port, in `PORT`."""
+
+    def __init__(self, settings_cls: type[BaseSettings]):
+        port = os.environ.get("PORT", "")
+        if port and not (port.isascii() and port.isdecimal()):
+            raise SettingsError("PORT is no number of a port; it is the default of the setting port")
+        super().__init__(settings_cls, {"port": port} if port else {})
+
+
 def load_settings(flags: dict[str, Any] | None = None, config: Path | None = None) -> Settings:
     """Settings from all sources.
 
@@ -218,7 +252,8 @@ def load_settings(flags: dict[str, Any] | None = None, config: Path | None = Non
             cls, settings_cls: type[BaseSettings], *args: Any, **sources: Any
         ) -> tuple[PydanticBaseSettingsSource, ...]:
             own = super().settings_customise_sources(settings_cls, *args, **sources)
-            return own if config is None else (*own, _toml_source(settings_cls, config))
+            file = () if config is None else (_toml_source(settings_cls, config),)
+            return (*own, *file, _Platform(settings_cls))
 
     try:
         loaded = WithFile(**(flags or {}))

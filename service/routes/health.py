@@ -66,6 +66,20 @@ async def startupz(request: Request) -> HealthAnswer:
 
 
 @router.get(
+    "/ping",
+    operation_id="ping",
+    summary="Does it take requests? As SageMaker asks",
+    response_description="Yes",
+    responses=_UNHEALTHY,
+)
+@router.get(
+    "/health",
+    operation_id="health",
+    summary="Does it take requests? As many platforms ask",
+    response_description="Yes",
+    responses=_UNHEALTHY,
+)
+@router.get(
     "/readyz",
     operation_id="readyz",
     summary="Does it take requests?",

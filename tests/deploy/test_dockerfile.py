@@ -103,6 +103,9 @@ def test_health_check_tells_alive_from_dead(
     with live(FakeEngine()) as (url, _):
         monkeypatch.setenv("EBSEG_PORT", url.rpartition(":")[2])
         exec(compile(script, "healthcheck", "exec"), {})
+        monkeypatch.delenv("EBSEG_PORT")
+        monkeypatch.setenv("PORT", url.rpartition(":")[2])
+        exec(compile(script, "healthcheck", "exec"), {})
     monkeypatch.setenv("EBSEG_PORT", str(free_port()))
     with pytest.raises(urllib.error.URLError):
         exec(compile(script, "healthcheck", "exec"), {})

@@ -32,6 +32,27 @@ def test_flags_over_environment_over_file_over_defaults(
     assert type(loaded) is Settings
 
 
+def test_a_platforms_port_counts_where_nothing_else_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("EBSEG_PORT", raising=False)
+    file = tmp_path / "ebseg.toml"
+    file.write_text("port = 1\n")
+    monkeypatch.setenv("PORT", "9000")
+    assert load_settings().port == 9000
+    assert load_settings({}, file).port == 1
+    assert load_settings({"port": "3"}).port == 3
+    monkeypatch.setenv("EBSEG_PORT", "2")
+    assert load_settings().port == 2
+    monkeypatch.delenv("EBSEG_PORT")
+    monkeypatch.setenv("PORT", "")
+    assert load_settings().port == 8000
+    for wrong, message in (("tcp://10.0.0.1:80", "PORT is no number"), ("70000", "port: .*65535")):
+        monkeypatch.setenv("PORT", wrong)
+        with pytest.raises(SettingsError, match=message):
+            load_settings()
+
+
 @pytest.mark.parametrize(
     ("flags", "text", "message"),
     [

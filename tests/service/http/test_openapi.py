@@ -43,6 +43,8 @@ OPERATIONS = {
     "livez": "GET /livez",
     "startupz": "GET /startupz",
     "readyz": "GET /readyz",
+    "health": "GET /health",
+    "ping": "GET /ping",
     "metrics": "GET /metrics",
 }
 

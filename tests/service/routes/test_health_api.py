@@ -29,7 +29,17 @@ async def test_ready_with_details() -> None:
             "redis": "none",
             "registry": "none",
             "models": "ok",
+            "versions": "ok",
         }
+
+
+async def test_platforms_names_for_readiness() -> None:
+    async with running(api_keys="a key of some length") as (client, service):
+        for path in ("/health", "/ping"):
+            assert (await client.get(path)).json() == (await client.get("/readyz")).json()
+        service.state = "draining"
+        for path in ("/health", "/ping"):
+            assert "shutting down" in problem(await client.get(path), 503)["detail"]
 
 
 async def test_while_loading_failed_and_draining() -> None:

@@ -75,7 +75,11 @@ class StepPrice:
         return max(0.0, seconds - self.constant) / self.rate if self.rate > 0 else math.inf
 
     def _draw(self) -> None:
-        """Theil and Sen's line: the median slope of all pairs, and the median of what it leaves."""
+        """Theil and Sen's line: the median slope of all pairs, and the median of what it leaves.
+
+        Where that is below 0, large steps take more than their share, as attention and caches make them: then
+        the line through 0 is nearer to all of them.
+        """
         self._fresh, self._fresh_s = 0, 0.0
         steps = [step for kept in self._steps.values() for step in kept]
         units, seconds = np.array(steps, np.float64).T
@@ -83,15 +87,16 @@ class StepPrice:
         swap = units[larger] < units[smaller]
         larger, smaller = np.where(swap, smaller, larger), np.where(swap, larger, smaller)
         apart = units[larger] > _APART * units[smaller]
+        rate, constant = float(np.median(seconds / np.maximum(units, 1))), 0.0
         if apart.any():
             larger, smaller = larger[apart], smaller[apart]
             slopes = (seconds[larger] - seconds[smaller]) / (units[larger] - units[smaller])
-            rate = max(0.0, float(np.median(slopes)))
+            slope = max(0.0, float(np.median(slopes)))
             # the small ones tell of the constant, in the large ones it drowns
             small = units <= np.median(units)
-            constant = max(0.0, float(np.median((seconds - rate * units)[small])))
-        else:
-            rate, constant = float(np.median(seconds / np.maximum(units, 1))), 0.0
+            left = float(np.median((seconds - slope * units)[small]))
+            if left > 0:
+                rate, constant = slope, left
         self.rate, self.constant = rate, constant
 
 

@@ -50,6 +50,11 @@ A public data set goes on where the first run ended; of an export a second run m
     )
     parser.add_argument("dst", type=Path, metavar="DST", help="folder to write; new, or made by this command")
     parser.add_argument("--jobs", type=count, metavar="N", help="processes (default: one a CPU)")
+    parser.add_argument(
+        "--link",
+        action="store_true",
+        help="give pictures that need no change a second name (a hard link) in place of a copy",
+    )
     parser.add_argument("--json", action="store_true", help=JSON_HELP)
     own = parser.add_argument_group("exports")
     own.add_argument(
@@ -107,6 +112,7 @@ def _export(arguments: argparse.Namespace) -> "PreparedDataset":
         pictures=arguments.pictures,
         classes=arguments.classes,
         ignored=_names(arguments.ignore) if arguments.ignore else (),
+        link=arguments.link,
         val_share=VAL_SHARE if share is None else share,
     )
     from training.data.exports.convert import prepare_export
@@ -124,6 +130,7 @@ def _archive(arguments: argparse.Namespace) -> "PreparedDataset":
         splits=None if arguments.splits is None else [*_names(arguments.splits)],
         jobs=arguments.jobs,
         force=arguments.force,
+        link=arguments.link,
     )
 
 

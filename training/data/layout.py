@@ -13,6 +13,7 @@ A camera's orientation mark (EXIF) is not followed, for label maps are drawn on 
 import io
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -238,6 +239,33 @@ def save(image: Image.Image, path: Path, **options: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path, durable=False) as partial:
         image.save(partial, **options)
+
+
+def take_picture(source: Path, path: Path, *, link: bool) -> None:
+    """Puts a picture file as it is into a data set: compressed again, it would lose quality.
+
+    Args:
+        source: the file.
+        path: its place in the data set; `write_classes` waits for the disk.
+        link: make it a second name of the file, which takes no room and no time.
+
+    Raises:
+        DatasetError: the file cannot have a second name there.
+        OSError: the disk did not take it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not link:
+        with replacing(path, durable=False) as partial:
+            shutil.copyfile(source, partial)
+        return
+    path.unlink(missing_ok=True)
+    try:
+        os.link(source.resolve(), path)
+    except OSError as error:
+        raise DatasetError(
+            f"{source} cannot have a second name in {path.parent}, as on another disk; leave --link out: "
+            f"{error.strerror}"
+        ) from None
 
 
 def read_picture(path: Path) -> NDArray[np.uint8]:

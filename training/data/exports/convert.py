@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from model.storage.files import replacing
 from model.vocabulary.classes import ClassName
 from training.data.exports import coco, cvat, label_studio, labelme, masks
 from training.data.exports.options import ExportOptions
@@ -27,6 +26,7 @@ from training.data.layout import (
     opened_image,
     picture_path,
     save,
+    take_picture,
     write_classes,
     write_labels,
 )
@@ -91,7 +91,7 @@ def prepare_export(
         (dst / "classes.json").unlink(missing_ok=True)
         for folder in ("images", "labels"):  # of an earlier export, whose labels may have been others
             shutil.rmtree(dst / folder, ignore_errors=True)
-        work = partial(write_pair, dst, places, ignore)
+        work = partial(write_pair, dst, places, ignore, link=options.link)
         pairs = list(zip(pictures, splits, strict=True))
         problems = list(in_processes(f"preparing {kind}", work, pairs, jobs, shown))
         if problems:
@@ -111,11 +111,12 @@ def prepare_export(
 
 
 def write_pair(
-    root: Path, places: dict[str, int], ignore: int, pair: tuple[AnnotatedPicture, str]
+    root: Path, places: dict[str, int], ignore: int, pair: tuple[AnnotatedPicture, str], *, link: bool
 ) -> str | None:
     """Writes a picture and its label map; says what is wrong with it, or None.
 
     Raises:
+        DatasetError: the picture cannot be linked.
         OSError: the disk did not take it.
     """
     item, split = pair
@@ -126,10 +127,7 @@ def write_pair(
         return str(error)
     suffix = item.picture.suffix.lower() if isinstance(item.picture, Path) else ""
     if raw and isinstance(item.picture, Path) and suffix in PICTURE_SUFFIXES:
-        path = picture_path(root, split, item.name, suffix)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path, durable=False) as target:
-            shutil.copyfile(item.picture, target)  # compressed again, it would lose quality
+        take_picture(item.picture, picture_path(root, split, item.name, suffix), link=link)
     else:
         save(upright, picture_path(root, split, item.name), quality=JPEG_QUALITY)
     write_labels(root, split, item.name, labels, ignore=ignore)

@@ -16,12 +16,14 @@ class ExportOptions:
         pictures: folder of the pictures, if not beside the annotations.
         classes: text file of names, one a line.
         ignored: names that are no classes, beside those that tools give to what is none.
+        link: take picture files that need no change by second names and not as copies.
         val_share: share of the pictures for validation, 0..1, where the export tells of no splits.
     """
 
     pictures: Path | None = None
     classes: Path | None = None
     ignored: tuple[str, ...] = ()
+    link: bool = False
     val_share: float = VAL_SHARE
 
     def __post_init__(self) -> None:

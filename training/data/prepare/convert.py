@@ -4,7 +4,6 @@ import json
 import multiprocessing
 import multiprocessing.connection
 import os
-import shutil
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,12 +15,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from model.storage.files import replace_text, replacing
+from model.storage.files import replace_text
 from model.vocabulary.classes import TrainingClasses, Vocabulary
 from training.data.layout import (
     labels_path,
     listing,
     picture_path,
+    take_picture,
     write_classes,
     write_labels,
     write_sample,
@@ -103,6 +103,7 @@ def prepare(
     splits: Sequence[str] | None = None,
     jobs: int | None = None,
     force: bool = False,
+    link: bool = False,
     shown: bool = True,
 ) -> PreparedDataset:
     """Writes a public data set in the one layout.
@@ -117,6 +118,7 @@ def prepare(
         splits: None takes the archive's usual ones.
         jobs: processes; None takes one a CPU, 1 works in this one.
         force: makes all pairs anew.
+        link: picture files become second names of the archive's, not copies.
         shown: whether to show a bar on standard error.
 
     Raises:
@@ -138,7 +140,9 @@ def prepare(
         left = [pair for pair in found.pairs if force or not _is_written(root, pair)]
         if left:
             (root / CLASSES_FILE).unlink(missing_ok=True)
-        problems = list(in_processes(f"preparing {name}", partial(convert, name, root), left, jobs, shown))
+        problems = list(
+            in_processes(f"preparing {name}", partial(convert, name, root, link=link), left, jobs, shown)
+        )
         if problems:
             raise listing(f"{archive.title} in {src}", problems)
         vocabulary = Vocabulary.builtin(archive.vocabulary)
@@ -158,10 +162,11 @@ def prepare(
     )
 
 
-def convert(name: str, root: Path, pair: Pair) -> str | None:
+def convert(name: str, root: Path, pair: Pair, *, link: bool) -> str | None:
     """Writes one pair; says what is wrong with it, or None.
 
     Raises:
+        DatasetError: the picture cannot be linked.
         OSError: the disk did not take it.
     """
     archive = ARCHIVES[name]
@@ -175,11 +180,7 @@ def convert(name: str, root: Path, pair: Pair) -> str | None:
         picture, labels = shrunk(picture, labels, short_side)
         write_sample(root, pair.split, pair.name, picture, labels, ignore=archive.ignore)
         return None
-    # The archive's own file: compressed again, it would lose quality.
-    path = picture_path(root, pair.split, pair.name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path, durable=False) as partial_file:
-        shutil.copyfile(pair.picture, partial_file)
+    take_picture(pair.picture, picture_path(root, pair.split, pair.name), link=link)
     write_labels(root, pair.split, pair.name, labels, ignore=archive.ignore)
     return None
 

@@ -80,6 +80,17 @@ def test_pictures_are_copied_and_those_of_other_kinds_saved_again(tmp_path: Path
         assert (image.format, image.size) == ("JPEG", (drawn.WIDTH, drawn.HEIGHT))
 
 
+def test_linked_pictures_take_no_room(tmp_path: Path) -> None:
+    made = drawn.labelme(tmp_path / "photos")
+    words = ["prepare", "labelme", str(made), str(tmp_path / "data"), "--jobs", "1", "--link"]
+    assert ebseg.main(words) == 0
+    for split, name in (("train", "quay"), ("val", "bay")):
+        places = [tmp_path / "data" / "images" / s / f"{name}.jpg" for s in (split, "train", "val")]
+        assert any(place.exists() and place.samefile(made / f"{name}.jpg") for place in places)
+    assert ebseg.main(words) == 0  # all is made anew, and the photographs stay
+    assert (made / "quay.jpg").stat().st_size > 0
+
+
 def test_a_picture_that_tools_show_upright(tmp_path: Path) -> None:
     """Its file lies on its side and says so; the labels were drawn on what the tool showed."""
     made = drawn.labelme(tmp_path / "photos")

@@ -65,6 +65,30 @@ def test_an_empty_file_of_a_machine_that_lost_its_power_is_made_anew(src: Path, 
     assert label_map.read_bytes() == whole
 
 
+def test_linked_pictures_are_the_archives_own_files(src: Path, tmp_path: Path) -> None:
+    copied, linked = tmp_path / "copied", tmp_path / "linked"
+    prepare("voc", src, copied, shown=False)
+    for force in (False, True):  # a second time over its own links
+        prepare("voc", src, linked, shown=False, link=True, force=force)
+    for name in (path for path in files(copied) if path.startswith(("images", "labels"))):
+        assert (linked / name).read_bytes() == (copied / name).read_bytes()
+    original = src / "VOCdevkit" / "VOC2012" / "JPEGImages" / f"{NAMES[1]}.jpg"
+    assert (linked / "images" / "val" / original.name).samefile(original)
+    assert not (copied / "images" / "val" / original.name).samefile(original)
+    shutil.rmtree(linked)
+    assert original.stat().st_size > 0
+
+
+def test_a_disk_that_cannot_link_is_told(src: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def across(*_: object) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr("training.data.layout.os.link", across)
+    with pytest.raises(DatasetError, match="leave --link out: Invalid cross-device link"):
+        prepare("voc", src, tmp_path / "dst", shown=False, link=True)
+    assert not (tmp_path / "dst" / "classes.json").exists()
+
+
 def test_force_makes_all_anew(src: Path, maps: Path, tmp_path: Path) -> None:
     dst = tmp_path / "dst"
     prepare("voc", src, dst, shown=False)
@@ -254,7 +278,7 @@ def test_a_full_disk_is_no_traceback(src: Path, tmp_path: Path, monkeypatch: pyt
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("training.data.prepare.convert.shutil.copyfile", full)
+    monkeypatch.setattr("training.data.layout.shutil.copyfile", full)
     with pytest.raises(DatasetError, match=r"dst cannot be written: \[Errno 28\] No space left"):
         prepare("voc", src, tmp_path / "dst", shown=False)
     assert not (tmp_path / "dst" / "classes.json").exists()

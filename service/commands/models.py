@@ -3,9 +3,10 @@
 import argparse
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from model.command import add_command, count
+from model.command import above_zero, add_command, count
 from model.errors import ModelError
 from service.commands.flags import add_service
 from service.commands.remote import values, with_client
@@ -69,9 +70,26 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "canary",
         canary,
         "try a version on a part of the requests, until pin, unpin or rollback; needs an admin key",
-        "\n  EBSEG_API_KEY=the-admin-key ebseg models canary ebseg-base 4 --percent 10\n",
+        """
+  EBSEG_API_KEY=the-admin-key ebseg models canary ebseg-base 4 --percent 10
+  ebseg models canary ebseg-base --watch --prometheus http://127.0.0.1:9090
+
+With --watch: says when to go on (exit code 0) or back (1), by what all processes answered in ten minutes.
+""",
     )
-    _add_name(one, version=True)
+    one.add_argument("name", metavar="NAME", help="of the model")
+    one.add_argument(
+        "version", type=count, nargs="?", metavar="VERSION", help="to try; with --watch it may be left out"
+    )
+    add_service(one)
+    one.add_argument("--watch", action="store_true", help="judge the canary over all processes")
+    one.add_argument("--prometheus", metavar="URL", help="for --watch: where the processes' metrics are")
+    one.add_argument(
+        "--answers", type=count, default=200, metavar="N", help="good ones that are enough (default: 200)"
+    )
+    one.add_argument(
+        "--every", type=above_zero, default=15.0, metavar="S", help="between two looks (default: 15)"
+    )
     one.add_argument(
         "--percent", type=count, default=10, metavar="N", help="of the requests, 1 to 100 (default: 10)"
     )
@@ -150,11 +168,32 @@ def canary(args: argparse.Namespace) -> int:
     """`ebseg models canary`."""
     if not 1 <= args.percent <= 100:
         raise ModelError(f"--percent must be 1 to 100, got {args.percent}")
-    if args.registry is not None:
-        return _write(args, lambda changes: changes.canary(args.version, args.percent))
-    return with_client(
-        args, lambda client: _report(args, client.canary(args.name, args.version, args.percent))
-    )
+    if args.watch and args.prometheus is None:
+        raise ModelError("--watch needs --prometheus URL: one process knows its own answers only")
+    if args.version is None and not args.watch:
+        raise ModelError("which version? `ebseg models canary NAME VERSION`")
+    done = 0
+    if args.version is not None and args.registry is not None:
+        done = _write(args, lambda changes: changes.canary(args.version, args.percent))
+    elif args.version is not None:
+        done = with_client(
+            args, lambda client: _report(args, client.canary(args.name, args.version, args.percent))
+        )
+    return _watch(args) if args.watch and not done else done
+
+
+def _watch(args: argparse.Namespace) -> int:
+    from service.commands.canary_watch import FleetMetrics, watch
+
+    verdict = 0
+
+    def use(client: "EBSegClient") -> None:
+        nonlocal verdict
+        metrics = FleetMetrics(args.prometheus, args.name, args.timeout)
+        say = partial(print, flush=True)
+        verdict = watch(client, args.name, metrics, needed=args.answers, every=args.every, say=say)
+
+    return with_client(args, use) or verdict
 
 
 def change(args: argparse.Namespace) -> int:

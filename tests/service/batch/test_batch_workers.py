@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+import tracemalloc
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -81,6 +82,12 @@ def loads_for_ever_but_one(plan: BatchPlan, device: str, pipe: Connection) -> No
     pipe.send(READY)
     while True:
         done(plan, pipe, pipe.recv())
+
+
+def takes_all(plan: BatchPlan, device: str, pipe: Connection) -> None:
+    pipe.send(READY)
+    while True:
+        pipe.send(Finished(len(pipe.recv().items), 0, 0))
 
 
 def finds_no_checkpoint(plan: BatchPlan, device: str, pipe: Connection) -> None:
@@ -202,3 +209,22 @@ def test_a_manifest_holds_no_secrets(plan: BatchPlan) -> None:
     pinned = own.pinned("https://user:hidden@host/", "digest")
     assert "hidden" not in str(pinned)
     assert (pinned["source"], pinned["model"]) == ("https://host/list.txt", "https://host/")
+
+
+def test_memory_of_a_run_does_not_grow_with_its_list(
+    plan: BatchPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the run's own process holds at most, beyond what it held before: a shard or two."""
+    peaks = []
+    for count in (1_000, 30_000):
+        Path(plan.source).write_text("".join(f"folder/{index:07}.png\n" for index in range(count)))
+        own = replace(plan, out=f"{plan.out}-{count}", shard_size=500, devices=("only",))
+        ran(replace(own, out=f"{own.out}-first"), takes_all, monkeypatch)  # imports, caches
+        tracemalloc.start()
+        try:
+            result, _ = ran(own, takes_all, monkeypatch)
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+        assert result.rows == count
+    assert peaks[1] - peaks[0] < 500_000  # 29,000 paths more, of 200 bytes and more each as items

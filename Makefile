@@ -97,6 +97,9 @@ test-all: $(DEVELOPMENT) tools ## run all tests, the slow ones too
 image-check: $(DEVELOPMENT) ## build the Dockerfile without an engine and ask it for a mask; root, buildah, debootstrap, 10 minutes
 	$(BIN)/python -m tests.deploy.build_image --target cuda
 
+gpu-check: $(TRAINING) ## check all that a GPU has to do on one, in ten minutes; says so where there is none
+	$(BIN)/python -m training.gpu_check
+
 tools: ## install what tests need beside Python, where it is missing: Redis, Chromium, Prometheus
 	tests/install_tools.sh
 

@@ -100,7 +100,8 @@ OPTIONS: dict[str, str] = {
     "OTEL_EXPORTER_OTLP_ENDPOINT; needs ebseg[otlp]",
     "device": "where the model runs: auto, cpu, cuda, cuda:N, or several with commas between, one inference "
     "thread each; auto takes all CUDA devices, else the CPU (default: auto)",
-    "dtype": "numbers the model computes with: float32, bfloat16 or float16 (default: float32)",
+    "dtype": "numbers the model computes with: float32, bfloat16, float16, or auto: bfloat16 where the "
+    "processor has units for it, else float32; a type that it only emulates is refused (default: float32)",
     "log_level": "least level logged: debug, info, warning or error (default: info)",
     "log_format": "form of the log lines: json, text, or auto for text on a terminal and json elsewhere "
     "(default: auto)",

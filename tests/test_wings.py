@@ -28,7 +28,7 @@ WINGS = {
         errors command allocator urls
     """,
     "training": """
-        commands
+        commands gpu_check
         recipes ablate
         storybook publishing bench
         run

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from model.allocator import keep_freed_memory
 from model.confidence.domain import OwnWords
-from model.errors import CheckpointError
+from model.errors import CheckpointError, ModelError
 from model.network.copies import copies_of, download, upload
+from model.network.device import number_type
 from model.network.pictures import padded_size
 from model.network.predictions import MaskPredictions
 from model.segmenter import Segmenter
@@ -252,15 +253,20 @@ def load_engine(
     Args:
         folder: a version folder.
         device: such as "cpu" or "cuda:0".
-        dtype: name of the compute dtype.
+        dtype: name of the compute dtype, or "auto"; see `number_type`.
         verify_digests: leave it out only for a folder that was just verified.
         golden: run the golden test, which takes as long as a picture; and look at the text tower's digest.
         map_weights: leave weights on the CPU in their file; see `checkpoint.load`.
 
     Raises:
         CheckpointError: the folder is not what it should be, or computes something else.
+        SettingsError: the device only emulates the number type.
     """
     keep_freed_memory()
+    try:
+        dtype = number_type(dtype, torch.device(device))
+    except ModelError as error:
+        raise SettingsError(f"dtype: {error}") from None
     loaded = checkpoint.load(folder, device=device, verify_digests=verify_digests, mapped=map_weights)
     if golden:
         if loaded.ebseg.text_digest() != loaded.manifest.text_digest:

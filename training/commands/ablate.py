@@ -10,10 +10,10 @@ from model.command import JSON_HELP, add_command, count
 from training.commands.evaluate import (
     add_process_options,
     add_set_options,
+    device_of,
     opened,
     options,
     refuse_missing,
-    refuse_missing_device,
 )
 
 if TYPE_CHECKING:
@@ -165,8 +165,8 @@ def _grid(
 ) -> int:
     from training.ablate.grid import run_grid
 
-    refuse_missing_device(args.device)
-    scores = run_grid(runs, args.out, tables, processes=args.processes, device=args.device)
+    device = device_of(args)
+    scores = run_grid(runs, args.out, tables, processes=args.processes, device=device)
     _report(args, tables(scores), scores)
     return 0
 

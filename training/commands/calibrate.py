@@ -28,7 +28,10 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     parser.description = f"{parser.description}\nDATA is what the checkpoint was not trained on."
     add_data_options(parser)
     parser.add_argument(
-        "--device", default="cpu", metavar="NAME", help="where the model runs: cpu or cuda (default: cpu)"
+        "--device",
+        default="auto",
+        metavar="NAME",
+        help="where the model runs: auto (a GPU if there is one), cpu or cuda (default: auto)",
     )
     parser.add_argument(
         "--seed",

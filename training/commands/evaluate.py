@@ -94,9 +94,10 @@ def add_process_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--device",
-        default="cpu",
+        default="auto",
         metavar="NAME",
-        help="where the model runs: cpu, or cuda, where several processes take all GPUs (default: cpu)",
+        help="where the model runs: auto (a GPU if there is one), cpu, or cuda, where several processes take "
+        "all GPUs (default: auto)",
     )
 
 
@@ -128,7 +129,7 @@ def opened(args: argparse.Namespace) -> "tuple[LoadedCheckpoint, SegmentationFol
     """The checkpoint and the data set of `add_set_options`.
 
     Raises:
-        TrainingError: the device is not there.
+        ModelError: the device is not there.
         CheckpointError: the checkpoint cannot be used.
         DatasetError: the data set cannot be used.
     """
@@ -136,21 +137,18 @@ def opened(args: argparse.Namespace) -> "tuple[LoadedCheckpoint, SegmentationFol
     from training.data.layout import SegmentationFolder
 
     folder = SegmentationFolder(args.data, args.split)  # first, for it is quicker to fail
-    refuse_missing_device(args.device)
-    return load(args.checkpoint, device=args.device), folder
+    return load(args.checkpoint, device=device_of(args)), folder
 
 
-def refuse_missing_device(device: str) -> None:
-    """Raises TrainingError for a device that this machine has not."""
-    import torch
+def device_of(args: argparse.Namespace) -> str:
+    """The device of `add_process_options`, by torch's name.
 
-    from training.errors import TrainingError
+    Raises:
+        ModelError: this machine has it not.
+    """
+    from model.network.device import device_named
 
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise TrainingError(f"the device {device!r} cannot be used, take cpu: {reason}") from None
+    return str(device_named(args.device))
 
 
 def options(args: argparse.Namespace, pictures: Path | None = None, picture_count: int = 1) -> "Options":

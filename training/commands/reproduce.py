@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from model.command import JSON_HELP, add_command
 from model.released.known import BENCHMARKS
-from training.commands.evaluate import add_process_options, refuse_missing_device
+from training.commands.evaluate import add_process_options, device_of
 
 if TYPE_CHECKING:
     from training.evaluation.reproduce import Reproduction
@@ -68,9 +68,9 @@ def run(args: argparse.Namespace) -> int:
     names = BENCHMARKS if args.benchmarks is None else [name.strip() for name in args.benchmarks.split(",")]
     benchmarks = chosen(names)
     folder = _checkpoint(args.checkpoint)
-    refuse_missing_device(args.device)
+    device = device_of(args)
     made = reproduce(
-        load(folder, device=args.device),
+        load(folder, device=device),
         args.data,
         benchmarks,
         args.keep or args.data / KEPT,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from model.errors import ModelError
 from tests.training.run.runs import micro_config, micro_run, write_places
 from training.ablate import grid
 from training.ablate.grid import GridRun, GridScore
@@ -111,6 +112,6 @@ def test_what_a_user_gets_wrong(tmp_path: Path, places: tuple[str, str]) -> None
     config = write_config(tmp_path)
     with pytest.raises(TrainingError, match="no SSC variant 'best'"):
         command("ssc", config, "--variants", "best", "--out", tmp_path / "out")
-    with pytest.raises(TrainingError, match="device 'gpu' cannot be used"):
+    with pytest.raises(ModelError, match="device 'gpu' cannot be used"):
         command("ssc", config, "--device", "gpu", "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()

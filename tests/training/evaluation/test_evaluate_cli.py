@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from model.errors import CheckpointError
+from model.errors import CheckpointError, ModelError
 from tests.training.run.runs import CLASSES, SIDE, micro_config, write_places
 from training.commands import evaluate
 from training.errors import DatasetError, TrainingError
@@ -89,7 +89,7 @@ def test_what_a_user_gets_wrong(
         command(checkpoint, data, "--split", "test")
     with pytest.raises(CheckpointError, match="is not a folder"):
         command(tmp_path / "none", data)
-    with pytest.raises(TrainingError, match="the device 'gpu' cannot be used, take cpu"):
+    with pytest.raises(ModelError, match="the device 'gpu' cannot be used, take auto or cpu"):
         command(checkpoint, data, "--device", "gpu")
     with pytest.raises(TrainingError, match="--picture-count needs --pictures"):
         command(checkpoint, data, "--picture-count", "3")

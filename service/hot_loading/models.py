@@ -246,7 +246,10 @@ class Models:
         self._served[name].serve(version)
 
     def _free(self, name: str, engines: tuple[Engine, ...]) -> None:
-        self.on_freed(engines[0].info.digest)
+        digest = engines[0].info.digest
+        kept = (version for served in self._served.values() for version in (*served.live, *served.draining))
+        if all(version.info.digest != digest for version in kept):  # the same may be published twice
+            self.on_freed(digest)
         self._thread.post(partial(close, engines))
         if name in self._followers and not self._stopping:
             self._followers[name].tidy_soon()

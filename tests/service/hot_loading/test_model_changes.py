@@ -72,6 +72,19 @@ async def test_the_digest_of_freed_weights_is_told_once_nobody_uses_them(registr
         await until(lambda: load.closings() == {1: 1, 2: 0})
 
 
+async def test_weights_that_another_version_serves_are_not_forgotten(tmp_path: Path) -> None:
+    """The same may be published twice, and under two names."""
+    digest = publish(tmp_path, "a", 1).digest
+    publish(tmp_path, "b", 1, digest=digest)
+    async with serving(tmp_path, "a,b") as (models, load, _):
+        freed: list[str] = []
+        models.on_freed = freed.append
+        await publish_and_reload(models, tmp_path, 2)
+        await until(lambda: load.closings() == {1: 1, 2: 0})
+        assert models.lease("b").info.digest == digest
+        assert freed == []
+
+
 async def test_a_failing_canary_is_withdrawn_at_once(registry: Path) -> None:
     async with serving(registry, "a@canary:50", poll=OFTEN) as (models, load, metrics):
         publish(registry, "a", 2)

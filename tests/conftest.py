@@ -1,5 +1,6 @@
 """For all tests."""
 
+import logging
 import os
 import signal
 from collections.abc import Iterator
@@ -17,6 +18,19 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith("EBSEG_"):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    """Commands set logging up; the next test finds it as this one did."""
+    root, named = logging.getLogger(), [logging.getLogger(name) for name in ("PIL", "uvicorn.error", "ray")]
+    handlers, level, levels = root.handlers[:], root.level, [logger.level for logger in named]
+    yield
+    logging.captureWarnings(False)
+    logging.disable(logging.NOTSET)
+    root.handlers[:], root.level = handlers, level
+    for logger, before in zip(named, levels, strict=True):
+        logger.setLevel(before)
 
 
 @pytest.fixture(scope="session", autouse=True)

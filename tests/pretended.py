@@ -5,7 +5,7 @@ copies to the host, whatever has a shape or a number that only the data tell (`i
 booleans), and copies from the host that are not told to be asynchronous. Each is counted, with the line of
 the project that made it. Tensors of two devices in one operation are refused, as a GPU refuses them.
 
-The device is torch's own for backends out of its tree; it is registered once a process.
+The device is torch's own for backends out of its tree; it is registered with the import of this module.
 """
 
 import sys
@@ -267,21 +267,21 @@ def _in_half(operation: Any, *args: Any, **kwargs: Any) -> Any:
         return operation(*cast[0], **cast[1])
 
 
-_LIBRARIES: list[Any] = []
+def _registered() -> list[torch.library.Library]:
+    """Registers the device; what keeps it so."""
+    _setup_privateuseone_for_python_backend(NAME, backend_module=_Module())
+    library = torch.library.Library("_", "IMPL")
+    library.fallback(_fallback, "PrivateUse1")
+    library.fallback(torch.library.fallthrough_kernel, "AutocastPrivateUse1")
+    products = torch.library.Library("aten", "IMPL")
+    for operation in HALF_UNDER_AUTOCAST:
+        products.impl(operation, partial(_in_half, getattr(aten, operation)), "AutocastPrivateUse1")
+    return [library, products]
 
 
-def device() -> torch.device:
-    """The device; registered with the first call."""
-    if not _LIBRARIES:
-        _setup_privateuseone_for_python_backend(NAME, backend_module=_Module())
-        library = torch.library.Library("_", "IMPL")
-        library.fallback(_fallback, "PrivateUse1")
-        library.fallback(torch.library.fallthrough_kernel, "AutocastPrivateUse1")
-        products = torch.library.Library("aten", "IMPL")
-        for operation in HALF_UNDER_AUTOCAST:
-            products.impl(operation, partial(_in_half, getattr(aten, operation)), "AutocastPrivateUse1")
-        _LIBRARIES.extend([library, products])
-    return torch.device(NAME, 0)
+# With the import, and so while tests are collected: autograd counts the devices when it first runs, and knows
+# none that comes later.
+_LIBRARIES = _registered()
 
 
 class LateMark:
@@ -365,7 +365,7 @@ class HostGenerator(torch.Generator):
 @contextmanager
 def pretended_device() -> Iterator[torch.device]:
     """The device, with streams whose copies are late, and the host's generators for its own."""
-    found = device()
+    found = torch.device(NAME, 0)
     before = torch._C._only_lift_cpu_tensors(), torch.Generator
     torch._C._set_only_lift_cpu_tensors(True)  # else torch.tensor(..., device=) goes round tensors of Python
     torch.Generator = HostGenerator  # type: ignore[misc]

@@ -1,4 +1,3 @@
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,17 +39,6 @@ def empty_redis(shared_redis: RedisServer) -> RedisServer:
     """The module's server, with nothing in it."""
     shared_redis.client().flushall()
     return shared_redis
-
-
-@pytest.fixture
-def own_logging() -> Iterator[None]:
-    """Puts the root logger back after a test that configures it."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    logging.captureWarnings(False)
-    logging.getLogger("PIL").setLevel(logging.NOTSET)
-    root.handlers[:], root.level = handlers, level
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,6 @@ from tests.service.fakes import post, running
 from tests.service.hot_loading.model_fakes import Loader, loads
 from tests.waiting import until
 
-pytestmark = pytest.mark.usefixtures("own_logging")  # `ebseg serve` sets logging up
 CANARY = "c4n4ry"
 # each form that a secret has in a URL; the port of the discard protocol, where nobody listens
 FORMS = [

@@ -9,8 +9,6 @@ from tests.service.batch.runs import CLASSES, COUNT, last_line, words
 from tests.service.cli_calls import run
 from tests.service.fakes import live
 
-pytestmark = pytest.mark.usefixtures("own_logging")
-
 
 def test_a_service_that_is_away(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(*words(folder, tmp_path / "out", "http://127.0.0.1:9")) == 1

@@ -18,8 +18,6 @@ from tests.service.batch.runs import BROKEN, CLASSES, COUNT, ROOT, SHARD, last_l
 from tests.service.cli_calls import run
 from tests.waiting import LONG_WAIT, wait_until
 
-pytestmark = pytest.mark.usefixtures("own_logging")
-
 
 def shards(out: Path) -> int:
     return len(list(out.glob("part-*")))

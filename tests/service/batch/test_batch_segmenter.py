@@ -41,9 +41,7 @@ def paths(folder: Path) -> list[Path]:
     return sorted(folder.rglob("*.png"))
 
 
-def test_rows_are_those_of_the_command(
-    segmenter: BatchSegmenter, folder: Path, tmp_path: Path, own_logging: None
-) -> None:
+def test_rows_are_those_of_the_command(segmenter: BatchSegmenter, folder: Path, tmp_path: Path) -> None:
     flat = tmp_path / "flat"
     flat.mkdir()
     for path in paths(folder):

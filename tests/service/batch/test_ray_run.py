@@ -157,7 +157,7 @@ def test_rows_are_those_of_the_segmenter_though_a_worker_is_killed(
 
 @pytest.mark.slow
 def test_a_deadly_shard_on_a_cluster_and_a_local_run_that_goes_on(
-    pictures: Path, server: SlowServer, tmp_path: Path, own_logging: None, capsys: pytest.CaptureFixture[str]
+    pictures: Path, server: SlowServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
     with socket.socket() as free:

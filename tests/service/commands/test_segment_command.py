@@ -18,7 +18,6 @@ from tests.service.cli_calls import run
 from tests.service.fakes import FakeEngine, encoded, live, picture
 from tests.service.scripted_server import Answer, scripted
 
-pytestmark = pytest.mark.usefixtures("own_logging")
 CLASSES = ("--classes", "sky, tree, road")
 NAMES = ["sky", "tree", "road"]
 

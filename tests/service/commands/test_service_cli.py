@@ -21,7 +21,6 @@ from service.server import listen
 from tests.service.cli_calls import run
 from tests.service.fakes import encoded
 
-pytestmark = pytest.mark.usefixtures("own_logging")
 PICTURE = np.random.default_rng(3).integers(0, 255, (6, 8, 3), np.uint8).repeat(10, 0).repeat(10, 1)
 
 

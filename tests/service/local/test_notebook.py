@@ -30,7 +30,6 @@ ROOT = Path(__file__).parents[3]
 VILLAGE = ROOT / "samples" / "village.jpg"
 NAMES = ["house", "umbrella", "clouds"]
 SMALL = np.random.default_rng(5).integers(0, 255, (9, 12, 3), np.uint8).repeat(8, 0).repeat(8, 1)
-pytestmark = pytest.mark.usefixtures("own_logging")
 
 
 @pytest.fixture(scope="module")

@@ -42,7 +42,6 @@ def test_fields_extras_and_tracebacks() -> None:
     assert "args" not in made
 
 
-@pytest.mark.usefixtures("own_logging")
 def test_configured_logs_carry_the_request_id(capsys: pytest.CaptureFixture[str]) -> None:
     configure("info", "json")
     token = request_id_var.set("id-2")
@@ -63,7 +62,6 @@ def test_configured_logs_carry_the_request_id(capsys: pytest.CaptureFixture[str]
     assert len(lines) == 3
 
 
-@pytest.mark.usefixtures("own_logging")
 @pytest.mark.parametrize("terminal", [True, False])
 def test_auto_is_text_on_a_terminal_alone(
     terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -65,7 +65,7 @@ EXTRAS = {
     "training": frozenset({"cv2", "pycocotools", "scipy", "tensorboard"}),
     "s3": frozenset({"s3fs"}),
     "otlp": frozenset({"opentelemetry"}),
-    "": frozenset({"PIL", "argcomplete", "ebseg_client", "httpx", "numpy", "rich"}),
+    "": frozenset({"PIL", "argcomplete", "ebseg_client", "httpx", "numpy", "pillow_heif", "rich"}),
 }
 
 

@@ -119,6 +119,11 @@ class InvalidRequestError(ServiceError):
         self.fields = list(fields)
 
 
+def invalid(field: str, message: str) -> InvalidRequestError:
+    """An error of one field."""
+    return InvalidRequestError([FieldProblem(field, message)])
+
+
 class ClientGoneError(ServiceError):
     """The client hung up."""
 

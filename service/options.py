@@ -76,7 +76,7 @@ OPTIONS: dict[str, str] = {
     "max_pending": "requests taken in at a time; more are answered with 429 (default: 256)",
     "max_pending_pixels": "pixels at network resolution that may wait or run (default: 64000000)",
     "max_host_bytes": "memory that requests under way may use: bodies, pictures, answers; left out, "
-    "four fifths of what the process may take beside models and caches",
+    "three fifths of what the process may take beside models and caches",
     "max_batch_size": "most pictures of a batch (default: 8)",
     "max_batch_delay_ms": "how long a free device waits for a fuller batch, from its oldest request, ms "
     "(default: 0.0)",

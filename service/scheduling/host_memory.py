@@ -11,7 +11,7 @@ from pathlib import Path
 from service.errors import HostMemoryError, TooMuchMemoryError
 
 _CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
-_SHARE = 0.8  # of what is free: estimates miss, and allocators keep more than was asked for
+_SHARE = 0.6  # of what is free: estimates miss, and allocators keep more than was asked for
 _BURST = 64 << 20  # bytes reserved at a time, after which it is worth while to return freed memory
 _LEAST = 64 << 20  # bytes that requests get in any case
 _DECODING = 10  # bytes a pixel: Pillow's four, ours three, and room for alpha and 16 bits

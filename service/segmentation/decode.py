@@ -20,10 +20,10 @@ from service.errors import (
     PictureMemoryError,
     ServiceError,
     TooManyPixelsError,
+    invalid,
 )
 from service.segmentation.formats import opener_of
 from service.segmentation.heif import HeifError, check_sizes
-from service.segmentation.requested import invalid
 
 _PLAYED = frozenset({"GIF", "PNG", "WEBP"})  # formats whose frames are made of those before them
 _MOST_PLAYED = 200_000_000  # pixels of these, some seconds of work

@@ -1,9 +1,9 @@
 """What an answer is made of, and how much of it there may be."""
 
+from service.errors import invalid
 from service.http.negotiate import OUTPUT_OF, Form
 from service.schemas.segment import SegmentRequest
 from service.segmentation.render import WEBP_LONGEST
-from service.segmentation.requested import invalid
 
 MOST_SCORES = 32 << 20  # elements of K x H x W that one answer may hold
 

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from model.storage.verify import verify
 from model.vocabulary.classes import Vocabulary
-from service.errors import FieldProblem, InvalidRequestError, UsageError
+from service.errors import UsageError, invalid
 from service.schemas.field_problems import field_problems
 from service.schemas.segment import BalanceSpec, LongSide, SegmentRequest
 from service.settings import Settings
@@ -113,8 +113,3 @@ def to_balance(spec: BalanceSpec | None, default: "Balance") -> "Balance | None"
     if spec.mean == "arithmetic":
         return Balance.arithmetic()
     raise invalid("balance", "this checkpoint has no weights for a geometric mean; give trained and new")
-
-
-def invalid(field: str, message: str) -> InvalidRequestError:
-    """An error of one field."""
-    return InvalidRequestError([FieldProblem(field, message)])

@@ -153,7 +153,9 @@ def headers(attack: Attack) -> None:
             for _ in range(HEADER_BYTES >> 16):
                 connection.sendall(b"a" * (1 << 16))
                 if attack.over.is_set():
-                    break
+                    return
+            # a quick sender comes to its end while the service still waits for it to read the refusal
+            attack.report.ended("endless headers", connection.recv(65536)[9:12].decode())
 
 
 def stalled(attack: Attack) -> None:

@@ -149,12 +149,12 @@ def publish(
             f"{destination} ends in a version's number; name the model's place, as in registry/ebseg-tiny: "
             "the number is given here"
         )
+    store = open_store(versions)
     if models := versions.models_inside():
         raise TrainingError(
             f"{destination} holds models ({', '.join(models[:3])}): name one of them or a new one, as in "
             f"{destination}/{models[0]}"
         )
-    store = open_store(versions)
     source = read_run(run)
     loaded = load(source.checkpoint, progress=report)
     own = Described(license=loaded.manifest.license, card=loaded.manifest.card)

@@ -110,7 +110,7 @@ def test_the_default_is_what_the_cgroup_and_the_limits_leave(
     assert usable() == pytest.approx(min(machine, 1 << 30), rel=0.05)
     host = HostBytes(None)
     host.settle(256 << 20)
-    assert host.most == pytest.approx(0.8 * (768 << 20), rel=0.1)
+    assert host.most == pytest.approx(0.6 * (768 << 20), rel=0.1)
     given = HostBytes(123)
     given.settle(0)
     assert given.most == 123

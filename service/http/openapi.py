@@ -176,6 +176,22 @@ SEGMENT_QUERY: list[dict[str, Any]] = [
 ]
 
 
+def json_body(schema: dict[str, Any]) -> dict[str, Any]:
+    """`openapi_extra` of a route that reads a JSON document itself.
+
+    FastAPI would read one that is a parameter before anything asks for the key.
+
+    Args:
+        schema: of the document, or a reference to one that `install` knows.
+    """
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+def named(schema: str) -> dict[str, Any]:
+    """A reference to a schema among the components."""
+    return {"$ref": _REF + schema}
+
+
 def problems(*statuses: int, pictures: bool = False) -> dict[int | str, dict[str, Any]]:
     """OpenAPI's entry for error answers of these statuses.
 

@@ -9,7 +9,7 @@ from service.caller import caller_var
 from service.hot_loading.models import Models
 from service.hot_loading.status import ModelStatus
 from service.http.auth import NEEDED, is_admin, require_admin
-from service.http.openapi import problems
+from service.http.openapi import json_body, named, problems
 from service.http.parsed_request import read_document
 from service.runtime import Service
 from service.schemas.models import (
@@ -68,20 +68,13 @@ async def model(name: Name, request: Request) -> ModelDetails:
     response_description=DONE,
     dependencies=ADMIN,
     responses=REFUSALS | problems(400, 415),
-    openapi_extra={
-        **FOR_ADMINS,
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": {"$ref": "#/components/schemas/PinRequest"}}},
-        },
-    },
+    openapi_extra=FOR_ADMINS | json_body(named("PinRequest")),
 )
 async def pin(name: Name, request: Request) -> ModelChange:
     """Serves a version of the registry, loaded and checked as any other, until the model is unpinned.
 
     It is written into the registry's serving.json, which every process that follows the registry obeys.
     """
-    # not a parameter, which FastAPI would read before it asks for the key
     async with read_document(request, request.app.state.service, PinRequest, MOST_PIN_BYTES) as asked:
         return _changed(request, name, await _models(request).pin(name, asked.version, caller_var.get().name))
 
@@ -121,17 +114,10 @@ async def rollback(name: Name, request: Request) -> ModelChange:
     response_description=DONE,
     dependencies=ADMIN,
     responses=REFUSALS | problems(400, 415),
-    openapi_extra={
-        **FOR_ADMINS,
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": {"$ref": "#/components/schemas/CanaryRequest"}}},
-        },
-    },
+    openapi_extra=FOR_ADMINS | json_body(named("CanaryRequest")),
 )
 async def canary(name: Name, request: Request) -> ModelChange:
     """Tries a version beside the one that serves, in every process, until somebody decides."""
-    # read as of `pin`
     async with read_document(request, request.app.state.service, CanaryRequest, MOST_PIN_BYTES) as asked:
         by = caller_var.get().name
         done = await _models(request).canary(name, asked.version, asked.percent, by)

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request, Response
 
-from service.http.openapi import problems
+from service.http.openapi import json_body, problems
 from service.http.parsed_request import read_document
 from service.runtime import Service
 from service.schemas.vocabularies import StoredClass, VocabularyDetails, VocabularyList, VocabularyRequest
@@ -73,7 +73,7 @@ async def vocabulary(name: Name, request: Request) -> VocabularyDetails:
         201: {"description": "The list, whose name is new", "model": VocabularyDetails},
         **problems(400, 401, 408, 409, 413, 415, 422, 429, 500, 503),
     },
-    openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": _BODY}}}},
+    openapi_extra=json_body(_BODY),
 )
 async def store_vocabulary(name: Name, request: Request, response: Response) -> VocabularyDetails:
     """Stores classes under a name, for requests to name instead of listing them.

@@ -13,10 +13,12 @@ from training.errors import TrainingError
 Ssc = Literal["official", "cosine", "none"]
 Embeddings = Literal["supervised", "mask_attention"]
 Amp = Literal["off", "bfloat16", "float16"]
+Score = Literal["miou_all", "miou_trained", "miou_new", "pixel_accuracy", "mean_accuracy", "fwiou"]
 
 # May differ when a run goes on: they change what is written when, or how far it goes, and not the steps.
 CHANGEABLE = frozenset(
     {"steps", "workers", "log_every", "pictures_every", "save_every", "evaluate_every", "evaluate_short_side"}
+    | {"patience"}
 )
 
 
@@ -89,6 +91,15 @@ class TrainConfig:
         default=None, metadata=_help("short side in evaluation, pixels; without, the model's own")
     )
 
+    keep_best: Score | None = field(
+        default=None,
+        metadata=_help("keep the checkpoint that is best by this score, and the newest in RUN/last"),
+    )
+    patience: int = field(
+        default=0,
+        metadata=_help("evaluations in a row without a better one after which the run ends; 0: never"),
+    )
+
     def __post_init__(self) -> None:
         if (self.variant is None) == (self.init is None):
             raise TrainingError("give either variant or init, to say what the run starts from")
@@ -101,7 +112,7 @@ class TrainConfig:
             if not getattr(self, name) > 0:
                 raise TrainingError(f"{name} must be more than 0, got {getattr(self, name)!r}")
         not_negative = ("weight_decay", "poly_power", "warmup_steps", "workers", "pictures_every", "seed")
-        for name in (*not_negative, "evaluate_every"):
+        for name in (*not_negative, "evaluate_every", "patience"):
             if not getattr(self, name) >= 0:
                 raise TrainingError(f"{name} must not be negative, got {getattr(self, name)!r}")
         if not self.short_sides or min(self.short_sides) < 1:
@@ -116,6 +127,11 @@ class TrainConfig:
             raise TrainingError('ssc_embeddings is empty; for a run without the SSC loss set ssc to "none"')
         if self.batch % self.accumulate:
             raise TrainingError(f"batch {self.batch} cannot be split into accumulate {self.accumulate} parts")
+
+        if self.keep_best is not None and (self.val_split is None or not self.evaluate_every):
+            raise TrainingError("keep_best needs val_split and evaluate_every: it compares evaluations")
+        if self.patience and self.keep_best is None:
+            raise TrainingError("patience needs keep_best, the score that is to become better")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""

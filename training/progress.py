@@ -20,12 +20,17 @@ LINE_SECONDS = 30.0  # between lines where there is no terminal
 
 
 class Bar:
-    """One piece of work; `advance` is called as its parts are done."""
+    """One piece of work; `advance` is called as its parts are done.
 
-    def __init__(self, what: str, total: int, done: int = 0):
+    Args:
+        what, total, done, unit: as of `progress`.
+    """
+
+    def __init__(self, what: str, total: int, done: int = 0, unit: str = "pictures"):
         self.what = what
         self.total = total
         self.done = done
+        self.unit = unit
         self._start_count = done
         self._began = self._spoke = time.monotonic()
 
@@ -35,7 +40,7 @@ class Bar:
         seconds = max(time.monotonic() - self._began, 1e-9)
         rate = (self.done - self._start_count) / seconds
         numbers = " ".join(f"{name} {value:.4g}" for name, value in values.items())
-        self._show(f"{numbers} {rate:.3g}/s".strip(), rate)
+        self._show(f"{numbers} {rate:.3g} {self.unit}/s".strip(), rate)
 
     def _show(self, text: str, rate: float) -> None:
         now = time.monotonic()
@@ -48,8 +53,8 @@ class Bar:
 
 
 class _TerminalBar(Bar):
-    def __init__(self, what: str, total: int, done: int, progress: Progress):
-        super().__init__(what, total, done)
+    def __init__(self, what: str, total: int, done: int, unit: str, progress: Progress):
+        super().__init__(what, total, done, unit)
         self._progress = progress
         self._task: TaskID = progress.add_task(what, total=total, completed=done, values="")
 
@@ -58,7 +63,9 @@ class _TerminalBar(Bar):
 
 
 @contextmanager
-def progress(what: str, total: int, done: int = 0, *, shown: bool = True) -> Iterator[Bar]:
+def progress(
+    what: str, total: int, done: int = 0, *, shown: bool = True, unit: str = "pictures"
+) -> Iterator[Bar]:
     """A bar for the time of a `with` block.
 
     Args:
@@ -66,10 +73,11 @@ def progress(what: str, total: int, done: int = 0, *, shown: bool = True) -> Ite
         total: parts in all.
         done: parts that an earlier run has done.
         shown: False keeps it silent, for all processes but the first.
+        unit: what the parts are, for their rate.
     """
     console = Console(stderr=True)
     if not shown:
-        yield _SilentBar(what, total, done)
+        yield _SilentBar(what, total, done, unit)
     elif console.is_terminal:
         columns = (
             TextColumn("{task.description}"),
@@ -80,9 +88,9 @@ def progress(what: str, total: int, done: int = 0, *, shown: bool = True) -> Ite
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=console) as bars:
-            yield _TerminalBar(what, total, done, bars)
+            yield _TerminalBar(what, total, done, unit, bars)
     else:
-        yield Bar(what, total, done)
+        yield Bar(what, total, done, unit)
 
 
 class _SilentBar(Bar):

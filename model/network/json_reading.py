@@ -3,9 +3,10 @@
 import dataclasses
 import types
 from collections.abc import Callable
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 Error = Callable[[str], Exception]
+UNIONS = (types.UnionType, Union)  # `X | None` is the second where X is a literal
 
 
 def read(kind: Any, value: Any, where: str, error: Error, *, complete: bool = False) -> Any:
@@ -27,7 +28,7 @@ def read(kind: Any, value: Any, where: str, error: Error, *, complete: bool = Fa
     """
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         return _object(kind, value, where, error, complete)
-    if get_origin(kind) is types.UnionType:
+    if get_origin(kind) in UNIONS:
         (own,) = (part for part in get_args(kind) if part is not types.NoneType)
         return None if value is None else read(own, value, where, error, complete=complete)
     if get_origin(kind) is tuple:
@@ -51,7 +52,7 @@ def _object(kind: Any, value: Any, where: str, error: Error, complete: bool) -> 
     needed = {
         name
         for name, item in fields.items()
-        if get_origin(kinds[name]) is not types.UnionType
+        if get_origin(kinds[name]) not in UNIONS
         and (complete or item.default is item.default_factory is dataclasses.MISSING)
     }
     for problem, names in (

@@ -184,7 +184,8 @@ def _bars() -> Iterator["Progress"]:
                 return
             if step not in bars or bars[step].done > done // unit:
                 shown.close()  # a terminal shows one bar at a time
-                bars[step] = shown.enter_context(progress(title, total // unit))
+                of = "pictures" if step == STEP else "MiB"
+                bars[step] = shown.enter_context(progress(title, total // unit, unit=of))
             bars[step].advance(done // unit - bars[step].done)
 
         yield say

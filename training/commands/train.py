@@ -3,11 +3,11 @@
 import argparse
 import dataclasses
 import json
-import types
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from model.command import JSON_HELP, add_command
+from model.network.json_reading import UNIONS
 from training.config import TrainConfig
 from training.errors import TrainingError
 
@@ -53,7 +53,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 def run(args: argparse.Namespace) -> int:
     """`ebseg train`."""
     config = config_of(args)
-    from training.run.folder import RUN_METRICS, STATE
+    from training.run.folder import CHECKPOINT, RUN_METRICS, STATE
 
     if args.resume and not (args.folder / STATE).exists():
         raise TrainingError(f"{args.folder} holds no saved state to go on from; leave --resume out to start")
@@ -66,13 +66,24 @@ def run(args: argparse.Namespace) -> int:
 
     if distributed.is_torchelastic_launched() and distributed.get_node_local_rank(0) > 0:
         return 0  # the machine's first process speaks for all
+    from training.run.artifacts import step_of_newest
+
     metrics = json.loads((folder / RUN_METRICS).read_text()) if config.val_split is not None else {}
     scores = {name: value for name, value in metrics.items() if name not in ("classes", "confused")}
+    steps = step_of_newest(folder, config)
     if args.json:
-        print(json.dumps({"run": str(folder), "steps": config.steps, "metrics": scores}))
+        print(json.dumps({"run": str(folder), "steps": steps, "metrics": scores}))
+        return 0
+    told = ", ".join(f"{name} {_score(scores[name])}" for name in scores if name.startswith("miou"))
+    print(f"trained {steps} steps in {folder}{': ' if told else ''}{told}")
+    if steps != config.steps:
+        print(f"ended before step {config.steps}: {config.patience} evaluations brought no better one")
+    if config.keep_best is not None:
+        print(f"the best by {config.keep_best}, of step {scores['step']}, is in {folder / CHECKPOINT}")
+    if config.val_split is None:
+        print(f"next: ebseg evaluate {folder} {config.data} --save, which ebseg publish asks for")
     else:
-        told = ", ".join(f"{name} {_score(scores[name])}" for name in scores if name.startswith("miou"))
-        print(f"trained {config.steps} steps in {folder}{': ' if told else ''}{told}")
+        print(f"next: ebseg publish {folder} registry/{config.name}")
     return 0
 
 
@@ -119,7 +130,7 @@ def _parsed(text: str) -> Any:
 def _add_option(parser: "argparse._ArgumentGroup", item: "dataclasses.Field[Any]", kind: Any) -> None:
     """One field as an option; left out it is None, so that a configuration file keeps its word."""
     many = get_origin(kind) is tuple
-    if isinstance(kind, types.UnionType) or many:
+    if get_origin(kind) in UNIONS or many:
         kind = get_args(kind)[0]
     shown = "needed" if item.default is dataclasses.MISSING else f"default: {_shown(item.default)}"
     told = f"{item.metadata['help']} ({shown})"

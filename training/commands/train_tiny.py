@@ -3,8 +3,10 @@
 import argparse
 import json
 from pathlib import Path
+from typing import get_args
 
 from model.command import JSON_HELP, add_command, seed
+from training.config import Score
 
 EXAMPLES = """
   ebseg train-tiny out/tiny
@@ -38,7 +40,6 @@ def run(args: argparse.Namespace) -> int:
     import sys
 
     from training.recipes.tiny import Recipe, train_tiny
-    from training.run.artifacts import SCORES
     from training.run.folder import RUN_METRICS
 
     def say(line: str) -> None:
@@ -46,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
 
     folder = train_tiny(args.out, Recipe(seed=args.seed).shrunk(args.share), say)
     metrics = json.loads((folder / RUN_METRICS).read_text(encoding="utf-8"))
-    scores = {name: metrics[name] for name in SCORES}
+    scores = {name: metrics[name] for name in get_args(Score)}
     if args.json:
         print(json.dumps({"run": str(folder)} | scores))
     else:

@@ -5,9 +5,13 @@ taken at the truth's own size.
 """
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from model.network.balance import Balance
 from model.network.ebseg import EBSeg
@@ -154,14 +158,19 @@ def evaluate(
     pictures: Path | None = None,
     picture_count: int = 20,
     shown: bool = True,
+    part: int = 0,
+    parts: int = 1,
+    over_all: Callable[[NDArray[np.int64]], NDArray[np.int64]] = lambda counts: counts,
 ) -> Evaluation:
-    """Scores a model in this process.
+    """Scores a model in this process, or its share of the pictures where several do.
 
     Args:
         ebseg: on any device; its mode is left as it was.
         folder: a split with truth.
         balance: instead of the model's own.
         short_side, long_side, limit, pictures, picture_count, shown: see `confusion_counts.Options`.
+        part, parts: this process's share, see `confusion_counts.count`.
+        over_all: adds the counts of all processes up.
 
     Raises:
         TrainingError: a file of the folder is wrong, or the model's output is not finite.
@@ -175,9 +184,10 @@ def evaluate(
         shown=shown,
     )
     counting = counting_of(ebseg, folder, (balance,), options)
-    with progress("evaluating", total=len(counting), shown=shown) as bar:
-        (confusion,) = count(ebseg, counting, bar.advance)
-    return _finished(counting, confusion)
+    own = len(range(part, len(counting), parts))
+    with progress("evaluating", total=own, shown=shown) as bar:
+        (confusion,) = count(ebseg, counting, bar.advance, part, parts)
+    return _finished(counting, Confusion.of(over_all(confusion.counts)))
 
 
 def evaluate_checkpoint(

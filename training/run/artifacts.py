@@ -1,33 +1,35 @@
-"""What a run leaves for others: RUN/checkpoint, RUN/metrics.json."""
+"""What a run leaves for others: RUN/checkpoint, RUN/last where the best is kept, RUN/metrics.json."""
 
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from model.errors import CheckpointError
 from model.network.ebseg import EBSeg
 from model.storage import checkpoint
 from model.storage.files import replace_text, sync
 from model.storage.manifest import MANIFEST, Manifest
-from training.config import TrainConfig
+from training.config import Score, TrainConfig
 from training.data.layout import SegmentationFolder
+from training.errors import TrainingError
 from training.evaluation.confusion_counts import evaluating
 from training.evaluation.evaluate import evaluate
 from training.run.cards import Described, described_run
+from training.run.distributed import Processes
 from training.run.ema import Ema
-from training.run.folder import CHECKPOINT, CHECKPOINT_NEW, CHECKPOINT_OLD, RUN_METRICS
-
-SCORES = ("miou_all", "miou_trained", "miou_new", "pixel_accuracy")
+from training.run.evaluations import Evaluations
+from training.run.folder import CHECKPOINT, LAST, NEW, OLD, RUN_METRICS
 
 
 def write_artifacts(
     run: Path,
     *,
     step: int,
+    group: Processes,
     ebseg: EBSeg,
     ema: Ema | None,
     config: TrainConfig,
@@ -35,27 +37,59 @@ def write_artifacts(
     validation: SegmentationFolder | None,
     parent: str | None,
 ) -> dict[str, float]:
-    """Evaluates the weights, or their averages, and replaces the run's checkpoint and metrics by theirs.
+    """Evaluates the weights, or their averages; the first process writes the run's checkpoints and scores.
+
+    Without `keep_best` the newest weights take the checkpoint's place. With it they do so if they are
+    better than all before, and take the place of RUN/last in any case.
 
     Args:
         run: the run's folder.
         step: optimiser steps done.
+        group: the processes, which share the pictures of `validation`; all of them call this.
         data: what was trained on.
         validation: what is evaluated on; None evaluates nothing.
         parent: digest of the checkpoint that the run began with.
 
     Returns:
         The scores that there are, percent.
+
+    Raises:
+        TrainingError: the score that `keep_best` compares has no value.
     """
     with evaluating(ebseg), ema.applied() if ema is not None else nullcontext():
         metrics: dict[str, Any] = {}
         if validation is not None:
             short_side: int | Literal["configured"] = config.evaluate_short_side or "configured"
-            metrics = evaluate(ebseg, validation, short_side=short_side).to_json()
-            # before the checkpoint, by whose step a run that was cut off here sees that it is not done
-            write_metrics(run, step, metrics)
-        _replace_checkpoint(run, step, ebseg, config, metrics, parent, described_run(config, data, metrics))
-    return {name: metrics[name] for name in SCORES if metrics.get(name) is not None}
+            found = evaluate(
+                ebseg,
+                validation,
+                short_side=short_side,
+                shown=group.first,
+                part=group.rank,
+                parts=group.count,
+                over_all=group.sum,
+            )
+            metrics = found.to_json()
+        if config.keep_best is not None and metrics[config.keep_best] is None:
+            raise TrainingError(
+                f"keep_best compares {config.keep_best}, which has no value: the split {config.val_split!r} "
+                "holds no such class; choose another score"
+            )
+        scores = {name: metrics[name] for name in get_args(Score) if metrics.get(name) is not None}
+        if not group.first:
+            return scores
+        evaluations = Evaluations(run, step)
+        best = config.keep_best and evaluations.best(config.keep_best, before=step)
+        better = config.keep_best is None or not best or metrics[config.keep_best] > best[1]
+        if validation is not None:
+            evaluations.add(step, scores)
+            if better:
+                # before the checkpoint, by whose step a run that was cut off here sees that it is not done
+                write_metrics(run, step, metrics)
+        places = ([CHECKPOINT] if better else []) + ([] if config.keep_best is None else [LAST])
+        provenance = _provenance(step, config, metrics, parent, described_run(config, data, metrics))
+        _replace_checkpoints(run, places, ebseg, provenance)
+    return scores
 
 
 def write_metrics(run: Path, step: int | None, metrics: Mapping[str, Any]) -> None:
@@ -72,48 +106,52 @@ def write_metrics(run: Path, step: int | None, metrics: Mapping[str, Any]) -> No
     replace_text(run / RUN_METRICS, json.dumps({"step": step} | dict(metrics), indent=1) + "\n")
 
 
-def step_of_checkpoint(run: Path) -> int | None:
-    """After how many steps the run's checkpoint was written; None if there is none that is whole."""
+def step_of_newest(run: Path, config: TrainConfig) -> int | None:
+    """After how many steps the run's newest checkpoint was written; None if there is none that is whole."""
+    return _step_of(run / (CHECKPOINT if config.keep_best is None else LAST))
+
+
+def _step_of(folder: Path) -> int | None:
     try:
-        manifest = Manifest.from_json((run / CHECKPOINT / MANIFEST).read_bytes())
+        manifest = Manifest.from_json((folder / MANIFEST).read_bytes())
     except (OSError, CheckpointError):
         return None
     step = manifest.training.get("step")
     return step if isinstance(step, int) else None
 
 
-def _replace_checkpoint(
-    run: Path,
-    step: int,
-    ebseg: EBSeg,
-    config: TrainConfig,
-    metrics: dict[str, Any],
-    parent: str | None,
-    described: Described,
-) -> None:
-    """Writes the new folder beside the old one, then renames both: no reader sees half a folder."""
-    fresh, target, old = run / CHECKPOINT_NEW, run / CHECKPOINT, run / CHECKPOINT_OLD
-    for left in (fresh, old):
-        shutil.rmtree(left, ignore_errors=True)
+def _provenance(
+    step: int, config: TrainConfig, metrics: dict[str, Any], parent: str | None, described: Described
+) -> checkpoint.Provenance:
     notes = config.to_dict() | {"step": step, "data": Path(config.data).name}
     if config.init is not None:  # names, for a published checkpoint should not tell of folders elsewhere
         notes["init"] = "/".join(Path(config.init).parts[-2:])
-    checkpoint.save(
-        ebseg,
-        fresh,
-        checkpoint.Provenance(
-            name=config.name,
-            version=1,
-            untrained=False,
-            metrics=metrics,
-            parent=parent,
-            notes=notes,
-            license=described.license,
-            card=described.card,
-        ),
+    return checkpoint.Provenance(
+        name=config.name,
+        version=1,
+        untrained=False,
+        metrics=metrics,
+        parent=parent,
+        notes=notes,
+        license=described.license,
+        card=described.card,
     )
-    if target.exists():
-        os.rename(target, old)
-    os.rename(fresh, target)
-    sync(run)
-    shutil.rmtree(old, ignore_errors=True)
+
+
+def _replace_checkpoints(
+    run: Path, places: Sequence[str], ebseg: EBSeg, provenance: checkpoint.Provenance
+) -> None:
+    """Writes each new folder beside the old one, then renames both: no reader sees half a folder."""
+    fresh = [run / f".{place}{NEW}" for place in places]
+    for left in (*fresh, *(run / f".{place}{OLD}" for place in places)):
+        shutil.rmtree(left, ignore_errors=True)
+    checkpoint.save(ebseg, fresh[0], provenance)
+    for copy in fresh[1:]:
+        shutil.copytree(fresh[0], copy)
+    for place, folder in zip(places, fresh, strict=True):
+        target, old = run / place, run / f".{place}{OLD}"
+        if target.exists():
+            os.rename(target, old)
+        os.rename(folder, target)
+        sync(run)
+        shutil.rmtree(old, ignore_errors=True)

@@ -6,8 +6,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch import Tensor
 
 from training.errors import TrainingError
@@ -54,6 +56,14 @@ class Processes:
             dist.all_reduce(values)
             values /= self.count
         return values
+
+    def sum(self, counts: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Sum of counts over all processes."""
+        if self.count == 1:
+            return counts
+        total = torch.from_numpy(counts).to(self.device, copy=True)
+        dist.all_reduce(total)
+        return total.cpu().numpy()
 
     def gathered(self, value: Any) -> list[Any]:
         """Every process's value, by rank."""

@@ -11,7 +11,9 @@ from training.config import TrainConfig
 from training.errors import TrainingError
 
 CHECKPOINT = "checkpoint"
-CHECKPOINT_NEW, CHECKPOINT_OLD = ".checkpoint-new", ".checkpoint-old"  # while one takes another's place
+LAST = "last"  # the newest checkpoint, where CHECKPOINT is the best
+NEW, OLD = "-new", "-old"  # ends of hidden folders while a checkpoint takes another's place
+EVALUATIONS = "evaluations.jsonl"
 RUN_CONFIG = CONFIG  # of the run, not of its model
 RUN_METRICS = METRICS
 STATE = "state.safetensors"
@@ -40,7 +42,7 @@ def take_folder(folder: Path, config: TrainConfig, resume: Resume) -> None:
         if resume == "never":
             _refuse_others(folder)
             _empty(folder)
-        elif names := former.differences(config):
+        elif _has_begun(folder) and (names := former.differences(config)):
             reports = ", ".join(f"{x} was {getattr(former, x)!r}, now {getattr(config, x)!r}" for x in names)
             raise TrainingError(
                 f"{folder} holds a run of another configuration: {reports}; take another folder"
@@ -53,9 +55,15 @@ def take_folder(folder: Path, config: TrainConfig, resume: Resume) -> None:
     replace_text(path, json.dumps(config.to_dict(), indent=1) + "\n")
 
 
+def _has_begun(folder: Path) -> bool:
+    """Whether there is anything to go on from; a first start that failed leaves nothing but its words."""
+    return any((folder / name).exists() for name in (STATE, CHECKPOINT, LAST))
+
+
 def _refuse_others(folder: Path) -> None:
     """Raises TrainingError if a run's folder holds what no run writes."""
-    own = {RUN_CONFIG, RUN_METRICS, STATE, LOG, TENSORBOARD, CHECKPOINT, CHECKPOINT_NEW, CHECKPOINT_OLD}
+    own = {RUN_CONFIG, RUN_METRICS, STATE, LOG, EVALUATIONS, TENSORBOARD}
+    own |= {name for place in (CHECKPOINT, LAST) for name in (place, f".{place}{NEW}", f".{place}{OLD}")}
     others = sorted(x.name for x in folder.iterdir() if x.name not in own and not x.match(PARTIAL))
     if others:
         raise TrainingError(

@@ -1,7 +1,8 @@
 """The training loop: batches, loss, gradients, steps; what is logged, saved and evaluated on the way.
 
 A run has a folder. It holds config.json, log.jsonl, tensorboard/ and state.safetensors, from which the run
-goes on; at each evaluation and at the end checkpoint/ and, with a validation split, metrics.json.
+goes on; at each evaluation and at the end checkpoint/ and, with a validation split, metrics.json and
+evaluations.jsonl; last/ as well where checkpoint/ is the best.
 """
 
 import math
@@ -25,10 +26,11 @@ from training.evaluation.confusion_counts import evaluating
 from training.losses.criterion import BatchTotals
 from training.progress import progress
 from training.run import state as run_state
-from training.run.artifacts import step_of_checkpoint, write_artifacts
+from training.run.artifacts import step_of_newest, write_artifacts
 from training.run.curves import Curves, make_panels, sums_by_kind
 from training.run.distributed import Processes, processes
 from training.run.ema import Ema
+from training.run.evaluations import Evaluations
 from training.run.folder import Resume, take_folder
 from training.run.loss_module import LossModule, empty_model, non_finite_samples, on_device, start_model
 from training.run.optim import build_optimizer, clip_gradients, learning_rate, set_learning_rate
@@ -147,9 +149,13 @@ class _Run:
         config, first = self.config, self.group.first
         end = min(end, config.steps)
         curves = Curves(self.folder, self.step) if first else None
-        shown = progress("training", config.steps, self.step, shown=first)
+        shown = progress("training", config.steps, self.step, shown=first, unit="steps")
         loading = Samples(self.data, config).batches(self.step, slots)
         try:
+            if self._evaluation_due() and self._first_says(step_of_newest(self.folder, config) != self.step):
+                self._write_artifacts(curves)  # a run that was cut off while it evaluated
+            if self._is_over():
+                return
             with shown as bar, loading as batches:
                 last_time, last_step = time.monotonic(), self.step
                 rate = 0.0
@@ -162,27 +168,36 @@ class _Run:
                         if curves is not None:
                             curves.log(self.step, terms, values | {"rate": rate})
                     bar.advance(1, loss=values["loss"], **{"pictures/s": rate})
-                    if stopping or self.step == end or self._due(config.save_every):
+                    # before an evaluation too: none is of a step that a run which goes on would take again
+                    if stopping or self.step == end or self._due(config.save_every) or self._evaluation_due():
                         self._save()
                     if stopping:
                         stop_request.signal = max(self.group.gathered(stop_request.signal))
                         return
                     if curves is not None and config.pictures_every and self._due(config.pictures_every):
                         self._show(curves)
-                    if (
-                        config.evaluate_every
-                        and self._due(config.evaluate_every)
-                        and self.step < config.steps
-                    ):
+                    if self._evaluation_due():
                         self._write_artifacts(curves)
-            if self.step == config.steps and step_of_checkpoint(self.folder) != self.step:
-                self._write_artifacts(curves)
+                        if self._is_over():
+                            return
         finally:
             if curves is not None:
                 curves.close()
 
     def _due(self, every: int) -> bool:
         return self.step % every == 0
+
+    def _evaluation_due(self) -> bool:
+        every = self.config.evaluate_every
+        return self.step == self.config.steps or bool(every and self.step and self._due(every))
+
+    def _first_says(self, value: bool) -> bool:
+        """What the first process found, for all: the others may look later, when a file has changed."""
+        return bool(self.group.gathered(value)[0])
+
+    def _is_over(self) -> bool:
+        """Whether the run ends here because it has stopped becoming better."""
+        return self._first_says(Evaluations(self.folder, self.step).is_over(self.config))
 
     def _take_step(
         self, samples: list[TrainingSample], stop_request: StopRequest
@@ -284,16 +299,17 @@ class _Run:
         curves.pictures(self.step, panels)
 
     def _write_artifacts(self, curves: Curves | None) -> None:
+        scores = write_artifacts(
+            self.folder,
+            step=self.step,
+            group=self.group,
+            ebseg=self.ebseg,
+            ema=self.ema,
+            config=self.config,
+            data=self.data,
+            validation=self.validation,
+            parent=self.parent,
+        )
         if curves is not None:
-            scores = write_artifacts(
-                self.folder,
-                step=self.step,
-                ebseg=self.ebseg,
-                ema=self.ema,
-                config=self.config,
-                data=self.data,
-                validation=self.validation,
-                parent=self.parent,
-            )
             curves.scores(self.step, scores)
         self.group.wait()

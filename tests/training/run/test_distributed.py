@@ -5,14 +5,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tests.training.run.runs import CODE, ROOT, log_of, micro_run
 from tests.waiting import LONG_WAIT
+from training.data.layout import SegmentationFolder
 from training.errors import TrainingError
+from training.evaluation.evaluate import evaluate
 from training.run.distributed import Processes, processes
+from training.run.loss_module import start_model
 from training.run.state import read_state
 from training.run.trainer import train
 
@@ -25,9 +30,22 @@ def weights(run: Path) -> dict[str, Tensor]:
     return state.part("model")
 
 
+def evaluations(run: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (run / "evaluations.jsonl").read_text().splitlines()]
+
+
 def test_two_processes_are_one_with_the_whole_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each takes half of the batch in two parts; then one alone goes on with their run."""
-    config = micro_run(tmp_path, steps=5, batch=8, accumulate=2, val_split="val", ema=0.5)
+    config = micro_run(
+        tmp_path,
+        steps=5,
+        batch=8,
+        accumulate=2,
+        val_split="val",
+        ema=0.5,
+        keep_best="miou_all",
+        evaluate_every=2,
+    )
     (tmp_path / "run.py").write_text(CODE)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
@@ -45,6 +63,28 @@ def test_two_processes_are_one_with_the_whole_batch(tmp_path: Path, monkeypatch:
         assert (theirs[name] - value).abs().max() <= 1e-4, name
     assert (two / "checkpoint" / "manifest.json").exists()
     assert json.loads((two / "metrics.json").read_text())["pictures"] == 6
+    ours_scored, theirs_scored = evaluations(one), evaluations(two)
+    assert [row["step"] for row in theirs_scored] == [2, 4, 5]
+    for found, wanted in zip(theirs_scored, ours_scored, strict=True):
+        assert found["pixel_accuracy"] == pytest.approx(wanted["pixel_accuracy"], abs=0.5)
+
+
+def test_processes_share_the_pictures_of_an_evaluation(tmp_path: Path) -> None:
+    """Their counts add up to one process's, to the last pixel."""
+    config = micro_run(tmp_path)
+    folder = SegmentationFolder(config.data, "val")
+    ebseg, _ = start_model(config, folder.training_classes())
+    shares: list[NDArray[np.int64]] = []
+
+    def keep(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+        shares.append(counts.copy())
+        return counts
+
+    whole = evaluate(ebseg, folder, shown=False)
+    for part in range(4):
+        evaluate(ebseg, folder, shown=False, part=part, parts=4, over_all=keep)
+    assert all(share.sum() > 0 for share in shares)
+    assert np.array_equal(np.sum(shares, axis=0), whole.confusion.counts)
 
 
 def test_slots() -> None:

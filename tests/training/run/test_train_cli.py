@@ -105,7 +105,7 @@ def test_no_class_is_new(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         assert ebseg.main([*line, *again]) == 0
         told = capsys.readouterr().out
         assert told.startswith("trained 2 steps")
-        assert told.endswith(", miou_new none\n")
+        assert ", miou_new none\nnext: ebseg publish " in told
     place = tmp_path / "registry" / "own"
     assert ebseg.main(["publish", str(tmp_path / "run"), str(place)]) == 0
     assert "not compared: miou_new" in capsys.readouterr().out

@@ -95,7 +95,7 @@ def pretrain_backbone(ebseg: EBSeg, data: SegmentationFolder, settings: Backbone
     size = (settings.side // STRIDE, settings.side // STRIDE)
     last: deque[float] = deque(maxlen=max(1, settings.steps // 10))
     samples = Samples(data, _loading(data, settings)).batches(0, slice(None))
-    with samples as batches, progress("pretraining the image backbone", settings.steps) as bar:
+    with samples as batches, progress("pretraining the image backbone", settings.steps, unit="steps") as bar:
         for step in range(settings.steps):
             batch = next(batches)
             images = normalise(torch.stack([sample.picture for sample in batch]), backbone.pixels)

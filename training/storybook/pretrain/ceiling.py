@@ -51,7 +51,7 @@ def ceiling(ebseg: EBSeg, data: Pool, count: int) -> Ceiling:
     text = ebseg.encode_text(CLASSES)
     right = np.zeros((2, len(CLASSES)))
     asked = np.zeros(len(CLASSES))
-    with progress("naming true masks", count) as bar:
+    with progress("naming true masks", count, unit="scenes") as bar:
         for i in range(count):
             labels = torch.from_numpy(data.labels[i].astype(np.int64))
             classes = [c for c in labels.unique().tolist() if (labels == c).float().mean() >= SMALLEST]

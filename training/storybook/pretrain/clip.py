@@ -82,7 +82,7 @@ def pretrain_clip(config: EBSegConfig, data: Pool, settings: ClipPretraining, ou
     words = _Words(clip, config.clip.context_length)
     optimiser = _optimiser(clip, settings)
     rng = np.random.default_rng(settings.seed)
-    with progress("pretraining CLIP", settings.steps) as bar:
+    with progress("pretraining CLIP", settings.steps, unit="steps") as bar:
         for step in range(settings.steps):
             for group in optimiser.param_groups:
                 group["lr"] = settings.learning_rate * cosine(step, settings.warm_up, settings.steps)

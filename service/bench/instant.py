@@ -42,6 +42,10 @@ class InstantEngine:
     text_digest = "0" * 64
     batch = 256  # no picture of a batch waits for another
 
+    def room(self, shape: tuple[int, int]) -> int:
+        """No fewer than are worth it."""
+        return self.batch
+
     def cost(self, size: tuple[int, int]) -> int:
         """All pixels."""
         return size[0] * size[1]

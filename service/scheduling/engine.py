@@ -141,6 +141,9 @@ class Engine(Protocol):
     def batch(self) -> int:
         """Pictures that one `predict` is worth: with more of them no picture takes less time."""
 
+    def room(self, shape: tuple[int, int]) -> int:
+        """The most pictures of a padded shape that the device's memory holds in one `predict`; any thread."""
+
     def cost(self, size: tuple[int, int]) -> int:
         """`PreparedPicture.cost` of a picture of so many rows and columns; any thread."""
 

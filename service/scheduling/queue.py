@@ -327,7 +327,7 @@ class Queue:
         flights = [flight for flight in piece.flights if self._alive(flight)]
         if not flights:
             return None
-        trigger, size = piece.trigger, self._limits.size(piece.bucket)
+        trigger, size = piece.trigger, self._fits(piece.engine, piece.bucket[1])
         if len(flights) > size:  # memory ran out in an earlier piece
             trigger = "memory"
             self.put_back(device, PredictStep(piece.engine, flights[size:], trigger))
@@ -377,8 +377,11 @@ class Queue:
 
     def _size(self, device: int, line: list[Flight]) -> int:
         engine = line[0].engines[device]
-        most = self._limits.size((id(engine), line[0].prepared.shape))
-        return max(1, min(most, engine.batch))
+        return max(1, min(self._fits(engine, line[0].prepared.shape), engine.batch))
+
+    def _fits(self, engine: Engine, shape: tuple[int, int]) -> int:
+        """Pictures that the device's memory holds, as far as that is known."""
+        return min(self._limits.size((id(engine), shape)), engine.room(shape))
 
 
 def _remove(line: list[Any], item: Any) -> None:

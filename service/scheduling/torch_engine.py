@@ -4,6 +4,7 @@ import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from model.storage import checkpoint
 from model.transforms import network_size
 from model.vocabulary.classes import Vocabulary
 from service.scheduling.deadline import Deadline
+from service.scheduling.device_memory import Room
 from service.scheduling.engine import (
     EngineClosedError,
     EngineResult,
@@ -32,6 +34,7 @@ from service.scheduling.engine import (
     PreparedPicture,
     unit_rows,
 )
+from service.scheduling.out_of_memory import release_memory
 from service.settings import SettingsError
 
 _WARM_WORDS = ("sky", "tree", "road", "house")  # embedded and classified by `warm`
@@ -69,6 +72,7 @@ class TorchEngine:
         tokenizer = type(segmenter.ebseg.clip_text.tokenizer).__name__
         context = segmenter.ebseg.clip_text.positional_embedding.shape[0]
         self._batch = 1
+        self._room = Room.of(segmenter.ebseg.device)
         self._warm = False  # whether anything has run
         self.text_digest = hashlib.sha256(f"{text_digest}:{tokenizer}:{context}".encode()).hexdigest()
 
@@ -87,6 +91,10 @@ class TorchEngine:
     def batch(self) -> int:
         """One on a CPU, where pictures of a batch run one after the other; on CUDA what `warm` found best."""
         return self._batch
+
+    def room(self, shape: tuple[int, int]) -> int:
+        """No bound on a CPU; on CUDA by what `warm` measured and what is free."""
+        return self._room.most(shape)
 
     def cost(self, size: tuple[int, int]) -> int:
         """Pixels of a picture at network resolution, padded as the network does; of its rows and columns."""
@@ -111,6 +119,15 @@ class TorchEngine:
 
     def predict(self, prepared: Sequence[PreparedPicture]) -> list[Prediction]:
         """Runs the network on pictures of one padded shape."""
+        try:
+            predictions = self._predicted(prepared)
+        except torch.OutOfMemoryError:
+            self._room.ran_out(prepared[0].shape, len(prepared))
+            raise
+        self._room.ran()
+        return predictions
+
+    def _predicted(self, prepared: Sequence[PreparedPicture]) -> list[Prediction]:
         segmenter = self.segmenter
         masks = segmenter.predict_each([one.pixels for one in prepared])
         if len(prepared) > 1:  # slices of a batch would keep all of it in the prediction cache
@@ -178,7 +195,7 @@ class TorchEngine:
     def _steps(self, picture: PreparedPicture) -> list[Measurement]:
         vocabulary, words = Vocabulary.of(_WARM_WORDS), _WARM_WORDS
         began = time.perf_counter()
-        (prediction,) = self.predict([picture])
+        (prediction,) = self._room.measure(picture.shape, 1, lambda: self.predict([picture]))
         predicted = time.perf_counter()
         means = self.embed(words, vocabulary.templates)
         embedded = time.perf_counter()
@@ -206,13 +223,14 @@ class TorchEngine:
     def _best_batch(self, picture: PreparedPicture, alone_s: float) -> int:
         """The smallest batch that gives about as many pictures a second as any that fits."""
         best, best_rate, size = 1, 1 / alone_s, 2
-        while size <= _LARGEST_BATCH:
+        while size <= min(_LARGEST_BATCH, self.room(picture.shape)):
+            batch = [picture] * size
             try:
-                self.predict([picture] * size)
+                self._room.measure(picture.shape, size, partial(self.predict, batch))
                 began = time.perf_counter()
-                self.predict([picture] * size)
-            except torch.OutOfMemoryError:
-                torch.cuda.empty_cache()
+                self.predict(batch)
+            except torch.OutOfMemoryError as error:
+                release_memory(error)
                 break
             rate = size / (time.perf_counter() - began)
             if rate > _WORTH * best_rate:

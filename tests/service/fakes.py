@@ -81,6 +81,9 @@ class FakeEngine:
         self.closed = False
         self.batch = 8
 
+    def room(self, shape: tuple[int, int]) -> int:
+        return 1000
+
     def cost(self, size: tuple[int, int]) -> int:
         return size[0] * size[1]
 

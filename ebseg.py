@@ -1,7 +1,7 @@
 """The `ebseg` command, the packages' own commands under one name; and `ebseg.load` for notebooks.
 
 Exit codes: 0 done; 1 failed, or done for some pictures only, or refused by a gate; 2 wrong usage or unusable
-input; 130 interrupted; 141 nobody reads the output any more. What goes wrong is told in one line on standard
+input; 130 interrupted; 141 nobody reads the output any more. What goes wrong is one line on standard
 error.
 """
 

@@ -1,4 +1,4 @@
-"""The C allocator, told what inference looks like: the same large blocks, again and again."""
+"""The C allocator, set for what inference looks like: the same large blocks, again and again."""
 
 import ctypes
 import platform

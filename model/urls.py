@@ -1,7 +1,7 @@
 """URLs as they may be shown, with nothing secret in them. Whatever prints a URL asks here.
 
 Secrets are in the user information (`redis://:PASSWORD@host`), in queries (`?password=`, signatures, tokens)
-and in fragments. Which of a query's values are secret cannot be told by their names, so none is shown.
+and in fragments. Which of a query's values are secret cannot be seen from their names, so none is shown.
 """
 
 import re

@@ -16,7 +16,7 @@ from requirements import layers, pip_settings
 from requirements.errors import SetupError
 
 OLDEST_UV = (0, 5)  # has all the flags that are used here
-# By which uv may be told of indexes and folders
+# By which uv may learn of indexes and folders
 _PLACES = {
     "UV_INDEX",
     "UV_DEFAULT_INDEX",
@@ -28,7 +28,7 @@ _PLACES = {
 
 
 class Installer(Protocol):
-    """Installs exactly what it is told, without looking for dependencies.
+    """Installs exactly what it is given, without looking for dependencies.
 
     Attributes:
         folders: on this machine's disk that it takes packages from.

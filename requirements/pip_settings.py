@@ -18,7 +18,7 @@ from urllib.request import url2pathname
 
 from requirements.errors import SetupError
 
-if TYPE_CHECKING:  # older Pythons, which are told that they are too old, know no such types
+if TYPE_CHECKING:  # older Pythons, which are refused because they are too old, know no such types
     Flag = tuple[str, ...]  # one of uv's, with its value if it takes one
 
 # Of pip's options those with one value, and uv's variable for it.

@@ -1,7 +1,7 @@
 """The service's own commands, one module each in `service/commands`.
 
 Only light modules are imported here; the commands import the rest, so that `ebseg --help` is quick.
-Errors of the model package go on to `ebseg.main`; the service's own are told by the commands.
+Errors of the model package go on to `ebseg.main`; the service's own are reported by the commands.
 """
 
 import argparse

@@ -27,7 +27,7 @@ ServiceError
 ├── OutOfMemoryError       the device's memory does not hold this one picture
 ├── PictureMemoryError    the host's memory does not hold it decoded
 ├── NotReadyError          loading, draining or failed
-├── UnhealthyError         the same, told to a probe
+├── UnhealthyError         the same, as a probe's answer
 └── DeadlineExceededError  the request's time is over
 
 UsageError              arguments of a command or of a caller of ours: no request, so no answer to one
@@ -110,7 +110,7 @@ class UnsupportedMediaError(ServiceError):
 
 
 class InvalidRequestError(ServiceError):
-    """Fields that are wrong, one at least; the first of them is the reason that is told."""
+    """Fields that are wrong, one at least; the first of them is the reason that is reported."""
 
     def __init__(self, fields: Sequence[FieldProblem]):
         first, more = fields[0], len(fields) - 1
@@ -221,7 +221,7 @@ class NotReadyError(ServiceError):
 
 
 class UnhealthyError(ServiceError):
-    """What a probe is told while the service is not ready; no request was refused."""
+    """What a probe is answered while the service is not ready; no request was refused."""
 
 
 class DeadlineExceededError(ServiceError):

@@ -38,7 +38,7 @@ def _children_take_signals() -> Iterator[None]:
     """Processes that tests start can be ended, whatever the shell, `nohup` or CI had ignored or blocked.
 
     What is ignored stays so in every process that is started; what has a handler is the system's default
-    there. So signals that this process was told to ignore get a handler that does nothing, but for
+    there. So signals that this process was set to ignore get a handler that does nothing, but for
     SIGTERM, with which forked processes are ended too.
     """
 

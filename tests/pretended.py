@@ -2,7 +2,7 @@
 
 A wait is what makes the host stand until the device has done all that was asked of it. On a GPU these are
 copies to the host, whatever has a shape or a number that only the data tell (`item`, `nonzero`, an index of
-booleans), and copies from the host that are not told to be asynchronous. Each is counted, with the line of
+booleans), and copies from the host that are not marked asynchronous. Each is counted, with the line of
 the project that made it. Tensors of two devices in one operation are refused, as a GPU refuses them.
 
 The device is torch's own for backends out of its tree; it is registered with the import of this module.

@@ -73,12 +73,12 @@ def test_debug_adds_the_traceback(
 
 def test_unknown_options_name_the_help_of_their_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert ebseg.main(["models", "list", "--nothing"]) == 2
-    told = capsys.readouterr().err
-    assert told == "ebseg: error: unrecognized arguments: --nothing (see ebseg models list --help)\n"
+    printed = capsys.readouterr().err
+    assert printed == "ebseg: error: unrecognized arguments: --nothing (see ebseg models list --help)\n"
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "printed"),
     [
         ("serve --max-pixel 5", "unrecognized arguments: --max-pixel; did you mean --max-pixels?"),
         ("segment p.jpg --class sky", "; did you mean --classes?"),
@@ -89,10 +89,10 @@ def test_unknown_options_name_the_help_of_their_command(capsys: pytest.CaptureFi
     ],
 )
 def test_flags_are_not_guessed_but_asked_for(
-    line: str, told: str, capsys: pytest.CaptureFixture[str]
+    line: str, printed: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert ebseg.main(line.split()) == 2
-    assert told in capsys.readouterr().err
+    assert printed in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("line", ["", "unknown", "inspect a b", "init --variant huge", "--debug"])
@@ -151,7 +151,7 @@ def test_extra_is_the_one_of_the_command(module: str, command: str, extra: str |
 
 
 def test_extras_are_those_of_the_distribution() -> None:
-    """Each package that an extra asks for is told by what `import` calls it."""
+    """Each package that an extra asks for is named by what `import` calls it."""
     names = {
         "ebseg_client": "ebseg_client",
         "open_clip_torch": "open_clip",

@@ -22,18 +22,18 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 def wait_until(
-    condition: Callable[[], object], *, told: Callable[[], str] = lambda: "", pause: float = 0.002
+    condition: Callable[[], object], *, known: Callable[[], str] = lambda: "", pause: float = 0.002
 ) -> None:
     """Waits where there is no event loop until the condition holds.
 
     Args:
         condition: asked again and again.
-        told: what is known when the test gives up.
+        known: what is known when the test gives up.
         pause: seconds between two questions; longer ones for conditions that cost something.
     """
     end = time.monotonic() + WAIT
     while not condition():
-        assert time.monotonic() < end, f"it did not happen in {WAIT:g} s {told()}".rstrip()
+        assert time.monotonic() < end, f"it did not happen in {WAIT:g} s {known()}".rstrip()
         time.sleep(pause)
 
 

@@ -64,7 +64,7 @@ def bench_train(
         points: at how many points masks are compared.
         dtype: float32, or bfloat16 for the model under autocast.
         steps: timed ones, after the warm-up.
-        progress: told about the steps.
+        progress: notified of the steps.
 
     Returns:
         JSON values; `ratio` is three times the forward's ideal seconds over the seconds of a step,

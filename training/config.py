@@ -1,4 +1,4 @@
-"""What one training run is told, as one frozen dataclass; goes to and comes from plain JSON.
+"""What one training run is configured with, as one frozen dataclass; goes to and comes from plain JSON.
 
 Needs no torch: the command line makes its options of the fields.
 """

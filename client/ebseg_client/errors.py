@@ -40,10 +40,10 @@ class ClientError(Exception):
     request_id: str | None = None
 
     def __str__(self) -> str:
-        told = super().__str__()
+        parts = super().__str__()
         if self.attempts > 1:
-            told += f"; tried {self.attempts} times"
-        return told if self.request_id is None else f"{told} (request {self.request_id})"
+            parts += f"; tried {self.attempts} times"
+        return parts if self.request_id is None else f"{parts} (request {self.request_id})"
 
 
 class InputError(ClientError, ValueError):

@@ -205,13 +205,13 @@ def _failure(error: Exception, seconds: float, until: float, call: Call[Any]) ->
     """What an exception means, and whether the request may be sent again."""
     if isinstance(error, ClientError):
         return error, False
-    told = str(error) or type(error).__name__
+    message = str(error) or type(error).__name__
     if not isinstance(error, httpx.TransportError):
-        return AnswerError(f"the answer cannot be read: {told}"), False
+        return AnswerError(f"the answer cannot be read: {message}"), False
     # a connection that was never made has carried nothing
     unsent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
     if isinstance(error, httpx.TimeoutException) and (not unsent or time.monotonic() >= until):
         return DeadlineError(f"no answer within {seconds:g} s ({type(error).__name__})"), False
     if isinstance(error, httpx.UnsupportedProtocol | httpx.LocalProtocolError):
-        return ConnectionFailedError(told), False
-    return ConnectionFailedError(f"the connection failed: {told}"), unsent or call.idempotent
+        return ConnectionFailedError(message), False
+    return ConnectionFailedError(f"the connection failed: {message}"), unsent or call.idempotent

@@ -180,10 +180,10 @@ def _summary_fields(entry: Document) -> dict[str, Any]:
 
 def model_list(document: Document) -> ModelList:
     """The answer of `GET /v1/models`."""
-    told = document.get("missing") is not None
+    present = document.get("missing") is not None
     return ModelList(
         models=listed(document, "models", model_details),
-        missing=listed(document, "missing", _missing_model) if told else (),
+        missing=listed(document, "missing", _missing_model) if present else (),
     )
 
 

@@ -130,8 +130,8 @@ def request_document(classes: Classes | None, options: SegmentOptions) -> dict[s
         document["outputs"] = sorted(outputs)
     if (long_side := options.get("long_side")) is not None:
         document["output_size"] = {"long_side": long_side}
-    told = {name: value for name, value in document.items() if value is not None}
-    return told | ({"background": None} if background == "none" else {})
+    given = {name: value for name, value in document.items() if value is not None}
+    return given | ({"background": None} if background == "none" else {})
 
 
 def class_documents(classes: Classes) -> list[str | dict[str, Any]]:

@@ -194,7 +194,7 @@ class Segmented:
 class VocabularySummary:
     """A stored class list; built-in ones cannot be changed.
 
-    `shared` ones are for all API keys; `owner` is the key that stored it, told to itself and to admin keys.
+    `shared` ones are for all API keys; `owner` is the key that stored it, shown to itself and to admin keys.
     """
 
     name: str

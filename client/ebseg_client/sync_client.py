@@ -127,7 +127,7 @@ class EBSegClient:
         """
         if parallel < 1:
             raise InputError(f"at least one request at a time is needed, got {parallel}")
-        calls.segment(b"", classes, options)  # what is wrong for all is told before the first is sent
+        calls.segment(b"", classes, options)  # what is wrong for all is raised before the first is sent
 
         def one(picture: Picture) -> Segmented:
             try:

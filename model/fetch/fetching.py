@@ -77,7 +77,7 @@ def finished(path: Path, found: SourceFile, source: str, progress: Progress, rec
     """A file whose digest was looked at; one that is damaged is thrown away.
 
     Raises:
-        FetchError: it is not the file that its server told of.
+        FetchError: it is not the file that its server announced.
     """
     name = source.rpartition("/")[2]
     digest = sha256(path, lambda step, done, total: progress(f"checking {name}", done, total))

@@ -117,7 +117,7 @@ class HubFetcher:
             found: what `find` said.
 
         Raises:
-            FetchError: the hub refuses, or the file is not the one that the hub told of.
+            FetchError: the hub refuses, or the file is not the one that the hub announced.
             OSError: the disk did not take it.
         """
         if found.whole is not None:

@@ -14,7 +14,7 @@ class LocalFetcher:
 
     Args:
         file: which.
-        progress: told about hashing.
+        progress: notified of hashing.
     """
 
     def __init__(self, file: LocalFile, *, progress: Progress):

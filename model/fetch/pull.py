@@ -82,7 +82,7 @@ def pull(
     Args:
         order: what, and where to.
         say: called with waits and what else users should know, a line each.
-        progress: told about bytes.
+        progress: notified of bytes.
         allow: asked before anything is fetched.
         patience: with the network.
 

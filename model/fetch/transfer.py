@@ -51,7 +51,7 @@ class Patience:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Location:
-    """Where the bytes are, as their server told.
+    """Where the bytes are, as their server announced.
 
     Attributes:
         url: may hold secrets.

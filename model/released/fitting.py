@@ -52,7 +52,7 @@ def account_of(
         others: {name: what it is} of what lies between the tensors and is none.
         training_classes: what the weights were trained on; COCO-Stuff's 171 classes when left out.
         ignore: patterns (`*`, `?`, `[...]`) of names of what EBSeg does not need and may be left out.
-        progress: told about the values that are looked at.
+        progress: notified of the values that are looked at.
 
     Raises:
         CheckpointError: an unknown variant, none that fits at all, weights of another variant than the one

@@ -42,7 +42,7 @@ def read_released(
         variant: "base", "large" or "tiny"; the one that the shapes tell when left out.
         training_classes: what the weights were trained on; COCO-Stuff's 171 classes when left out.
         ignore: patterns of names that may be left out, see `fitting.account_of`.
-        progress: told about the values that are looked at.
+        progress: notified of the values that are looked at.
 
     Raises:
         CheckpointError: the file cannot be read, or `account_of` refuses it; the message names the file.
@@ -86,7 +86,7 @@ def import_released(
         source: where the file comes from, for the notes; its name when left out.
         variant, training_classes, ignore: see `read_released`.
         digest: the file's sha256 where the caller has computed it; computed here when left out.
-        progress: told about the long steps.
+        progress: notified of the long steps.
 
     Raises:
         CheckpointError: the folder is taken, the name is unusable, the file cannot be read or does not fit,

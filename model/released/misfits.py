@@ -1,4 +1,4 @@
-"""Tensors that do not fit a model, told so that one message names them all: a count, and the first five."""
+"""Tensors that do not fit a model, worded so that one message names them all: a count, and the first five."""
 
 from collections.abc import Mapping, Sequence
 

@@ -116,7 +116,7 @@ def save(
         provenance: what goes into its manifest and metrics.
         store_as: torch.float16 halves the file of a float32 model. `load` gives float32 again, and the
             golden outputs and the text digest are those of the rounded weights.
-        progress: told about the long steps.
+        progress: notified of the long steps.
 
     Raises:
         CheckpointError: the folder is taken, or weights, metrics or notes hold what cannot be written (NaN
@@ -195,7 +195,7 @@ def load(
         device: where the model goes.
         verify_digests: hash every file first; leave it out only for a folder that was just verified.
         mapped: leave weights on the CPU in the file, as of `read_tensors`, unless that holds float16.
-        progress: told about hashing.
+        progress: notified of hashing.
 
     Returns:
         The model in eval mode, with its manifest and metrics. Weights have the dtype that they are stored

@@ -72,8 +72,8 @@ class ServingChanges:
         if base == number and (self._state is None or self._state.version is None):
             base = self._whole_below(number)  # the newest is to be tried
         if base is None or base == number:
-            told = f"version {number} serves already, or no other does"
-            raise CheckpointError(f"{self._versions}: {told}")
+            serving = f"version {number} serves already, or no other does"
+            raise CheckpointError(f"{self._versions}: {serving}")
         wish = {"version": base, "canary": number, "percent": percent}
         return self._write(policy="canary", before=self._before(), **wish)
 

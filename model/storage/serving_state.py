@@ -172,8 +172,8 @@ class ServingFile:
         except OSError as error:
             if error.errno not in _READ_ONLY:
                 raise
-            told = f"{folder} cannot be written from here: {error.strerror}"
-            raise StoreError(told, refused=True) from error
+            refusal = f"{folder} cannot be written from here: {error.strerror}"
+            raise StoreError(refusal, refused=True) from error
 
     def _put(self, state: ServingState) -> None:
         fs = self._versions.fs

@@ -15,7 +15,7 @@ def verify(directory: str | Path, *, digests: bool = True, progress: Progress | 
     Args:
         directory: a version folder.
         digests: hash every file; without, only presence and sizes are compared.
-        progress: told about hashing.
+        progress: notified of hashing.
 
     Raises:
         CheckpointError: the first thing that is wrong, with the file's name.

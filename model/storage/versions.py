@@ -174,7 +174,7 @@ class Versions:
         Args:
             number: of the version.
             target: the folder to make.
-            progress: told about every file.
+            progress: notified of every file.
 
         Raises:
             CheckpointError: there is no such version, it is damaged, or the target is taken.
@@ -302,8 +302,8 @@ def _stamps(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, ..
     stamps = {}
     for name, entry in entries.items():
         times = _TIMES if any(time in entry for time in _TIMES) else ("created",)
-        told = ("size", *_TAGS, *times)
-        stamps[name] = tuple(f"{key}={entry[key]}" for key in told if key in entry)
+        stamped = ("size", *_TAGS, *times)
+        stamps[name] = tuple(f"{key}={entry[key]}" for key in stamped if key in entry)
     return stamps
 
 
@@ -336,8 +336,8 @@ def store_errors(location: str) -> Iterator[None]:
         reason = without_secrets(f"{type(error).__name__}: {error}")
         raise UnfinishedError(f"{shown(location)}: {reason}") from error
     except Exception as error:
-        told = f"{shown(location)}: {without_secrets(_in_words(error, location))}"
-        raise StoreError(told, refused=_is_refusal(error, location)) from error
+        stamped = f"{shown(location)}: {without_secrets(_in_words(error, location))}"
+        raise StoreError(stamped, refused=_is_refusal(error, location)) from error
 
 
 # Of botocore, which need not be installed: what it says before it asks anybody.

@@ -113,11 +113,11 @@ class Vocabulary:
             return vocabulary
         if len(trained) != len(named):
             raise VocabularyError(f"`trained` has {len(trained)} entries for {len(named)} classes")
-        told = (
+        marked = (
             item if word is None else dataclasses.replace(item, trained=word)
             for item, word in zip(vocabulary.classes, trained, strict=True)
         )
-        return dataclasses.replace(vocabulary, classes=tuple(told))
+        return dataclasses.replace(vocabulary, classes=tuple(marked))
 
     @classmethod
     def builtin(cls, name: str, templates: str | Sequence[str] = "vild") -> "Vocabulary":

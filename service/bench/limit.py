@@ -1,7 +1,7 @@
 """What decoding pictures and encoding label maps alone allow on this machine: all cores, and nothing else.
 
 As a script it is one worker: it reads a number of seconds a line from standard input, decodes and encodes in
-as many threads as it was told for so long, and prints how many pictures a second that made.
+as many threads as it was asked for so long, and prints how many pictures a second that made.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """A server in a process of its own on this machine: how the bench, the demo and the tests start one.
 
-It listens on a port that it was told, or says in its log, which is then JSON lines, at which address it does.
+It listens on a port that it was given, or says at which address in its log, which is then JSON lines.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ import service
 ROOT = Path(service.__file__).parents[1]  # where `-m` finds our modules, installed or not
 HOST = "127.0.0.1"
 START = 120.0  # seconds until a server must be ready
-STOP = 15.0  # seconds until one that was told to stop is killed
+STOP = 15.0  # seconds until one that was asked to stop is killed
 MOST_OF_A_LOG = 2000  # characters of a server's last words that are shown
 PAUSE = 0.05  # seconds between two looks
 
@@ -47,12 +47,12 @@ class ServerProcess:
     Args:
         command: its command line.
         name: for people; its first word if left out.
-        port: that it was told to listen on; None if its log will tell.
+        port: that it shall listen on; None if its log will tell.
         ready: path that answers 200 as soon as the server is ready.
         log: file for all that it prints; None for one that goes with it.
         folder: that it works in; None for the present one.
         environment: that it gets; None for ours.
-        start, stop: seconds until it must be ready, and until one that was told to stop is killed.
+        start, stop: seconds until it must be ready, and until one that was asked to stop is killed.
     """
 
     def __init__(
@@ -178,8 +178,8 @@ class ServerProcess:
     def _listens(self) -> bool:
         """Whether it is known where it does."""
         if not self.port:
-            told = (str(line["address"]) for line in self.log_lines() if "address" in line)
-            if (url := next(told, None)) is not None:
+            addresses = (str(line["address"]) for line in self.log_lines() if "address" in line)
+            if (url := next(addresses, None)) is not None:
                 self.host, self.port = address(url)
         return self.port > 0
 

@@ -69,7 +69,7 @@ def bench_service(
     Args:
         url: of a running service; None starts one.
         checkpoint: a version folder; None takes the one that comes with ebseg.
-        progress: told what is being done.
+        progress: notified of what is being done.
         terms: as `Terms` says.
 
     Raises:
@@ -157,7 +157,7 @@ def bench_instant(*, progress: Progress, **terms: Unpack[Terms]) -> dict[str, An
     threads, whichever is faster. Answers are indexed PNGs.
 
     Args:
-        progress: told what is being done.
+        progress: notified of what is being done.
         terms: as `Terms` says.
 
     Raises:

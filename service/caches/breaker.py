@@ -24,7 +24,7 @@ class Breaker:
         failures: in a row, that open it.
         first_s: the first back-off, seconds.
         longest_s: the back-off's upper end, seconds.
-        on_change: told each new state.
+        on_change: notified of each new state.
         clock: monotonic seconds.
         jitter: a number of 0..1; back-offs are 0.8 to 1.2 times their nominal length, so that many
             processes do not come back at the same moment.

@@ -41,7 +41,7 @@ class RedisLink:
         url: redis://, rediss:// (TLS) or unix://, with user and password if need be.
         timeout_s: a healthy Redis answers within that, seconds.
         breaker: opens after failures.
-        on_change: told each new state of the breaker.
+        on_change: notified of each new state of the breaker.
 
     Raises:
         ValueError: the URL cannot be used.

@@ -41,7 +41,7 @@ class Embed(Protocol):
     ) -> Awaitable[Tensor]:
         """Unit embeddings of names, float32 [K, C] on the CPU.
 
-        `finished` is told of single names' rows, [C], that are done should the call be cancelled.
+        `finished` is notified of single names' rows, [C], that are done should the call be cancelled.
         """
 
 
@@ -232,7 +232,7 @@ class TextCache:
             )
             flight.embedded = True
             self._count("l1", "embedded", len(names))
-            # before the tower had spoken, a row of another width could not be told from a true one
+            # before the tower had spoken, a row of another width could not be distinguished from a true one
             width = self._widths[text_digest] = embedded.shape[1]
             wrong = [key for key, row in rows.items() if row.size != width]
             self._corrupt(wrong)

@@ -97,8 +97,8 @@ class FleetMetrics:
             result: Sequence[dict[str, Any]] = answer.json()["data"]["result"]
             value = float(result[0]["value"][1]) if result else None
         except (httpx.HTTPError, httpx.InvalidURL, ValueError, LookupError, TypeError) as error:
-            told = without_secrets(f"{self._url} does not answer as Prometheus does: {error}")
-            raise ModelError(f"--prometheus: {told}") from error
+            failure = without_secrets(f"{self._url} does not answer as Prometheus does: {error}")
+            raise ModelError(f"--prometheus: {failure}") from error
         return None if value is None or value != value else value  # NaN: nothing ran
 
 

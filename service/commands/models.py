@@ -265,8 +265,8 @@ def _row(model: "ModelDetails") -> tuple[object, ...]:
 
 
 def _threshold(card: "Mapping[str, Any]") -> str:
-    told = "none" if card["threshold"] is None else f"{card['threshold']:.3f}"
-    return f"{told}, {card['threshold_note']}"
+    threshold = "none" if card["threshold"] is None else f"{card['threshold']:.3f}"
+    return f"{threshold}, {card['threshold_note']}"
 
 
 def _print(model: "ModelDetails") -> None:
@@ -277,12 +277,12 @@ def _print(model: "ModelDetails") -> None:
             ("name", model.name + (" (answers requests that name none)" if model.default else "")),
             ("version", f"{model.version}{', UNTRAINED: its masks mean nothing' if model.untrained else ''}"),
             ("digest", model.digest),
-            ("licence", model.license or "not told"),
+            ("licence", model.license or "unknown"),
             ("policy", _policy(model)),
             ("asked", _asked(model)),
             ("variant", model.variant),
             ("device", f"{model.device}, {model.dtype}"),
-            ("for", "not told" if model.card is None else model.card["domain"]),
+            ("for", "unknown" if model.card is None else model.card["domain"]),
             ("threshold", "none" if model.card is None else _threshold(model.card)),
             ("registry", model.last_error or "no error"),
             ("looked at", model.last_checked_at or "never"),

@@ -62,10 +62,10 @@ class TrialCounts:
         return self.failures / max(1, self.good + self.failures)
 
     def __str__(self) -> str:
-        told = f"{self.failures} of {self.good + self.failures} requests failed"
+        counted = f"{self.failures} of {self.good + self.failures} requests failed"
         parts = [(self.memory, "for want of memory"), (self.late, "being too late")]
         why = ", ".join(f"{number} {what}" for number, what in parts if number)
-        return f"{told} ({why})" if why else told
+        return f"{counted} ({why})" if why else counted
 
 
 class Trial:

@@ -1,7 +1,7 @@
 """What administrators ask for: written into the registry's serving.json, which every process obeys.
 
 Nothing is asked for that this process cannot serve itself: a version is loaded first, then the state is
-written, then the version serves. Of two who write at the same time one wins, and the other is told.
+written, then the version serves. Of two who write at the same time one wins, and the other is refused.
 """
 
 import logging
@@ -177,11 +177,11 @@ class Changes:
         except Exception as error:
             if loaded is not None:
                 self._served.dismiss(loaded)
-            told = follower.source.without_place(in_words(error))
+            reason = follower.source.without_place(in_words(error))
             if isinstance(error, ServingChangedError):
-                raise ConflictError(f"nothing has changed: {told}") from error
+                raise ConflictError(f"nothing has changed: {reason}") from error
             if isinstance(error, StoreError) and error.refused:
                 hint = "`ebseg models` with --registry writes it from where it can be written"
-                raise ConflictError(f"nothing has changed: {told}; {hint}") from error
-            raise StoreUnavailableError(f"nothing has changed: {told}") from error
+                raise ConflictError(f"nothing has changed: {reason}; {hint}") from error
+            raise StoreUnavailableError(f"nothing has changed: {reason}") from error
         follower.take_in(state)

@@ -245,18 +245,18 @@ class Follower(Arrivals):
         if current is None:
             raise NotReadyError("no version serves")
         newest = (self.served.canary or current).number
-        told: list[str] = []
+        refused: list[str] = []
         passed: dict[int, str] = {}
         while (found := await self.newest(newest, passed, numbers)) is not None:
             try:
                 return self._adopt(await self.bring_up(found))
             except VersionRefusedError as error:
-                told.append(f"version {found.number} is refused: {error}")
+                refused.append(f"version {found.number} is refused: {error}")
             except UnfinishedError:
                 passed[found.number] = found.fingerprint  # until the next look
         self.last_error = self.public_error = None
-        told += self._waiting()
-        return "; ".join([*told, f"nothing else is newer than version {newest}, which stays"])
+        refused += self._waiting()
+        return "; ".join([*refused, f"nothing else is newer than version {newest}, which stays"])
 
     async def _first(self, numbers: Sequence[int]) -> str:
         """Loads the first version: the pinned one, or the newest that is good.

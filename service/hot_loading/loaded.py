@@ -79,7 +79,7 @@ class Lease:
 
     Args:
         version: already taken for this lease.
-        on_answer: told what became of the answer, and of the device's seconds if the whole model ran.
+        on_answer: notified of what became of the answer, and of the device's seconds if the whole model ran.
         on_trial: whether the version is a canary that got the request in its turn.
 
     Attributes:

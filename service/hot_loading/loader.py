@@ -129,7 +129,7 @@ class Loading:
         load: makes an engine of a folder.
 
     Attributes:
-        on_warmed: told how long the steps of a warm-up took.
+        on_warmed: notified of how long the steps of a warm-up took.
     """
 
     def __init__(
@@ -233,7 +233,7 @@ def in_words(error: BaseException) -> str:
 
 
 def in_public(error: BaseException) -> str:
-    """What anybody may be told of an error: its kind, and no place, no address, no other program's words."""
+    """What anybody may know of an error: its kind, and no place, no address, no other program's words."""
     cause = error.__cause__
     if isinstance(error, TimeoutError):
         return "the registry or the device took too long"

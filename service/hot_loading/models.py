@@ -40,7 +40,7 @@ class Models:
 
     Attributes:
         on_warmed: as of `Loading`.
-        on_freed: told the digest of weights that nobody uses any more, on any thread.
+        on_freed: notified of the digest of weights that nobody uses any more, on any thread.
 
     Raises:
         SettingsError: the settings cannot be used.

@@ -195,7 +195,7 @@ class RegistryModel:
         except StoreError:
             raise
         except CheckpointError:
-            pass  # told when it is fetched
+            pass  # reported when it is fetched
         return RegistryVersion(number, fingerprint, lacks)
 
     def fetch(self, number: int, progress: Progress) -> tuple[Path, Manifest, bool]:
@@ -221,7 +221,7 @@ class RegistryModel:
         return target, self._versions.fetch(number, target, progress), True
 
     def without_place(self, text: str) -> str:
-        """A message about a version for users of the API, who are told which file, but not in which folder.
+        """A message about a version for users of the API, who learn which file, but not in which folder.
 
         What lies at REGISTRY/NAME/3, or was fetched from there, becomes the name of the file alone.
         """

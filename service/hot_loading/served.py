@@ -31,7 +31,7 @@ class Served:
         current: the version that answers; None before the first one is loaded.
         canary: the version on trial beside it, if there is one.
         before: numbers of versions that were current, the last one at the end.
-        on_fall_back: told of a canary that failed, with the reason.
+        on_fall_back: notified of a canary that failed, with the reason.
     """
 
     def __init__(self, name: str, metrics: Metrics, free: Callable[[tuple[Engine, ...]], None]):

@@ -12,11 +12,11 @@ _EXPOSED = (
     "X-EBSeg-Warnings",
 )
 _SENT = ("Authorization", "Content-Type", "X-API-Key", "X-Request-ID", "traceparent", "tracestate")
-_KEPT = 600  # seconds that a browser remembers what it was told
+_KEPT = 600  # seconds that a browser keeps the answer
 
 
 def middleware_options(origins: tuple[str, ...]) -> dict[str, Any]:
-    """What Starlette's CORSMiddleware is to be told.
+    """What Starlette's CORSMiddleware is to be given.
 
     Args:
         origins: as of the setting `cors_origins`.

@@ -105,7 +105,7 @@ _FORM_FIELDS: dict[str, Any] = {
     "image": {
         "type": "string",
         "format": "binary",
-        "description": "a file: JPEG, PNG, WebP, AVIF, HEIC, TIFF, BMP or GIF, told by its content",
+        "description": "a file: JPEG, PNG, WebP, AVIF, HEIC, TIFF, BMP or GIF, recognised by its content",
     },
     "request": {
         "$ref": f"{_REF}SegmentRequest",
@@ -164,7 +164,7 @@ SEGMENT_BODY: dict[str, Any] = {
         "application/json": {"schema": {"$ref": f"{_REF}JsonSegmentRequest"}},
         **dict.fromkeys(
             ("image/jpeg", "image/png", "image/webp", "image/*", "application/octet-stream"),
-            _file("the picture itself, told by its content; the rest of the request is the query"),
+            _file("the picture itself, recognised by its content; the rest of the request is the query"),
         ),
     },
 }
@@ -197,7 +197,7 @@ def problems(*statuses: int, pictures: bool = False) -> dict[int | str, dict[str
 
     Args:
         statuses: those that a route can answer with.
-        pictures: whether it takes pictures, so that problems with these are told of, too.
+        pictures: whether it takes pictures, so that problems with these are described, too.
     """
     titles: dict[int, dict[str, str]] = {}
     for kind in KINDS.values():

@@ -1,7 +1,7 @@
-"""When the stages of a request happened, told to whoever traces it.
+"""When the stages of a request happened, for whoever traces it.
 
 A stage is worked on wherever it belongs, on the event loop, a picture thread or a device's thread, and it is
-told of the moment it ends. Without a collector nobody listens, and nothing is measured.
+notified of the moment it ends. Without a collector nobody listens, and nothing is measured.
 """
 
 import time

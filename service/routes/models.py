@@ -139,7 +139,7 @@ async def reload(name: Name, request: Request) -> ModelChange:
 
 
 def _details(status: ModelStatus, in_full: bool) -> ModelDetails:
-    """A model as it is told; the reason of a failure in full for administrators only."""
+    """A model as it is shown; the reason of a failure in full for administrators only."""
     current = status.versions[0]
     same = ("version", "digest", "untrained", "variant", "device", "dtype", "license", "card")
     values = asdict(status)

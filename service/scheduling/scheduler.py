@@ -47,7 +47,7 @@ class Scheduler:
         max_batch_delay_s: how long a free device waits for company of a bucket's oldest request.
         ageing_s: a request that has waited this long goes before all that came later.
         metrics: batches and steps are observed here.
-        prices: told what steps took.
+        prices: notified of what steps took.
         kept, keep: of the prediction cache, as `Queue` has them.
 
     Attributes:
@@ -163,7 +163,7 @@ class Scheduler:
             templates: prompts holding "{}" for the name.
             tokens: of each name, as `Engine.tokens` counts them.
             deadline: decides whose turn it is; only cancelling the caller takes names back.
-            finished: told of the rows that are done, should the caller be cancelled.
+            finished: notified of the rows that are done, should the caller be cancelled.
 
         Raises:
             NotReadyError: the scheduler was stopped.

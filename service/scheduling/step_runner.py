@@ -59,7 +59,7 @@ class StepRunner:
         device: its index.
         limits: lowered where memory runs out.
         metrics: batches and steps are observed here.
-        prices: told what steps took.
+        prices: notified of what steps took.
         results: where their results go.
     """
 
@@ -160,7 +160,7 @@ class StepRunner:
 
 
 def _for_request(error: BaseException) -> BaseException:
-    """The error as its request is told it. Frees memory if that ran out."""
+    """The error as its request gets it. Frees memory if that ran out."""
     if not is_out_of_memory(error):
         return error
     release_memory(error)

@@ -17,7 +17,7 @@ PLATFORM = "pytorch_safetensors"
 LARGEST = (1 << 63) - 1  # of a dimension or a size
 # a picture of one pixel, in base64
 _PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGM4IccMAAKbAOpE+jhlAAAAAElFTkSuQmCC"
-MOST_TENSORS = 16  # in a list of a request; there are fewer to be told apart, and errors stay short
+MOST_TENSORS = 16  # in a list of a request; there are fewer to keep apart, and errors stay short
 
 
 @dataclass(frozen=True, slots=True)

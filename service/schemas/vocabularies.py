@@ -33,7 +33,7 @@ class VocabularySummary(BaseModel):
     shared: bool = Field(description="whether all API keys may use it")
     owner: str | None = Field(
         default=None,
-        description="the API key that stored it, by its name or a part of its digest, told to itself and to "
+        description="the API key that stored it, by its name or a part of its digest, shown to itself and to "
         "admin keys; left out of a list that is everybody's",
         examples=["shop"],
     )

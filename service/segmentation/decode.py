@@ -60,7 +60,7 @@ def decode(
         data: the file's bytes.
         max_pixels: larger pictures are refused by their header.
         frame: of an animation, or page of a document, from 0; if left out the first, or HEIC's main picture.
-        accept: told rows and columns, as they are stored, before any pixel is decoded; may raise a
+        accept: gets rows and columns, as they are stored, before any pixel is decoded; may raise a
             ServiceError.
 
     Returns:

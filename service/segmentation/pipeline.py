@@ -68,7 +68,7 @@ async def segment(
         form: what the answer is to be.
         request_id: to put into the answer.
         since: when its first byte came, by `time.monotonic`; its time counts from there.
-        chosen: told which version has the request; a second time if the first one, a canary, failed it.
+        chosen: notified of which version has the request; again if the first one, a canary, failed it.
 
     Raises:
         DeadlineExceededError: its time is over, wherever it was spent.

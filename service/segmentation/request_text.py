@@ -51,7 +51,7 @@ class RequestText:
         self._own_error: Exception | None = None
         self._text = service.texts.known(vocabulary, engines[0].text_digest, owner)
         if self._text is not None:
-            with stage("text"):  # told, short as it was
+            with stage("text"):  # recorded, short as it was
                 pass
         self._task = None if self._text is not None else asyncio.create_task(self._get())
 
@@ -78,7 +78,7 @@ class RequestText:
         if not self._task.done():
             self._task.cancel()
         elif not self._task.cancelled():
-            self._task.exception()  # looked at, should nobody have been told
+            self._task.exception()  # looked at, should nobody await it
 
     async def _get(self) -> Text:
         while True:

@@ -291,7 +291,7 @@ class Vocabularies:
 
 
 def summary_of(name: str, ending: Ending, *, builtin: bool) -> VocabularySummary:
-    """What is told of a list; its owner only to who may change it."""
+    """What is shown of a list; its owner only to who may change it."""
     owner = ending.owner if ending.is_of(caller_var.get()) else ""
     return VocabularySummary(
         name=name, size=ending.size, builtin=builtin, shared=ending.shared, owner=owner or None

@@ -67,7 +67,7 @@ class Opened:
         self._browser = browser
         self._contexts: list[BrowserContext] = []
         self._pages: list[Page] = []
-        self.told: list[str] = []  # errors and warnings of the console
+        self.logged: list[str] = []  # errors and warnings of the console
         self.foreign: list[str] = []  # requests to anywhere else
 
     def __call__(self, address: str, *, size: dict[str, int] = DESKTOP, **options: Any) -> Page:
@@ -78,7 +78,7 @@ class Opened:
         context.grant_permissions(["clipboard-read", "clipboard-write"], origin=address)
         page = context.new_page()
         page.on("console", self._hear)
-        page.on("pageerror", lambda error: self.told.append(f"uncaught: {error}"))
+        page.on("pageerror", lambda error: self.logged.append(f"uncaught: {error}"))
         origin = urlsplit(address).netloc
 
         def look(asked: str) -> None:
@@ -94,7 +94,7 @@ class Opened:
 
     def _hear(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "warning"):
-            self.told.append(message.text)
+            self.logged.append(message.text)
 
     def close(self) -> None:
         violations = [one for page in self._pages for one in page.evaluate("window.violations")]
@@ -106,11 +106,11 @@ class Opened:
 
 @pytest.fixture
 def opened(browser: Browser) -> Iterator[Opened]:
-    """Opens pages of which nothing is expected but that errors are told, which `told` has."""
+    """Opens pages of which nothing is expected but that errors are logged, which `logged` has."""
     pages = Opened(browser)
     yield pages
     pages.close()
-    assert [line for line in pages.told if not REFUSED.search(line)] == []
+    assert [line for line in pages.logged if not REFUSED.search(line)] == []
 
 
 OpenPage = Callable[..., Page]
@@ -118,7 +118,7 @@ OpenPage = Callable[..., Page]
 
 @pytest.fixture
 def visit(opened: Opened, url: str) -> Iterator[OpenPage]:
-    """Opens the page of the real service; nothing at all may be told on the console."""
+    """Opens the page of the real service; nothing at all may be logged on the console."""
 
     def go(**options: Any) -> Page:
         page = opened(url, **options)
@@ -126,4 +126,4 @@ def visit(opened: Opened, url: str) -> Iterator[OpenPage]:
         return page
 
     yield go
-    assert opened.told == []
+    assert opened.logged == []

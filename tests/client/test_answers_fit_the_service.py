@@ -138,7 +138,7 @@ def places(node: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | 
         yield from places(value, (*path, key))
 
 
-def told(document: Any, path: tuple[str | int, ...], *value: Any) -> Any:
+def changed_at(document: Any, path: tuple[str | int, ...], *value: Any) -> Any:
     """A copy with another value at a place, or with none."""
     made = copy.deepcopy(document)
     place = made
@@ -182,7 +182,7 @@ def test_the_client_takes_what_the_schemas_say_and_nothing_else(schema: type[Bas
     tried = 0
     for path in places(document):
         place = ".".join(map(str, path))
-        changed = [told(document, path, value) for value in VALUES] + [told(document, path)]
+        changed = [changed_at(document, path, value) for value in VALUES] + [changed_at(document, path)]
         for one in changed:
             tried += 1
             here, there = takes(parse, one), holds(schema, one)
@@ -213,12 +213,12 @@ def test_rings_and_numbers_that_are_none() -> None:
     parse, document = COMPLETE[segment.SegmentAnswer]
     ring = ("classes", 0, "polygons", 0, "exterior")
     for corner in ("ab", [1], [1, 2, 3], [1, "2"], [1.0, 2], [True, 2], None, {"x": 1}):
-        assert not takes(parse, told(document, (*ring, 1), corner)), corner
+        assert not takes(parse, changed_at(document, (*ring, 1), corner)), corner
     for value in (float("nan"), float("inf"), 10**400):
         for path in (("classes", 0, "fraction"), ("timings_ms", "total"), ("background", "threshold")):
-            assert not takes(parse, told(document, path, value)), (path, value)
-    assert not takes(parse, told(document, ("classes", 0, "rle", "size"), [2, 1]))
-    two = told(document, ("classes",), [FOUND, told(FOUND | {"label": 2}, ("rle",))])
+            assert not takes(parse, changed_at(document, path, value)), (path, value)
+    assert not takes(parse, changed_at(document, ("classes", 0, "rle", "size"), [2, 1]))
+    two = changed_at(document, ("classes",), [FOUND, changed_at(FOUND | {"label": 2}, ("rle",))])
     assert not takes(parse, two)  # run lengths of one class of two
 
 

@@ -115,9 +115,9 @@ def test_types_reach_the_users_type_checker(programs: Path, tmp_path: Path) -> N
         "answer.fraction\n"
     )
     words = ["-m", "mypy", "--strict", "--python-executable", str(programs / "python"), script.name]
-    told = ran([sys.executable, *words], tmp_path, 1)
-    assert 'script.py:4: note: Revealed type is "float"' in told
-    assert re.search(r"script.py:5: note: Revealed type is .*ndarray.*unsignedinteger", told)
-    assert re.search(r'script.py:6: error: .*"treshold"', told)
-    assert 'script.py:7: error: "Segmentation" has no attribute "fraction"' in told
-    assert "Found 2 errors in 1 file" in told
+    printed = ran([sys.executable, *words], tmp_path, 1)
+    assert 'script.py:4: note: Revealed type is "float"' in printed
+    assert re.search(r"script.py:5: note: Revealed type is .*ndarray.*unsignedinteger", printed)
+    assert re.search(r'script.py:6: error: .*"treshold"', printed)
+    assert 'script.py:7: error: "Segmentation" has no attribute "fraction"' in printed
+    assert "Found 2 errors in 1 file" in printed

@@ -111,7 +111,7 @@ def test_new_fields_are_no_fault() -> None:
 def test_client_tells_what_is_wrong() -> None:
     wrong = changed(ANSWER, ("classes", 0, "color"), "x" * 500)
     with scripted(Answer(body=wrong)) as server, EBSegClient(server.url) as client:
-        with pytest.raises(AnswerError) as told:
+        with pytest.raises(AnswerError) as reported:
             client.segment(b"picture", ["sky"])
         assert len(server.heard) == 1  # asking again would not help
-    assert len(str(told.value)) < 250
+    assert len(str(reported.value)) < 250

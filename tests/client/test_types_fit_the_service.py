@@ -147,7 +147,7 @@ def test_the_tables_name_what_there_is() -> None:
 
 
 def test_every_schema_of_an_answer_has_a_type_in_the_client() -> None:
-    """A new route, or a new part of an old answer, is told here."""
+    """A new route, or a new part of an old answer, shows here."""
     document = create_app(Settings()).openapi()
     protocol = {name for name, kind in vars(inference_protocol).items() if isinstance(kind, type)}
     found: set[str] = set()

@@ -48,8 +48,8 @@ def test_keys_of_the_secret(overlay: str) -> None:
     assert keys == {*example["stringData"], "redis-password"}
     assert "redis-password" not in example["stringData"]
     assert "\n  # redis-password:\n" in text
-    told = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
-    commands = re.findall(r"create secret generic ebseg (.*?)\n```", told, re.DOTALL)
+    document = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    commands = re.findall(r"create secret generic ebseg (.*?)\n```", document, re.DOTALL)
     assert set(re.findall(r"--from-literal=([\w-]+)=", "".join(commands))) == keys
 
 

@@ -31,12 +31,12 @@ def test_grace_period() -> None:
         pause = spec["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
         drain = settings_variables(overlay)["EBSEG_DRAIN_TIMEOUT_S"]
         grace = spec["terminationGracePeriodSeconds"]
-        for told in (
+        for written in (
             f"A grace period of {grace} s: {pause} s until proxies have noticed, {drain} s",
             f"at most {AFTER_DRAIN_S:.0f} s for a load under way",
             f"stops taking requests after {pause} s, answers what it has, and leaves within {grace} s",
         ):
-            assert told in TEXT
+            assert written in TEXT
 
 
 def test_limits_and_scaling() -> None:
@@ -66,8 +66,8 @@ def test_redis_and_caches() -> None:
     assert f"**Redis.** {megabytes} MB hold" in TEXT
     kept = defaults("text_cache_bytes")
     entry = 4 * WIDTH + ENTRY_BYTES
-    told = f"the {kept >> 20} MiB in each process {kept / 1e6:.0f} MB / {entry / 1000:.2f} kB = "
-    (count,) = re.findall(re.escape(told) + r"([\d,]+)", TEXT)
+    written = f"the {kept >> 20} MiB in each process {kept / 1e6:.0f} MB / {entry / 1000:.2f} kB = "
+    (count,) = re.findall(re.escape(written) + r"([\d,]+)", TEXT)
     assert abs(int(count.replace(",", "")) - kept / entry) < 500
 
 

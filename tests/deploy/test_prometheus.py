@@ -90,7 +90,7 @@ def served(load: Loader, registry: Path, redis_url: str) -> Iterator[tuple[str, 
 
 
 def wait_for(condition: Callable[[], object], what: Callable[[], object] = lambda: "") -> None:
-    wait_until(condition, told=lambda: str(what()), pause=0.05)
+    wait_until(condition, known=lambda: str(what()), pause=0.05)
 
 
 @pytest.fixture(scope="module")

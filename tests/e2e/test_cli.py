@@ -91,7 +91,7 @@ def test_examples_are_of_the_command_and_parse(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "documented"),
     [
         ("segment p.jpg --classes a --parallel 1.5", "--parallel: must be a whole number from 1, got '1.5'"),
         (
@@ -113,10 +113,12 @@ def test_examples_are_of_the_command_and_parse(name: str) -> None:
         ("ablate ssc a.json --out b --seeds 0", "--seeds: must be a whole number from 1, got '0'"),
     ],
 )
-def test_wrong_values_are_told_at_once(line: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_values_are_told_at_once(
+    line: str, documented: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert ebseg.main(line.split()) == 2
     printed = capsys.readouterr()
-    assert printed.err.startswith(f"ebseg: error: argument {told}")
+    assert printed.err.startswith(f"ebseg: error: argument {documented}")
     assert (printed.err.count("\n"), printed.out) == (1, "")
 
 
@@ -128,14 +130,16 @@ def test_json_everywhere() -> None:
 
 
 def test_commands_are_in_the_document() -> None:
-    told = {row[0].strip("`").removeprefix("ebseg ") for row in table_rows("docs/commands.md", "## Commands")}
-    assert told == set(LEAVES)
+    documented = {
+        row[0].strip("`").removeprefix("ebseg ") for row in table_rows("docs/commands.md", "## Commands")
+    }
+    assert documented == set(LEAVES)
 
 
 def test_exit_codes_are_in_the_document() -> None:
-    told = {int(row[0]) for row in table_rows("docs/commands.md", "## Exit codes")}
+    documented = {int(row[0]) for row in table_rows("docs/commands.md", "## Exit codes")}
     own = {ebseg.DONE, ebseg.FAILED, ebseg.UNUSABLE, ebseg.INTERRUPTED, ebseg.BROKEN_PIPE}
-    assert told == own
+    assert documented == own
     assert all(re.search(rf"\b{code}\s[a-z]", ebseg.build_parser().format_help()) for code in own)
 
 
@@ -286,7 +290,7 @@ def test_interrupted_folder_ends_with_130(
             while not server.heard:
                 time.sleep(0.01)
             process.send_signal(signal.SIGINT)
-            _, told = process.communicate()
+            _, documented = process.communicate()
             giving_up.cancel()
-        assert (process.returncode, told) == (130, "ebseg: error: interrupted\n")
+        assert (process.returncode, documented) == (130, "ebseg: error: interrupted\n")
         assert len(server.heard) <= 2

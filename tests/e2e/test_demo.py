@@ -119,9 +119,9 @@ def test_demo_asks_for_what_the_scenes_show_and_more(
 
 
 def test_demo_prints_a_table_of_each_scene(shown: tuple[str, Path], asked: Asked) -> None:
-    told, folder = shown
+    reported, folder = shown
     for name, (present, absent) in asked.items():
-        table = told.partition(f"{name}.jpg, 512 x 384")[2].partition("time in ms")[0]
+        table = reported.partition(f"{name}.jpg, 512 x 384")[2].partition("time in ms")[0]
         rows = re.findall(
             r"│ ([a-z ]+?) +│ .*?#[0-9a-f]{6} +│ +([\d.]+)% │ +([\d.]+|-) │ (trained|new) +│", table
         )
@@ -133,8 +133,8 @@ def test_demo_prints_a_table_of_each_scene(shown: tuple[str, Path], asked: Asked
         labels = read_labels(folder / f"{name}-mask.png", present + absent)
         for item, share, _, _ in rows:
             assert float(share) == pytest.approx(100 * (labels == CLASSES.index(item)).mean(), abs=0.06)
-    assert "untrained" not in told
-    assert told.endswith("the service has stopped\n")
+    assert "untrained" not in reported
+    assert reported.endswith("the service has stopped\n")
     assert_service_is_gone(folder / "service.log")
 
 
@@ -184,7 +184,7 @@ def test_interrupted_demo_stops_the_service(
             pause=0.05,
         )
         assert demo.poll() is None, "the demo ended by itself"
-        demo.send_signal(signal.SIGHUP)  # which it was told to ignore
+        demo.send_signal(signal.SIGHUP)  # which it was set to ignore
         demo.send_signal(number)
         assert demo.wait(WAIT) == 128 + number
     assert_service_is_gone(log)

@@ -78,17 +78,17 @@ def test_a_package_that_cannot_be_fetched(
 
 
 def test_scenes_of_models_by_name(demo: ModuleType, package: Path, tmp_path: Path) -> None:
-    told = Console(file=io.StringIO(), width=200)
+    output = Console(file=io.StringIO(), width=200)
     args = argparse.Namespace(picture=None, model="base", out=tmp_path / "out")
-    shown = [scene.picture.name for scene in demo.scenes(args, tmp_path, told)]
+    shown = [scene.picture.name for scene in demo.scenes(args, tmp_path, output)]
     assert shown == ["astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg"]
     # EBSeg-tiny knows drawn scenes only
-    shown = [scene.picture.name for scene in demo.scenes(args, packaged_checkpoint(), told)]
+    shown = [scene.picture.name for scene in demo.scenes(args, packaged_checkpoint(), output)]
     assert shown == ["village.jpg", "harbour.jpg", "street.jpg", "room.jpg"]
     (package / "rocket.jpg").write_bytes(b"")
     args.out = tmp_path / "elsewhere"
-    assert [scene.picture.name for scene in demo.scenes(args, tmp_path, told)] == shown
-    printed = told.file.getvalue()  # type: ignore[attr-defined]
+    assert [scene.picture.name for scene in demo.scenes(args, tmp_path, output)] == shown
+    printed = output.file.getvalue()  # type: ignore[attr-defined]
     assert printed == (
         "no photographs, so these are drawn scenes: the package scikit-image holds another rocket.jpg\n"
     )
@@ -100,10 +100,10 @@ def test_a_model_that_is_here_is_shown(
     monkeypatch.chdir(tmp_path)
     write(make(reads=True), tmp_path / "registry" / "ebseg-base" / "1", name="ebseg-base")
     args = argparse.Namespace(model="base", checkpoint=None, yes=False)
-    told = Console(file=io.StringIO())
-    assert demo.chosen_checkpoint(args, told) == Path("registry/ebseg-base/1")
+    output = Console(file=io.StringIO())
+    assert demo.chosen_checkpoint(args, output) == Path("registry/ebseg-base/1")
     args.model = "tiny"
-    assert demo.chosen_checkpoint(args, told) == packaged_checkpoint()
+    assert demo.chosen_checkpoint(args, output) == packaged_checkpoint()
 
 
 def test_without_a_network_the_demo_says_so_and_shows_the_small_model(

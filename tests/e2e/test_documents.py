@@ -47,12 +47,12 @@ def _as_told(value: object) -> str:
 
 def test_metrics() -> None:
     rows = table_rows("docs/serving.md", "## Metrics")
-    told = {
+    documented = {
         name.partition("{")[0] for row in rows for name in code_spans(row[0]) if name.startswith("ebseg_")
     }
     metrics = [metric for metric in Metrics().registry.collect() if metric.name.startswith("ebseg_")]
     exposed = {metric.name + ("_total" if metric.type == "counter" else "") for metric in metrics}
-    assert told == exposed
+    assert documented == exposed
     (stages,) = [row[1] for row in rows if "ebseg_stage" in row[0]]
     assert stages.partition(": ")[2].split(", ") == list(STAGES)
 
@@ -70,10 +70,10 @@ def test_request_fields() -> None:
 
 
 def test_answer_fields() -> None:
-    told = first_column("docs/http.md", "### What comes out")
+    documented = first_column("docs/http.md", "### What comes out")
     forms = ["application/json", "image/png", "image/webp", "application/x-npy"]
     fields = {*SegmentAnswer.model_fields, *ClassAnswer.model_fields}
-    assert sorted(told) == sorted([*forms, *fields])
+    assert sorted(documented) == sorted([*forms, *fields])
 
 
 def test_every_place_at_the_top_is_explained() -> None:
@@ -104,7 +104,12 @@ def test_rooms_hold_the_files_that_their_sentence_names(heading: str) -> None:
     text = (ROOT / "docs" / "code.md").read_text(encoding="utf-8")
     section = text.partition(f"## In {heading}\n")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| `(\w+)/` \| (.*) \|$", section, re.M)
-    named = {f"{heading}/{room}/{name}" for room, told in rows for name in code_spans(told) if "." in name}
+    named = {
+        f"{heading}/{room}/{name}"
+        for room, documented in rows
+        for name in code_spans(documented)
+        if "." in name
+    }
     named = {name for name in named if not name.endswith(".load")}
     assert len(named) >= 15
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []

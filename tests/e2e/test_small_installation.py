@@ -114,8 +114,8 @@ def test_segment_with_a_service(
 
 def test_table_of_one_picture(url: str, with_base: dict[str, str], tmp_path: Path) -> None:
     picture = str(ROOT / "samples" / "village.jpg")
-    told = done(["ebseg", "segment", picture, "--vocabulary", "voc-20", "--url", url], with_base, tmp_path)
-    assert "512 x 384, ebseg-tiny/" in told.stdout
+    printed = done(["ebseg", "segment", picture, "--vocabulary", "voc-20", "--url", url], with_base, tmp_path)
+    assert "512 x 384, ebseg-tiny/" in printed.stdout
     twice = ["ebseg", "segment", picture, "--classes", "hay, hay", "--url", url]
     assert "classes.1: class 1 ('hay') is doubled" in done(twice, with_base, tmp_path, 2).stderr
 
@@ -149,9 +149,9 @@ def test_models_and_vocabularies(url: str, with_base: dict[str, str], tmp_path: 
 )
 def test_what_is_missing_is_told(line: str, extra: str, with_base: dict[str, str], workspace: Path) -> None:
     found = done(["ebseg", *line.split()], with_base, workspace, 1)
-    told = EXTRA.fullmatch(found.stderr)
-    assert told is not None, found.stderr
-    assert (told[2], found.stdout) == (extra, "")
+    printed = EXTRA.fullmatch(found.stderr)
+    assert printed is not None, found.stderr
+    assert (printed[2], found.stdout) == (extra, "")
 
 
 @pytest.mark.parametrize("name", [name for name in LEAVES if name.partition(" ")[0] not in TALKING])

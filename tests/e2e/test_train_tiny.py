@@ -26,8 +26,8 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
         make, cwd=ROOT, capture_output=True, text=True, timeout=LONG_WAIT, env=environment, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    for told in ("1/5", "2/5", "3/5", "4/5", "5/5", "right under true masks"):
-        assert told in done.stderr
+    for reported in ("1/5", "2/5", "3/5", "4/5", "5/5", "right under true masks"):
+        assert reported in done.stderr
     return folder
 
 

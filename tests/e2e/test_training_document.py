@@ -114,9 +114,9 @@ def test_every_command_is_run_in_order(
         words = [*shlex.split(command), *of(SMALL, command).split()]
         if words[0] == "ebseg":
             code = ebseg.main(words[1:])
-            told = capsys.readouterr()
+            printed = capsys.readouterr()
             wanted = next((value for start, value in CODES.items() if command.startswith(start)), 0)
-            assert code == wanted, f"{command}: {told.err}"
+            assert code == wanted, f"{command}: {printed.err}"
         else:
             assert words[:3] == ["torchrun", "--nproc-per-node", "8"]
             done([*words[:2], "2", *words[3:]], threads, desk)

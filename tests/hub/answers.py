@@ -81,14 +81,14 @@ class Answering(BaseHTTPRequestHandler):
                 self.answer(416, {"Content-Range": f"bytes */{size}"})
                 return
             status = 206
-        told = {
+        sent = {
             "Content-Type": "application/octet-stream",
             "Content-Length": str(end - begin),
             **({} if self.fault.no_ranges else {"Accept-Ranges": "bytes"}),
             **({"Content-Range": f"bytes {begin}-{end - 1}/{size}"} if status == 206 else {}),
             **headers,
         }
-        self._start(status, told)
+        self._start(status, sent)
         if self.command == "HEAD":
             return
         with path.open("rb") as file:

@@ -21,8 +21,8 @@ class Fault:
         wait: seconds before the answer begins.
         bytes_per_second: how slowly a body comes.
         wrong_bytes: the right length, but one bit is another.
-        digest: told as the file's sha256 instead of the real one; it becomes the ETag.
-        size: told as the file's size.
+        digest: sent as the file's sha256 instead of the real one; it becomes the ETag.
+        size: sent as the file's size.
         no_ranges: ranges are ignored, all of the file comes.
         location: redirect there, instead of an answer; {path} stands for the request's, {hub} and {cdn} for
             the two addresses, which serve the same routes. A path may begin with /moved, too.

@@ -95,19 +95,19 @@ class Routes(Answering):
         repository = self._readable(name)
         commit = self._commit_at(repository, revision)
         blob = commit.files.get(file)
-        told = {"X-Repo-Commit": commit.oid}
+        sent = {"X-Repo-Commit": commit.oid}
         if blob is None:
             error = FailedError(404, "EntryNotFound", "Entry not found")
-            error.headers |= told
+            error.headers |= sent
             raise error
-        told["ETag"] = f'"{self.fault.digest or blob.etag}"'
+        sent["ETag"] = f'"{self.fault.digest or blob.etag}"'
         if not blob.large:
-            self.send_file(blob.path, told)
+            self.send_file(blob.path, sent)
             return
-        told["X-Linked-ETag"] = told["ETag"]
-        told["X-Linked-Size"] = str(blob.size if self.fault.size is None else self.fault.size)
+        sent["X-Linked-ETag"] = sent["ETag"]
+        sent["X-Linked-Size"] = str(blob.size if self.fault.size is None else self.fault.size)
         place = f"{self.urls['cdn']}/cdn/{blob.sha256}?signature=test"
-        self.answer(302, told | {"Location": place, "Accept-Ranges": "bytes"})
+        self.answer(302, sent | {"Location": place, "Accept-Ranges": "bytes"})
 
     def _cdn(self, sha256: str) -> None:
         self.send_file(self.repositories.large_blob(sha256).path, {"ETag": f'"{sha256}"'})

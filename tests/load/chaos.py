@@ -202,7 +202,7 @@ class Chaos:
             info = now.value("model_info", model=versions.NAME, version=str(number))
             event[f"model_info version {number}"] = info
             if details["version"] != number or event["model_loads loaded"] != 1 or info != 1:
-                self.load.tally.complain(f"version {number} is not told of: {event}, {details}")
+                self.load.tally.complain(f"version {number} is not reported: {event}, {details}")
 
     async def _bad_version(self, name: str, folder: Path, words: str) -> None:
         before = await self.metrics()

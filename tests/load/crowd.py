@@ -1,6 +1,6 @@
 """`python -m tests.load.crowd`: many more clients than a service has places; prints one JSON line.
 
-How soon a client is told that there is no place for it, and how late the event loop runs beside that. Server
+How soon a client learns that there is no place for it, and how late the event loop runs beside that. Server
 and clients have a core each, where the machine has two; the engine takes its time and no core. On a machine
 that does other work, what the server says of its own time tells more than how long the clients waited.
 """

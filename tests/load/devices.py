@@ -42,8 +42,8 @@ async def device_hangs(chaos: Chaos, faults: Faults) -> None:
         began = time.monotonic()
         faults.hang.touch()
         try:
-            told = await _probes(chaos, 503, NOTICED_S + WATCHDOG_S)
-            event["livez and readyz 503"] = told and f"after {time.monotonic() - began:.1f} s"
+            noticed = await _probes(chaos, 503, NOTICED_S + WATCHDOG_S)
+            event["livez and readyz 503"] = noticed and f"after {time.monotonic() - began:.1f} s"
         finally:
             faults.hang.unlink()
         answered, began = chaos.load.tally.statuses[200], time.monotonic()
@@ -52,7 +52,7 @@ async def device_hangs(chaos: Chaos, faults: Faults) -> None:
         while chaos.load.tally.statuses[200] == answered and time.monotonic() < began + NOTICED_S:
             await asyncio.sleep(POLL_S)
         event["answers"] = chaos.load.tally.statuses[200] - answered
-        if not (told and well and event["answers"]):
+        if not (noticed and well and event["answers"]):
             chaos.load.tally.complain(f"a device that hung: {event}")
 
 
@@ -75,8 +75,8 @@ async def device_hangs_for_good(chaos: Chaos, faults: Faults, picture: bytes) ->
         event["answer"] = type(answer).__name__ if isinstance(answer, BaseException) else answer.status
         reasons = [line["message"] for line in chaos.server.log_lines() if line["level"] == "critical"]
         event["reason"] = reasons
-        told = len(reasons) == 1 and "hangs: no progress" in reasons[0]
-        if code != 1 or not told or event["answer"] == 200 or event["ended_after_s"] < GRACE_S - 1:
+        noticed = len(reasons) == 1 and "hangs: no progress" in reasons[0]
+        if code != 1 or not noticed or event["answer"] == 200 or event["ended_after_s"] < GRACE_S - 1:
             chaos.load.tally.complain(f"a device that hung at the end: {event}")
 
 

@@ -195,7 +195,7 @@ def bombs(attack: Attack) -> None:
 
 
 def good(attack: Attack) -> None:
-    """A client as ours: it comes back when it was told to."""
+    """A client as ours: it comes back when it was asked to."""
     while not attack.over.is_set():
         began = time.monotonic()
         while True:

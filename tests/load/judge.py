@@ -180,12 +180,12 @@ def _compare(asked: Asked, body: bytes, alone: Alone, count: int, made: Verdict)
         if wrong.any():
             made.complaints.append(f"{asked}: {int(wrong.sum())} of {labels.size} labels are wrong")
             return
-    for label, told in enumerate(confidences, start=1):
+    for label, reported in enumerate(confidences, start=1):
         mine = expected.confidence[labels == label]
-        if (told is None) != (mine.size == 0):
-            made.complaints.append(f"{asked}: mean confidence {told} of {mine.size} pixels")
-        elif told is not None:
-            error = abs(told - float(mine.mean(dtype=np.float64)))
+        if (reported is None) != (mine.size == 0):
+            made.complaints.append(f"{asked}: mean confidence {reported} of {mine.size} pixels")
+        elif reported is not None:
+            error = abs(reported - float(mine.mean(dtype=np.float64)))
             made.largest_confidence_error = max(made.largest_confidence_error, error)
             if error > CONFIDENCE:
                 made.complaints.append(f"{asked}: the mean confidence of label {label} is off by {error:.2g}")

@@ -71,12 +71,12 @@ def test_limit_is_float32s_where_the_type_is_emulated(
 
     monkeypatch.setattr(model.bench, "matrix_product", product)
     monkeypatch.setattr("model.bench.time.process_time", lambda: clock[-1])
-    told: list[str] = []
-    assert model.bench.limit_dtype(torch.bfloat16, told.append) == limit
-    assert model.bench.limit_dtype(torch.float32, told.append) == torch.float32
+    notes: list[str] = []
+    assert model.bench.limit_dtype(torch.bfloat16, notes.append) == limit
+    assert model.bench.limit_dtype(torch.float32, notes.append) == torch.float32
     emulated = limit == torch.float32
     assert model.bench.limit_figures(torch.bfloat16, limit)["dtype_emulated"] == emulated
-    assert told == ["this processor emulates bfloat16: the limit is float32's, 60.0 times faster"] * emulated
+    assert notes == ["this processor emulates bfloat16: the limit is float32's, 60.0 times faster"] * emulated
 
 
 @pytest.mark.slow

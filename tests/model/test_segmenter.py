@@ -267,7 +267,7 @@ def test_text_given_is_text_used(tiny: EBSeg, monkeypatch: pytest.MonkeyPatch) -
     wanted = segmenter.score_maps(predictions, THREE, output_size=(64, 64))
     turned = segmenter.encode_text(THREE).flip(0)
     calls = count_calls(tiny, monkeypatch)
-    told = Vocabulary.of(["a", "b", "c"], trained=tiny.trained(THREE)[::-1])
-    found = segmenter.score_maps(predictions, told, output_size=(64, 64), text=turned)
+    swapped = Vocabulary.of(["a", "b", "c"], trained=tiny.trained(THREE)[::-1])
+    found = segmenter.score_maps(predictions, swapped, output_size=(64, 64), text=turned)
     assert calls == []
     assert (found.flip(0) - wanted).abs().max() <= 1e-5

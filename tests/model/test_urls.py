@@ -11,7 +11,7 @@ from model.urls import shown, without_secrets
 
 
 @pytest.mark.parametrize(
-    ("url", "told"),
+    ("url", "expected"),
     [
         ("redis://:secret@cache:6379/0", "redis://cache:6379/0"),
         ("redis://cache:6379/0?password=secret", "redis://cache:6379/0"),
@@ -38,18 +38,18 @@ from model.urls import shown, without_secrets
         ("", ""),
     ],
 )
-def test_one_url(url: str, told: str) -> None:
-    assert shown(url) == told
-    assert "secret" not in told
+def test_one_url(url: str, expected: str) -> None:
+    assert shown(url) == expected
+    assert "secret" not in expected
     if " " not in url:
         assert without_secrets(f"cannot reach {url}: refused ({url})") == (
-            f"cannot reach {told}: refused ({told})"
+            f"cannot reach {expected}: refused ({expected})"
         )
-        assert without_secrets(f"['{url}','{url}']") == f"['{told}','{told}']"
+        assert without_secrets(f"['{url}','{url}']") == f"['{expected}','{expected}']"
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ("nothing to hide: 3 / 4 = 0.75", "nothing to hide: 3 / 4 = 0.75"),
         (
@@ -62,8 +62,8 @@ def test_one_url(url: str, told: str) -> None:
         ("set HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT", "set HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT"),
     ],
 )
-def test_texts(text: str, told: str) -> None:
-    assert without_secrets(text) == told
+def test_texts(text: str, expected: str) -> None:
+    assert without_secrets(text) == expected
 
 
 CANARY = "c4n4ry"

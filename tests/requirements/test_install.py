@@ -202,9 +202,9 @@ def test_two_at_once_take_turns(checkout: Checkout) -> None:
         )
         for _ in range(2)
     ]
-    told = [process.communicate(timeout=SECONDS)[1] for process in started]
+    output = [process.communicate(timeout=SECONDS)[1] for process in started]
     assert [process.returncode for process in started] == [0, 0]
-    assert sum("waiting for another set-up" in text for text in told) == 1
+    assert sum("waiting for another set-up" in text for text in output) == 1
     assert checkout.installed() == SERVING
 
 
@@ -221,9 +221,9 @@ def test_interrupted_is_told_and_goes_on(bare: Checkout) -> None:
         while not (bare.root / ".venv" / "pyvenv.cfg").exists():
             assert process.poll() is None
         process.send_signal(signal.SIGINT)
-        told = process.communicate(timeout=SECONDS)[1]
+        output = process.communicate(timeout=SECONDS)[1]
     assert process.returncode == 130
-    assert told.splitlines()[-1] == "set-up: interrupted; the same command goes on"
+    assert output.splitlines()[-1] == "set-up: interrupted; the same command goes on"
     bare.run("serving")
     assert bare.installed() == SERVING
 

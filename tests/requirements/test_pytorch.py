@@ -43,8 +43,8 @@ def test_what_is_installed_stays_unless_another_is_asked_for() -> None:
     assert chosen("cpu", without) == Choice(cuda=False)
     assert chosen("cuda", plain) == Choice(cuda=True)
     assert chosen("cuda", without) == Choice(cuda=True, replace=True)
-    told = chosen("cpu", plain).reason
-    assert told.startswith(
+    choice = chosen("cpu", plain).reason
+    assert choice.startswith(
         f"keeping PyTorch {TORCH} with CUDA: none without CUDA is to be had, since {NOWHERE} cannot"
     )
 
@@ -58,9 +58,9 @@ def test_a_driver_or_another_system_decide_without_asking() -> None:
 
 def test_the_disk_comes_before_the_network(tmp_path: Path) -> None:
     plain, without = both(tmp_path / "plain", ""), both(tmp_path / "without")
-    told = chosen("auto", HERE, plain)
-    assert (told.cuda, told.index) == (True, None)
-    assert told.reason == f"PyTorch {TORCH} with CUDA: that one is on this machine's disk"
+    choice = chosen("auto", HERE, plain)
+    assert (choice.cuda, choice.index) == (True, None)
+    assert choice.reason == f"PyTorch {TORCH} with CUDA: that one is on this machine's disk"
     assert chosen("auto", HERE, plain, without).cuda is False
     assert chosen("cpu", HERE, plain).reason.startswith(
         f"installing PyTorch {TORCH} with CUDA, 3 GB: none without"

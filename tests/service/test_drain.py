@@ -129,8 +129,8 @@ def test_sigterm_while_a_device_hangs() -> None:
             assert time.monotonic() - began >= 3.0
             # uvicorn may have come first, with an answer to the request that it cancelled
             assert asked.exception() is not None or asked.result().status_code != 200
-        (told,) = [line for line in served.log_lines() if line["level"] == "critical"]
-    assert told["message"].startswith("the device cpu hangs: no progress for ")
+        (reported,) = [line for line in served.log_lines() if line["level"] == "critical"]
+    assert reported["message"].startswith("the device cpu hangs: no progress for ")
 
 
 def slow(seconds: float) -> Callable[..., Engine]:

@@ -38,16 +38,16 @@ def metrics(url: str) -> Metrics:
     return Metrics(httpx.get(f"{url}/metrics", timeout=WAIT).text)
 
 
-def is_about_right(told: int, needed: float) -> bool:
+def is_about_right(promised: int, needed: float) -> bool:
     """Whether a Retry-After is neither too early nor absurdly late. It is in whole seconds, at least 1.
 
     How it is computed test_admission.py shows; here the machine may be busier at one time than at another.
     """
-    return needed / 5 <= told <= math.ceil(5 * needed)
+    return needed / 5 <= promised <= math.ceil(5 * needed)
 
 
 def come_back(url: str, image: bytes, refused: httpx.Response) -> int:
-    """Waits as told until let in; how often that was."""
+    """Waits as asked until let in; how often that was."""
     for times in range(1, 10):
         time.sleep(int(refused.headers["retry-after"]))
         refused = segment(url, image)
@@ -66,15 +66,15 @@ def test_full_queue_says_when_to_come_back_and_then_lets_in() -> None:
         assert problem(refused, 429)["type"] == "urn:ebseg:problem:queue-full"
         wait_until(lambda: service.admission.pending < 3)
         needed = time.monotonic() - began
-        told = int(refused.headers["retry-after"])
-        assert is_about_right(told, needed), (told, needed)
+        promised = int(refused.headers["retry-after"])
+        assert is_about_right(promised, needed), (promised, needed)
         assert come_back(url, SMALL, refused) < 5
         assert [future.result().status_code for future in working] == [200] * 3
         assert metrics(url).value("rejected_total", reason="queue-full") == 1
 
 
 def test_large_picture_before_a_queue_that_is_full_of_pixels() -> None:
-    """It has to wait until most of the small ones are done, and is told so."""
+    """It has to wait until most of the small ones are done, and gets that answer."""
     large = encoded(picture(10, 90))
     with (
         live(FakeEngine(seconds=SECONDS), max_batch_size=1, max_pending_pixels=1000) as (url, service),
@@ -87,9 +87,9 @@ def test_large_picture_before_a_queue_that_is_full_of_pixels() -> None:
         assert problem(refused, 429)["type"] == "urn:ebseg:problem:queue-full"
         wait_until(lambda: service.admission.pending_pixels <= 100)
         needed = time.monotonic() - began
-        told = int(refused.headers["retry-after"])
+        promised = int(refused.headers["retry-after"])
         assert needed > 5 * SECONDS
-        assert is_about_right(told, needed), (told, needed)
+        assert is_about_right(promised, needed), (promised, needed)
         assert come_back(url, large, refused) < 5
         assert [future.result().status_code for future in working] == [200] * 9
 
@@ -105,8 +105,8 @@ def test_deadline_that_cannot_be_met_is_refused_at_the_door() -> None:
         assert problem(refused, 429)["type"] == "urn:ebseg:problem:deadline-unmeetable"
         assert segment(url, SMALL, timeout_ms="100000").status_code == 200  # patience is let in
         needed = time.monotonic() - began - 2.0
-        told = int(refused.headers["retry-after"])
-        assert is_about_right(told, needed), (told, needed)
+        promised = int(refused.headers["retry-after"])
+        assert is_about_right(promised, needed), (promised, needed)
         assert segment(url, SMALL, timeout_ms="2000").status_code == 200
         assert [future.result().status_code for future in working] == [200] * 8
         assert metrics(url).value("rejected_total", reason="deadline-unmeetable") == 1
@@ -131,8 +131,8 @@ def test_poisonous_picture_of_a_batch_fails_alone() -> None:
         answers = [future.result() for future in sent]
         assert first.result().status_code == 200
         assert engine.batches[1] == len(images)  # they did share a batch
-        told = problem(answers.pop(4), 500)
-        assert "inside stays" not in str(told)
+        promised = problem(answers.pop(4), 500)
+        assert "inside stays" not in str(promised)
         alone = [segment(url, encoded(array)).json()["classes"] for array in pictures]
         assert [answer.json()["classes"] for answer in answers] == alone
         assert len({str(classes) for classes in alone}) == len(pictures)

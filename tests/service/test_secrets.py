@@ -49,9 +49,9 @@ def test_no_command_prints_a_secret(
     monkeypatch.chdir(Path(ebseg.__file__).parent)
     words = [word.format(url=form.format(path="a/v1")) for word in COMMANDS[command]]
     code = ebseg.main(words)
-    told = capfd.readouterr()
-    assert told.out or told.err
-    assert CANARY not in told.out + told.err
+    printed = capfd.readouterr()
+    assert printed.out or printed.err
+    assert CANARY not in printed.out + printed.err
     assert code in (0, 1, 2)
 
 
@@ -63,14 +63,14 @@ async def test_no_log_line_and_no_route_has_a_secret(form: str, capfd: pytest.Ca
     redis, collector = (FORMS[n].format(path="0") for n in (0, 1))
     async with running(redis_url=f"redis://{redis}", otlp_endpoint=f"http://{collector}") as (client, _):
         assert (await post(client)).status_code == 200
-        told = [
+        printed = [
             (await client.get(path)).text
             for path in ("/v1/models", "/livez", "/readyz", "/startupz", "/metrics", "/openapi.json")
         ]
     logged = capfd.readouterr().err
     assert "request" in logged
     assert "Failed to export" in logged or "Transient error" in logged
-    assert CANARY not in logged + "".join(told)
+    assert CANARY not in logged + "".join(printed)
 
 
 @pytest.mark.anyio
@@ -81,26 +81,26 @@ async def test_a_registry_that_is_away_is_told_without_its_secrets(
     """The service waits for it, and says so; an address that nobody can read is refused."""
     configure("debug", "json")
     registry = f"http://{form.format(path='a/v1')}"
-    told = []
+    printed = []
     try:
         async with running(load=Loader(), ready=False, registry=registry, model="a", device="cpu") as (
             client,
             service,
         ):
             await until(lambda: loads(service.metrics).get("failed", 0) > 0 or service.failure is not None)
-            told += [
+            printed += [
                 (await client.get(path)).text for path in ("/v1/models", "/livez", "/readyz", "/startupz")
             ]
     except SettingsError as error:
-        told.append(str(error))
-    told.append(capfd.readouterr().err)
-    assert "registry" in told[-1] + told[0]
-    assert CANARY not in "".join(told)
+        printed.append(str(error))
+    printed.append(capfd.readouterr().err)
+    assert "registry" in printed[-1] + printed[0]
+    assert CANARY not in "".join(printed)
 
 
 def test_every_setting_that_may_be_a_url_is_looked_at() -> None:
     """A setting whose help shows a URL has to be in the list above."""
-    with_urls = {name for name, told in OPTIONS.items() if "://" in told}
+    with_urls = {name for name, printed in OPTIONS.items() if "://" in printed}
     tried = {word.removeprefix("--").replace("-", "_") for words in COMMANDS.values() for word in words}
     assert with_urls <= tried
     assert with_urls == {"registry", "redis_url", "otlp_endpoint"}

@@ -76,7 +76,7 @@ def test_unusable_settings_are_named(tmp_path: Path, flags: dict[str, Any], text
 
 
 @pytest.mark.parametrize(
-    ("variable", "told"),
+    ("variable", "expected"),
     [
         ("EBSEG_REDIS_ULR", r"EBSEG_REDIS_ULR is no setting \(did you mean EBSEG_REDIS_URL\?\)"),
         ("EBSEG_MAXPIXELS", r"did you mean EBSEG_MAX_PIXELS\?"),
@@ -86,9 +86,9 @@ def test_unusable_settings_are_named(tmp_path: Path, flags: dict[str, Any], text
         ("EBSEG_REDIS_PORT", "EBSEG_REDIS_PORT is no setting"),  # without an address it is nobody's link
     ],
 )
-def test_unknown_variables_are_refused(monkeypatch: pytest.MonkeyPatch, variable: str, told: str) -> None:
+def test_unknown_variables_are_refused(monkeypatch: pytest.MonkeyPatch, variable: str, expected: str) -> None:
     monkeypatch.setenv(variable, "1")
-    with pytest.raises(SettingsError, match=told):
+    with pytest.raises(SettingsError, match=expected):
         load_settings()
 
 
@@ -137,12 +137,12 @@ def test_links_of_kubernetes_are_no_settings(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize(
-    ("content", "told"), [(b"\xff = 1", "not valid TOML"), (b"port = 1\nport = 2", "not valid TOML")]
+    ("content", "expected"), [(b"\xff = 1", "not valid TOML"), (b"port = 1\nport = 2", "not valid TOML")]
 )
-def test_files_that_are_no_toml(tmp_path: Path, content: bytes, told: str) -> None:
+def test_files_that_are_no_toml(tmp_path: Path, content: bytes, expected: str) -> None:
     file = tmp_path / "ebseg.toml"
     file.write_bytes(content)
-    with pytest.raises(SettingsError, match=told):
+    with pytest.raises(SettingsError, match=expected):
         load_settings({}, file)
     with pytest.raises(SettingsError, match="cannot be read"):
         load_settings({}, tmp_path)  # a folder
@@ -233,7 +233,7 @@ def test_addresses_of_redis() -> None:
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "expected"),
     [
         ({"registry": "r"}, "registry and model go together"),
         ({"model": "m"}, "registry and model go together"),
@@ -242,16 +242,16 @@ def test_addresses_of_redis() -> None:
         ({"device": "cpu,"}, "device: String should match"),
     ],
 )
-def test_settings_that_do_not_go_together(flags: dict[str, str], told: str) -> None:
-    with pytest.raises(SettingsError, match=told):
+def test_settings_that_do_not_go_together(flags: dict[str, str], expected: str) -> None:
+    with pytest.raises(SettingsError, match=expected):
         load_settings(flags)
 
 
 def test_every_setting_is_described_with_its_default() -> None:
     assert list(OPTIONS) == list(Settings.model_fields)
     for name, field in Settings.model_fields.items():
-        told = re.search(r"\(default: (.*)\)$", OPTIONS[name])
-        assert (told.group(1) if told else None) == (
+        expected = re.search(r"\(default: (.*)\)$", OPTIONS[name])
+        assert (expected.group(1) if expected else None) == (
             None if field.default in (None, ()) else _as_told(field.default)
         )
 

@@ -96,7 +96,7 @@ def run_grid(
     processes: int = 1,
     device: str = "cpu",
 ) -> list[GridScore]:
-    """Trains and scores what is not finished yet, one after another, told line by line on standard error.
+    """Trains and scores what is not finished yet, one after another, reported line by line on standard error.
 
     Args:
         runs: in this order.

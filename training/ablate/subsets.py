@@ -3,7 +3,7 @@
 A balance of some of the embeddings has the whole balance's weights with those of the missing ones left
 out and the others scaled to add up to one, for trained and for new classes apart: of weights w and a
 subset S, w'_e = w_e / sum of w over S for e in S, else 0. Where nothing is left (A has no weight for new
-classes), the members of S share equally. "No class" is told by A's background logit in every subset: it
+classes), the members of S share equally. "No class" is given by A's background logit in every subset: it
 says whether a mask shows anything, and is no part of what is balanced.
 """
 

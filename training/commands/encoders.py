@@ -79,8 +79,8 @@ def run(args: argparse.Namespace) -> int:
             notes[encoder] = {"file": path.name, "sha256": sha256(path)}
     manifest = save(ebseg, args.out, Provenance(name=name, version=version, untrained=True, notes=notes))
     if args.json:
-        told = {encoder: dataclasses.asdict(result) for encoder, result in loaded.items()}
-        print(json.dumps({"out": str(args.out), "digest": manifest.digest, "encoders": told}))
+        results = {encoder: dataclasses.asdict(result) for encoder, result in loaded.items()}
+        print(json.dumps({"out": str(args.out), "digest": manifest.digest, "encoders": results}))
         return 0
     for encoder, result in loaded.items():
         parts = ", ".join(f"{part} ({count})" for part, count in result.left_out.items())

@@ -124,7 +124,7 @@ def run_ceiling(args: argparse.Namespace) -> int:
     import tempfile
 
     from model.storage.checkpoint import load
-    from training.recipes.tiny import CLIP_SIDE, told
+    from training.recipes.tiny import CLIP_SIDE, ceiling_line
     from training.storybook.classes import CLASSES, NEW
     from training.storybook.pretrain.ceiling import ceiling
     from training.storybook.pretrain.pictures import pool
@@ -142,5 +142,5 @@ def run_ceiling(args: argparse.Namespace) -> int:
     for name, d, b in rows:
         kind = "new" if name in NEW else "training"
         print(f"{name:16} {kind:8}  D {d:6.1%}  B {b:6.1%}")
-    print(told(found))
+    print(ceiling_line(found))
     return 0

@@ -127,7 +127,7 @@ class SegmentationFolder:
         return TrainingClasses.of(shown)
 
     def vocabulary(self) -> Vocabulary:
-        """All classes, each told whether it counts as trained."""
+        """All classes, each marked whether it counts as trained."""
         return Vocabulary.of(self.classes, trained=self.trained)
 
 
@@ -214,8 +214,8 @@ def write_classes(
     if len(items) != len(shown):
         raise DatasetError(f"{path}: {len(items)} classes, but `trained` has {len(shown)} entries")
     rows = [
-        {"name": item.name, "synonyms": list(item.synonyms), "trained": told}
-        for item, told in zip(items, shown, strict=True)
+        {"name": item.name, "synonyms": list(item.synonyms), "trained": seen}
+        for item, seen in zip(items, shown, strict=True)
     ]
     content = {"title": title, "ignore": ignore, "classes": rows}
     parsed_classes(content, path)

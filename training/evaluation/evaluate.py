@@ -24,7 +24,7 @@ from training.evaluation.pictures import save_contact_sheet
 from training.progress import progress
 
 CONTACT_SHEET = "contact-sheet.png"
-MOST_CONFUSED = 10  # pairs that are told
+MOST_CONFUSED = 10  # pairs that are reported
 DEFAULTS = Options()
 
 

@@ -251,7 +251,7 @@ def reproduce(
     if not data.is_dir():
         raise DatasetError(f"{data} is no folder; name the one that the prepared benchmarks lie in")
     setting = _setting(loaded, command, processes)
-    folders = {  # all of them first: a wrong one should be told before hours of work
+    folders = {  # all of them first: a wrong one should be reported before hours of work
         benchmark.name: _opened(benchmark, place)
         for benchmark in benchmarks
         if (place := benchmark.folder(data)) is not None

@@ -130,7 +130,7 @@ def publish(
         card: JSON file of fields of the card that are to be others than the run's checkpoint's.
         data: data set whose validation split calibrates the threshold; without, the run's.
         dry_run: do all but take a number and show the version.
-        progress: told about hashing and uploading.
+        progress: notified of hashing and uploading.
         storage_options: of the URL's file system, see `Versions`.
 
     Raises:

@@ -1,6 +1,6 @@
 """What a checkpoint must show before it is published: scores, and none much worse than the last version's.
 
-A metric that one of the two has no value of cannot be compared: it is left out, and that is told. At least
+A metric that one of the two has no value of cannot be compared: it is left out, and that is said. At least
 one has to be left.
 """
 
@@ -122,10 +122,10 @@ def _same_measurement(
     differing = [key for key in MEASURED_ON if new.get(key) != old.get(key)]
     if not differing:
         return True, None
-    told = ", ".join(f"{key} {old.get(key)!r} then, {new.get(key)!r} now" for key in differing)
+    differences = ", ".join(f"{key} {old.get(key)!r} then, {new.get(key)!r} now" for key in differing)
     return False, (
-        f"version {old_version} was measured on something else ({told}): measure the checkpoint on what "
-        "that was measured on, or use --force if the data was changed on purpose"
+        f"version {old_version} was measured on something else ({differences}): measure the checkpoint on "
+        "what that was measured on, or use --force if the data was changed on purpose"
     )
 
 

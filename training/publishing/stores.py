@@ -30,7 +30,7 @@ from model.storage.work_folder import STALE_SECONDS, age, remove_left_over, temp
 RESERVATIONS = ".claims"
 HEARTBEAT_SECONDS = STALE_SECONDS / 6
 CONFLICT = "ConditionalRequestConflict"
-"""S3's answer where two create the same object in the same instant: neither is told who won, ask again."""
+"""S3's answer where two create the same object in the same instant: neither learns who won, ask again."""
 CONFLICT_WAITS = (0.1, 0.4, 1.6)  # seconds
 _PARTIAL = re.compile(r"\.\d+\.[0-9a-f]{32}\.partial")  # of model.storage.files.renamed_into
 

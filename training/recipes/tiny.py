@@ -124,7 +124,7 @@ def train_tiny(out: Path, recipe: Recipe, say: Callable[[str], None]) -> Path:
     Args:
         out: folder for everything; what is there already is taken as it is.
         recipe: how much of everything; must be the same when a recipe goes on.
-        say: told what begins and what was measured.
+        say: notified of what begins and what was measured.
 
     Raises:
         TrainingError: another recipe was begun in the folder, or CLIP names too few true masks right.
@@ -159,7 +159,7 @@ def train_tiny(out: Path, recipe: Recipe, say: Callable[[str], None]) -> Path:
         encoders.load_clip(ebseg, clip)
         encoders.load_sam(ebseg, sam)
         found = check_ceiling(ebseg, out / "ceiling", recipe)
-        say(told(found))
+        say(ceiling_line(found))
         if found.least < recipe.least_ceiling:
             raise TrainingError(
                 f"CLIP names {found.least:.0%} of some true masks right, less than the "
@@ -198,7 +198,7 @@ def check_ceiling(ebseg: EBSeg, folder: Path, recipe: Recipe) -> Ceiling:
     return ceiling(ebseg, scenes, count)
 
 
-def told(found: Ceiling) -> str:
+def ceiling_line(found: Ceiling) -> str:
     """The ceiling in a line."""
     return (
         f"right under true masks, of training and of new classes: "

@@ -133,7 +133,7 @@ def _refused(error: HfHubHTTPError, repository: str) -> str:
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
     for found in causes(error):
-        # what is missing on disk, too, is told by why it could not be fetched
+        # what is missing on disk, too, is explained by why it could not be fetched
         if not isinstance(found, LocalEntryNotFoundError) or found.__cause__ is None:
             yield found
 

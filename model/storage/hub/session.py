@@ -13,7 +13,7 @@ from huggingface_hub.utils._http import default_client_factory
 from model.storage.hub.errors import BusyError
 
 LONGEST_WAIT = 30.0
-"""Seconds that are waited where the hub says when to come back; huggingface_hub itself waits as told."""
+"""Seconds that are waited where the hub says when to come back; huggingface_hub itself waits as asked."""
 PATIENT_SECONDS = 120.0
 
 

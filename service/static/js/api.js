@@ -6,7 +6,7 @@ import { askForKey, storedKey } from "./key.js";
 export const SEGMENT_MS = 125_000; // the service's own longest answer takes 120 s
 const SHORT_MS = 20_000;
 const MOST_TRIES = 5;
-const LONGEST_WAIT_S = 60; // a longer Retry-After is told, not waited for
+const LONGEST_WAIT_S = 60; // a longer Retry-After is shown, not waited for
 
 /** Where a path of the service is, also behind a proxy that puts a prefix before it. */
 export const address = (path) => new URL(path, document.baseURI).href;

@@ -48,8 +48,8 @@ export function showDetails(answer, { roundTrip, first }) {
     el("dt", { "data-stage": stage, title: words }, el("span", { textContent: stage })),
     el("dd", { textContent: ms > 0 ? milliseconds(ms) : "–" }),
   )));
-  const told = [PREDICTION[answer.caches?.prediction], TEXT[answer.caches?.text]].filter(Boolean);
-  byId("caches").replaceChildren(...told.map(([kind, words]) => el("li", { className: kind, textContent: words })));
+  const parts = [PREDICTION[answer.caches?.prediction], TEXT[answer.caches?.text]].filter(Boolean);
+  byId("caches").replaceChildren(...parts.map(([kind, words]) => el("li", { className: kind, textContent: words })));
   const { name, version, digest } = answer.model;
   byId("answered-by").textContent = `${name}, version ${version}, weights ${digest.slice(0, 12)}`;
 }

@@ -58,15 +58,15 @@ class Pulling:
                 wait_until(lambda: moment() or process.poll() is not None)
             finally:
                 process.kill()
-                _, told = process.communicate()
-        assert process.returncode == -9, told
+                _, output = process.communicate()
+        assert process.returncode == -9, output
         assert not self.version.exists()
 
     def finish(self) -> str:
         """The last process, which has to succeed; what it printed."""
         with self.start() as process:
-            printed, told = process.communicate(timeout=LONG_WAIT)
-        assert process.returncode == 0, told
+            printed, output = process.communicate(timeout=LONG_WAIT)
+        assert process.returncode == 0, output
         assert {path.name for path in self.version.iterdir()} == {*FILES, MANIFEST}
         assert [path.name for path in self.version.parent.iterdir()] == [self.version.name]
         return printed

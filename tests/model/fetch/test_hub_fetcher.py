@@ -176,8 +176,8 @@ def test_something_that_is_no_hub(hub: Hub, watch: Watch) -> None:
 
 @pytest.mark.parametrize(("digest", "commit"), [("../../x", "a" * 40), ("a" * 64, "../../x"), ("..", "a")])
 def test_a_hub_cannot_choose_paths(hub: Hub, watch: Watch, digest: str, commit: str) -> None:
-    told = {"ETag": f'"{digest}"', "X-Repo-Commit": commit, "Content-Length": "0"}
-    hub.faults.add(Fault("HEAD", status=200, headers=told))
+    headers = {"ETag": f'"{digest}"', "X-Repo-Commit": commit, "Content-Length": "0"}
+    hub.faults.add(Fault("HEAD", status=200, headers=headers))
     with pytest.raises(FetchError, match="does not answer as a hub does"):
         watch.of_hub().find()
 

@@ -42,8 +42,8 @@ def assert_same_as_import(version: Path, released: Path, folder: Path) -> None:
     for name in FILES:
         assert sha256(version / name) == sha256(folder / "1" / name)
     ours_told, theirs_told = (json.loads((path / MANIFEST).read_text()) for path in (version, folder / "1"))
-    for told in (ours_told, theirs_told):
-        del told["created"], told["seal"], told["training"]["source"]
+    for output in (ours_told, theirs_told):
+        del output["created"], output["seal"], output["training"]["source"]
     assert ours_told == theirs_told
 
 
@@ -78,9 +78,9 @@ def test_an_interrupt_keeps_what_came(hub: Hub, tmp_path: Path, released_file: P
     with hub.faults.during(Fault("GET /cdn", bytes_per_second=size / 10)), pulling.start() as process:
         wait_until(lambda: pulling.partial)
         process.send_signal(signal.SIGINT)
-        _, told = process.communicate(timeout=WAIT)
+        _, output = process.communicate(timeout=WAIT)
     assert process.returncode == 130
-    assert told.endswith(
+    assert output.endswith(
         "ebseg: what was fetched is kept: the same command goes on there\nebseg: error: interrupted\n"
     )
     kept = pulling.partial
@@ -101,10 +101,10 @@ def test_two_at_once(hub: Hub, tmp_path: Path, released_file: Path) -> None:
             while "waiting" not in waiting:
                 waiting = second.stderr.readline()
             slow.bytes_per_second = None
-            told = [process.communicate(timeout=WAIT) for process in (first, second)]
-    assert [first.returncode, second.returncode] == [0, 0], told
-    assert told[0][0].startswith("pulled ")
-    assert "is there already and whole" in told[1][0]
+            output = [process.communicate(timeout=WAIT) for process in (first, second)]
+    assert [first.returncode, second.returncode] == [0, 0], output
+    assert output[0][0].startswith("pulled ")
+    assert "is there already and whole" in output[1][0]
     assert "another process fetches it just now" in waiting
     assert ranges(hub) == [None]
 
@@ -136,12 +136,12 @@ def test_what_it_prints(here: Here, hub: Hub, tmp_path: Path, released_file: Pat
     assert list(tmp_path.glob("registry")) == []
     assert "size         19.6 MB" in here("pull", TINY, "--dry-run")[0]
     mine = ("pull", TINY, "--name", "mine", "--version", "7")
-    printed, told = here(*mine, "--json")
+    printed, output = here(*mine, "--json")
     found = json.loads(printed)
     assert (found["directory"], found["there"], found["received"]) == ("registry/mine/7", False, size)
     assert (found["manifest"]["name"], found["manifest"]["version"]) == ("mine", 7)
     assert found["manifest"]["training"]["sha256"] == digest
-    assert told.startswith(f"ebseg: fetching {TINY} at {hub.url} (19.6 MB)\n")
+    assert output.startswith(f"ebseg: fetching {TINY} at {hub.url} (19.6 MB)\n")
     assert "registry/mine/7 is there already and whole, made of hf://" in here(*mine)[0]
     assert json.loads(here(*mine, "--dry-run", "--json")[0])["there"] is True
 
@@ -184,9 +184,9 @@ def test_without_a_network_it_says_so_soon(tmp_path: Path) -> None:
 )
 def test_wrong_words(words: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["pull", *words]) == code
-    told = capsys.readouterr().err
-    assert message in told
-    assert told.count("\n") == 1
+    output = capsys.readouterr().err
+    assert message in output
+    assert output.count("\n") == 1
 
 
 def test_inspect_by_name(here: Here, tmp_path: Path) -> None:
@@ -214,20 +214,20 @@ def test_one_question_on_a_terminal(
         stderr=there,
     ) as process:
         os.close(there)
-        told = ""
-        while "Go on? [Y/n]" not in told:
-            told += os.read(here, 4096).decode()
+        output = ""
+        while "Go on? [Y/n]" not in output:
+            output += os.read(here, 4096).decode()
         assert hub.sent("/cdn/") == 0
         os.write(here, f"{answer}\n".encode())
         while chunk := _read(here):
-            told += chunk
-        assert process.wait(WAIT) == code, told
+            output += chunk
+        assert process.wait(WAIT) == code, output
     os.close(here)
-    assert "registry/ebseg-tiny/1 is not there: fetching hf://slonetime/EBSeg/EBSeg_tiny.pth at" in told
-    assert told.count("Go on?") == 1
-    assert ("nothing was fetched" in told) == (code == 1)
+    assert "registry/ebseg-tiny/1 is not there: fetching hf://slonetime/EBSeg/EBSeg_tiny.pth at" in output
+    assert output.count("Go on?") == 1
+    assert ("nothing was fetched" in output) == (code == 1)
     assert (tmp_path / "registry" / "ebseg-tiny" / "1").exists() == (code == 0)
-    assert "Traceback" not in told
+    assert "Traceback" not in output
 
 
 def _read(descriptor: int) -> str:

@@ -233,8 +233,8 @@ def test_variants_that_were_never_released(state: State) -> None:
 
 def run(capfd: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
     code = ebseg.main(["import", *map(str, words)])
-    told = capfd.readouterr()
-    return code, told.out, told.err
+    printed = capfd.readouterr()
+    return code, printed.out, printed.err
 
 
 def test_dry_run(state: State, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -249,12 +249,12 @@ def test_dry_run(state: State, tmp_path: Path, capfd: pytest.CaptureFixture[str]
     assert lines[-1] == "would be imported as variant tiny"
 
     code, out, err = run(capfd, path, "--dry-run", "--json")
-    told = json.loads(out)
+    printed = json.loads(out)
     assert code == 2
     assert err.startswith(f"ebseg: error: {path}: tensors do not fit the variant tiny; 1 unknown: ema.a")
-    assert told["fits"] is False
-    assert told["counts"]["unknown"] == {"tensors": 1, "bytes": 20}
-    assert {"name": "ema.a", "status": "unknown", "shape": [5]} in told["tensors"]
+    assert printed["fits"] is False
+    assert printed["counts"]["unknown"] == {"tensors": 1, "bytes": 20}
+    assert {"name": "ema.a", "status": "unknown", "shape": [5]} in printed["tensors"]
     assert [entry.name for entry in tmp_path.iterdir()] == ["weights.pth"]
 
 

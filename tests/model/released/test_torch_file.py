@@ -1,4 +1,4 @@
-"""Torch files: tensors come in and nothing else does, and whatever is wrong is told in a line."""
+"""Torch files: tensors come in and nothing else does, and whatever is wrong is reported in a line."""
 
 import argparse
 import datetime

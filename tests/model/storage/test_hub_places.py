@@ -279,9 +279,11 @@ def test_tokens_open_private_and_gated_repositories(hub: Hub, caplog: pytest.Log
         Versions(PLACE, token=READ).check(1)
     found.granted.add(READ)
     assert Versions(PLACE, token=READ).check(1).version == 1
-    told = f"{wrong.value} {shut.value} {wrong.value.__cause__} {caplog.text} {Versions(PLACE, token=READ)!r}"
-    assert "hf_made_up_by_somebody" not in told
-    assert READ not in told
+    reported = (
+        f"{wrong.value} {shut.value} {wrong.value.__cause__} {caplog.text} {Versions(PLACE, token=READ)!r}"
+    )
+    assert "hf_made_up_by_somebody" not in reported
+    assert READ not in reported
 
 
 @pytest.mark.parametrize("stored", ["file", "environment"])

@@ -59,9 +59,9 @@ def test_a_state_takes_the_place_of_the_one_before(place: Versions) -> None:
     second = dataclasses.replace(FIRST, revision=2, **PIN)
     file.write(second)
     assert file.read() == second
-    told = r"me has changed it meanwhile: version 3 pinned, revision 2 of 2026-01-01T00:00:00\+00:00"
+    reported = r"me has changed it meanwhile: version 3 pinned, revision 2 of 2026-01-01T00:00:00\+00:00"
     for revision in (1, 2, 4):
-        with pytest.raises(ServingChangedError, match=told):
+        with pytest.raises(ServingChangedError, match=reported):
             file.write(dataclasses.replace(FIRST, revision=revision))
     assert file.read() == second
 
@@ -171,8 +171,8 @@ def test_commands_write_the_registry_itself(tmp_path: Path, capsys: pytest.Captu
     assert asked("rollback", "a") == "a: version 2 pinned from now on, revision 1\n"
     assert asked("pin", "a", "1") == "a: version 1 pinned from now on, revision 2\n"
     assert asked("rollback", "a") == "a: version 2 pinned from now on, revision 3\n"
-    told = "a: version 3 tried with 25 % beside version 2 from now on, revision 4\n"
-    assert asked("canary", "a", "3", "--percent", "25") == told
+    reported = "a: version 3 tried with 25 % beside version 2 from now on, revision 4\n"
+    assert asked("canary", "a", "3", "--percent", "25") == reported
     assert asked("rollback", "a") == "a: version 2 pinned from now on, revision 5\n"
     assert asked("unpin", "a") == "a: the newest version from now on, revision 6\n"
     assert (

@@ -134,8 +134,8 @@ def test_the_callers_word_wins(strict: bool) -> None:
 def test_the_list_goes_over_the_classes_own_word_except_for_none() -> None:
     classes = [ClassName(name="sky", trained=False), ClassName(name="tree", trained=False)]
     assert [item.trained for item in Vocabulary.of(classes).classes] == [False, False]
-    told = Vocabulary.of(classes, trained=[True, None])
-    assert [item.trained for item in told.classes] == [True, False]
+    marked = Vocabulary.of(classes, trained=[True, None])
+    assert [item.trained for item in marked.classes] == [True, False]
 
 
 def test_training_classes_of_ones_own() -> None:

@@ -1,4 +1,4 @@
-"""What an input lists, in which order, and what is told of one that cannot be."""
+"""What an input lists, in which order, and what is said of one that cannot be."""
 
 import csv
 import io

@@ -167,8 +167,8 @@ def test_server_that_closes_after_each_answer() -> None:
 def test_bad_answers_are_counted_and_the_load_goes_on(answer: bytes | None, kind: str, detail: str) -> None:
     """Every third answer is bad."""
     load, server = run(lambda number: answer if number % 3 == 0 else OK, expect=b"ok")
-    [(told, count)] = load.errors.items()
-    assert kind in told
+    [(reported, count)] = load.errors.items()
+    assert kind in reported
     assert detail in load.first_error
     assert count == len(server.bodies) // 3 > 0
     assert load.requests == len(server.bodies) - count

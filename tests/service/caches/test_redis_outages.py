@@ -185,15 +185,15 @@ async def test_a_full_or_read_only_server_still_answers_lookups() -> None:
 
 @contextlib.asynccontextmanager
 async def liar(answer: bytes | None, after_s: float = 0.0) -> AsyncIterator[str]:
-    """A server that answers anything with the same bytes, or with the last word it was told; its URL."""
+    """A server that answers anything with the same bytes, or with the last word it received; its URL."""
 
     handlers: set[asyncio.Task[None]] = set()
 
     async def answer_all(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
-            while told := await reader.read(1 << 16):
+            while received := await reader.read(1 << 16):
                 await asyncio.sleep(after_s)
-                word = told.split(b"\r\n")[-2]
+                word = received.split(b"\r\n")[-2]
                 writer.write(b"*1\r\n$%d\r\n%s\r\n" % (len(word), word) if answer is None else answer)
                 await writer.drain()
         writer.close()

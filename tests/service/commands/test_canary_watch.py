@@ -41,7 +41,7 @@ NOTHING = Answer(body={"status": "success", "data": {"result": []}})
 
 
 @pytest.mark.parametrize(
-    ("figures", "code", "told"),
+    ("figures", "code", "line_start"),
     [
         (
             (250, 0, 0.3, 900, 2, 0.25),
@@ -52,7 +52,7 @@ NOTHING = Answer(body={"status": "success", "data": {"result": []}})
     ],
 )
 def test_it_waits_until_it_is_clear(
-    figures: tuple[object, ...], code: int, told: str, capsys: pytest.CaptureFixture[str]
+    figures: tuple[object, ...], code: int, line_start: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with (
         scripted(Answer(body=DETAILS), Answer(body=DETAILS)) as server,
@@ -63,7 +63,7 @@ def test_it_waits_until_it_is_clear(
         first, _, last = capsys.readouterr().out.splitlines()
         asked: list[Any] = [one.path for one in prometheus.heard]
     assert first == "version 4, 10 %: 0 of 0 failed; version 3: 0 of 0 failed: wait"
-    assert last.startswith(told)
+    assert last.startswith(line_start)
     assert len(asked) == 12
 
 

@@ -57,9 +57,9 @@ DONE = "version 4 serves, and stays until unpinned"
 
 def test_models_of_a_service(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("models", "list", "--url", url) == 0
-    told = capsys.readouterr().out
-    assert "fake (default)" in told
-    assert "fixed" in told
+    output = capsys.readouterr().out
+    assert "fake (default)" in output
+    assert "fixed" in output
     assert run("models", "list", "--url", url, "--json") == 0
     (model,) = json.loads(capsys.readouterr().out)["models"]
     assert (model["name"], model["version"], model["digest"]) == ("fake", 3, INFO.digest)
@@ -76,8 +76,8 @@ def test_everything_that_a_model_may_tell(capsys: pytest.CaptureFixture[str]) ->
         assert run("models", "show", "ebseg-base", "--url", server.url, "--json") == 0
         document = json.loads(capsys.readouterr().out)
     assert "MIT AND Apache-2.0" in shown
-    told = "canary version 3 canary 4 percent 10, by night-shift at 2026-01-02 03:04:08 UTC, revision 7"
-    assert f"{told}; NOT SO HERE" in " ".join(shown.split())
+    output = "canary version 3 canary 4 percent 10, by night-shift at 2026-01-02 03:04:08 UTC, revision 7"
+    assert f"{output}; NOT SO HERE" in " ".join(shown.split())
     for text in (
         "UNTRAINED",
         "pinned to 4",
@@ -162,9 +162,9 @@ def test_service_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     with scripted() as server:
         pass
     assert run("models", "list", "--url", server.url, "--timeout", "2") == 1
-    told = capsys.readouterr().err
-    assert "Connection refused" in told
-    assert told.endswith(". Does `ebseg serve` run there?\n")
+    output = capsys.readouterr().err
+    assert "Connection refused" in output
+    assert output.endswith(". Does `ebseg serve` run there?\n")
     assert run("models", "list", "--url", "localhost:8000") == 2
     assert "http://HOST:PORT" in capsys.readouterr().err
 

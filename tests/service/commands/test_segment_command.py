@@ -142,8 +142,8 @@ def test_sheet_holds_only_so_many(
 ) -> None:
     monkeypatch.setattr(segment_files, "MOST_ON_SHEET", 2)
     assert run("segment", folder, *CLASSES, "--url", url, "--sheet", tmp_path / "s.png") == 1
-    told = " ".join(capsys.readouterr().err.split())
-    assert "s.png shows the first 2 of 3 pictures" in told
+    output = " ".join(capsys.readouterr().err.split())
+    assert "s.png shows the first 2 of 3 pictures" in output
 
 
 @pytest.mark.parametrize(
@@ -193,9 +193,9 @@ def test_key_comes_from_the_environment_or_the_flag(
         monkeypatch.setenv("EBSEG_API_KEY", ("key " * 5).strip())
         assert run(*words) == 0
         assert run(*words, "--api-key", "another key 123456") == 2
-        told = capsys.readouterr().err
-        assert "this key is unknown" in told
-        assert told.endswith(". Give a key with --api-key, or in EBSEG_API_KEY\n")
+        output = capsys.readouterr().err
+        assert "this key is unknown" in output
+        assert output.endswith(". Give a key with --api-key, or in EBSEG_API_KEY\n")
 
 
 def test_time_of_each_picture(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,7 +24,7 @@ def test_sigterm_drains_and_leaves_with_0() -> None:
         lines = server.log_lines()
         assert len(lines) == len(server.log_text().splitlines())  # nothing else is printed
     ready = [line["message"] for line in lines if line["message"].startswith("ready")]
-    assert [re.sub(r"\d+ s", "N s", told) for told in ready] == [
+    assert [re.sub(r"\d+ s", "N s", reported) for reported in ready] == [
         f"ready in N s: page {server.url}/, API {server.url}/docs"
     ]
     access = [line for line in lines if line["logger"] == "service.access"]

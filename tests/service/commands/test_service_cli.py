@@ -160,9 +160,9 @@ def test_serve_has_every_setting_as_a_flag(tmp_path: Path, capsys: pytest.Captur
     with pytest.raises(SystemExit) as stopped:
         run("serve", "--help")
     assert stopped.value.code == 0
-    told = capsys.readouterr().out
-    assert all(f"--{name.replace('_', '-')} " in told for name in OPTIONS)
-    assert "Examples:" in told
+    output = capsys.readouterr().out
+    assert all(f"--{name.replace('_', '-')} " in output for name in OPTIONS)
+    assert "Examples:" in output
 
 
 def test_serve_refuses_a_port_that_is_taken(

@@ -1,7 +1,7 @@
 """moto as a process of its own, run by the Python of its own environment; `s3_server.py` starts it.
 
 It prints its port, and ends when its standard input does. Requests are answered one by one: S3 decides about
-a conditional write in one piece, moto's threads alone do not. Under `CONTROL` it is told what to do:
+a conditional write in one piece, moto's threads alone do not. Under `CONTROL` it is controlled:
 
     PUT CONTROL/failing     every request is answered with 503
     PUT CONTROL/working     no longer

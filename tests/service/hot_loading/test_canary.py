@@ -78,8 +78,8 @@ def test_the_reason_names_the_kinds() -> None:
     trial = Trial(percent=50, needed=100)
     for outcome in ("good", "memory", "memory", "late"):
         trial.count(outcome, canary=True)
-    told = "3 of 4 requests failed (2 for want of memory, 1 being too late)"
-    assert str(trial) == f"{told}; of the version beside it 0 of 0 requests failed"
+    reported = "3 of 4 requests failed (2 for want of memory, 1 being too late)"
+    assert str(trial) == f"{reported}; of the version beside it 0 of 0 requests failed"
 
 
 def test_with_little_traffic_fewer_failures_do_if_nothing_is_good() -> None:

@@ -51,8 +51,8 @@ async def test_versions_on_a_hub(good: tuple[Path, Path], hub: Hub, tmp_path: Pa
             assert reason.startswith(BROKEN[number][1])
         with hub.faults.during(too_many(3600, times=None)):
             await until(lambda: loads(models._metrics).get("failed", 0) >= 2)
-            told = f"{REGISTRY}/{NAME}: the hub asks to come back in 3600 s"
-            assert told in str(models.status(NAME).last_error)
+            reported = f"{REGISTRY}/{NAME}: the hub asks to come back in 3600 s"
+            assert reported in str(models.status(NAME).last_error)
             assert torch.equal(prediction(models), before)
         upload(hub, copied(good[1], tmp_path / "4", 4))
         await until(lambda: current(models, NAME) == 4)
@@ -142,11 +142,11 @@ def test_the_command_says_what_is_missing(
     hub: Hub, private: bool, environment: dict[str, str], words: str
 ) -> None:
     hub.repositories.create(REPOSITORY, private=private)
-    code, told = serve(environment)
+    code, reported = serve(environment)
     assert code not in (0, None)
-    assert words in told
-    assert "Traceback" not in told
-    assert "hf_made_up" not in told
+    assert words in reported
+    assert "Traceback" not in reported
+    assert "hf_made_up" not in reported
 
 
 def serve(environment: dict[str, str]) -> tuple[int, str]:

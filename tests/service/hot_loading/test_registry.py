@@ -161,7 +161,7 @@ def test_store_and_version_are_told_apart(cache: Cache, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ("{place}/3: config.json is missing", "config.json is missing"),
         ("{place}/3 has no manifest.json", "has no manifest.json"),
@@ -172,11 +172,11 @@ def test_store_and_version_are_told_apart(cache: Cache, monkeypatch: pytest.Monk
     ],
 )
 def test_users_are_told_files_and_no_folders(
-    registry: str, cache: Cache, tmp_path: Path, text: str, told: str
+    registry: str, cache: Cache, tmp_path: Path, text: str, expected: str
 ) -> None:
     source = RegistryModel(registry, "a", cache)
     root = Versions(f"{registry}/a").root
-    assert source.without_place(text.format(place=source, root=root, cache=tmp_path / "cache")) == told
+    assert source.without_place(text.format(place=source, root=root, cache=tmp_path / "cache")) == expected
 
 
 def test_a_vanished_version_is_not_there(tmp_path: Path, cache: Cache) -> None:

@@ -54,7 +54,7 @@ def shared(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @asynccontextmanager
 async def followers(registry: str | Path, count: int, model: str = "a") -> AsyncIterator[list[Follower]]:
-    """So many services of one registry, which look when they are told to."""
+    """So many services of one registry, which look when they are asked to."""
     async with AsyncExitStack() as stack:
         # entered one after another: each checks at its end that no thread of its kind is left
         yield [await stack.enter_async_context(serving(registry, model)) for _ in range(count)]
@@ -149,8 +149,8 @@ async def test_of_two_writers_one_wins_and_the_other_is_told(shared: str) -> Non
             == "the policy is latest again, from the next look at the registry on"
         )
         gate.open.set()
-        told = "nothing has changed: second has changed it meanwhile: the newest version, revision 1 of "
-        with pytest.raises(ConflictError, match=told):
+        reported = "nothing has changed: second has changed it meanwhile: the newest version, revision 1 of "
+        with pytest.raises(ConflictError, match=reported):
             await slow
         assert (roles(one), one.status("a").asked) == ({2: "current"}, None)
         await until(lambda: load.closings() == {1: 1, 2: 0})  # what was loaded in vain is freed

@@ -75,8 +75,8 @@ async def test_a_registry_that_does_not_answer_is_waited_for(
         await until(lambda: models._followers["a"].failure is not None)
         await asyncio.sleep(5 * OFTEN)
         assert not start.done()
-        told = "the registry does not answer as it should; the log of the service says more"
-        assert models.missing() == {"a": told}
+        reported = "the registry does not answer as it should; the log of the service says more"
+        assert models.missing() == {"a": reported}
     await start
     assert (current(models), models.missing()) == (1, {})
     await models.stop()

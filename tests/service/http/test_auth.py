@@ -195,11 +195,11 @@ async def test_over_http(caplog: pytest.LogCaptureFixture) -> None:
         assert answer.headers["www-authenticate"] == "Bearer"
     assert "X-API-Key" in missing.json()["detail"]
     assert [answer.status_code for answer in good] == [200] * 3
-    problem(unknown, 401)  # what is there is not told to strangers
+    problem(unknown, 401)  # what is there is not shown to strangers
     assert [answer.status_code for answer in opened] == [200] * 6
     assert 'ebseg_rejected_total{reason="unauthorized"} 3.0' in exposition
-    told = caplog.text + exposition + missing.text + wrong.text
-    assert not [key for key in (KEY, OTHER, ADMIN) if key in told or digest(key) in told]
+    reported = caplog.text + exposition + missing.text + wrong.text
+    assert not [key for key in (KEY, OTHER, ADMIN) if key in reported or digest(key) in reported]
 
 
 async def test_refused_before_the_body_is_read() -> None:
@@ -276,7 +276,7 @@ NAMED = f"shop:sha256:{digest(KEY)}"
 
 
 @pytest.mark.parametrize(
-    ("entry", "told"),
+    ("entry", "reported"),
     [
         ("Shop:sha256:" + "0" * 64, "an entry with sha256: is NAME:sha256:HEX:OPTIONS"),
         ("shop:sha256:" + "0" * 63, "an entry with sha256: is"),
@@ -288,8 +288,8 @@ NAMED = f"shop:sha256:{digest(KEY)}"
         (f"api-2:sha256:{digest(KEY)},{OTHER}", "two keys have the name api-2"),
     ],
 )
-def test_entries_that_cannot_be_used(entry: str, told: str) -> None:
-    with pytest.raises(SettingsError, match=told):
+def test_entries_that_cannot_be_used(entry: str, reported: str) -> None:
+    with pytest.raises(SettingsError, match=reported):
         load_settings({"api_keys": entry})
 
 

@@ -82,8 +82,10 @@ def reachable(document: Json, start: Any) -> set[str]:
 
 async def test_operations_keep_their_names(document: Json) -> None:
     """Generated clients name their functions so."""
-    told = {operation["operationId"]: f"{method} {path}" for method, path, operation in operations(document)}
-    assert told == OPERATIONS
+    documented = {
+        operation["operationId"]: f"{method} {path}" for method, path, operation in operations(document)
+    }
+    assert documented == OPERATIONS
     tags = {tag["name"] for tag in document["tags"]}
     assert {tag for _, _, operation in operations(document) for tag in operation["tags"]} == tags
 
@@ -164,14 +166,14 @@ def examples(node: Any) -> Iterator[tuple[Json, Any]]:
 
 
 async def test_examples_fit_their_schemas(document: Json) -> None:
-    told = 0
+    documented = 0
     for schema, example in examples(document):
         if "in" in schema:  # a parameter's examples belong to its schema
             continue
         whole = {**schema, "components": document["components"]}
         jsonschema.Draft202012Validator(whole).validate(example)
-        told += 1
-    assert told > 60
+        documented += 1
+    assert documented > 60
 
 
 async def test_examples_of_bodies_are_answered_as_they_stand() -> None:

@@ -80,9 +80,9 @@ async def test_a_body_without_a_length_and_in_pieces() -> None:
 )
 async def test_queries_that_cannot_be_used(query: str, field: str, message: str) -> None:
     async with running() as (client, _):
-        told = fields(problem(await raw(client, query), 422))
-    assert set(told) == {field}
-    assert message in told[field]
+        reported = fields(problem(await raw(client, query), 422))
+    assert set(reported) == {field}
+    assert message in reported[field]
 
 
 async def test_other_faults() -> None:
@@ -96,7 +96,7 @@ async def test_other_faults() -> None:
         problem(await raw(client, "classes=a", b"x" * 5001), 413)
         packed = await raw(client, "classes=a", headers={"Content-Encoding": "gzip"})
         assert "Content-Encoding" in problem(packed, 415)["detail"]
-        # what curl --data-binary says unless told otherwise
+        # what curl --data-binary says unless asked otherwise
         form = problem(await raw(client, "classes=a", media="application/x-www-form-urlencoded"), 415)
         assert "a picture as image/jpeg" in form["detail"]
         assert "'application/x-www-form-urlencoded'" in form["detail"]
@@ -154,5 +154,5 @@ async def test_pictures_as_text(text: str) -> None:
 )
 async def test_text_that_is_no_picture_says_what_was_seen(text: str, message: str) -> None:
     async with running() as (client, _):
-        told = problem(await client.post("/v1/segment", json={"image": text, "classes": "sky"}), 422)
-    assert message in fields(told)["image"]
+        reported = problem(await client.post("/v1/segment", json={"image": text, "classes": "sky"}), 422)
+    assert message in fields(reported)["image"]

@@ -82,7 +82,7 @@ def drive(
         max_examples=examples,
         deadline=None,
         database=None,
-        phases=[Phase.generate],  # a failure is told as it was found: shrinking it takes minutes
+        phases=[Phase.generate],  # a failure is reported as it was found: shrinking it takes minutes
         suppress_health_check=list(HealthCheck),
     )
     @given(case=st.one_of([operation.as_strategy(generation_mode=mode) for mode in modes]))

@@ -132,8 +132,8 @@ def test_maps_that_are_too_large_for_json() -> None:
 def test_errors_in_one_string() -> None:
     many = InvalidRequestError([FieldProblem(f"classes.{index}", "is empty") for index in range(7)])
     answer = error_response(many, "id")
-    told = "; ".join(f"classes.{index}: is empty" for index in range(5))
-    assert (answer.status_code, json.loads(bytes(answer.body))) == (422, {"error": f"{told}; and more"})
+    reported = "; ".join(f"classes.{index}: is empty" for index in range(5))
+    assert (answer.status_code, json.loads(bytes(answer.body))) == (422, {"error": f"{reported}; and more"})
     full = error_response(QueueFullError(3), "id")
     assert (full.status_code, full.headers["retry-after"]) == (429, "3")
     assert full.headers["content-type"] == "application/json"

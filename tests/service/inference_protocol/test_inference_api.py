@@ -79,8 +79,8 @@ async def test_models_and_versions_that_are_not_here(tail: str) -> None:
     async with running() as (client, _):
         assert "not loaded" in error(await client.get(f"/v2/models/other{tail}"), 404)
         for version in ("4", "0", "-3", "03", "3.0", "three", "٣", "9" * 30):
-            told = error(await client.get(f"/v2/models/fake/versions/{version}{tail}"), 404)
-            assert told == "this version of fake is not loaded; there is 3"
+            reported = error(await client.get(f"/v2/models/fake/versions/{version}{tail}"), 404)
+            assert reported == "this version of fake is not loaded; there is 3"
 
 
 async def test_an_inference_from_json_to_json() -> None:
@@ -129,8 +129,8 @@ async def test_errors_have_the_protocols_form() -> None:
         doubled = tensor("classes", ["sky", "tree", "Sky"])
         assert error(await infer(client, IMAGE, doubled), 422).startswith("classes.2: ")
         many = tensor("classes", ["a", "b", "c", "d"])
-        told = error(await infer(client, IMAGE, many), 422)
-        assert told == "classes: 4 classes are too many; at most 3 are taken"
+        reported = error(await infer(client, IMAGE, many), 422)
+        assert reported == "classes: 4 classes are too many; at most 3 are taken"
         assert error(await infer(client, IMAGE, tensor("classes", [])), 422)
         large = tensor("image", [base64.b64encode(encoded(picture(8, 8))).decode()])
         assert "50" in error(await infer(client, large, CLASSES), 413)

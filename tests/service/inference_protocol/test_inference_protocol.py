@@ -206,7 +206,7 @@ def test_inputs_that_are_missing_or_too_many() -> None:
     assert wrong(tensor("threshold", [0.5])) == "inputs: image and classes must be there"
     assert wrong().startswith("inputs: ")
     assert wrong(*[CLASSES] * 17).startswith("inputs: ")
-    assert wrong(*[{}] * 16).count(": ") == 5  # problems told of
+    assert wrong(*[{}] * 16).count(": ") == 5  # problems reported
     both = tensor("classes", ["sky", "tree"], parameters={"binary_data_size": 0})
     content, _ = body(IMAGE, both)
     assert "give either data or binary_data_size" in malformed(content, str(len(content)))

@@ -55,9 +55,9 @@ def expected(width: int, classes: int) -> NDArray[np.uint16]:
 
 def message(caught: pytest.ExceptionInfo[InferenceServerException], status: int) -> str:
     assert caught.value.status() == str(status)
-    told = caught.value.message()
-    assert isinstance(told, str)
-    return told
+    reported = caught.value.message()
+    assert isinstance(reported, str)
+    return reported
 
 
 def test_health_and_metadata() -> None:
@@ -162,7 +162,7 @@ def test_several_at_once_with_a_vocabulary_each() -> None:
 
 def test_errors_arrive_with_their_words() -> None:
     with connected() as (client, service):
-        for wanted, status, told in (
+        for wanted, status, reported in (
             (inputs()[:1], 400, "inputs: classes must be there"),
             ([*inputs(), given("color", [b"red"])], 400, "there is no input 'color'"),
             (inputs(image=b"no picture"), 415, "JPEG"),
@@ -172,7 +172,7 @@ def test_errors_arrive_with_their_words() -> None:
         ):
             with pytest.raises(InferenceServerException) as caught:
                 client.infer("fake", wanted)
-            assert told in message(caught, status)
+            assert reported in message(caught, status)
         with pytest.raises(InferenceServerException) as caught:
             client.async_infer("fake", inputs(), model_version="4").get_result(timeout=WAIT)
         assert message(caught, 404) == "this version of fake is not loaded; there is 3"

@@ -119,8 +119,8 @@ async def test_access_lines_hold_the_route_and_no_users_text(caplog: pytest.LogC
             await client.get("/a/secret/path")
             await client.request("SECRET", "/livez")
     records = [vars(record) for record in caplog.records if record.name == "service.access"]
-    told = [(record["method"], record["route"], record["status"], record["model"]) for record in records]
-    assert told == [
+    logged = [(record["method"], record["route"], record["status"], record["model"]) for record in records]
+    assert logged == [
         ("POST", "/v1/segment", 200, "fake/3"),
         ("GET", "other", 404, None),
         ("_OTHER", "/livez", 405, None),

@@ -49,15 +49,15 @@ async def test_a_request_as_its_callers_child(collector: Collector) -> None:
     assert own.parent_span_id.hex() == SPAN
     assert own.trace_state == "vendor=x"
     assert own.status.code == Status.STATUS_CODE_UNSET
-    told = attributes(own)
+    recorded = attributes(own)
     assert {
         "http.request.method": "POST",
         "http.route": "/v1/segment",
         "http.response.status_code": 200,
         "ebseg.model": "fake/3",
         "ebseg.request_id": answer.headers["x-request-id"],
-    }.items() <= told.items()
-    assert told.keys() <= {
+    }.items() <= recorded.items()
+    assert recorded.keys() <= {
         "http.request.method", "http.route", "http.response.status_code", "ebseg.model", "ebseg.request_id",
         "url.scheme", "server.address", "server.port", "client.address", "client.port",
         "network.protocol.version",
@@ -101,8 +101,8 @@ async def test_what_is_recorded(collector: Collector) -> None:
         await client.get("/livez", headers={"traceparent": PARENT})  # but to its caller
         await client.get("/v1/models", headers={"traceparent": f"00-{TRACE}-{SPAN}-00"})  # who says no
     roots = servers(collector.spans)
-    told = [(span.name, attributes(span)["http.response.status_code"]) for span in roots]
-    assert told == [
+    recorded = [(span.name, attributes(span)["http.response.status_code"]) for span in roots]
+    assert recorded == [
         ("GET /v1/models", 200),
         ("GET", 404),
         ("HTTP /v1/models", 405),

@@ -104,9 +104,9 @@ async def test_a_process_without_a_file_to_open_is_watched_all_the_same(
         patched.setattr(watch, "memory_bytes", refused)
         watching.start()
         await until(lambda: len(watching._lags) == watch.LAG_WINDOW)  # it goes on, past the next measurement
-    told = [record.getMessage() for record in caplog.records]
-    assert [line for line in told if "Too many open files" in line] == told[:1]
-    assert any("made no progress" in line for line in told)
+    logged = [record.getMessage() for record in caplog.records]
+    assert [line for line in logged if "Too many open files" in line] == logged[:1]
+    assert any("made no progress" in line for line in logged)
     await until(lambda: value(service, "ebseg_device_memory_bytes", kind="process_rss", device="cpu") > 0)
     await watching.stop()
 

@@ -86,14 +86,14 @@ async def test_a_batch_that_hangs_is_noticed() -> None:
     assert "no progress" in problem(stuck, 503)["detail"]
 
 
-@pytest.mark.parametrize(("state", "told"), [(0, "closed"), (1, "half-open"), (2, "open")])
-async def test_redis_is_shown_and_never_counts(state: int, told: str) -> None:
+@pytest.mark.parametrize(("state", "reported"), [(0, "closed"), (1, "half-open"), (2, "open")])
+async def test_redis_is_shown_and_never_counts(state: int, reported: str) -> None:
     # nothing listens there
     async with running(redis_url="redis://127.0.0.1:9") as (client, service):
         service.metrics.breaker_state.set(state)
         answer = await client.get("/readyz")
     assert answer.status_code == 200
-    assert answer.json()["checks"]["redis"] == told
+    assert answer.json()["checks"]["redis"] == reported
 
 
 async def test_text_and_openmetrics() -> None:

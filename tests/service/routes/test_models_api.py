@@ -1,4 +1,4 @@
-"""`/v1/models` over HTTP: what is told, who may change it, and what goes wrong."""
+"""`/v1/models` over HTTP: what is shown, who may change it, and what goes wrong."""
 
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -162,15 +162,15 @@ async def test_changes_need_an_admins_key(tmp_path: Path, first: Manifest) -> No
             url = f"/v1/models/{NAME}:{action}"
             problem(await client.post(url, json={"version": 1}), 401)
             problem(await client.post(url, json={"version": 1}, headers=USER), 403)
-        told = (await client.get(f"/v1/models/{NAME}", headers=USER)).json()
-    assert told["pinned"] is None
+        reported = (await client.get(f"/v1/models/{NAME}", headers=USER)).json()
+    assert reported["pinned"] is None
 
 
 async def test_one_checkpoint_has_no_versions_to_change(tmp_path: Path, first: Manifest) -> None:
     folder = tmp_path / NAME / "1"
     async with running(load=Loader(), checkpoint=folder, device="cpu", **KEYS) as (client, _):
-        told = (await client.get("/v1/models", headers=USER)).json()["models"][0]
-        assert (told["name"], told["policy"], told["default"]) == (NAME, "fixed", True)
+        reported = (await client.get("/v1/models", headers=USER)).json()["models"][0]
+        assert (reported["name"], reported["policy"], reported["default"]) == (NAME, "fixed", True)
         for answer in (
             await pin(client, 1),
             *[await change(client, action) for action in ("unpin", "rollback", "reload")],
@@ -203,7 +203,7 @@ async def test_only_administrators_are_told_where_a_registry_failed(
             "no answer from 10.1.2.3 for https://me:hunter-2@bucket.example/a?sig=hunter-2"
         )
         monkeypatch.setattr(Versions(f"{tmp_path}/{NAME}").fs, "ls", Mock(side_effect=lost))
-        told = problem(await change(client, "reload"), 503)
+        reported = problem(await change(client, "reload"), 503)
         in_full = service.models.status(NAME).last_error
         shown = {}
         for kind, key in (("user", USER), ("admin", ADMIN)):
@@ -218,5 +218,5 @@ async def test_only_administrators_are_told_where_a_registry_failed(
     for secret in (str(tmp_path), "10.1.2.3", "bucket.example"):
         assert secret in str(in_full)
         assert not any(secret in answer.text for answer in health)
-    assert "hunter-2" not in str(in_full) + str(told)
+    assert "hunter-2" not in str(in_full) + str(reported)
     assert in_full in [vars(record).get("reason") for record in caplog.records]

@@ -37,7 +37,7 @@ class NumberEngine:
     """Pictures are numbers.
 
     Args:
-        at: told of each "predict" and "classify" with the numbers concerned, on the device's thread.
+        at: notified of each "predict" and "classify" with the numbers concerned, on the device's thread.
         predict_faults: raised by every batch that holds the number.
         classify_faults: raised by classify for the number.
         capacity: a larger batch raises `shortage`.

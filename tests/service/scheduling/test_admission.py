@@ -213,7 +213,7 @@ def test_retry_after_is_about_right_for_a_device_that_works() -> None:
         stack.close()  # 100 pixels are done
         for pixels in [pixels for pixels, wait in waits.items() if wait == second]:
             with door.admit() as ticket:
-                reserve(ticket, pixels)  # let in when it was told to come back
+                reserve(ticket, pixels)  # let in when it was asked to come back
             waits.pop(pixels)
         for pixels, wait in waits.items():
             assert wait > second

@@ -133,8 +133,8 @@ def test_one_request_above_the_bound_and_many_together() -> None:
     gate = threading.Event()
     engine = FakeEngine(gate=gate)
     with live(engine, max_host_bytes=1 << 20) as (url, service), ThreadPoolExecutor(8) as clients:
-        told = problem(segment(url, encoded(picture(8, 8)), output_size="2000"), 413)
-        assert told["type"] == "urn:ebseg:problem:too-much-memory"
+        reported = problem(segment(url, encoded(picture(8, 8)), output_size="2000"), 413)
+        assert reported["type"] == "urn:ebseg:problem:too-much-memory"
         middle = encoded(picture(200, 200))  # 0.4 MB while it is decoded, 0.48 MB after
         sent = [clients.submit(segment, url, middle) for _ in range(8)]
         wait_until(lambda: sum(future.done() for future in sent) == 6)

@@ -194,12 +194,12 @@ async def test_a_fault_of_the_scheduler_itself_ends_who_waits_for_text() -> None
 
 
 async def test_prices_are_told_what_good_steps_took() -> None:
-    told: list[tuple[str, int]] = []
+    seen: list[tuple[str, int]] = []
 
     class Told(Prices):
         def observe(self, info: ModelInfo, step: str, units: int, seconds: float) -> None:
             assert seconds >= 0
-            told.append((step, units))
+            seen.append((step, units))
 
     engine = NumberEngine(predict_faults={2: ValueError("bad")})
     async with running(prices=Told()) as device:
@@ -207,7 +207,7 @@ async def test_prices_are_told_what_good_steps_took() -> None:
         await soon(device.submit(job(engine, 9, cached=True)))
         await soon(device.embed(engine, ["sky", "tree"], ["{}", "a {}"]))
     one = 1 * 3  # output pixels times classes
-    assert told == [
+    assert seen == [
         ("predict", 48),
         *[("classify", one)] * 2,
         ("predict", 24),

@@ -1,4 +1,4 @@
-"""What is wrong with a document is told in our words."""
+"""What is wrong with a document is reported in our words."""
 
 import copy
 import re
@@ -109,7 +109,7 @@ def test_names_are_those_of_the_whole_document() -> None:
 
 
 def test_pydantic_errors_in_our_words() -> None:
-    told = field_problems(
+    reported = field_problems(
         [
             {"loc": ("classes", 3, "name"), "msg": "Value error, must not be empty", "type": "value_error"},
             {"loc": ("x",), "msg": "Extra inputs are not permitted", "type": "extra_forbidden"},
@@ -117,7 +117,7 @@ def test_pydantic_errors_in_our_words() -> None:
             {"loc": (), "msg": "no", "type": "value_error"},
         ]
     )
-    assert told == [
+    assert reported == [
         FieldProblem("x", "unknown field"),
         FieldProblem("classes.3.name", "must not be empty"),
         FieldProblem("outputs", "must not be empty"),

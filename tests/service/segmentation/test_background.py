@@ -79,10 +79,10 @@ async def test_the_protocol() -> None:
         none = (await infer(client, IMAGE, CLASSES, tensor("threshold", [0.0]))).json()
         some = (await infer(client, IMAGE, CLASSES, tensor("threshold", [0.25]))).json()
     assert [job.threshold for job in made.jobs] == [0.5, 0.0, 0.25]
-    told = [
+    answered = [
         (one["parameters"]["threshold"], one["parameters"]["threshold_source"]) for one in (own, none, some)
     ]
-    assert told == [(0.5, "card"), (0.0, "request"), (0.25, "request")]
+    assert answered == [(0.5, "card"), (0.0, "request"), (0.25, "request")]
 
 
 async def test_stored_vocabularies_and_cards_of_models() -> None:
@@ -99,14 +99,14 @@ async def test_stored_vocabularies_and_cards_of_models() -> None:
 
 async def test_warnings_are_in_every_form_of_answer() -> None:
     async with running(engine()) as (client, _):
-        told = await post(client, {"classes": ["sky", "face"]})
+        answered = await post(client, {"classes": ["sky", "face"]})
         png = await post(client, {"classes": ["face"]}, headers={"Accept": "image/png"})
         sound = await post(client, {"classes": ["sky", "trees"]})
         protocol = await infer(client, IMAGE, tensor("classes", ["face"]))
-    (warning,) = told.json()["warnings"]
+    (warning,) = answered.json()["warnings"]
     assert warning["code"] == "unknown-words"
     assert warning["message"].startswith('"face" is no word that fake knows')
-    assert told.headers["x-ebseg-warnings"] == png.headers["x-ebseg-warnings"] == "unknown-words"
+    assert answered.headers["x-ebseg-warnings"] == png.headers["x-ebseg-warnings"] == "unknown-words"
     assert protocol.headers["x-ebseg-warnings"] == "unknown-words"
     assert protocol.json()["parameters"]["warnings"] == warning["message"]
     assert "warnings" not in sound.json()

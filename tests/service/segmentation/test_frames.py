@@ -51,9 +51,9 @@ def test_each_frame_is_found(form: str) -> None:
     assert [color_of(data, frame) for frame in (2, 0, 1)] == [COLORS[2], COLORS[0], COLORS[1]]
     assert color_of(data, None) == COLORS[form == "HEIC"]
     for missing in (3, 9999):
-        with pytest.raises(InvalidRequestError) as told:
+        with pytest.raises(InvalidRequestError) as seen:
             decode(data, max_pixels=MOST, frame=missing)
-        assert f"no frame {missing}" in told.value.fields[0].message
+        assert f"no frame {missing}" in seen.value.fields[0].message
 
 
 @pytest.mark.parametrize("form", ["JPEG", "BMP", "AVIF"])
@@ -68,21 +68,21 @@ def test_a_single_picture_has_frame_0(form: str) -> None:
 def test_every_page_has_the_limit_of_a_picture() -> None:
     pages = frames("TIFF", (24, 16), (240, 160), (48, 32))
     assert decode(pages, max_pixels=MOST, frame=2).shape == (32, 48, 3)
-    told: list[tuple[int, int]] = []
+    seen: list[tuple[int, int]] = []
     with pytest.raises(TooManyPixelsError):
-        decode(pages, max_pixels=MOST, frame=1, accept=told.append)
-    assert told == []
-    assert decode(pages, max_pixels=38_400, frame=1, accept=told.append).shape == (160, 240, 3)
-    assert told == [(160, 240)]
+        decode(pages, max_pixels=MOST, frame=1, accept=seen.append)
+    assert seen == []
+    assert decode(pages, max_pixels=38_400, frame=1, accept=seen.append).shape == (160, 240, 3)
+    assert seen == [(160, 240)]
 
 
 @pytest.mark.parametrize("form", ["GIF", "PNG", "WEBP"])
 def test_frames_whose_way_is_too_long_are_refused_at_once(form: str) -> None:
     data = frames(form, *3 * [(1000, 1000)])
     assert decode(data, max_pixels=1_000_000, frame=2).shape == (1000, 1000, 3)
-    with pytest.raises(InvalidRequestError) as told:
+    with pytest.raises(InvalidRequestError) as seen:
         decode(data, max_pixels=1_000_000, frame=201)
-    assert "too far away" in told.value.fields[0].message
+    assert "too far away" in seen.value.fields[0].message
 
 
 @pytest.mark.anyio

@@ -237,9 +237,9 @@ def test_cut_or_changed_anywhere_only_our_errors_come(form: str) -> None:
     ],
 )
 def test_other_files_are_told_by_what_they_are(data: bytes, seen: str) -> None:
-    with pytest.raises(UnsupportedMediaError, match=seen) as told:
+    with pytest.raises(UnsupportedMediaError, match=seen) as reported:
         decode(data, max_pixels=MOST)
-    assert "JPEG, PNG, WebP, AVIF, HEIC, TIFF, BMP and GIF" in str(told.value)
+    assert "JPEG, PNG, WebP, AVIF, HEIC, TIFF, BMP and GIF" in str(reported.value)
 
 
 @pytest.mark.anyio
@@ -251,5 +251,5 @@ async def test_the_service_takes_them() -> None:
             assert answer.json()["size"] == {"width": COLUMNS, "height": ROWS}
             large = await post(client, image=saved(form, Image.fromarray(scene(ROWS + 1))))
             assert problem(large, 413)["type"] == "urn:ebseg:problem:too-many-pixels"
-        told = problem(await post(client, image=b"%PDF-1.7"), 415)
-    assert told["detail"].startswith("this is a PDF document; pictures are taken as JPEG")
+        reported = problem(await post(client, image=b"%PDF-1.7"), 415)
+    assert reported["detail"].startswith("this is a PDF document; pictures are taken as JPEG")

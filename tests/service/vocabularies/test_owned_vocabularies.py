@@ -77,8 +77,8 @@ async def test_a_list_is_its_owners_alone(client: httpx.AsyncClient) -> None:
     assert (await shop.get("mine")).json()["owner"] == "shop"
     assert (await shop.segment("mine")).status_code == 200
     for refused in (farm.get("mine"), farm.delete("mine"), farm.segment("mine")):
-        told = problem(await refused, 404)
-        assert told["detail"] == problem(await farm.get("none"), 404)["detail"]  # as if there were none
+        reported = problem(await refused, 404)
+        assert reported["detail"] == problem(await farm.get("none"), 404)["detail"]  # as if there were none
     assert problem(await farm.put("mine"), 409)["type"].endswith(":conflict")
     assert await farm.listed() == {}
     assert await shop.listed() == await admin.listed() == {"mine": (False, "shop")}

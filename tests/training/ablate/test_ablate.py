@@ -200,9 +200,9 @@ def test_a_grid_goes_seed_by_seed(
         out / "two" / "seed-6",
     ]
     assert [config.ssc for config, _ in training.runs] == ["official", "none"] * 2
-    told = capsys.readouterr().err
-    assert "4 runs, 0 of them finished before" in told
-    assert "run 2 of 4: two, seed 5" in told
+    printed = capsys.readouterr().err
+    assert "4 runs, 0 of them finished before" in printed
+    assert "run 2 of 4: two, seed 5" in printed
     first = scores[0]
     checkpoint = load(out / "one" / "seed-5" / "checkpoint")
     folder = SegmentationFolder(tmp_path / "data", "val")

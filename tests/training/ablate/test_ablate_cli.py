@@ -34,10 +34,10 @@ def test_tables_of_one_checkpoint(
     name: str, rows: int, places: tuple[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert command(name, *places) == 0
-    told = capsys.readouterr()
-    assert told.out.startswith("**Table ")
-    assert sum(line.startswith("| ") for line in told.out.splitlines()) == rows + 2
-    assert "comparing balances: 2 of 2" in told.err
+    printed = capsys.readouterr()
+    assert printed.out.startswith("**Table ")
+    assert sum(line.startswith("| ") for line in printed.out.splitlines()) == rows + 2
+    assert "comparing balances: 2 of 2" in printed.err
     assert command(name, *places, "--json", "--limit", "1") == 0
     (table,) = json.loads(capsys.readouterr().out)["tables"]
     assert len(table["rows"]) == rows
@@ -57,9 +57,9 @@ def test_ssc_trains_compares_and_goes_on(
     out = tmp_path / "out"
     words = (write_config(tmp_path), "--variants", "none", "a-all", "--seeds", "1", "--out", out)
     assert command("ssc", *words) == 0
-    told = capsys.readouterr()
-    assert told.out == (out / "table.md").read_text()
-    assert told.out.count("**Table") == 2
+    printed = capsys.readouterr()
+    assert printed.out == (out / "table.md").read_text()
+    assert printed.out.count("**Table") == 2
     trained = json.loads((out / "a-all" / "seed-0" / "config.json").read_text())
     assert trained["ssc_stages"] == micro_config().transformer_decoder.layers + 1
 
@@ -87,8 +87,8 @@ def test_default_variants_are_the_chosen(
     capsys.readouterr()
     with pytest.raises(SystemExit):
         command("ssc", "--help")
-    told = capsys.readouterr().out
-    shown = " ".join(told[told.index("positional arguments") :].split())
+    printed = capsys.readouterr().out
+    shown = " ".join(printed[printed.index("positional arguments") :].split())
     assert f"(default: {' '.join(run.variant for run in runs)})" in shown
 
 

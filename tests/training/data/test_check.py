@@ -143,9 +143,9 @@ def test_the_worst_are_drawn_and_the_exit_code_says_that_nothing_can_train(
     with Image.open(values["drawn"][0]) as image:
         assert image.width > 2 * 224
     assert ebseg.main([*line, "--picture-count", "1"]) == 1
-    told = capsys.readouterr().out
-    assert "error: label 40 is no class: labels go from 0 to 2, 255 is none: train/t0" in told
-    assert "the worst 1 pictures are in" in told
+    printed = capsys.readouterr().out
+    assert "error: label 40 is no class: labels go from 0 to 2, 255 is none: train/t0" in printed
+    assert "the worst 1 pictures are in" in printed
     assert ebseg.main(["check", str(data), "--picture-count", "1"]) == 2
 
 

@@ -166,9 +166,9 @@ def test_the_command_prints_and_writes(
     checkpoint = Path(shutil.copytree(places[0], tmp_path / "micro" / "3"))
     before = verify(checkpoint)
     assert run(checkpoint, places[1]) == 0
-    told = capsys.readouterr()
-    assert told.out.startswith("threshold 0.")
-    assert "calibrating: 5 of 5" in told.err
+    printed = capsys.readouterr()
+    assert printed.out.startswith("threshold 0.")
+    assert "calibrating: 5 of 5" in printed.err
     assert verify(checkpoint) == before
 
     (tmp_path / "card.json").write_text(json.dumps({"domain": "squares", "words": ["red", "green"]}))
@@ -250,9 +250,9 @@ def test_publishing_measures_on_the_runs_validation_data(tmp_path: Path) -> None
     assert ("calibrating", 6, 6) in steps
     assert load(tmp_path / "registry" / "micro" / "1").manifest == first
 
-    told = tmp_path / "card.json"
-    told.write_text(json.dumps({"domain": "squares"}))
-    second = publish(out, tmp_path / "registry" / "micro", card=told, license="CC0-1.0").manifest
+    printed = tmp_path / "card.json"
+    printed.write_text(json.dumps({"domain": "squares"}))
+    second = publish(out, tmp_path / "registry" / "micro", card=printed, license="CC0-1.0").manifest
     assert second.card == dataclasses.replace(first.card, domain="squares")
     assert second.license == "CC0-1.0"
 

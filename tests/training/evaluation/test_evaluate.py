@@ -239,7 +239,7 @@ def test_no_process_is_too_few(loaded: LoadedCheckpoint, folder: SegmentationFol
         evaluate_checkpoint(loaded, folder, processes=0, options=SILENT)
 
 
-# --- what is told
+# --- what is reported
 
 
 def test_json_has_no_nan() -> None:

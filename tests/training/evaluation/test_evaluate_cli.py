@@ -30,8 +30,8 @@ def command(*words: str | Path) -> int:
 
 def test_table_and_progress(places: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     assert command(*places) == 0
-    told = capsys.readouterr()
-    lines = [line.split() for line in told.out.splitlines()]
+    printed = capsys.readouterr()
+    lines = [line.split() for line in printed.out.splitlines()]
     assert [line[:2] for line in lines[1:5]] == [
         ["red", "trained"],
         ["green", "trained"],
@@ -39,7 +39,7 @@ def test_table_and_progress(places: tuple[str, str], capsys: pytest.CaptureFixtu
         ["yellow", "new"],
     ]
     assert ["pictures", "3"] in lines
-    assert "evaluating: 3 of 3" in told.err
+    assert "evaluating: 3 of 3" in printed.err
 
 
 def test_json(places: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:

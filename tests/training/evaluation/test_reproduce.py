@@ -46,8 +46,8 @@ def command(places: tuple[Path, Path], tmp_path: Path, capfd: pytest.CaptureFixt
         checkpoint, data = places
         own = ["--checkpoint", checkpoint, "--keep", tmp_path / "kept.json"]
         code = ebseg.main(["reproduce", str(data), *map(str, own), *map(str, words)])
-        told = capfd.readouterr()
-        return code, told.out, told.err
+        printed = capfd.readouterr()
+        return code, printed.out, printed.err
 
     return run
 
@@ -121,11 +121,11 @@ def test_within_the_papers_digit_or_not(
     whole(monkeypatch, {"ade20k-150": found["ade20k-150"], "voc-20": found["voc-20"] - 0.2})
     code, out, _ = command("--benchmarks", ",".join(TWO), "--json")
     assert code == 1
-    told = json.loads(out)
-    assert [row["verdict"] for row in told["benchmarks"]] == ["within 0.1", "not within 0.1"]
-    assert told["reproduced"] is False
-    assert len(told["setting"]["templates"]) == 14
-    assert len(told["benchmarks"][0]["data_digest"]) == 64
+    printed = json.loads(out)
+    assert [row["verdict"] for row in printed["benchmarks"]] == ["within 0.1", "not within 0.1"]
+    assert printed["reproduced"] is False
+    assert len(printed["setting"]["templates"]) == 14
+    assert len(printed["benchmarks"][0]["data_digest"]) == 64
 
 
 def test_goes_on_after_an_interruption(

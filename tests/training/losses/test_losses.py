@@ -177,7 +177,7 @@ def test_what_is_no_number_is_never_hidden(value: float) -> None:
 
 
 def test_parts_and_totals() -> None:
-    """Two pictures alone, told the batch's totals, add up to both together; so do their random points."""
+    """Two pictures alone, given the batch's totals, add up to both together; so do their random points."""
     generator = torch.Generator().manual_seed(0)
     both = stage(torch.randn(2, 3, 2, 2, generator=generator), torch.randn(2, 3, 3, generator=generator))
     one = Target(labels=torch.tensor([0]), masks=torch.ones(1, 8, 8, dtype=torch.bool))

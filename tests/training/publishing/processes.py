@@ -100,8 +100,8 @@ def go_on(run: Path, destination: str, options: dict[str, Any], least: int) -> N
 def tidy(destination: str, options: dict[str, Any]) -> None:
     """Asserts that nothing half-written is left, and removes all but the newest version: disks are small.
 
-    Before its lock is made, or after, a work folder cannot be told from one that is just being made; its
-    age is put forward for the next publisher to see.
+    Before its lock is made, or after, a work folder looks like one that is just being made; its age is put
+    forward for the next publisher to see.
     """
     versions = Versions(destination, **options)
     *old, _ = versions.numbers()

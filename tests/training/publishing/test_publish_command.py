@@ -45,9 +45,9 @@ def test_the_command_from_dry_run_to_force(
 
     write_scores(run, miou_new=20.0)
     assert ebseg.main(line) == 1  # refused, which is no wrong usage
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert "miou_new fell from 32.50 (version 1) to 20.00, below the limit 32.00 (margin 0.5)" in told.err
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert "miou_new fell from 32.50 (version 1) to 20.00, below the limit 32.00 (margin 0.5)" in output.err
     assert ebseg.main([*line, "--metrics", "miou_all,miou_trained"]) == 0
     assert f"published {place}/2\n" in capsys.readouterr().out
     assert ebseg.main([*line, "--margin", "0", "--metrics", "miou_new"]) == 0

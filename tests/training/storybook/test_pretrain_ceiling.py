@@ -38,7 +38,7 @@ def data() -> Pool:
     )
 
 
-def told(masks: Tensor, picture: NDArray[np.uint8]) -> list[int]:
+def true_labels(masks: Tensor, picture: NDArray[np.uint8]) -> list[int]:
     """The class of each mask, read off the red channel."""
     red = torch.from_numpy(picture[..., 0].astype(np.int64))
     return [int(red[mask > 0].unique().item()) for mask in masks]
@@ -64,7 +64,7 @@ def test_perfect_embeddings_reach_one(ebseg: EBSeg, data: Pool, monkeypatch: pyt
     text = ebseg.encode_text(CLASSES)
 
     def perfect(_: EBSeg, picture: NDArray[np.uint8], masks: Tensor) -> tuple[Tensor, Tensor]:
-        rows = text[told(masks, picture)]
+        rows = text[true_labels(masks, picture)]
         return 0.1 * rows, rows
 
     monkeypatch.setattr(module, "_embeddings", perfect)
@@ -82,7 +82,7 @@ def test_wrong_names_count_against_their_own_side_and_embedding(
 
     def named(_: EBSeg, picture: NDArray[np.uint8], masks: Tensor) -> tuple[Tensor, Tensor]:
         first = picture.tobytes() == data.pictures[0].tobytes()
-        true = told(masks, picture)
+        true = true_labels(masks, picture)
         frozen = [mushroom if c == boat else c for c in true]
         mask_attention = [mushroom if c == grass and first else c for c in true]
         return text[frozen], text[mask_attention]

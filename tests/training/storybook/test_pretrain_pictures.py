@@ -101,9 +101,9 @@ def test_only_allowed_classes_are_drawn(tmp_path: Path) -> None:
 
 def test_shares_decide_the_kinds() -> None:
     rng = np.random.default_rng(0)
-    told = Counter(kind(rng, (2, 1, 1)) for _ in range(2000))
-    assert told["quilt"] / 2000 == pytest.approx(0.25, abs=0.04)
-    assert told["close_up"] / 2000 == pytest.approx(0.25, abs=0.04)
-    assert set(told) == {"quilt", "close_up", *SCENES}
+    kinds = Counter(kind(rng, (2, 1, 1)) for _ in range(2000))
+    assert kinds["quilt"] / 2000 == pytest.approx(0.25, abs=0.04)
+    assert kinds["close_up"] / 2000 == pytest.approx(0.25, abs=0.04)
+    assert set(kinds) == {"quilt", "close_up", *SCENES}
     assert {kind(rng, (0, 0, 3)) for _ in range(20)} == {"close_up"}
     assert {kind(rng, (1, 0, 0)) for _ in range(200)} == set(SCENES)

@@ -51,7 +51,9 @@ def test_it_is_a_data_set_of_two_splits(book: Path) -> None:
     for folder in (train, held_out):
         check(folder, progress=False)
         assert [item.name for item in folder.classes] == list(CLASSES)
-        assert [name for name, told in zip(CLASSES, folder.trained, strict=True) if told] == list(TRAINED)
+        assert [name for name, trained in zip(CLASSES, folder.trained, strict=True) if trained] == list(
+            TRAINED
+        )
         assert folder.title == f"Storybook, seed {SEED}"
     assert {path.name for path in book.iterdir()} == {"images", "labels", "captions", CLASSES_FILE}
 
@@ -166,9 +168,9 @@ def test_the_command_draws_and_says_so(
     root = tmp_path / "book"
     args = parsed(str(root), "--train", "2", "--val", "1", "--seed", str(SEED), "--jobs", "1")
     assert args.run(args) == 0
-    told = capsys.readouterr()
-    assert told.out == f"{root}: 2 training scenes, 1 held-out scenes\n"
-    assert "drawing train: 2 of 2" in told.err
+    trained = capsys.readouterr()
+    assert trained.out == f"{root}: 2 training scenes, 1 held-out scenes\n"
+    assert "drawing train: 2 of 2" in trained.err
     found = files(root)
     assert found[CLASSES_FILE] == files(book)[CLASSES_FILE]
     with Image.open(root / "images" / "val" / "000000.jpg") as picture:

@@ -127,22 +127,22 @@ def test_captions_name_what_covers_enough_and_nothing_else(kind: str) -> None:
     for seed in range(25):
         scene = drawn(kind, seed)
         covered = shares(scene)
-        told = ANY_NAME.findall(scene.caption)
+        mentioned = ANY_NAME.findall(scene.caption)
         enough = {CLASSES[index] for index in np.flatnonzero(covered >= MENTIONED)}
-        assert len(told) == len(set(told))
-        assert set(told) == enough == {CLASSES[index] for index in scene.mentioned}
+        assert len(mentioned) == len(set(mentioned))
+        assert set(mentioned) == enough == {CLASSES[index] for index in scene.mentioned}
         assert (np.diff(covered[list(scene.mentioned)]) <= 0).all()  # the largest first
         things = [CLASSES[index] for index in scene.mentioned if CLASSES[index] in THINGS]
-        assert told[: len(things)] == things
+        assert mentioned[: len(things)] == things
 
 
 def test_every_class_occurs_often_in_held_out_scenes() -> None:
-    told: Counter[str] = Counter()
+    mentioned: Counter[str] = Counter()
     for index in range(200):
         rng, kind, allowed = scene_of(0, HELD_OUT, index)
         scene = draw(rng, kind, height=HEIGHT, width=WIDTH, allowed=allowed)
-        told.update(CLASSES[index] for index in scene.mentioned)
-    assert {name: told[name] for name in CLASSES if told[name] < 5} == {}
+        mentioned.update(CLASSES[index] for index in scene.mentioned)
+    assert {name: mentioned[name] for name in CLASSES if mentioned[name] < 5} == {}
 
 
 def test_a_split_decides_kinds_and_classes() -> None:

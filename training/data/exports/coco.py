@@ -53,10 +53,10 @@ def _pictures(
     split = next((SPLITS[word] for word in words if word in SPLITS), None)
     found = []
     for image in content["images"]:
-        told, size = str(image["file_name"]), (int(image["height"]), int(image["width"]))
-        picture = finder.find(told, path.parent)
+        named, size = str(image["file_name"]), (int(image["height"]), int(image["width"]))
+        picture = finder.find(named, path.parent)
         if picture is None:
-            raise missing_picture(told, path)
+            raise missing_picture(named, path)
         own = drawn.pop(image["id"], [])
         regions: list[DrawnRegion] = []
         for one in own:
@@ -68,7 +68,7 @@ def _pictures(
         regions.sort(key=lambda region: -region.area(*size))
         found.append(
             AnnotatedPicture(
-                name=Path(told).stem, picture=picture, size=size, split=split, regions=tuple(regions)
+                name=Path(named).stem, picture=picture, size=size, split=split, regions=tuple(regions)
             )
         )
     if drawn:
@@ -98,17 +98,17 @@ def _region(
 
 
 def _panoptic(one: dict[str, Any], categories: dict[int, str], path: Path) -> list[DrawnRegion]:
-    told = str(one["file_name"])
-    places = (path.with_suffix("") / told, path.parent / told)
+    named = str(one["file_name"])
+    places = (path.with_suffix("") / named, path.parent / named)
     file = next((place for place in places if place.is_file()), None)
     if file is None:
-        raise DatasetError(f"{path}: {told} is neither in {places[0].parent} nor in {path.parent}")
+        raise DatasetError(f"{path}: {named} is neither in {places[0].parent} nor in {path.parent}")
     with opened_image(file) as image:
         colors = np.asarray(image.convert("RGB"), dtype=np.int64)
     numbers: NDArray[np.int64] = colors @ np.array([1, 256, 65536])
     return [
         DrawnRegion(
-            label=_category(segment, categories, f"{path}, {told}"),
+            label=_category(segment, categories, f"{path}, {named}"),
             mask=packed(numbers == int(segment["id"])),
         )
         for segment in one["segments_info"]

@@ -39,17 +39,17 @@ def read(source: Path, finder: PictureFinder) -> Export:
 def _picture(
     image: ElementTree.Element, where: str, path: Path, finder: PictureFinder, left_out: Counter[str]
 ) -> AnnotatedPicture:
-    told = image.attrib["name"]
+    named = image.attrib["name"]
     size = (int(image.attrib["height"]), int(image.attrib["width"]))
-    picture = finder.find(told, path.parent)
+    picture = finder.find(named, path.parent)
     if picture is None:
-        raise missing_picture(told, path)
+        raise missing_picture(named, path)
     left_out.update(shape.tag for shape in image if shape.tag not in (*SHAPES, "tag"))
     drawn = [shape for shape in image if shape.tag in SHAPES]
     drawn.sort(key=lambda shape: int(shape.get("z_order", 0)))  # keeps the order of equal ones
     subset = image.get("subset", "").lower()
     return AnnotatedPicture(
-        name=Path(told).stem,
+        name=Path(named).stem,
         picture=picture,
         size=size,
         split={"validation": "val"}.get(subset, subset) or None,
@@ -58,21 +58,21 @@ def _picture(
 
 
 def _region(shape: ElementTree.Element, size: tuple[int, int], where: str) -> DrawnRegion:
-    told = shape.attrib
-    label = told["label"]
+    named = shape.attrib
+    label = named["label"]
     if shape.tag == "polygon":
-        corners = [[float(x) for x in corner.split(",")] for corner in told["points"].split(";")]
+        corners = [[float(x) for x in corner.split(",")] for corner in named["points"].split(";")]
         return DrawnRegion(label=label, rings=(ring(corners, where),))
     if shape.tag == "box":
-        left, top, right, bottom = (float(told[name]) for name in ("xtl", "ytl", "xbr", "ybr"))
+        left, top, right, bottom = (float(named[name]) for name in ("xtl", "ytl", "xbr", "ybr"))
         middle = ((left + right) / 2, (top + bottom) / 2)
-        turned = float(told.get("rotation", 0))
+        turned = float(named.get("rotation", 0))
         return DrawnRegion(label=label, rings=(box(left, top, right, bottom, turned, middle),))
     if shape.tag == "ellipse":
-        x, y, across, down = (float(told[name]) for name in ("cx", "cy", "rx", "ry"))
-        return DrawnRegion(label=label, rings=(ellipse(x, y, across, down, float(told.get("rotation", 0))),))
-    column, row, width, height = (round(float(told[name])) for name in ("left", "top", "width", "height"))
-    lengths = [int(length) for length in told["rle"].split(",")]
+        x, y, across, down = (float(named[name]) for name in ("cx", "cy", "rx", "ry"))
+        return DrawnRegion(label=label, rings=(ellipse(x, y, across, down, float(named.get("rotation", 0))),))
+    column, row, width, height = (round(float(named[name])) for name in ("left", "top", "width", "height"))
+    lengths = [int(length) for length in named["rle"].split(",")]
     if min(lengths) < 0 or sum(lengths) != width * height:
         raise DatasetError(f"{where}: a mask of {label} does not fill its {width} x {height} pixels")
     part = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths).reshape(height, width)

@@ -53,12 +53,12 @@ def _picture(
     if not done:
         left_out["task without annotation"] += 1
         return None
-    told = next((x for x in task["data"].values() if isinstance(x, str) and _is_picture(x)), None)
-    if told is None:
+    named = next((x for x in task["data"].values() if isinstance(x, str) and _is_picture(x)), None)
+    if named is None:
         raise DatasetError(f"{where} names no picture in its data")
-    picture = finder.find(told, path.parent)
+    picture = finder.find(named, path.parent)
     if picture is None:
-        raise missing_picture(told, path)
+        raise missing_picture(named, path)
     size: tuple[int, int] | None = None
     regions: list[DrawnRegion] = []
     for result in done[-1]["result"]:  # the last one, where several people annotated
@@ -71,9 +71,9 @@ def _picture(
     return AnnotatedPicture(name=picture.stem, picture=picture, size=size, regions=tuple(regions))
 
 
-def _is_picture(told: str) -> bool:
+def _is_picture(named: str) -> bool:
     """Whether a text of a task's data is a picture's path or address; captions may hold dots as well."""
-    return any(path.lower().endswith(PICTURES) for path in paths_of(told))
+    return any(path.lower().endswith(PICTURES) for path in paths_of(named))
 
 
 def _region(kind: str, value: dict[str, Any], size: tuple[int, int], where: str) -> DrawnRegion:

@@ -46,13 +46,13 @@ def _picture(
 ) -> AnnotatedPicture:
     try:
         size = (int(content["imageHeight"]), int(content["imageWidth"]))
-        told = str(content["imagePath"])
+        named = str(content["imagePath"])
     except (KeyError, TypeError, ValueError):
         raise DatasetError(f"{path} does not say imagePath, imageHeight and imageWidth") from None
-    picture: Path | bytes | None = finder.find(told, path.parent)
+    picture: Path | bytes | None = finder.find(named, path.parent)
     if picture is None:
         if not isinstance(content.get("imageData"), str):
-            raise missing_picture(told, path)
+            raise missing_picture(named, path)
         try:
             picture = base64.b64decode(content["imageData"], validate=True)
         except binascii.Error as error:

@@ -31,13 +31,13 @@ def read(source: Path, finder: PictureFinder, names: Path | None) -> Export:
     values = _values(names)
     pictures = []
     for path in files_below(source, (".png",)):
-        told = path.with_suffix("").name
-        picture = finder.stem(told, path)
+        named = path.with_suffix("").name
+        picture = finder.stem(named, path)
         if picture is None:
             raise DatasetError(
                 f"{path} has no picture of its name; name the pictures' folder with --pictures DIR"
             )
-        place = path.relative_to(source).with_suffix("") if source.is_dir() else Path(told)
+        place = path.relative_to(source).with_suffix("") if source.is_dir() else Path(named)
         pictures.append(
             AnnotatedPicture(name="_".join(place.parts), picture=picture, label_map=path, values=values)
         )

@@ -60,17 +60,17 @@ class PictureFinder:
                 if path.suffix.lower() in PICTURES and path not in self._by_name[path.name]:
                     self._by_name[path.name].append(path)
 
-    def find(self, told: str, beside: Path) -> Path | None:
+    def find(self, named: str, beside: Path) -> Path | None:
         """The file of a picture; None if there is none.
 
         A path counts from the annotation file or one of the folders. Where nothing lies there the name alone
-        decides; where several files have it, the one whose path ends most like the told one.
+        decides; where several files have it, the one whose path ends most like the named one.
 
         Args:
-            told: path or address in the export.
+            named: path or address in the export.
             beside: folder of the annotation file.
         """
-        texts = paths_of(told)
+        texts = paths_of(named)
         for text in texts:
             for folder in (beside, *self._folders):
                 path = folder / text
@@ -96,17 +96,17 @@ class PictureFinder:
         return None
 
 
-def missing_picture(told: str, where: Path) -> DatasetError:
+def missing_picture(named: str, where: Path) -> DatasetError:
     """The error of a picture that was not found."""
-    return DatasetError(f"{where}: its picture {told} is not there; name its folder with --pictures DIR")
+    return DatasetError(f"{where}: its picture {named} is not there; name its folder with --pictures DIR")
 
 
-def paths_of(told: str) -> tuple[str, ...]:
+def paths_of(named: str) -> tuple[str, ...]:
     """What a picture's path may be: the text as it stands, for `a#1 50%.jpg` is a name; then as an address.
 
     An address has its path, which may stand in its query, as Label Studio's local files do.
     """
-    plain = told.replace("\\", "/")
+    plain = named.replace("\\", "/")
     try:
         parts = urlsplit(plain)
     except ValueError:  # no address, such as //[a].jpg

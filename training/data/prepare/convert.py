@@ -203,20 +203,20 @@ def in_processes(
     jobs = jobs or _processors()
     with progress(title, len(pairs), shown=shown and bool(pairs)) as bar:
 
-        def told(results: Iterable[str | None]) -> Iterator[str]:
+        def reported(results: Iterable[str | None]) -> Iterator[str]:
             for problem in results:
                 bar.advance()
                 if problem is not None:
                     yield problem
 
         if jobs == 1 or len(pairs) <= _CHUNK:
-            yield from told(map(work, pairs))
+            yield from reported(map(work, pairs))
             return
         # Not forked: the bar's thread would be copied in the middle of whatever it does.
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(jobs, mp_context=context, initializer=_end_with_parent) as pool:
             try:
-                yield from told(pool.map(work, pairs, chunksize=_CHUNK))
+                yield from reported(pool.map(work, pairs, chunksize=_CHUNK))
             except BrokenProcessPool as error:
                 raise DatasetError(
                     "a process that prepares pictures was killed, perhaps for lack of memory;"

@@ -127,11 +127,11 @@ def label_studio(folder: Path) -> Path:
             value = {"x": x, "y": y, "width": 600 / WIDTH, "height": 600 / HEIGHT, "rotation": 0}
             results.append({"type": "rectanglelabels", "value": value | {"rectanglelabels": ["buoy"]}} | size)
             results.append({"type": "choices", "value": {"choices": ["sunny"]}})
-        told = (
+        address = (
             f"/data/upload/1/1a2b3c4d-{name}.jpg" if number else f"/data/local-files/?d=pictures/{name}.jpg"
         )
         annotations = [{"was_cancelled": False, "result": results}, {"was_cancelled": True, "result": []}]
-        tasks.append({"id": number, "data": {"image": told}, "annotations": annotations})
+        tasks.append({"id": number, "data": {"image": address}, "annotations": annotations})
     tasks.append({"id": 9, "data": {"image": "none.jpg"}, "annotations": []})
     path = folder / "export.json"
     path.write_text(json.dumps(tasks))

@@ -39,9 +39,9 @@ def options(made: Path, kind: str, **more: Any) -> ExportOptions:
 def test_every_format_gives_the_same_labels(maker: str, tmp_path: Path) -> None:
     kind, make = MAKERS[maker]
     made = make(tmp_path)
-    told = prepare_export(kind, made, tmp_path / "data", options(made, kind), jobs=1, shown=False)
-    assert told.classes == told.trained == 2
-    assert {name: count.pairs for name, count in told.splits.items()} == {"train": 1, "val": 1}
+    prepared = prepare_export(kind, made, tmp_path / "data", options(made, kind), jobs=1, shown=False)
+    assert prepared.classes == prepared.trained == 2
+    assert {name: count.pairs for name, count in prepared.splits.items()} == {"train": 1, "val": 1}
     found: dict[str, NDArray[np.int64]] = {}
     for split in ("train", "val"):
         folder = SegmentationFolder(tmp_path / "data", split)
@@ -115,8 +115,8 @@ def test_a_picture_may_lie_in_the_annotation(tmp_path: Path) -> None:
         content["imageData"] = base64.b64encode((made / f"{name}.jpg").read_bytes()).decode()
         (made / f"{name}.json").write_text(json.dumps(content))
         (made / f"{name}.jpg").unlink()
-    told = prepare_export("labelme", made, tmp_path / "data", ExportOptions(), jobs=1, shown=False)
-    assert sum(count.pairs for count in told.splits.values()) == 2
+    prepared = prepare_export("labelme", made, tmp_path / "data", ExportOptions(), jobs=1, shown=False)
+    assert sum(count.pairs for count in prepared.splits.values()) == 2
 
 
 def broken(path: Path, old: str, new: str) -> None:
@@ -199,8 +199,8 @@ def test_a_hidden_folder_above_does_not_hide_what_lies_in_it(tmp_path: Path) -> 
     made = drawn.labelme(tmp_path / ".mounted" / "photos")
     (made / ".trash").mkdir()
     (made / ".trash" / "old.json").write_text("{}")  # would be refused
-    told = prepare_export("labelme", made, tmp_path / "data", ExportOptions(), jobs=1, shown=False)
-    assert sum(count.pairs for count in told.splits.values()) == 2
+    prepared = prepare_export("labelme", made, tmp_path / "data", ExportOptions(), jobs=1, shown=False)
+    assert sum(count.pairs for count in prepared.splits.values()) == 2
 
 
 @pytest.mark.parametrize(
@@ -215,8 +215,8 @@ def test_a_hidden_folder_above_does_not_hide_what_lies_in_it(tmp_path: Path) -> 
 def test_a_file_name_tells_a_split_by_a_whole_word(stem: str, splits: list[str], tmp_path: Path) -> None:
     made = drawn.coco(tmp_path / "photos")
     renamed = made.rename(made.with_stem(stem))
-    told = prepare_export("coco", renamed, tmp_path / "data", ExportOptions(), jobs=1, shown=False)
-    assert list(told.splits) == splits
+    prepared = prepare_export("coco", renamed, tmp_path / "data", ExportOptions(), jobs=1, shown=False)
+    assert list(prepared.splits) == splits
 
 
 @pytest.mark.parametrize("name", ["bay #1", "bay?2", "50%25 bay", "//[bay"])
@@ -224,15 +224,15 @@ def test_a_picture_whose_name_looks_like_an_address(name: str, tmp_path: Path) -
     made = drawn.labelme(tmp_path / "photos")
     (made / "bay.jpg").rename(made / f"{name.lstrip('/')}.jpg")
     broken(made / "bay.json", "bay.jpg", f"{name}.jpg")
-    told = prepare_export("labelme", made, tmp_path / "data", ExportOptions(), jobs=1, shown=False)
-    assert sum(count.pairs for count in told.splits.values()) == 2
+    prepared = prepare_export("labelme", made, tmp_path / "data", ExportOptions(), jobs=1, shown=False)
+    assert sum(count.pairs for count in prepared.splits.values()) == 2
 
 
 def test_a_task_may_hold_other_texts_before_its_picture(tmp_path: Path) -> None:
     made = drawn.label_studio(tmp_path / "photos")
     broken(made, '"data": {', '"data": {"by": "Jo B. Doe", "number": 3, ')
-    told = prepare_export("label-studio", made, tmp_path / "data", ExportOptions(), jobs=1, shown=False)
-    assert sum(count.pairs for count in told.splits.values()) == 2
+    prepared = prepare_export("label-studio", made, tmp_path / "data", ExportOptions(), jobs=1, shown=False)
+    assert sum(count.pairs for count in prepared.splits.values()) == 2
 
 
 def test_a_picture_of_16_bits_is_refused(tmp_path: Path) -> None:

@@ -245,12 +245,12 @@ def _run(argv: list[str] | None) -> int:
             from model.urls import without_secrets
 
             print(without_secrets(traceback.format_exc()), end="", file=sys.stderr)
-        code, message = _outcome(error, command)
+        code, message = _exit(error, command)
         _complain(message)
         return code
 
 
-def _outcome(error: BaseException, command: object) -> tuple[int, str]:
+def _exit(error: BaseException, command: object) -> tuple[int, str]:
     """The exit code and what is said of an error in a command's function."""
     from model.errors import FetchError, ModelError
     from training.errors import RefusedError

@@ -127,12 +127,12 @@ def environment(venv: Path, *, bare: bool = False) -> Path:
         command.insert(3, "--clear")
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        said = " ".join((done.stdout + done.stderr).split())
-        if "ensurepip" in said:
+        output = " ".join((done.stdout + done.stderr).split())
+        if "ensurepip" in output:
             raise SetupError(
                 f"{sys.executable} has no venv; Debian's package is python3-venv (apt install python3-venv)"
             )
-        raise SetupError(f"{venv} cannot be made: {said[-300:]}")
+        raise SetupError(f"{venv} cannot be made: {output[-300:]}")
     return python
 
 

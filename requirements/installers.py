@@ -173,8 +173,8 @@ def find_uv(python: Path) -> tuple[Path | None, str]:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode == 0 and uv_version(python.with_name("uv")) is not None:
         return python.with_name("uv"), ""
-    said = (done.stderr.strip().splitlines() or ["it does not run here"])[-1]
-    return None, f"uv is not on the PATH, and pip could not install it ({said.removeprefix('ERROR: ')})"
+    output = (done.stderr.strip().splitlines() or ["it does not run here"])[-1]
+    return None, f"uv is not on the PATH, and pip could not install it ({output.removeprefix('ERROR: ')})"
 
 
 def uv_version(program: Path) -> tuple[int, ...] | None:

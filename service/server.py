@@ -104,10 +104,10 @@ def run_server(app: FastAPI, settings: Settings, began: float | None = None) -> 
         host, port = listener.getsockname()[:2]
         address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
-        def tell() -> None:
+        def announce_ready() -> None:
             LOG.info("ready in %.0f s: page %s/, API %s/docs", time.monotonic() - began, address, address)
 
-        service.on_ready = tell
+        service.on_ready = announce_ready
         LOG.info("listening on %s", address, extra={"address": address})
         server.run(sockets=[listener])
     if service.hung:

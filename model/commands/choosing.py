@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from model.commands.output import progress_bars, say
+from model.commands.output import notify, progress_bars
 
 if TYPE_CHECKING:
     from model.fetch.fetching import SourceFile
@@ -47,17 +47,17 @@ def pulled_folder(text: str, *, yes: bool) -> Path:
     def allow(order: "Order", found: "SourceFile") -> bool:
         announced = announcement(order, found)
         if yes or not (sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()):
-            say(announced)
+            notify(announced)
             return True
         return _agreed(f"{order.directory} is not there: {announced}. Go on? [Y/n] ")
 
     try:
         with progress_bars(lines=True) as progress:
-            return folder_of(text, say=say, progress=progress, allow=allow)
+            return folder_of(text, notify=notify, progress=progress, allow=allow)
     except UnreachableError as error:
         raise UnreachableError(f"{error}. {other_ways(text)}") from None
     except KeyboardInterrupt:
-        say("what was fetched is kept: the same command goes on there")
+        notify("what was fetched is kept: the same command goes on there")
         raise
 
 

@@ -22,7 +22,7 @@ def report(args: argparse.Namespace, manifest: "Manifest", line: str) -> None:
         print(f"{line}\ndigest {manifest.digest}")
 
 
-def say(line: str) -> None:
+def notify(line: str) -> None:
     """A line on standard error, for people."""
     print(f"ebseg: {line}", file=sys.stderr, flush=True)
 
@@ -82,4 +82,4 @@ class _Lines:
             return
         self._printed_at = now
         of = f" of {total / 1e6:.0f} MB, {done / total:.0%}" if total else " MB"
-        say(f"{step}: {done / 1e6:.0f}{of}")
+        notify(f"{step}: {done / 1e6:.0f}{of}")

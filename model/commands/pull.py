@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from model.command import JSON_HELP, add_command, count
 from model.commands.choosing import announcement
-from model.commands.output import progress_bars, say
+from model.commands.output import notify, progress_bars
 from model.errors import FetchError, UnreachableError
 
 if TYPE_CHECKING:
@@ -93,18 +93,18 @@ def run(args: argparse.Namespace) -> int:
     check_name(order.name, order.version)
 
     def announced(found: "SourceFile") -> bool:
-        say(announcement(order, found))
+        notify(announcement(order, found))
         return True  # nobody is asked: that is what the command is for
 
     try:
         if args.dry_run:
             return _dry_run(args, order)
         with progress_bars(lines=True) as progress:
-            pulled = pull(order, say=say, progress=progress, allow=announced)
+            pulled = pull(order, notify=notify, progress=progress, allow=announced)
     except UnreachableError as error:
         raise UnreachableError(f"{error}. {other_ways(args.source, args.like)}") from None
     except KeyboardInterrupt:
-        say("what was fetched is kept: the same command goes on there")
+        notify("what was fetched is kept: the same command goes on there")
         raise
     _report(args, order, pulled)
     return 0
@@ -131,7 +131,7 @@ def _dry_run(args: argparse.Namespace, order: "Order") -> int:
 
     with progress_bars() as progress:
         there = present(order, progress)
-        found = None if there else fetcher_of(order, say=say, progress=progress).find()
+        found = None if there else fetcher_of(order, notify=notify, progress=progress).find()
     document = {
         "source": str(order.source),
         "directory": str(order.directory),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from model.errors import FetchError
-from model.fetch.transfer import Say
+from model.fetch.transfer import Notify
 from model.storage.files import Progress, sha256
 
 
@@ -97,13 +97,13 @@ def throw_away(path: Path) -> None:
 
 
 @contextmanager
-def alone(lock: Path, name: str, say: Say) -> Iterator[None]:
+def alone(lock: Path, name: str, notify: Notify) -> Iterator[None]:
     """Waits until no other process fetches the same file, and keeps others waiting meanwhile."""
     lock.parent.mkdir(parents=True, exist_ok=True)
     with open(lock, "a", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say(f"{name}: another process fetches it just now; waiting for that one")
+            notify(f"{name}: another process fetches it just now; waiting for that one")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield

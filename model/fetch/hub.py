@@ -30,8 +30,8 @@ from model.fetch.refusals import RETRIED, again_after, hub_refusal
 from model.fetch.sources import HubFile
 from model.fetch.transfer import (
     Location,
+    Notify,
     Patience,
-    Say,
     Transfer,
     Tries,
     TryAgainError,
@@ -60,13 +60,13 @@ class HubFetcher:
 
     Args:
         file: which.
-        say, progress: called with waits, and with bytes.
+        notify, progress: called with waits, and with bytes.
         patience: with the network.
     """
 
-    def __init__(self, file: HubFile, *, say: Say, progress: Progress, patience: Patience):
+    def __init__(self, file: HubFile, *, notify: Notify, progress: Progress, patience: Patience):
         self._file = file
-        self._say = say
+        self._notify = notify
         self._progress = progress
         self._patience = patience
         self._folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(
@@ -81,7 +81,7 @@ class HubFetcher:
             FetchError: the hub refuses.
             UnreachableError: it does not answer, and the file is not in the cache.
         """
-        tries = Tries(self._file.name, self._say, self._patience)
+        tries = Tries(self._file.name, self._notify, self._patience)
         where = f"{self._file} at {constants.ENDPOINT}"
         try:
             located(
@@ -93,7 +93,7 @@ class HubFetcher:
             cached = self._cached(self._file.revision)
             if cached is None:
                 raise
-            self._say(f"{error}; {self._file.name} was fetched before, and is taken from the cache")
+            self._notify(f"{error}; {self._file.name} was fetched before, and is taken from the cache")
             return SourceFile(
                 where=where, size=cached.stat().st_size, here=cached.stat().st_size, whole=cached
             )
@@ -128,7 +128,7 @@ class HubFetcher:
         source = self._pinned(hub_file.commit)
         blob, partial = self._folder / "blobs" / hub_file.digest, self._partial(hub_file)
         partial.parent.mkdir(parents=True, exist_ok=True)
-        with alone(self._lock(hub_file), self._file.name, self._say):
+        with alone(self._lock(hub_file), self._file.name, self._notify):
             if blob.exists():
                 file = finished(blob, found, source, self._progress)
             else:
@@ -153,7 +153,7 @@ class HubFetcher:
                 partial,
                 again,
                 http=http,
-                say=self._say,
+                notify=self._notify,
                 progress=self._progress,
                 patience=self._patience,
             )

@@ -17,7 +17,7 @@ from model.errors import CheckpointError, FetchError
 from model.fetch.fetching import Fetched, Fetcher, SourceFile, throw_away
 from model.fetch.local import LocalFetcher
 from model.fetch.sources import HubFile, LocalFile, Source
-from model.fetch.transfer import Patience, Say
+from model.fetch.transfer import Notify, Patience
 from model.released.known import ReleasedModel
 from model.storage.files import Progress, sync
 from model.storage.manifest import MANIFEST, Manifest
@@ -72,7 +72,7 @@ class Pulled:
 def pull(
     order: Order,
     *,
-    say: Say,
+    notify: Notify,
     progress: Progress,
     allow: Callable[[SourceFile], bool] = lambda found: True,
     patience: Patience | None = None,
@@ -81,7 +81,7 @@ def pull(
 
     Args:
         order: what, and where to.
-        say: called with waits and what else users should know, a line each.
+        notify: called with waits and what else users should know, a line each.
         progress: notified of bytes.
         allow: asked before anything is fetched.
         patience: with the network.
@@ -94,10 +94,10 @@ def pull(
     there = present(order, progress)
     if there is not None:
         return Pulled(directory=order.directory, manifest=there, received=None)
-    fetcher = fetcher_of(order, say=say, progress=progress, patience=patience)
+    fetcher = fetcher_of(order, notify=notify, progress=progress, patience=patience)
     with _disk(order):
         found = fetcher.find()
-        _check_told_digest(order, found)
+        _check_announced_digest(order, found)
         if not allow(found):
             raise FetchError(f"nothing was fetched: `ebseg pull {order.source}` does it")
         order.directory.parent.mkdir(parents=True, exist_ok=True)
@@ -112,7 +112,7 @@ def pull(
         if manifest is not None:
             return Pulled(directory=order.directory, manifest=manifest, received=file.received)
     # another process was quicker; if what it left is no version, the sentence about that is due
-    return pull(order, say=say, progress=progress, allow=allow, patience=patience)
+    return pull(order, notify=notify, progress=progress, allow=allow, patience=patience)
 
 
 def present(order: Order, progress: Progress) -> Manifest | None:
@@ -150,7 +150,9 @@ def present(order: Order, progress: Progress) -> Manifest | None:
     return manifest
 
 
-def fetcher_of(order: Order, *, say: Say, progress: Progress, patience: Patience | None = None) -> Fetcher:
+def fetcher_of(
+    order: Order, *, notify: Notify, progress: Progress, patience: Patience | None = None
+) -> Fetcher:
     """What fetches an order's source."""
     if isinstance(order.source, LocalFile):
         return LocalFetcher(order.source, progress=progress)
@@ -158,10 +160,10 @@ def fetcher_of(order: Order, *, say: Say, progress: Progress, patience: Patience
     if isinstance(order.source, HubFile):
         from model.fetch.hub import HubFetcher
 
-        return HubFetcher(order.source, say=say, progress=progress, patience=patience)
+        return HubFetcher(order.source, notify=notify, progress=progress, patience=patience)
     from model.fetch.web import WebFetcher
 
-    return WebFetcher(order.source, order.sha256, say=say, progress=progress, patience=patience)
+    return WebFetcher(order.source, order.sha256, notify=notify, progress=progress, patience=patience)
 
 
 def _taken(folder: Path) -> bool:
@@ -178,7 +180,7 @@ def _same(source: Source, noted: str) -> bool:
     return place == f"hf://{source.repository}" and rest.partition("/")[2] == source.path
 
 
-def _check_told_digest(order: Order, found: SourceFile) -> None:
+def _check_announced_digest(order: Order, found: SourceFile) -> None:
     if None not in (order.sha256, found.sha256) and order.sha256 != found.sha256:
         raise FetchError(
             f"{found.where} has the sha256 {found.sha256}, not the {order.sha256} that was asked for; "

@@ -15,7 +15,7 @@ from model.errors import CheckpointError
 from model.fetch.fetching import SourceFile
 from model.fetch.pull import REGISTRY, Order, pull
 from model.fetch.sources import HubFile, parse_source
-from model.fetch.transfer import Say
+from model.fetch.transfer import Notify
 from model.released.known import RELEASED, released_model
 from model.storage.files import Progress
 from model.storage.manifest import MANIFEST
@@ -67,7 +67,7 @@ def order_of(
 def folder_of(
     text: str,
     *,
-    say: Say,
+    notify: Notify,
     progress: Progress,
     allow: Callable[[Order, SourceFile], bool] = lambda order, found: True,
     registry: Path = REGISTRY,
@@ -76,7 +76,7 @@ def folder_of(
 
     Args:
         text: what the user calls it.
-        say, progress: called with lines, and with bytes while it is pulled.
+        notify, progress: called with lines, and with bytes while it is pulled.
         allow: asked before anything is fetched.
         registry: where pulled models are.
 
@@ -89,7 +89,7 @@ def folder_of(
     if isinstance(found, Path):
         return found
     order = found
-    return pull(order, say=say, progress=progress, allow=lambda file: allow(order, file)).directory
+    return pull(order, notify=notify, progress=progress, allow=lambda file: allow(order, file)).directory
 
 
 def local_folder_of(text: str, *, registry: Path = REGISTRY) -> Path | Order:

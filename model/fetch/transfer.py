@@ -27,7 +27,7 @@ _KEPT = "what was fetched is kept, start again to go on"
 _REDIRECTS = (301, 302, 303, 307, 308)
 
 T = TypeVar("T")
-Say = Callable[[str], None]
+Notify = Callable[[str], None]
 """Called with a line for the user."""
 
 
@@ -81,13 +81,13 @@ class Tries:
 
     Args:
         name: of the file, for people.
-        say: called with each wait.
+        notify: called with each wait.
         patience: how many, how long.
     """
 
-    def __init__(self, name: str, say: Say, patience: Patience):
+    def __init__(self, name: str, notify: Notify, patience: Patience):
         self.name = name
-        self._say = say
+        self._notify = notify
         self._patience = patience
         self._failures = 0
         self._paused = 0.0
@@ -124,7 +124,7 @@ class Tries:
             self._paused += max(wait, self._patience.first_wait)
             if self._paused > self._patience.longest_pause:
                 raise UnreachableError(f"{self.name}: {reason} for another {wait:.0f} s; {_KEPT}") from None
-        self._say(f"{self.name}: {reason}; going on in {wait:g} s")
+        self._notify(f"{self.name}: {reason}; going on in {wait:g} s")
         time.sleep(wait)
 
 
@@ -190,7 +190,7 @@ class Transfer:
         partial: what is there of it, and where the rest goes.
         locate: asks where the bytes are; again whenever an address has expired or the file has changed.
         http: a client that `client` made.
-        say, progress: called with waits, and with bytes.
+        notify, progress: called with waits, and with bytes.
         patience: with the network.
     """
 
@@ -201,7 +201,7 @@ class Transfer:
         locate: Callable[[], Location],
         *,
         http: httpx2.Client,
-        say: Say,
+        notify: Notify,
         progress: Progress,
         patience: Patience,
     ):
@@ -209,7 +209,7 @@ class Transfer:
         self.partial = partial
         self._locate = locate
         self._http = http
-        self._say = say
+        self._notify = notify
         self._progress = progress
         self._patience = patience
         self.received = 0
@@ -221,7 +221,7 @@ class Transfer:
             FetchError: the server refuses, or the network stays away; `partial` keeps what is there.
             OSError: the disk did not take it; `partial` keeps what is there.
         """
-        fresh, tries = True, Tries(self.name, self._say, self._patience)
+        fresh, tries = True, Tries(self.name, self._notify, self._patience)
         while True:
             before = self.received
             try:
@@ -295,7 +295,7 @@ class Transfer:
         if location.size is not None and length is not None and length != str(location.size):
             raise TryAgainError("the file has changed on its server")
         if offset:
-            self._say(f"{self.name}: this server cannot go on in the middle of a file, it begins anew")
+            self._notify(f"{self.name}: this server cannot go on in the middle of a file, it begins anew")
         return 0
 
 

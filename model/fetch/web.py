@@ -21,8 +21,8 @@ from model.fetch.refusals import RETRIED, again_after, refusal
 from model.fetch.sources import WebFile
 from model.fetch.transfer import (
     Location,
+    Notify,
     Patience,
-    Say,
     Transfer,
     Tries,
     TryAgainError,
@@ -42,7 +42,7 @@ class WebFetcher:
     Args:
         file: which.
         pinned: the digest that the user wants, in hexadecimal digits.
-        say, progress: called with waits, and with bytes.
+        notify, progress: called with waits, and with bytes.
         patience: with the network.
 
     Raises:
@@ -50,11 +50,11 @@ class WebFetcher:
     """
 
     def __init__(
-        self, file: WebFile, pinned: str | None, *, say: Say, progress: Progress, patience: Patience
+        self, file: WebFile, pinned: str | None, *, notify: Notify, progress: Progress, patience: Patience
     ):
         self._file = file
         self._pinned = pinned
-        self._say = say
+        self._notify = notify
         self._progress = progress
         self._patience = patience
         self._url, self._headers = _without_user(file.url)
@@ -72,7 +72,7 @@ class WebFetcher:
             FetchError: the server refuses.
             UnreachableError: it does not answer, and the file is not here.
         """
-        tries = Tries(self._file.name, self._say, self._patience)
+        tries = Tries(self._file.name, self._notify, self._patience)
         known = self._whole if self._whole.exists() else None
         try:
             if is_offline_mode():
@@ -82,7 +82,7 @@ class WebFetcher:
         except UnreachableError as error:
             if known is None:
                 raise
-            self._say(f"{error}; {self._file.name} was fetched before, that file is taken")
+            self._notify(f"{error}; {self._file.name} was fetched before, that file is taken")
             size = known.stat().st_size
             return SourceFile(where=str(self._file), size=size, here=size, whole=known)
         same = self._noted() is not None and self._noted() == _validator(self._location)
@@ -113,7 +113,7 @@ class WebFetcher:
             assert found.whole is not None
             yield finished(found.whole, found, str(self._file), self._progress)
             return
-        with alone(self._folder / "lock", self._file.name, self._say):
+        with alone(self._folder / "lock", self._file.name, self._notify):
             received = 0
             if not (self._whole.exists() and self._noted() == _validator(self._location) is not None):
                 received = self._transfer()
@@ -129,7 +129,7 @@ class WebFetcher:
                 self._partial,
                 lambda: self._prepared(self._locate(http)),
                 http=http,
-                say=self._say,
+                notify=self._notify,
                 progress=self._progress,
                 patience=self._patience,
             )

@@ -63,7 +63,7 @@ class Account:
     def problem(self) -> str | None:
         """Why there is no model in the file, in one sentence; None if there is."""
         misfits: dict[str, list[str]] = {
-            status: [_told(entry) for entry in self.of(status)] for status in MISFITS
+            status: [_line(entry) for entry in self.of(status)] for status in MISFITS
         }
         if not any(misfits.values()):
             return None
@@ -109,5 +109,5 @@ class Account:
         return ebseg
 
 
-def _told(entry: AccountEntry) -> str:
+def _line(entry: AccountEntry) -> str:
     return f"{entry.name} {entry.reason}".rstrip()

@@ -74,8 +74,8 @@ class ServingChanges:
         if base is None or base == number:
             serving = f"version {number} serves already, or no other does"
             raise CheckpointError(f"{self._versions}: {serving}")
-        wish = {"version": base, "canary": number, "percent": percent}
-        return self._write(policy="canary", before=self._before(), **wish)
+        versions = {"version": base, "canary": number, "percent": percent}
+        return self._write(policy="canary", before=self._before(), **versions)
 
     def _before(self) -> tuple[int, ...]:
         return () if self._state is None else self._state.before
@@ -98,13 +98,13 @@ class ServingChanges:
                     continue
         return None
 
-    def _write(self, *, before: tuple[int, ...], **wish: Any) -> ServingState:
+    def _write(self, *, before: tuple[int, ...], **versions: Any) -> ServingState:
         state = ServingState(
             revision=1 if self._state is None else self._state.revision + 1,
             before=before[-MOST_BEFORE:],
             changed_by=_who(),
             changed_at=datetime.now(UTC).isoformat(timespec="seconds"),
-            **wish,
+            **versions,
         )
         self._file.write(state)
         return state

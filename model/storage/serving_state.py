@@ -219,9 +219,13 @@ class ServingFile:
         try:
             yield
         except Exception as error:
-            said = f"{error} {error.__cause__}"
+            reason = f"{error} {error.__cause__}"
             status = getattr(getattr(error, "response", None), "status_code", None)
-            if not isinstance(error, FileExistsError) and status != 412 and all(t not in said for t in _LOST):
+            if (
+                not isinstance(error, FileExistsError)
+                and status != 412
+                and all(t not in reason for t in _LOST)
+            ):
                 raise
             now = self.read()
             if now != state:

@@ -289,11 +289,11 @@ def version_numbers(names: Iterable[str]) -> list[int]:
 def counted(step: str, progress: Progress) -> "fsspec.callbacks.Callback":
     """fsspec's callback that tells `progress` the bytes done and in all."""
 
-    def say(size: int | None, value: int) -> None:
+    def notify(size: int | None, value: int) -> None:
         if size:
             progress(step, value, size)
 
-    hook: Callable[..., None] = say
+    hook: Callable[..., None] = notify
     return fsspec.callbacks.Callback(hooks={"tell": hook})
 
 

@@ -190,9 +190,9 @@ class TextCache:
             return [flight.task.result() for flight in flights]
         finally:
             for flight in flights:
-                self._leave(flight)
+                self._drop(flight)
 
-    def _leave(self, flight: _Flight) -> None:
+    def _drop(self, flight: _Flight) -> None:
         flight.waiters -= 1
         if not (flight.waiters or flight.task.done()):
             self._land(flight)  # first, so that nobody joins what is about to end

@@ -18,7 +18,7 @@ ANSWERS, FAILED, SECONDS = (
     "ebseg:version_failed:increase10m",
     "ebseg:version_predict_seconds:p95_10m",
 )
-Verdict = Literal["wait", "go on", "go back"]
+Advice = Literal["wait", "go on", "go back"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class FleetFigures:
         return f"{self.failed:.0f} of {self.answers:.0f} failed{took}"
 
 
-def judge(canary: FleetFigures, beside: FleetFigures, needed: int) -> Verdict:
+def judge(canary: FleetFigures, beside: FleetFigures, needed: int) -> Advice:
     """What to do with a canary: the same margins as within one process, over all of them.
 
     Args:
@@ -109,7 +109,7 @@ def watch(
     *,
     needed: int,
     every: float,
-    say: Callable[[str], None],
+    notify: Callable[[str], None],
 ) -> int:
     """Looks at a named canary until it is clear what to do, and says so.
 
@@ -119,7 +119,7 @@ def watch(
         metrics: of all processes.
         needed: as of `judge`.
         every: seconds between two looks.
-        say: takes a line.
+        notify: takes a line.
 
     Returns:
         Exit code: 0 to go on, 1 to go back.
@@ -133,14 +133,14 @@ def watch(
             how = f"`ebseg models canary {name} VERSION` does it"
             raise ModelError(f"no canary of {name} is asked for; {how}")
         canary, beside = metrics.of(asked.canary), metrics.of(asked.version)
-        verdict = judge(canary, beside, needed)
+        advice = judge(canary, beside, needed)
         tried = f"version {asked.canary}, {asked.percent} %: {canary}"
-        say(f"{tried}; version {asked.version}: {beside}: {verdict}")
-        if verdict == "go on":
+        notify(f"{tried}; version {asked.version}: {beside}: {advice}")
+        if advice == "go on":
             more = f"ebseg models canary {name} {asked.canary} --percent 50"
-            say(f"more: {more}; all: ebseg models pin {name} {asked.canary}")
+            notify(f"more: {more}; all: ebseg models pin {name} {asked.canary}")
             return 0
-        if verdict == "go back":
-            say(f"back: ebseg models rollback {name}")
+        if advice == "go back":
+            notify(f"back: ebseg models rollback {name}")
             return 1
         time.sleep(every)

@@ -185,15 +185,15 @@ def canary(args: argparse.Namespace) -> int:
 def _watch(args: argparse.Namespace) -> int:
     from service.commands.canary_watch import FleetMetrics, watch
 
-    verdict = 0
+    code = 0
 
     def use(client: "EBSegClient") -> None:
-        nonlocal verdict
+        nonlocal code
         metrics = FleetMetrics(args.prometheus, args.name, args.timeout)
-        say = partial(print, flush=True)
-        verdict = watch(client, args.name, metrics, needed=args.answers, every=args.every, say=say)
+        notify = partial(print, flush=True)
+        code = watch(client, args.name, metrics, needed=args.answers, every=args.every, notify=notify)
 
-    return with_client(args, use) or verdict
+    return with_client(args, use) or code
 
 
 def change(args: argparse.Namespace) -> int:

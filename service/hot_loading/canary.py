@@ -24,7 +24,7 @@ TIME_MARGIN = 0.05  # seconds; a difference that nobody feels settles nothing
 TIMES_KEPT = 256
 
 TrialResult = Literal["promote", "fall back"]
-Outcome = Literal["good", "failed", "memory", "late"]
+AnswerResult = Literal["good", "failed", "memory", "late"]
 
 
 @dataclass(slots=True)
@@ -45,10 +45,10 @@ class TrialCounts:
     late: int = 0
     seconds: deque[float] = field(default_factory=lambda: deque(maxlen=TIMES_KEPT))
 
-    def count(self, outcome: Outcome, seconds: float | None = None) -> None:
+    def count(self, result: AnswerResult, seconds: float | None = None) -> None:
         """Counts one answer."""
-        setattr(self, outcome, getattr(self, outcome) + 1)
-        if seconds is not None and outcome == "good":
+        setattr(self, result, getattr(self, result) + 1)
+        if seconds is not None and result == "good":
             self.seconds.append(seconds)
 
     @property
@@ -110,15 +110,17 @@ class Trial:
         self._due -= 100
         return True
 
-    def count(self, outcome: Outcome, *, canary: bool, seconds: float | None = None) -> TrialResult | None:
+    def count(
+        self, result: AnswerResult, *, canary: bool, seconds: float | None = None
+    ) -> TrialResult | None:
         """Takes in one answer; says so when it settles the trial.
 
         Args:
-            outcome: what became of it.
+            result: what became of it.
             canary: whether it is the canary's.
             seconds: of devices, if the whole model ran.
         """
-        (self.canary if canary else self.current).count(outcome, seconds)
+        (self.canary if canary else self.current).count(result, seconds)
         if canary and self._first_answer is None:
             self._first_answer = self._clock()
         if self._fails() or self._is_slow():

@@ -113,8 +113,8 @@ class Changes:
             trial, canary = self._served.trial, self._served.canary
             again = canary is not None and canary.number == number and trial is not None and trial.held
             version = await self._follower.ready(number)
-            wish: dict[str, Any] = {"version": current.number, "canary": number, "percent": percent}
-            await self._write(by, version, policy="canary", before=before, **wish)
+            versions: dict[str, Any] = {"version": current.number, "canary": number, "percent": percent}
+            await self._write(by, version, policy="canary", before=before, **versions)
             if again and trial is not None:
                 trial.percent = percent
             else:
@@ -160,7 +160,7 @@ class Changes:
         return () if self._state is None else self._state.before
 
     async def _write(
-        self, by: str, loaded: LoadedVersion | None = None, *, before: tuple[int, ...], **wish: Any
+        self, by: str, loaded: LoadedVersion | None = None, *, before: tuple[int, ...], **versions: Any
     ) -> None:
         """Writes what is asked for; if that fails, lets the version go that was loaded for it."""
         follower, old = self._follower, self._state
@@ -169,7 +169,7 @@ class Changes:
             before=before[-MOST_BEFORE:],
             changed_by=by,
             changed_at=datetime.now(UTC).isoformat(timespec="seconds"),
-            **wish,
+            **versions,
         )
         try:
             async with limited(LOOK_SECONDS, "writing to the registry"):

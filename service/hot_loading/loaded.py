@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
 
-from service.hot_loading.canary import Outcome
+from service.hot_loading.canary import AnswerResult
 from service.scheduling.engine import Engine, ModelInfo
 
 
@@ -90,7 +90,7 @@ class Lease:
     def __init__(
         self,
         version: LoadedVersion,
-        on_answer: Callable[[LoadedVersion, Outcome, float | None], None],
+        on_answer: Callable[[LoadedVersion, AnswerResult, float | None], None],
         *,
         on_trial: bool = False,
     ):
@@ -111,16 +111,16 @@ class Lease:
     ) -> None:
         self.release()
 
-    def count_answer(self, outcome: Outcome, seconds: float | None = None) -> None:
+    def count_answer(self, result: AnswerResult, seconds: float | None = None) -> None:
         """Tells what became of the answer, for a canary's trial; on the event loop's thread, once.
 
         Args:
-            outcome: not good only by faults of the service, not by a client's or by a queue's.
+            result: not good only by faults of the service, not by a client's or by a queue's.
             seconds: that devices took, if the whole model ran.
         """
         if not self._counted:
             self._counted = True
-            self._on_answer(self._version, outcome, seconds)
+            self._on_answer(self._version, result, seconds)
 
     def release(self) -> None:
         """Gives the version back; any thread, and more than once does no harm."""

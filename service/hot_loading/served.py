@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable
 
 from service.errors import NotFoundError, NotReadyError
-from service.hot_loading.canary import Outcome, Trial, TrialResult
+from service.hot_loading.canary import AnswerResult, Trial, TrialResult
 from service.hot_loading.loaded import Lease, LoadedVersion
 from service.hot_loading.status import VersionStatus
 from service.observability.metrics import Metrics
@@ -156,11 +156,11 @@ class Served:
         if trial is self._trial and self.canary is not None:
             self._settle(self.canary, trial, trial.time_is_up())
 
-    def _count_answer(self, version: LoadedVersion, outcome: Outcome, seconds: float | None) -> None:
+    def _count_answer(self, version: LoadedVersion, result: AnswerResult, seconds: float | None) -> None:
         canary, trial = self.canary, self._trial
         if canary is None or trial is None or (version is not canary and version is not self.current):
             return
-        self._settle(canary, trial, trial.count(outcome, canary=version is canary, seconds=seconds))
+        self._settle(canary, trial, trial.count(result, canary=version is canary, seconds=seconds))
 
     def _settle(self, canary: LoadedVersion, trial: Trial, decision: TrialResult | None) -> None:
         if decision == "promote":

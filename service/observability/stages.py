@@ -37,11 +37,11 @@ _NOBODY: AbstractContextManager[None] = nullcontext()
 def stage(name: str) -> AbstractContextManager[None]:
     """Runs its block as a stage of the request in whose context it is; an error goes on to the caller."""
     listener = stage_listener.get()
-    return _NOBODY if listener is None else _told(name, listener)
+    return _NOBODY if listener is None else _timed(name, listener)
 
 
 @contextmanager
-def _told(name: str, listener: StageListener) -> Iterator[None]:
+def _timed(name: str, listener: StageListener) -> Iterator[None]:
     began_ns = time.time_ns()
     try:
         yield

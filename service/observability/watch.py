@@ -97,7 +97,7 @@ class Watch:
             await asyncio.sleep(self._interval_s)
             self._lags.append(max(0.0, loop.time() - due))
             self._service.metrics.event_loop_lag.set(max(self._lags))
-            self._tell_of_stalls()
+            self._log_stalls()
 
     def _measure_memory(self) -> None:
         """A process that has no file left to open, or a device that failed, must not end the watch."""
@@ -111,7 +111,7 @@ class Watch:
         for (kind, device), size in sizes.items():
             self._service.metrics.device_memory.labels(kind, device).set(size)
 
-    def _tell_of_stalls(self) -> None:
+    def _log_stalls(self) -> None:
         reason = stalled(self._service)
         if reason and not self._stuck:
             LOG.error(reason)

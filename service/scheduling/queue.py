@@ -103,7 +103,7 @@ class Queue:
         elif isinstance(waiter, TextRequest):
             self.text.discard(waiter)
         else:
-            self._leave(waiter)
+            self._drop(waiter)
 
     def take_text(self, request: Request, text: Tensor) -> None:
         """Gives a request the embeddings that it lacked."""
@@ -243,7 +243,7 @@ class Queue:
 
     # out
 
-    def _leave(self, request: Request) -> None:
+    def _drop(self, request: Request) -> None:
         self.waiting.discard(request)
         if request.prediction is not None:
             _remove(self._ready if request.home is None else self._home[request.home], request)

@@ -197,7 +197,7 @@ class Scheduler:
                 return []
             self._stops.append(ended)
             self._changed.notify_all()
-            self._tell_if_ended()
+            self._notify_if_ended()
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await ended.answered()
@@ -309,14 +309,14 @@ class Scheduler:
                 device.progress = None
                 if self._stopping and self._queue.is_empty_for(device.index):
                     device.ended = True
-                    self._tell_if_ended()
+                    self._notify_if_ended()
                     self._changed.notify_all()
                     return None
                 self._queue.idle += 1
                 self._changed.wait(self._queue.patience(now))
                 self._queue.idle -= 1
 
-    def _tell_if_ended(self) -> None:
+    def _notify_if_ended(self) -> None:
         if all(device.ended for device in self.devices):
             for ended in self._stops:
                 ended.answer(None)

@@ -60,7 +60,7 @@ class Buildah:
 def make_base(buildah: Buildah, folder: Path, mirror: str | None) -> None:
     """A Debian as small as debian:bookworm-slim, from its packages."""
     root = folder / "base"
-    say(f"debootstrap {SUITE}")
+    notify(f"debootstrap {SUITE}")
     command = [tool("debootstrap"), "--variant=minbase", SUITE, str(root), *([mirror] if mirror else [])]
     subprocess.run(command, stdout=subprocess.DEVNULL, timeout=LONGEST_S, check=True)
     shutil.rmtree(root / "var" / "cache" / "apt" / "archives")
@@ -185,20 +185,20 @@ def prove(buildah: Buildah, folder: Path, options: argparse.Namespace) -> dict[s
     if options.torch_cpu is not None:
         arguments["TORCH_CPU"] = options.torch_cpu
     sources, volumes = context(folder), pip_volumes(folder)
-    say("building the image")
+    notify("building the image")
     _, seconds = build(buildah, sources, arguments, volumes)
     image = json.loads(buildah("inspect", "--type", "image", "ebseg:check"))
     name = buildah("from", "--pull=never", "ebseg:check")
     container = Container(Path(buildah("mount", name)), image["Docker"]["config"])
     container.require_pinned("serving")
-    say("starting it")
+    notify("starting it")
     served = check(container)
     size = container.size()
     buildah("umount", name)
     for changed in ("service/observability/metrics.py", "requirements/serving.txt"):
         with (sources / changed).open("a", encoding="utf-8") as file:
             file.write("# changed\n")
-    say("building it again after a change of a source and of a pin")
+    notify("building it again after a change of a source and of a pin")
     again, seconds_again = build(buildah, sources, arguments, volumes)
     steps = re.split(r"(?m)^.*\bSTEP \d+/\d+: ", again)
     (torch,) = [step for step in steps if step.startswith("RUN ") and " torch.txt" in step]
@@ -215,7 +215,7 @@ def prove(buildah: Buildah, folder: Path, options: argparse.Namespace) -> dict[s
     }
 
 
-def say(text: str) -> None:
+def notify(text: str) -> None:
     """Progress, for whoever waits."""
     print(text, file=sys.stderr, flush=True)
 

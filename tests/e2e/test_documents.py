@@ -34,10 +34,10 @@ def anchors(path: Path) -> set[str]:
 def test_settings_and_their_defaults() -> None:
     rows = {row[0].strip("`"): row[1].strip("`") for row in table_rows("docs/serving.md", "## Settings")}
     defaults = {name: field.default for name, field in Settings.model_fields.items()}
-    assert rows == {name: _as_told(value) for name, value in defaults.items()}
+    assert rows == {name: _as_documented(value) for name, value in defaults.items()}
 
 
-def _as_told(value: object) -> str:
+def _as_documented(value: object) -> str:
     if value in (None, ()):
         return ""
     if isinstance(value, ByteSize):

@@ -134,7 +134,7 @@ class Load:
         while not self._ending:
             chance = rng.random()
             if chance < cancelling:
-                await self._ask_and_leave(connection, rng)
+                await self._ask_and_hang_up(connection, rng)
             elif chance < cancelling + self._options.poisoned:
                 await self._send_poison(connection, rng)
             else:
@@ -179,7 +179,7 @@ class Load:
         if answer.status != status or not problem:
             self.tally.complain(f"status {answer.status} instead of {status}: {answer.body[:300]!r}")
 
-    async def _ask_and_leave(self, connection: Connection, rng: random.Random) -> None:
+    async def _ask_and_hang_up(self, connection: Connection, rng: random.Random) -> None:
         picture, vocabulary = self._workload.choose(rng)
         request_id = f"soak-{rng.getrandbits(64):016x}"
         request = self._request(rng, picture, vocabulary, "json", request_id)

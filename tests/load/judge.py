@@ -38,7 +38,7 @@ class Asked:
 
 
 @dataclass(slots=True)
-class Verdict:
+class Findings:
     """Sums over all answers, each as often as it was given."""
 
     answers: int = 0
@@ -52,7 +52,7 @@ class Verdict:
 
 
 class Judge:
-    """Collects answers while the load runs; `verdict` is slow.
+    """Collects answers while the load runs; `findings` is slow.
 
     Args:
         workload: that the numbers of `Asked` refer to.
@@ -84,13 +84,13 @@ class Judge:
             self._counts[key] += 1
         return None
 
-    def verdict(self, versions: dict[int, Path]) -> Verdict:
+    def findings(self, versions: dict[int, Path]) -> Findings:
         """Compares all that was kept.
 
         Args:
             versions: folders of the checkpoints that may have answered.
         """
-        made = Verdict()
+        made = Findings()
         alone: dict[int, Alone] = {}
         for (asked, digest), compressed in sorted(self._bodies.items()):
             if asked.version not in versions:
@@ -164,7 +164,7 @@ class Alone:
         return rows, columns
 
 
-def _compare(asked: Asked, body: bytes, alone: Alone, count: int, made: Verdict) -> None:
+def _compare(asked: Asked, body: bytes, alone: Alone, count: int, made: Findings) -> None:
     wanted = alone._workload.vocabularies[asked.vocabulary]
     expected = alone.label_map(asked.picture, wanted)
     labels, confidences = _read(asked.form, body, len(wanted.names))

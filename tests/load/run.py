@@ -1,4 +1,4 @@
-"""One run: a real Redis, a real server, the load, maybe faults; then the verdict as one document."""
+"""One run: a real Redis, a real server, the load, maybe faults; then the findings as one document."""
 
 import asyncio
 import tempfile
@@ -28,7 +28,7 @@ PREDICTION_CACHE_BYTES = 32 << 20
 # Half of the requests, until so many are answered: more than a trial needs to see that a version is slow, for
 # which those whose prediction was cached do not count.
 CANARY_PERCENT, CANARY_REQUESTS = 50, 80
-TOLD = ("version refused", "has made no progress", "hangs: no progress")  # what the log says of faults
+FAULT_LINES = ("version refused", "has made no progress", "hangs: no progress")  # what the log says of faults
 # With faults around, some thirty classes: the others are asked of Redis again and again.
 CHAOS_TEXT_CACHE_BYTES = 48 << 10
 
@@ -161,17 +161,17 @@ def _figures(load: Load, server: Server) -> dict[str, Any]:
 
 
 def _judged(load: Load, good: dict[int, Path]) -> dict[str, Any]:
-    verdict = load.judge.verdict(good)
-    for complaint in verdict.complaints:
+    findings = load.judge.findings(good)
+    for complaint in findings.complaints:
         load.tally.complain(complaint)
     return {
-        "compared": verdict.answers,
-        "distinct_answers": verdict.distinct,
-        "answers_by_version": _plain(verdict.by_version),
-        "pixels": verdict.pixels,
-        "differing_pixels": verdict.differing_pixels,
-        "wrong_pixels": verdict.wrong_pixels,
-        "largest_confidence_error": verdict.largest_confidence_error,
+        "compared": findings.answers,
+        "distinct_answers": findings.distinct,
+        "answers_by_version": _plain(findings.by_version),
+        "pixels": findings.pixels,
+        "differing_pixels": findings.differing_pixels,
+        "wrong_pixels": findings.wrong_pixels,
+        "largest_confidence_error": findings.largest_confidence_error,
     }
 
 
@@ -179,7 +179,7 @@ def _log(server: Server, load: Load, *, faulty: bool) -> dict[str, int]:
     """Lines by level; errors are violations, but those that tell of faults that were made."""
     lines = server.log_lines()
     for line in lines:
-        made = faulty and any(words in line["message"] for words in TOLD)
+        made = faulty and any(words in line["message"] for words in FAULT_LINES)
         if line["level"] in ("error", "critical") and not made:
             load.tally.complain(f"the log has an error: {str(line)[:500]}")
     if "Traceback" in server.log_text() and not faulty:

@@ -65,15 +65,15 @@ def test_the_judge_tells_wrong_answers_from_right_ones() -> None:
     judge = Judge(workload)
     for _ in range(3):
         assert judge.keep(Asked(first, 2, 1, "npy"), npy(right), "id") is None
-    assert judge.verdict({first: packaged_checkpoint()}).complaints == []
+    assert judge.findings({first: packaged_checkpoint()}).complaints == []
     judge.keep(Asked(first, 2, 1, "npy"), npy(wrong), "id")
     judge.keep(Asked(first, 2, 4, "npy"), npy(right), "id")  # another request's answer
     judge.keep(Asked(9, 2, 1, "npy"), npy(right), "id")  # a version that must not answer
-    verdict = judge.verdict({first: packaged_checkpoint()})
-    assert (verdict.answers, verdict.distinct, len(verdict.complaints)) == (5, 3, 3)
-    assert verdict.wrong_pixels > 1
-    assert "1 of 90000 labels are wrong" in verdict.complaints[0]
-    assert "version 9 answered, and must not" in verdict.complaints[2]
+    findings = judge.findings({first: packaged_checkpoint()})
+    assert (findings.answers, findings.distinct, len(findings.complaints)) == (5, 3, 3)
+    assert findings.wrong_pixels > 1
+    assert "1 of 90000 labels are wrong" in findings.complaints[0]
+    assert "version 9 answered, and must not" in findings.complaints[2]
 
 
 def test_a_faulty_engine_is_slow_and_hangs_as_its_files_say(tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ def _misshapen(tensors: dict[str, Tensor]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("edit", "culprit"),
+    ("edit", "named"),
     [
         (_without, "sem_seg_head.predictor.level_embed.weight"),
         (_with_more, "module.extra"),
@@ -149,7 +149,7 @@ def _misshapen(tensors: dict[str, Tensor]) -> None:
     ],
 )
 def test_import_names_what_does_not_fit(
-    run: Command, released: Path, tmp_path: Path, edit: Callable[[dict[str, Tensor]], None], culprit: str
+    run: Command, released: Path, tmp_path: Path, edit: Callable[[dict[str, Tensor]], None], named: str
 ) -> None:
     tensors = read_state_dict(released)
     edit(tensors)
@@ -157,7 +157,7 @@ def test_import_names_what_does_not_fit(
     write_state_dict(path, tensors)
     found = run("import", path, "--variant", "tiny", "--out", tmp_path / "m" / "1")
     assert found.code == 2
-    assert culprit in one_line(found)
+    assert named in one_line(found)
     assert str(path) in found.err
     assert not (tmp_path / "m").exists()
 

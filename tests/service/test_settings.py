@@ -252,11 +252,11 @@ def test_every_setting_is_described_with_its_default() -> None:
     for name, field in Settings.model_fields.items():
         expected = re.search(r"\(default: (.*)\)$", OPTIONS[name])
         assert (expected.group(1) if expected else None) == (
-            None if field.default in (None, ()) else _as_told(field.default)
+            None if field.default in (None, ()) else _as_documented(field.default)
         )
 
 
-def _as_told(default: object) -> str:
+def _as_documented(default: object) -> str:
     if isinstance(default, ByteSize):
         return default.human_readable(separator=" ").replace(".0 ", " ")
     return str(default).replace("False", "false")

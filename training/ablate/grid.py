@@ -113,12 +113,12 @@ def run_grid(
     """
     known = {run: _finished(run, out) for run in runs}
     todo = [run for run in runs if known[run] is None]
-    _say(f"{len(runs)} runs, {len(runs) - len(todo)} of them finished before")
+    _notify(f"{len(runs)} runs, {len(runs) - len(todo)} of them finished before")
     began = time.monotonic()
     for number, run in enumerate(todo):
         hours = (time.monotonic() - began) / max(number, 1) * (len(todo) - number) / 3600
         left = f", about {hours:.1f} h left" if number else ""
-        _say(f"run {number + 1} of {len(todo)}: {run.variant}, seed {run.config.seed}{left}")
+        _notify(f"run {number + 1} of {len(todo)}: {run.variant}, seed {run.config.seed}{left}")
         known[run] = _trained_and_scored(run, out, processes, device)
         replace_text(out / TABLE, as_markdown(tables(_scores(known))))
     replace_text(out / TABLE, as_markdown(tables(_scores(known))))
@@ -218,5 +218,5 @@ def _finished(run: GridRun, out: Path) -> GridScore | None:
     return score
 
 
-def _say(line: str) -> None:
+def _notify(line: str) -> None:
     print(f"ablation: {line}", file=sys.stderr, flush=True)

@@ -15,7 +15,7 @@ from model.storage.checkpoint import LoadedCheckpoint
 from training.ablate.tables import ALL_TRAINED_NEW, TRAINED_NEW_ALL, Cell, Table
 from training.data.layout import SegmentationFolder
 from training.evaluation.confusion_counts import Options, count_loaded
-from training.evaluation.evaluate import DEFAULTS, Evaluation, counting_of, scores
+from training.evaluation.evaluate import DEFAULTS, Evaluation, count_plan, scores
 
 FIELDS = {"A": "supervised", "B": "mask_attention", "D": "frozen"}
 SUBSETS = ("A", "B", "D", "AB", "AD", "BD", "ABD")
@@ -61,16 +61,16 @@ def compare(
         loaded: the model.
         folder: a split with truth.
         balances: by any name.
-        processes, options: see `counting`.
+        processes, options: see `confusion_counts`.
 
     Raises:
-        TrainingError: see `counting.count_loaded`.
+        TrainingError: see `confusion_counts.count_loaded`.
     """
     different = tuple(dict.fromkeys(balances.values()))
-    counting = counting_of(loaded.ebseg, folder, different, options)
-    confusions = count_loaded(loaded, counting, what="comparing balances", processes=processes)
+    plan = count_plan(loaded.ebseg, folder, different, options)
+    confusions = count_loaded(loaded, plan, what="comparing balances", processes=processes)
     by_balance = dict(zip(different, confusions, strict=True))
-    return {name: scores(counting, by_balance[balance]) for name, balance in balances.items()}
+    return {name: scores(plan, by_balance[balance]) for name, balance in balances.items()}
 
 
 def embeddings_table(

@@ -178,7 +178,7 @@ def _bars() -> Iterator["Progress"]:
     with ExitStack() as shown:
         bars: dict[str, Bar] = {}
 
-        def say(step: str, done: int, total: int) -> None:
+        def notify(step: str, done: int, total: int) -> None:
             unit, title = (1, step) if step == STEP else (MEBIBYTE, f"{step}, MiB")
             if total < unit:
                 return
@@ -188,4 +188,4 @@ def _bars() -> Iterator["Progress"]:
                 bars[step] = shown.enter_context(progress(title, total // unit, unit=of))
             bars[step].advance(done // unit - bars[step].done)
 
-        yield say
+        yield notify

@@ -121,5 +121,5 @@ def _table(made: "Reproduction") -> str:
     for row in made.rows:
         ours = f"{row.score.miou:6.2f}" if row.score is not None else "     -"
         gap = f"{row.score.miou - row.paper:+10.2f}" if row.score is not None else " " * 10
-        lines.append(f"{row.benchmark.name:<20}  {row.paper:5.1f} {ours}  {gap}  {row.verdict}")
+        lines.append(f"{row.benchmark.name:<20}  {row.paper:5.1f} {ours}  {gap}  {row.agreement}")
     return "\n".join(lines)

@@ -42,10 +42,10 @@ def run(args: argparse.Namespace) -> int:
     from training.recipes.tiny import Recipe, train_tiny
     from training.run.folder import RUN_METRICS
 
-    def say(line: str) -> None:
+    def notify(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
-    folder = train_tiny(args.out, Recipe(seed=args.seed).shrunk(args.share), say)
+    folder = train_tiny(args.out, Recipe(seed=args.seed).shrunk(args.share), notify)
     metrics = json.loads((folder / RUN_METRICS).read_text(encoding="utf-8"))
     scores = {name: metrics[name] for name in get_args(Score)}
     if args.json:

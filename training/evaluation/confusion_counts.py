@@ -62,7 +62,7 @@ class Options:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Counting:
+class CountPlan:
     """What to count.
 
     Attributes:
@@ -91,34 +91,34 @@ class Counting:
 
 
 def count(
-    ebseg: EBSeg, counting: Counting, advance: Callable[[], object], part: int = 0, parts: int = 1
+    ebseg: EBSeg, plan: CountPlan, advance: Callable[[], object], part: int = 0, parts: int = 1
 ) -> list[Confusion]:
     """Counts every `parts`-th picture, beginning with number `part`; a confusion for each balance.
 
     Args:
         ebseg: the model; it is put into evaluation mode meanwhile.
-        counting: what to count.
+        plan: what to count.
         advance: called after each picture.
         part, parts: this process's share.
 
     Raises:
         TrainingError: the model's output for a picture is not finite, or a file of the folder is wrong.
     """
-    options = counting.options
+    options = plan.options
     segmenter = Segmenter(ebseg, short_side=options.short_side, long_side=options.long_side)
-    panels = counting.panel_paths()
-    legend = [item.name if item.trained else f"{item.name} (new)" for item in counting.vocabulary.classes]
-    confusions = [Confusion(len(counting.vocabulary)) for _ in counting.balances]
+    panels = plan.panel_paths()
+    legend = [item.name if item.trained else f"{item.name} (new)" for item in plan.vocabulary.classes]
+    confusions = [Confusion(len(plan.vocabulary)) for _ in plan.balances]
     with evaluating(ebseg):
-        text = segmenter.encode_text(counting.vocabulary)
-        for index in range(part, len(counting), parts):
-            sample = counting.folder[index]
+        text = segmenter.encode_text(plan.vocabulary)
+        for index in range(part, len(plan), parts):
+            sample = plan.folder[index]
             predictions = segmenter.predict([segmenter.prepare(sample.picture)])
             refuse_non_finite(predictions, sample.name)
-            for number, (balance, confusion) in enumerate(zip(counting.balances, confusions, strict=True)):
+            for number, (balance, confusion) in enumerate(zip(plan.balances, confusions, strict=True)):
                 found = segmenter.label_map(
                     predictions,
-                    counting.vocabulary,
+                    plan.vocabulary,
                     output_size=(sample.labels.shape[0], sample.labels.shape[1]),
                     text=text,
                     balance=balance,
@@ -132,7 +132,7 @@ def count(
 
 
 def count_loaded(
-    loaded: LoadedCheckpoint, counting: Counting, *, what: str = "evaluating", processes: int = 1
+    loaded: LoadedCheckpoint, plan: CountPlan, *, what: str = "evaluating", processes: int = 1
 ) -> list[Confusion]:
     """Counts with a checkpoint's model, in this process or in several, which load their own.
 
@@ -141,7 +141,7 @@ def count_loaded(
 
     Args:
         loaded: the checkpoint. A model on a GPU is counted with on all visible GPUs in turn.
-        counting: what to count.
+        plan: what to count.
         what: for the progress bar.
         processes: no more are started than there are pictures.
 
@@ -150,16 +150,14 @@ def count_loaded(
     """
     if processes < 1:
         raise TrainingError(f"at least one process is needed, got {processes}")
-    parts = min(processes, len(counting))
-    with progress(what, total=len(counting), shown=counting.options.shown) as bar:
+    parts = min(processes, len(plan))
+    with progress(what, total=len(plan), shown=plan.options.shown) as bar:
         if parts == 1:
-            return count(loaded.ebseg, counting, bar.advance)
-        return _count_in_processes(loaded, counting, bar, parts)
+            return count(loaded.ebseg, plan, bar.advance)
+        return _count_in_processes(loaded, plan, bar, parts)
 
 
-def _count_in_processes(
-    loaded: LoadedCheckpoint, counting: Counting, bar: Bar, parts: int
-) -> list[Confusion]:
+def _count_in_processes(loaded: LoadedCheckpoint, plan: CountPlan, bar: Bar, parts: int) -> list[Confusion]:
     context = multiprocessing.get_context("spawn")  # forked copies of a process with threads may hang
     threads = max(1, torch.get_num_threads() // parts)
     workers = []
@@ -169,12 +167,12 @@ def _count_in_processes(
             reader, writer = context.Pipe(duplex=False)
             readers[reader] = part
             device = _device_of(loaded.ebseg.device, part)
-            share = (writer, loaded.directory, counting, part, parts, threads, device)
+            share = (writer, loaded.directory, plan, part, parts, threads, device)
             worker = context.Process(target=_work, args=share, daemon=True)
             worker.start()
             workers.append(worker)
             writer.close()  # only the worker holds it now, so its death ends the pipe
-        return _collect(readers, counting, bar)
+        return _collect(readers, plan, bar)
     finally:
         for reader in readers:
             reader.close()
@@ -183,8 +181,8 @@ def _count_in_processes(
             worker.join()
 
 
-def _collect(readers: dict[Connection, int], counting: Counting, bar: Bar) -> list[Confusion]:
-    total = [Confusion(len(counting.vocabulary)) for _ in counting.balances]
+def _collect(readers: dict[Connection, int], plan: CountPlan, bar: Bar) -> list[Confusion]:
+    total = [Confusion(len(plan.vocabulary)) for _ in plan.balances]
     waiting = set(readers)
     while waiting:
         for reader in wait(waiting):
@@ -210,7 +208,7 @@ def _collect(readers: dict[Connection, int], counting: Counting, bar: Bar) -> li
 def _work(
     writer: Connection,
     directory: Path,
-    counting: Counting,
+    plan: CountPlan,
     part: int,
     parts: int,
     threads: int,
@@ -222,7 +220,7 @@ def _work(
         torch.set_num_threads(threads)
         logging.disable(logging.WARNING)  # the parent has loaded the same checkpoint, and said it all
         ebseg = checkpoint.load(directory, device=device, verify_digests=False).ebseg
-        found = count(ebseg, counting, lambda: writer.send(("picture", None)), part, parts)
+        found = count(ebseg, plan, lambda: writer.send(("picture", None)), part, parts)
         message = ("counts", [confusion.counts for confusion in found])
     except KeyboardInterrupt:  # this process's parent gets it as well, and says so
         return

@@ -114,8 +114,10 @@ def _tiled(
     across = len(tiles) * (width + GAP) + GAP
     entries = [(class_colour(index), names[index] if index >= 0 else "not counted") for index in shown]
     lines = _wrapped(entries, across - 2 * GAP)
-    said = [line for note in notes for line in _broken(note, across - 2 * GAP)]
-    canvas = Image.new("RGB", (across, LINE + height + 2 * GAP + LINE * (len(lines) + len(said))), PAPER)
+    note_lines = [line for note in notes for line in _broken(note, across - 2 * GAP)]
+    canvas = Image.new(
+        "RGB", (across, LINE + height + 2 * GAP + LINE * (len(lines) + len(note_lines))), PAPER
+    )
     draw = ImageDraw.Draw(canvas)
     for number, (tile, title) in enumerate(zip(tiles, ("picture", *labels), strict=True)):
         left = GAP + number * (width + GAP)
@@ -127,7 +129,7 @@ def _tiled(
             box = (left, top + 2, left + CHIP, top + 2 + CHIP)
             draw.rounded_rectangle(box, radius=3, fill=colour, outline=INK)
             draw.text((left + CHIP + 5, top), name, fill=INK, font=caption_font())
-    for row, text in enumerate(said, len(lines)):
+    for row, text in enumerate(note_lines, len(lines)):
         draw.text((GAP, LINE + height + GAP + row * LINE), text, fill=INK, font=caption_font())
     return np.asarray(canvas)
 

@@ -113,7 +113,7 @@ class BenchmarkRow:
         return abs(round(self.score.miou, 1) - self.paper) < TOLERANCE + 1e-9
 
     @property
-    def verdict(self) -> str:
+    def agreement(self) -> str:
         """In words."""
         if self.score is None:
             return f"not there: {self.command}"
@@ -130,7 +130,7 @@ class BenchmarkRow:
             "miou": None if score is None else score.miou,
             "difference": None if score is None else score.miou - self.paper,
             "reproduced": self.reproduced,
-            "verdict": self.verdict,
+            "verdict": self.agreement,
             "pictures": None if score is None else score.pictures,
             "data_digest": None if score is None else score.data,
             "seconds": None if score is None else score.seconds,
@@ -170,9 +170,9 @@ class Reproduction:
         ]
         for row in self.rows:
             ours = "" if row.score is None else f"{row.score.miou:.1f}"
-            verdict = ("yes" if row.reproduced else "no") if row.whole else row.verdict
+            agreement = ("yes" if row.reproduced else "no") if row.whole else row.agreement
             lines.append(
-                f"| {row.benchmark.title} ({row.benchmark.name}) | {row.paper} | {ours} | {verdict} |"
+                f"| {row.benchmark.title} ({row.benchmark.name}) | {row.paper} | {ours} | {agreement} |"
             )
         lines += ["", "| to repeat it | |", "|---|---|"]
         cells = {name: value for name, value in self.setting.items() if not isinstance(value, dict | list)}

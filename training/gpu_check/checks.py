@@ -238,11 +238,11 @@ CHECKS: dict[str, Check] = {
 }
 
 
-def run_checks(subject: Subject, say: Callable[[str], None]) -> dict[str, Any]:
+def run_checks(subject: Subject, notify: Callable[[str], None]) -> dict[str, Any]:
     """All of them, one after the other; one that raises has failed, and the others run."""
     report: dict[str, Any] = {"card": subject.card.describe(), "torch": torch.__version__}
     for name, check in CHECKS.items():
-        say(name)
+        notify(name)
         began = time.monotonic()
         try:
             found = check(subject)

@@ -159,7 +159,7 @@ def publish(
     loaded = load(source.checkpoint, progress=report)
     own = Described(license=loaded.manifest.license, card=loaded.manifest.card)
     amended(own, license=license, file=card)  # first, for it is quicker to fail
-    passed = _pass_gate(source, loaded.manifest, versions, gate)
+    passed = _pass_quality_gate(source, loaded.manifest, versions, gate)
     described = amended(_calibrated(source, loaded, own, data, report), license=license, file=card)
     if dry_run:
         with work_folder(temporary()) as work:
@@ -173,7 +173,7 @@ def publish(
             reservation = store.reservation()
             store.clean(reservation)
             if versions.newest() != passed.current:  # somebody was faster: the new one is what counts
-                passed = _pass_gate(source, loaded.manifest, versions, gate)
+                passed = _pass_quality_gate(source, loaded.manifest, versions, gate)
             manifest = _seal(work / "version", staged, reservation.number, passed)
             if _placed(store, reservation, work / "version", manifest, report):
                 return _published(versions, reservation.number, manifest, passed)
@@ -215,7 +215,9 @@ def read_run(run: Path) -> FinishedRun:
     )
 
 
-def _pass_gate(source: FinishedRun, manifest: Manifest, versions: Versions, gate: QualityGate) -> _Passed:
+def _pass_quality_gate(
+    source: FinishedRun, manifest: Manifest, versions: Versions, gate: QualityGate
+) -> _Passed:
     current = versions.newest()
     old = versions.metrics(current.version) if current is not None else None
     result = judge(

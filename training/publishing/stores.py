@@ -150,14 +150,14 @@ class ObjectStore:
         while True:
             lowest = max(lowest, next_number(self.versions))
             reservation = VersionReservation(lowest, token)
-            if self._create(self._claimed(lowest), token.encode()):
+            if self._create(self._reserved(lowest), token.encode()):
                 return reservation
             lowest += 1
 
     def clean(self, reservation: VersionReservation) -> None:
         """See `Store`. The store's clock is asked for the time, through the claim that was just made."""
         remove_left_over(self.work_root)
-        now = self._modified(self._claimed(reservation.number))
+        now = self._modified(self._reserved(reservation.number))
         for name in self.versions.sizes(f"{self.versions.root}/{RESERVATIONS}"):
             number = version_number(name)
             if now is None or number is None or number == reservation.number:
@@ -168,14 +168,14 @@ class ObjectStore:
                 continue
             changes = [
                 self._modified(path)
-                for path in (*(f"{place}/{file}" for file in files), self._claimed(number))
+                for path in (*(f"{place}/{file}" for file in files), self._reserved(number))
             ]
             if all(
                 change is not None and (now - change).total_seconds() > STALE_SECONDS for change in changes
             ):
                 with store_errors(self.versions.location):
                     # first the claim: whoever does live after all sees that it is lost, and takes another
-                    self.versions.fs.pipe_file(self._claimed(number), b"given up")
+                    self.versions.fs.pipe_file(self._reserved(number), b"given up")
                 self._remove(place)
 
     def place(
@@ -223,7 +223,7 @@ class ObjectStore:
         return self.versions.read(path) == content
 
     def _owned(self, reservation: VersionReservation) -> bool:
-        return self.versions.read(self._claimed(reservation.number)) == reservation.token.encode()
+        return self.versions.read(self._reserved(reservation.number)) == reservation.token.encode()
 
     def _modified(self, path: str) -> datetime | None:
         """When an object was last written; None where it is gone or the store does not say."""
@@ -239,7 +239,7 @@ class ObjectStore:
         with suppress(Exception):  # readers pass it over either way
             self.versions.fs.rm(place, recursive=True)
 
-    def _claimed(self, number: int) -> str:
+    def _reserved(self, number: int) -> str:
         return f"{self.versions.root}/{RESERVATIONS}/{number}"
 
     @contextmanager
@@ -250,7 +250,7 @@ class ObjectStore:
         def beat() -> None:
             while not stop.wait(HEARTBEAT_SECONDS):
                 with suppress(Exception):  # the next one will do
-                    self.versions.fs.pipe_file(self._claimed(reservation.number), reservation.token.encode())
+                    self.versions.fs.pipe_file(self._reserved(reservation.number), reservation.token.encode())
 
         thread = threading.Thread(target=beat, daemon=True)
         thread.start()

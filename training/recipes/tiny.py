@@ -118,13 +118,13 @@ class Recipe:
         )
 
 
-def train_tiny(out: Path, recipe: Recipe, say: Callable[[str], None]) -> Path:
+def train_tiny(out: Path, recipe: Recipe, notify: Callable[[str], None]) -> Path:
     """Cooks the whole recipe; the run's folder.
 
     Args:
         out: folder for everything; what is there already is taken as it is.
         recipe: how much of everything; must be the same when a recipe goes on.
-        say: notified of what begins and what was measured.
+        notify: called with what begins and what was measured.
 
     Raises:
         TrainingError: another recipe was begun in the folder, or CLIP names too few true masks right.
@@ -139,27 +139,27 @@ def train_tiny(out: Path, recipe: Recipe, say: Callable[[str], None]) -> Path:
         out / "encoders" / "1",
     )
     if not data.exists():
-        say("1/5 drawing Storybook")
+        notify("1/5 drawing Storybook")
         generate(data, train=recipe.train_scenes, held_out=recipe.held_out_scenes, seed=recipe.seed)
     ebseg = build(VARIANTS[VARIANT], TrainingClasses.of(TRAINED), seed=recipe.seed)
     if not clip.exists():
-        say("2/5 pretraining CLIP on pictures and captions")
+        notify("2/5 pretraining CLIP on pictures and captions")
         scenes = pool(
             out / "scenes", seed=recipe.seed, count=recipe.clip_scenes, side=CLIP_SIDE, shares=CLIP_SHARES
         )
         pretrain_clip(VARIANTS[VARIANT], scenes, replace(recipe.clip, seed=recipe.seed), clip)
     if not sam.exists():
-        say("3/5 pretraining SAM on masks without classes")
+        notify("3/5 pretraining SAM on masks without classes")
         settings = replace(recipe.sam, seed=recipe.seed)
         iou = pretrain_backbone(ebseg, SegmentationFolder(data, TRAIN), settings)
         encoders.save_sam(ebseg, sam)
-        say(f"regions around given points: mean IoU {iou:.2f}")
+        notify(f"regions around given points: mean IoU {iou:.2f}")
     if not init.exists():
-        say("4/5 naming true masks with CLIP alone, the ceiling of what follows")
+        notify("4/5 naming true masks with CLIP alone, the ceiling of what follows")
         encoders.load_clip(ebseg, clip)
         encoders.load_sam(ebseg, sam)
         found = check_ceiling(ebseg, out / "ceiling", recipe)
-        say(ceiling_line(found))
+        notify(ceiling_line(found))
         if found.least < recipe.least_ceiling:
             raise TrainingError(
                 f"CLIP names {found.least:.0%} of some true masks right, less than the "
@@ -177,7 +177,7 @@ def train_tiny(out: Path, recipe: Recipe, say: Callable[[str], None]) -> Path:
                 card=storybook_card(recipe.seed),
             ),
         )
-    say("5/5 training the segmenter")
+    notify("5/5 training the segmenter")
     return train(recipe.run(data, init), out / "run")
 
 

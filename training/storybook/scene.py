@@ -53,13 +53,13 @@ class _Stage(Canvas):
         left = [name for name in names if name in self.allowed and name not in without]
         return left[self.rng.integers(len(left))] if left else None
 
-    def stuff(self, *wishes: Sequence[str], without: Collection[str] = ()) -> str:
-        """An allowed one of the first wishes that has any, in the end of any stuff.
+    def stuff(self, *choices: Sequence[str], without: Collection[str] = ()) -> str:
+        """An allowed one of the first choices that has any, in the end of any stuff.
 
         Raises:
             DatasetError: no stuff is allowed.
         """
-        for names in (*wishes, STUFF):
+        for names in (*choices, STUFF):
             found = self.pick(names, without)
             if found is not None:
                 return found

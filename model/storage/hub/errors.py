@@ -106,14 +106,14 @@ _TELLING = (
 def _refused(error: HfHubHTTPError, repository: str) -> str:
     code = error.response.status_code
     known = "authorization" in error.response.request.headers
-    said = f" ({_short(error.server_message)})" if error.server_message else ""
+    reason = f" ({_short(error.server_message)})" if error.server_message else ""
     page = f"{constants.ENDPOINT}/{repository}"
     match error:
         case GatedRepoError():
             then = "" if known else f", and {LOG_IN}"
             return f"{repository} is open only to those who asked for access: do so at {page}{then}"
         case RevisionNotFoundError():
-            return f"{repository} has no such revision{said}; name one of {page}/tree/main"
+            return f"{repository} has no such revision{reason}; name one of {page}/tree/main"
         case EntryNotFoundError():
             return f"{repository} has no such file"
         case RepositoryNotFoundError() if known:
@@ -122,13 +122,15 @@ def _refused(error: HfHubHTTPError, repository: str) -> str:
             return f"there is no repository {repository} that all may see; if it is private, {LOG_IN}"
     if code == 401:
         if known:
-            return f"the hub does not take your token{said}; {LOG_IN.replace('HF_TOKEN', 'another HF_TOKEN')}"
-        return f"the hub wants to know who asks{said}; {LOG_IN}"
+            return (
+                f"the hub does not take your token{reason}; {LOG_IN.replace('HF_TOKEN', 'another HF_TOKEN')}"
+            )
+        return f"the hub wants to know who asks{reason}; {LOG_IN}"
     if code == 403:
-        return f"your token may not do this with {repository}{said}; make one that may at {tokens_page()}"
+        return f"your token may not do this with {repository}{reason}; make one that may at {tokens_page()}"
     if code == 429:
-        return f"the hub is asked too often (429){said}; wait a few minutes, or ask less often"
-    return f"the hub answers {code}{said or f' for {repository}'}"
+        return f"the hub is asked too often (429){reason}; wait a few minutes, or ask less often"
+    return f"the hub answers {code}{reason or f' for {repository}'}"
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

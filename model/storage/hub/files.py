@@ -30,8 +30,8 @@ def place_of(location: str) -> HfUri:
     try:
         uri = parse_hf_uri(location.rstrip("/"))
     except HfUriError as error:
-        said = " ".join(str(error).split())
-        raise CheckpointError(f"{location}: a place on the hub is {FORM} ({said})") from None
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{location}: a place on the hub is {FORM} ({reason})") from None
     if uri.type != "model":
         raise CheckpointError(f"{location}: models lie in model repositories, {FORM}, not in a {uri.type}")
     if any(part in (".", "..") for part in uri.path_in_repo.split("/")):

@@ -44,7 +44,7 @@ def left(registry: Path) -> list[str]:
 
 
 def test_it_is_what_import_makes(order: Order, watch: Watch, released_file: Path, tmp_path: Path) -> None:
-    pulled = pull(order, say=watch.say, progress=watch.progress)
+    pulled = pull(order, notify=watch.notify, progress=watch.progress)
     assert pulled.directory == tmp_path / "registry" / "ebseg-tiny" / "1"
     assert pulled.received == released_file.stat().st_size
     import_released(released_file, tmp_path / "imported" / "1", name="ebseg-tiny", version=1)
@@ -63,52 +63,52 @@ def test_it_is_what_import_makes(order: Order, watch: Watch, released_file: Path
 
 
 def test_what_is_there_is_not_fetched(order: Order, watch: Watch, hub: Hub, released_file: Path) -> None:
-    first = pull(order, say=watch.say, progress=watch.progress)
+    first = pull(order, notify=watch.notify, progress=watch.progress)
     asked = len(hub.requests)
-    second = pull(order, say=watch.say, progress=watch.progress)
+    second = pull(order, notify=watch.notify, progress=watch.progress)
     assert (second.manifest, second.received) == (first.manifest, None)
     assert len(hub.requests) == asked
     # another place for the same file costs no byte
     elsewhere = order_of(SOURCE, registry=order.registry, version=2)
-    assert pull(elsewhere, say=watch.say, progress=watch.progress).received == 0
+    assert pull(elsewhere, notify=watch.notify, progress=watch.progress).received == 0
     assert hub.sent("/cdn/") == released_file.stat().st_size
 
 
 def test_a_damaged_version_says_what_to_do(order: Order, watch: Watch) -> None:
-    directory = pull(order, say=watch.say, progress=watch.progress).directory
+    directory = pull(order, notify=watch.notify, progress=watch.progress).directory
     weights = directory / FILES[0]
     content = weights.read_bytes()
     weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(CheckpointError, match=r"does not match its sha256.*move .*/1 away and pull again"):
-        pull(order, say=watch.say, progress=watch.progress)
+        pull(order, notify=watch.notify, progress=watch.progress)
     (directory / MANIFEST).unlink()
     with pytest.raises(CheckpointError, match="is taken, and holds no checkpoint: move it away, or choose"):
-        pull(order, say=watch.say, progress=watch.progress)
+        pull(order, notify=watch.notify, progress=watch.progress)
 
 
 def test_other_weights_are_not_taken_for_these(
     order: Order, watch: Watch, hub: Hub, released_file: Path
 ) -> None:
     hub.repositories.add("someone/else", {"EBSeg_tiny.pth": released_file})
-    pull(order, say=watch.say, progress=watch.progress)
+    pull(order, notify=watch.notify, progress=watch.progress)
     other = order_of("hf://someone/else/EBSeg_tiny.pth", registry=order.registry)
     with pytest.raises(CheckpointError, match=r"was made of hf://slonetime/EBSeg@.*--version 2"):
-        pull(other, say=watch.say, progress=watch.progress)
+        pull(other, notify=watch.notify, progress=watch.progress)
     pinned = order_of(SOURCE, registry=order.registry, sha256="0" * 64)
     with pytest.raises(CheckpointError, match="was made of a file with sha256"):
-        pull(pinned, say=watch.say, progress=watch.progress)
+        pull(pinned, notify=watch.notify, progress=watch.progress)
     same = order_of(str(released_file), registry=order.registry)
-    assert pull(same, say=watch.say, progress=watch.progress).received is None
+    assert pull(same, notify=watch.notify, progress=watch.progress).received is None
 
 
 def test_untrained_weights_are_not_taken_for_released_ones(hub: Hub, watch: Watch, tmp_path: Path) -> None:
     order = order_of("base", registry=tmp_path)
     write(make(), order.directory, name="ebseg-base", untrained=True)
     with pytest.raises(CheckpointError, match="holds untrained weights: move it away, or choose"):
-        pull(order, say=watch.say, progress=watch.progress)
+        pull(order, notify=watch.notify, progress=watch.progress)
     shutil.rmtree(order.directory)
     write(make(), order.directory, name="ebseg-base")  # imported by hand, say
-    assert pull(order, say=watch.say, progress=watch.progress).received is None
+    assert pull(order, notify=watch.notify, progress=watch.progress).received is None
     assert hub.requests == []
 
 
@@ -116,21 +116,21 @@ def test_a_pinned_digest(watch: Watch, hub: Hub, released_file: Path, tmp_path: 
     good = sha256(released_file)
     wrong = order_of(SOURCE, registry=tmp_path / "registry", sha256="1" * 64)
     with pytest.raises(FetchError, match=f"has the sha256 {good}, not the 1111.* nothing was fetched"):
-        pull(wrong, say=watch.say, progress=watch.progress)
+        pull(wrong, notify=watch.notify, progress=watch.progress)
     assert hub.sent("/cdn/") == 0
     local = order_of(str(released_file), registry=tmp_path / "registry", sha256="1" * 64)
     with pytest.raises(FetchError, match="it is not taken"):
-        pull(local, say=watch.say, progress=watch.progress)
+        pull(local, notify=watch.notify, progress=watch.progress)
     assert released_file.exists()
     assert left(tmp_path) == [] or not (tmp_path / "registry" / "ebseg-tiny" / "1").exists()
     right = order_of(SOURCE, registry=tmp_path / "registry", sha256=good)
-    assert pull(right, say=watch.say, progress=watch.progress).manifest.training["sha256"] == good
+    assert pull(right, notify=watch.notify, progress=watch.progress).manifest.training["sha256"] == good
 
 
 def test_a_file_without_weights_leaves_nothing(watch: Watch, hub: Hub, tmp_path: Path) -> None:
     order = order_of(f"hf://{REPOSITORY}/notes.pth", registry=tmp_path / "registry")
     with pytest.raises(CheckpointError, match=f"^hf://{REPOSITORY}/notes.pth") as failure:
-        pull(order, say=watch.say, progress=watch.progress)
+        pull(order, notify=watch.notify, progress=watch.progress)
     assert str(constants.HF_HUB_CACHE) not in str(failure.value)
     assert left(tmp_path / "registry") == ["notes"]
 
@@ -142,10 +142,10 @@ def test_a_full_disk_is_told_before(
     free = 2 * size + pulling.ROOM - 1
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(free, 0, free))
     with pytest.raises(FetchError, match=r"free, and hf://.* needs .* there: make room"):
-        pull(order, say=watch.say, progress=watch.progress)
+        pull(order, notify=watch.notify, progress=watch.progress)
     assert hub.sent("/cdn/") == 0
     free += 1
-    assert pull(order, say=watch.say, progress=watch.progress).received == size
+    assert pull(order, notify=watch.notify, progress=watch.progress).received == size
 
 
 @pytest.mark.parametrize("step", ["fetching", "writing the weights"])
@@ -158,12 +158,12 @@ def test_a_disk_that_fills_meanwhile(
 
     size = released_file.stat().st_size
     with pytest.raises(FetchError, match="/some/file: No space left on device: make room"):
-        pull(order, say=watch.say, progress=full)
+        pull(order, notify=watch.notify, progress=full)
     assert left(order.registry) == ["ebseg-tiny"]
     (kept,) = blobs().values()
     assert kept == size if step != "fetching" else size // 2 <= kept < size
     asked = len(hub.requests)
-    pull(order, say=watch.say, progress=watch.progress)
+    pull(order, notify=watch.notify, progress=watch.progress)
     ranges = [request.range for request in hub.requests[asked:] if request.host == "cdn"]
     assert ranges == ([] if step != "fetching" else [f"bytes={kept}-"])
 
@@ -174,23 +174,23 @@ def test_folders_that_cannot_be_written(
     (tmp_path / "file").write_text("")
     order = order_of(SOURCE, registry=tmp_path / "file" / "registry")
     with pytest.raises(FetchError, match=r"cannot be written .*: choose another folder with --registry"):
-        pull(order, say=watch.say, progress=watch.progress)
+        pull(order, notify=watch.notify, progress=watch.progress)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "file" / "cache"))
     order = order_of(SOURCE, registry=tmp_path / "registry")
     with pytest.raises(FetchError, match="HF_HOME for what is fetched"):
-        pull(order, say=watch.say, progress=watch.progress)
+        pull(order, notify=watch.notify, progress=watch.progress)
     assert hub.sent("/cdn/") == 0
 
 
 def test_another_process_may_be_quicker(order: Order, watch: Watch, hub: Hub, tmp_path: Path) -> None:
     other = order_of(SOURCE, registry=tmp_path / "other")
-    theirs = pull(other, say=watch.say, progress=watch.progress)
+    theirs = pull(other, notify=watch.notify, progress=watch.progress)
 
     def quicker(step: str, done: int, total: int) -> None:
         if step == "writing the weights" and not order.directory.exists():
             shutil.copytree(theirs.directory, order.directory)
 
-    pulled = pull(order, say=watch.say, progress=quicker)
+    pulled = pull(order, notify=watch.notify, progress=quicker)
     assert (pulled.manifest, pulled.received) == (theirs.manifest, None)
     assert left(order.registry) == ["ebseg-tiny", "ebseg-tiny/1"]
 
@@ -203,7 +203,7 @@ def test_nothing_is_fetched_that_was_not_allowed(order: Order, watch: Watch, hub
         return False
 
     with pytest.raises(FetchError, match=r"nothing was fetched: `ebseg pull hf://.*` does it"):
-        pull(order, say=watch.say, progress=watch.progress, allow=no)
+        pull(order, notify=watch.notify, progress=watch.progress, allow=no)
     assert [found.here for found in asked] == [0]
     assert not order.registry.exists()
     assert hub.sent("/cdn/") == 0
@@ -222,8 +222,8 @@ def test_names_lead_to_folders(watch: Watch, hub: Hub, tmp_path: Path) -> None:
     assert local_folder_of("ebseg-large", registry=registry) == order_of("large", registry=registry)
     with pytest.raises(CheckpointError, match="there is no folder nothing, and no model of that name"):
         local_folder_of("nothing")
-    folder = folder_of(SOURCE, say=watch.say, progress=watch.progress, registry=registry)
+    folder = folder_of(SOURCE, notify=watch.notify, progress=watch.progress, registry=registry)
     assert folder == registry / "ebseg-tiny" / "1"
     hub.faults.add(Fault("", status=500))
-    assert folder_of(SOURCE, say=watch.say, progress=watch.progress, registry=registry) == folder
+    assert folder_of(SOURCE, notify=watch.notify, progress=watch.progress, registry=registry) == folder
     assert json.loads((folder / MANIFEST).read_text())["name"] == "ebseg-tiny"

@@ -41,10 +41,12 @@ def assert_same_as_import(version: Path, released: Path, folder: Path) -> None:
     import_released(released, folder / "1", name=version.parent.name, version=1)
     for name in FILES:
         assert sha256(version / name) == sha256(folder / "1" / name)
-    ours_told, theirs_told = (json.loads((path / MANIFEST).read_text()) for path in (version, folder / "1"))
-    for output in (ours_told, theirs_told):
-        del output["created"], output["seal"], output["training"]["source"]
-    assert ours_told == theirs_told
+    ours_manifest, theirs_manifest = (
+        json.loads((path / MANIFEST).read_text()) for path in (version, folder / "1")
+    )
+    for manifest in (ours_manifest, theirs_manifest):
+        del manifest["created"], manifest["seal"], manifest["training"]["source"]
+    assert ours_manifest == theirs_manifest
 
 
 def test_killed_at_five_moments_it_goes_on(hub: Hub, tmp_path: Path, released_file: Path) -> None:

@@ -21,7 +21,7 @@ class Watch:
     lines: list[str] = field(default_factory=list)
     steps: list[tuple[str, int, int]] = field(default_factory=list)
 
-    def say(self, line: str) -> None:
+    def notify(self, line: str) -> None:
         self.lines.append(line)
 
     def progress(self, step: str, done: int, total: int) -> None:
@@ -35,10 +35,10 @@ class Watch:
         patience: Patience = QUICK,
     ) -> HubFetcher:
         file = HubFile(repository, revision, path)
-        return HubFetcher(file, say=self.say, progress=self.progress, patience=patience)
+        return HubFetcher(file, notify=self.notify, progress=self.progress, patience=patience)
 
     def of_web(self, url: str, pinned: str | None = None) -> WebFetcher:
-        return WebFetcher(WebFile(url), pinned, say=self.say, progress=self.progress, patience=QUICK)
+        return WebFetcher(WebFile(url), pinned, notify=self.notify, progress=self.progress, patience=QUICK)
 
 
 def fetched(fetcher: HubFetcher | WebFetcher) -> tuple[bytes, int]:

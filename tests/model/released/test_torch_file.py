@@ -97,16 +97,16 @@ def test_no_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["zip", "legacy", "pickle"])
 @pytest.mark.parametrize(
-    ("value", "culprit"),
+    ("value", "named"),
     [(Malicious(), "posix.putenv"), (torch.nn.Linear(2, 2), "torch.nn.modules.linear.Linear")],
 )
 def test_foreign_objects_among_the_tensors_are_named(
-    tmp_path: Path, kind: str, value: object, culprit: str
+    tmp_path: Path, kind: str, value: object, named: str
 ) -> None:
     path = tmp_path / "weights.pth"
     write(path, {"model": {"a": value, "b": torch.zeros(2)} if kind != "pickle" else {"a": value}}, kind)
     message = refused(path)
-    assert culprit in message or kind == "pickle"
+    assert named in message or kind == "pickle"
     assert "EBSEG_TEST_UNPICKLED" not in os.environ
 
 

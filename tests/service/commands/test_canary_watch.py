@@ -5,14 +5,14 @@ from typing import Any
 import pytest
 
 from model.errors import ModelError
-from service.commands.canary_watch import FleetFigures, Verdict, judge
+from service.commands.canary_watch import Advice, FleetFigures, judge
 from tests.service.cli_calls import run
 from tests.service.commands.test_remote_commands import DETAILS
 from tests.service.scripted_server import Answer, scripted
 
 
 @pytest.mark.parametrize(
-    ("canary", "beside", "verdict"),
+    ("canary", "beside", "advice"),
     [
         (FleetFigures(), FleetFigures(1000), "wait"),
         (FleetFigures(199), FleetFigures(1000), "wait"),
@@ -27,8 +27,8 @@ from tests.service.scripted_server import Answer, scripted
         (FleetFigures(300, 0, None), FleetFigures(1000, 0, 0.4), "go on"),
     ],
 )
-def test_verdicts(canary: FleetFigures, beside: FleetFigures, verdict: Verdict) -> None:
-    assert judge(canary, beside, needed=200) == verdict
+def test_verdicts(canary: FleetFigures, beside: FleetFigures, advice: Advice) -> None:
+    assert judge(canary, beside, needed=200) == advice
 
 
 def sample(value: object) -> Answer:

@@ -32,7 +32,7 @@ class Application:
         path: str = environ["PATH_INFO"]
         with self._lock:
             if path.startswith(CONTROL):
-                body = self._told(path.removeprefix(CONTROL))
+                body = self._controlled(path.removeprefix(CONTROL))
                 start_response("200 OK", [("Content-Length", str(len(body)))])
                 return [body]
             self._requests.append(path)
@@ -41,7 +41,7 @@ class Application:
                 return []
             return list(self._moto(environ, start_response))
 
-    def _told(self, what: str) -> bytes:
+    def _controlled(self, what: str) -> bytes:
         if what == "requests":
             asked, self._requests = self._requests, []
             return json.dumps(asked).encode()

@@ -11,7 +11,7 @@ from service.hot_loading.canary import (
     EARLY_TIMES_S,
     LEAST_FAILURES,
     LEAST_TIMES,
-    Outcome,
+    AnswerResult,
     Trial,
 )
 from tests.service.hot_loading.stores import Clock
@@ -47,7 +47,7 @@ def test_few_failures_may_be_chance() -> None:
 
 
 @pytest.mark.parametrize(
-    ("current_failures", "good", "verdict"),
+    ("current_failures", "good", "result"),
     [
         (0, 94, "fall back"),  # 5 of 99 is more than 5 %
         (0, 95, None),  # 5 of 100 is not
@@ -57,27 +57,27 @@ def test_few_failures_may_be_chance() -> None:
     ],
 )
 def test_failures_are_compared_with_the_version_beside(
-    current_failures: int, good: int, verdict: str | None
+    current_failures: int, good: int, result: str | None
 ) -> None:
     trial = Trial(percent=50, needed=1000)
     for i in range(100):
         trial.count("good" if i >= current_failures else "failed", canary=False)
     for _ in range(good):
         trial.count("good", canary=True)
-    assert [trial.count("failed", canary=True) for _ in range(5)][-1] == verdict
+    assert [trial.count("failed", canary=True) for _ in range(5)][-1] == result
 
 
-@pytest.mark.parametrize("outcome", ["failed", "memory", "late"])
-def test_every_kind_of_failure_counts(outcome: Outcome) -> None:
+@pytest.mark.parametrize("result", ["failed", "memory", "late"])
+def test_every_kind_of_failure_counts(result: AnswerResult) -> None:
     trial = Trial(percent=50, needed=100)
-    settled = [trial.count(outcome, canary=True) for _ in range(LEAST_FAILURES)]
+    settled = [trial.count(result, canary=True) for _ in range(LEAST_FAILURES)]
     assert settled == [None] * (LEAST_FAILURES - 1) + ["fall back"]
 
 
 def test_the_reason_names_the_kinds() -> None:
     trial = Trial(percent=50, needed=100)
-    for outcome in ("good", "memory", "memory", "late"):
-        trial.count(outcome, canary=True)
+    for result in ("good", "memory", "memory", "late"):
+        trial.count(result, canary=True)
     reported = "3 of 4 requests failed (2 for want of memory, 1 being too late)"
     assert str(trial) == f"{reported}; of the version beside it 0 of 0 requests failed"
 

@@ -196,13 +196,13 @@ async def test_a_fault_of_the_scheduler_itself_ends_who_waits_for_text() -> None
 async def test_prices_are_told_what_good_steps_took() -> None:
     seen: list[tuple[str, int]] = []
 
-    class Told(Prices):
+    class SeenPrices(Prices):
         def observe(self, info: ModelInfo, step: str, units: int, seconds: float) -> None:
             assert seconds >= 0
             seen.append((step, units))
 
     engine = NumberEngine(predict_faults={2: ValueError("bad")})
-    async with running(prices=Told()) as device:
+    async with running(prices=SeenPrices()) as device:
         await together(device, engine, 4)
         await soon(device.submit(job(engine, 9, cached=True)))
         await soon(device.embed(engine, ["sky", "tree"], ["{}", "a {}"]))

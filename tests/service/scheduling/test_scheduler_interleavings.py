@@ -225,7 +225,7 @@ async def test_nobody_is_disturbed_in_any_schedule(group: int, monkeypatch: pyte
         except BaseException as error:
             error.add_note(f"seed {seed}")
             raise
-        outcomes.update(outcome(client.task) for client in schedule.clients)
+        outcomes.update(ending(client.task) for client in schedule.clients)
     # the schedules reach everything that can happen
     assert {kind for kind, count in outcomes.items() if count > 50} == {
         *("answered", "cancelled", "DeadlineExceededError", "PoisonError", "RuntimeError"),
@@ -233,7 +233,7 @@ async def test_nobody_is_disturbed_in_any_schedule(group: int, monkeypatch: pyte
     }
 
 
-def outcome(task: "asyncio.Task[Any]") -> str:
+def ending(task: "asyncio.Task[Any]") -> str:
     if task.cancelled():
         return "cancelled"
     error = task.exception()

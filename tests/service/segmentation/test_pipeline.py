@@ -83,10 +83,10 @@ def test_a_list_that_is_too_long() -> None:
 
 
 def test_a_picture_in_json_is_kept_no_longer_than_needed() -> None:
-    intake = ParsedRequest(SegmentRequest(vocabulary="voc-20"), [b"picture"].pop)
-    assert intake.read_picture() == b"picture"
+    parsed = ParsedRequest(SegmentRequest(vocabulary="voc-20"), [b"picture"].pop)
+    assert parsed.read_picture() == b"picture"
     with pytest.raises(IndexError):
-        intake.read_picture()
+        parsed.read_picture()
 
 
 def segmentation(deadline: Deadline, *outputs: str) -> SegmentationResult:

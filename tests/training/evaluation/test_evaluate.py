@@ -24,7 +24,7 @@ from training.data.layout import SegmentationFolder, write_classes, write_sample
 from training.errors import DatasetError, TrainingError
 from training.evaluation import confusion_counts as counting
 from training.evaluation.confusion_counts import Options
-from training.evaluation.evaluate import CONTACT_SHEET, Evaluation, counting_of, evaluate, evaluate_checkpoint
+from training.evaluation.evaluate import CONTACT_SHEET, Evaluation, count_plan, evaluate, evaluate_checkpoint
 from training.evaluation.metrics import Confusion
 from training.progress import progress
 
@@ -93,7 +93,7 @@ def test_scores_are_those_of_the_segmenter(ebseg: EBSeg, folder: SegmentationFol
 def test_the_model_says_what_it_was_trained_on(folder: SegmentationFolder) -> None:
     """Not the folder, which calls red, green and blue fit for training: of ADE20K, COCO-Stuff is some."""
     other = build(micro_config(), TrainingClasses.of(["Red", "yellow", "purple"]), seed=0)
-    vocabulary = counting_of(other, folder, (None,)).vocabulary
+    vocabulary = count_plan(other, folder, (None,)).vocabulary
     assert vocabulary.names == list(CLASSES)
     assert [item.trained for item in vocabulary.classes] == [True, False, False, True]
 
@@ -222,7 +222,7 @@ def test_a_dead_process_ends_the_evaluation(loaded: LoadedCheckpoint, folder: Se
 def test_a_processs_error_is_told(ebseg: EBSeg, folder: SegmentationFolder, tmp_path: Path) -> None:
     """The worker's side and the parent's, both in this process: another one takes seconds to start."""
     reader, writer = multiprocessing.Pipe(duplex=False)
-    what = counting_of(ebseg, folder, (None,), SILENT)
+    what = count_plan(ebseg, folder, (None,), SILENT)
     try:
         counting._work(writer, tmp_path / "gone", what, 0, 1, torch.get_num_threads(), "cpu")
     finally:

@@ -30,9 +30,9 @@ def test_equal_and_better_scores_pass() -> None:
 
 @pytest.mark.parametrize(("fall", "passes"), [(0.5, True), (0.51, False)])
 def test_margin_is_the_limit(fall: float, passes: bool) -> None:
-    verdict = judge(OLD | {"miou_new": 32.5 - fall}, OLD, old_version=3)
-    assert verdict.scores[2] == MetricComparison(metric="miou_new", new=32.5 - fall, old=32.5, limit=32.0)
-    assert (verdict.objections == ()) is passes
+    comparison = judge(OLD | {"miou_new": 32.5 - fall}, OLD, old_version=3)
+    assert comparison.scores[2] == MetricComparison(metric="miou_new", new=32.5 - fall, old=32.5, limit=32.0)
+    assert (comparison.objections == ()) is passes
 
 
 def test_every_fall_is_told_with_old_new_and_limit() -> None:
@@ -85,10 +85,10 @@ def test_nothing_measured_is_refused_also_the_first_time(old: dict[str, Any] | N
 
 @pytest.mark.parametrize(("key", "value"), [("data", "ade20k-150"), ("split", "test"), ("pictures", 8)])
 def test_scores_of_something_else_are_not_compared(key: str, value: object) -> None:
-    verdict = judge(OLD | {key: value, "miou_all": 1.0}, OLD, old_version=3)
-    (found,) = verdict.objections
+    comparison = judge(OLD | {key: value, "miou_all": 1.0}, OLD, old_version=3)
+    (found,) = comparison.objections
     assert f"version 3 was measured on something else ({key} {OLD[key]!r} then, {value!r} now)" in found
-    assert [score.limit for score in verdict.scores] == [None, None, None]
+    assert [score.limit for score in comparison.scores] == [None, None, None]
 
 
 def test_version_that_was_never_measured() -> None:

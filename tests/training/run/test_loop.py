@@ -162,27 +162,27 @@ def micro_batch(folder: Path) -> tuple[LossModule, list[TrainingSample]]:
         return LossModule(ebseg, text, config), next(batches)
 
 
-def gradient(trainee: LossModule, parts: list[list[TrainingSample]]) -> tuple[float, Tensor]:
+def gradient(loss_module: LossModule, parts: list[list[TrainingSample]]) -> tuple[float, Tensor]:
     device = torch.device("cpu")
     totals = BatchTotals.of([sample.target for part in parts for sample in part], 8, device)
-    trainee.zero_grad()
+    loss_module.zero_grad()
     loss = 0.0
     for part in parts:
         images = torch.stack([sample.picture for sample in part])
         targets = [sample.target for sample in part]
-        total, _ = trainee(images, targets, loss_generators(part, 0, device), totals)
+        total, _ = loss_module(images, targets, loss_generators(part, 0, device), totals)
         total.backward()
         loss += total.item()
-    return loss, torch.cat([x.grad.flatten() for x in trainee.parameters() if x.grad is not None])
+    return loss, torch.cat([x.grad.flatten() for x in loss_module.parameters() if x.grad is not None])
 
 
 def test_parts_add_up_to_the_batch(folder: Path) -> None:
     """Uneven parts too: the pictures have other numbers of masks."""
-    trainee, batch = micro_batch(folder)
+    loss_module, batch = micro_batch(folder)
     assert len({len(sample.target.labels) for sample in batch}) > 1
-    loss, whole = gradient(trainee, [batch])
+    loss, whole = gradient(loss_module, [batch])
     for parts in ([batch[:2], batch[2:]], [batch[:1], batch[1:]], [[sample] for sample in batch]):
-        other, added = gradient(trainee, parts)
+        other, added = gradient(loss_module, parts)
         assert other == pytest.approx(loss, rel=1e-5)
         assert (added - whole).norm() <= 1e-4 * whole.norm()
 

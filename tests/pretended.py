@@ -30,7 +30,7 @@ NAME = "pretended"
 STAGED_BYTES = 64 * 1024
 NONSENSE = 0xA7  # bytes of memory that no copy has reached
 
-WATCHERS: list[Callable[[Tensor, Tensor], None]] = []  # told of each tensor, and of its numbers
+WATCHERS: list[Callable[[Tensor, Tensor], None]] = []  # notified of each tensor, and of its numbers
 aten = torch.ops.aten
 # Their results' shapes or values are data, which the host has to fetch
 DATA_DEPENDENT = {

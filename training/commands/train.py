@@ -74,8 +74,8 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"run": str(folder), "steps": steps, "metrics": scores}))
         return 0
-    told = ", ".join(f"{name} {_score(scores[name])}" for name in scores if name.startswith("miou"))
-    print(f"trained {steps} steps in {folder}{': ' if told else ''}{told}")
+    scored = ", ".join(f"{name} {_score(scores[name])}" for name in scores if name.startswith("miou"))
+    print(f"trained {steps} steps in {folder}{': ' if scored else ''}{scored}")
     if steps != config.steps:
         print(f"ended before step {config.steps}: {config.patience} evaluations brought no better one")
     if config.keep_best is not None:
@@ -133,10 +133,10 @@ def _add_option(parser: "argparse._ArgumentGroup", item: "dataclasses.Field[Any]
     if get_origin(kind) in UNIONS or many:
         kind = get_args(kind)[0]
     shown = "needed" if item.default is dataclasses.MISSING else f"default: {_shown(item.default)}"
-    told = f"{item.metadata['help']} ({shown})"
+    text = f"{item.metadata['help']} ({shown})"
     flag = "--" + item.name.replace("_", "-")
     if kind is bool:
-        parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=told)
+        parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)
         return
     parser.add_argument(
         flag,
@@ -144,7 +144,7 @@ def _add_option(parser: "argparse._ArgumentGroup", item: "dataclasses.Field[Any]
         choices=get_args(kind) or None,
         nargs="+" if many else None,
         metavar=None if get_origin(kind) is Literal else {int: "N", float: "X", str: "TEXT"}[kind],
-        help=told.replace("%", "%%"),
+        help=text.replace("%", "%%"),
     )
 
 

@@ -18,7 +18,7 @@ from model.network.ebseg import EBSeg
 from model.storage.checkpoint import LoadedCheckpoint
 from model.vocabulary.classes import Vocabulary
 from training.data.layout import SegmentationFolder
-from training.evaluation.confusion_counts import Counting, Options, count, count_loaded
+from training.evaluation.confusion_counts import CountPlan, Options, count, count_loaded
 from training.evaluation.metrics import Confusion
 from training.evaluation.pictures import save_contact_sheet
 from training.progress import progress
@@ -183,11 +183,11 @@ def evaluate(
         picture_count=picture_count,
         shown=shown,
     )
-    counting = counting_of(ebseg, folder, (balance,), options)
-    own = len(range(part, len(counting), parts))
+    plan = count_plan(ebseg, folder, (balance,), options)
+    own = len(range(part, len(plan), parts))
     with progress("evaluating", total=own, shown=shown) as bar:
-        (confusion,) = count(ebseg, counting, bar.advance, part, parts)
-    return _finished(counting, Confusion.of(over_all(confusion.counts)))
+        (confusion,) = count(ebseg, plan, bar.advance, part, parts)
+    return _finished(plan, Confusion.of(over_all(confusion.counts)))
 
 
 def evaluate_checkpoint(
@@ -203,17 +203,17 @@ def evaluate_checkpoint(
     Raises:
         TrainingError: a file of the folder is wrong, the model's output is not finite, or a process died.
     """
-    counting = counting_of(loaded.ebseg, folder, (balance,), options)
-    (confusion,) = count_loaded(loaded, counting, processes=processes)
-    return _finished(counting, confusion)
+    plan = count_plan(loaded.ebseg, folder, (balance,), options)
+    (confusion,) = count_loaded(loaded, plan, processes=processes)
+    return _finished(plan, confusion)
 
 
-def counting_of(
+def count_plan(
     ebseg: EBSeg,
     folder: SegmentationFolder,
     balances: tuple[Balance | None, ...],
     options: Options = DEFAULTS,
-) -> Counting:
+) -> CountPlan:
     """What to count to score a model on a folder; the model says which classes are trained.
 
     A data set may name any class as fit for training; what a model was in fact trained on, the model
@@ -221,24 +221,24 @@ def counting_of(
     """
     plain = Vocabulary.of([dataclasses.replace(item, trained=None) for item in folder.classes])
     vocabulary = Vocabulary.of(plain.classes, trained=ebseg.trained(plain))
-    return Counting(folder=folder, vocabulary=vocabulary, balances=balances, options=options)
+    return CountPlan(folder=folder, vocabulary=vocabulary, balances=balances, options=options)
 
 
-def scores(counting: Counting, confusion: Confusion) -> Evaluation:
+def scores(plan: CountPlan, confusion: Confusion) -> Evaluation:
     """What was counted, as an evaluation."""
-    vocabulary, folder = counting.vocabulary, counting.folder
+    vocabulary, folder = plan.vocabulary, plan.folder
     return Evaluation(
         confusion=confusion,
         names=tuple(vocabulary.names),
         trained=tuple(item.trained is True for item in vocabulary.classes),
-        pictures=len(counting),
+        pictures=len(plan),
         data=folder.title or folder.root.resolve().name,
         split=folder.split,
     )
 
 
-def _finished(counting: Counting, confusion: Confusion) -> Evaluation:
-    panels = counting.panel_paths()
+def _finished(plan: CountPlan, confusion: Confusion) -> Evaluation:
+    panels = plan.panel_paths()
     if panels:
         save_contact_sheet(panels[0].parent / CONTACT_SHEET, panels)
-    return scores(counting, confusion)
+    return scores(plan, confusion)

@@ -76,11 +76,11 @@ def test_a_run_ends_when_it_stops_becoming_better(
     for _ in range(2):  # the same command again changes nothing
         assert ebseg.main(line) == 0
         assert left == [40]
-        told = capsys.readouterr().out
-        assert told.startswith(f"trained 4 steps in {run}: miou_all 30.0")
-        assert "ended before step 6: 2 evaluations brought no better one" in told
-        assert f"the best by miou_all, of step 2, is in {run / 'checkpoint'}" in told
-        assert told.endswith(f"next: ebseg publish {run} registry/ebseg\n")
+        printed = capsys.readouterr().out
+        assert printed.startswith(f"trained 4 steps in {run}: miou_all 30.0")
+        assert "ended before step 6: 2 evaluations brought no better one" in printed
+        assert f"the best by miou_all, of step 2, is in {run / 'checkpoint'}" in printed
+        assert printed.endswith(f"next: ebseg publish {run} registry/ebseg\n")
     with pytest.raises(IndexError):  # more patience, and it goes on: the sixth evaluation has no score here
         train(dataclasses.replace(config, patience=3), run)
     assert lines(run) == [(1, 10), (2, 30), (3, 20), (4, 30), (5, 40)]

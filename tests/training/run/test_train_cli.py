@@ -30,12 +30,12 @@ def config(*argv: str) -> TrainConfig:
 def test_every_field_is_an_option_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         parsed("--help")
-    told = capsys.readouterr().out
+    printed = capsys.readouterr().out
     for item in dataclasses.fields(TrainConfig):
-        assert f"--{item.name.replace('_', '-')}" in told
-    assert "default: 120000" in told
-    assert "default: 320 384" in told
-    assert "torchrun --nproc-per-node 8 -m ebseg train" in told
+        assert f"--{item.name.replace('_', '-')}" in printed
+    assert "default: 120000" in printed
+    assert "default: 320 384" in printed
+    assert "torchrun --nproc-per-node 8 -m ebseg train" in printed
 
 
 def test_options() -> None:
@@ -86,9 +86,9 @@ def test_a_run_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert out.startswith(f"trained 2 steps in {tmp_path / 'run'}: miou_all ")
     args = parsed(str(tmp_path / "run"), "--config", str(path), "--steps", "2", "--resume", "--json")
     assert args.run(args) == 0
-    told: dict[str, Any] = json.loads(capsys.readouterr().out)
-    assert told["steps"] == 2
-    assert told["metrics"]["pictures"] == 6
+    printed: dict[str, Any] = json.loads(capsys.readouterr().out)
+    assert printed["steps"] == 2
+    assert printed["metrics"]["pictures"] == 6
     args = parsed(str(tmp_path / "other"), "--config", str(path), "--resume")
     with pytest.raises(TrainingError, match="holds no saved state to go on from"):
         args.run(args)
@@ -103,9 +103,9 @@ def test_no_class_is_new(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     line = ["train", str(tmp_path / "run"), "--config", str(path)]
     for again in ([], ["--resume"]):  # a job that is started again when all is done
         assert ebseg.main([*line, *again]) == 0
-        told = capsys.readouterr().out
-        assert told.startswith("trained 2 steps")
-        assert ", miou_new none\nnext: ebseg publish " in told
+        printed = capsys.readouterr().out
+        assert printed.startswith("trained 2 steps")
+        assert ", miou_new none\nnext: ebseg publish " in printed
     place = tmp_path / "registry" / "own"
     assert ebseg.main(["publish", str(tmp_path / "run"), str(place)]) == 0
     assert "not compared: miou_new" in capsys.readouterr().out

@@ -3,6 +3,10 @@
 ModelError
 ├── VocabularyError   a class list that cannot be used; `index` tells which class
 ├── PictureError      a picture that the model cannot take (shape, type, size)
+│   └── PictureFileError  a picture's file that is empty, broken or cut short
+│       ├── PictureFormatError  of a format that is not taken
+│       ├── PictureSizeError    with more pixels than are taken
+│       └── PictureFrameError   without the frame that was asked for
 ├── CheckpointError   a checkpoint folder or weights file that is not what it should be
 │   └── UnfinishedError   a version that is not all there, as while it is copied
 └── FetchError        weights that could not be fetched: a refusal, a wrong digest, a full disk
@@ -31,6 +35,22 @@ class VocabularyError(ModelError, ValueError):
 
 class PictureError(ModelError, ValueError):
     """A picture of a shape, type or size that the model cannot take."""
+
+
+class PictureFileError(PictureError):
+    """A picture's file that is empty, broken or cut short."""
+
+
+class PictureFormatError(PictureFileError):
+    """A file that is no picture, or one of a format that is not taken; the message says what it is."""
+
+
+class PictureSizeError(PictureFileError):
+    """A picture with more pixels than are taken, by its header."""
+
+
+class PictureFrameError(PictureFileError):
+    """There is no such frame, or it is too far away."""
 
 
 class CheckpointError(ModelError):

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import Scope
 
+from model.pictures.decode import settle_warnings
 from service.hot_loading.loader import LoadEngine
 from service.http import openapi
 from service.http.auth import ApiKeys
@@ -22,7 +23,6 @@ from service.http.middleware import Requests, answer_error
 from service.routes import health, inference_protocol, models, page, segment, vocabularies
 from service.runtime import Service
 from service.scheduling.engine import Engine
-from service.segmentation.decode import settle_warnings
 from service.settings import Settings
 
 DESCRIPTION = "A picture and a list of class names in, a mask out."

@@ -23,7 +23,7 @@ WINGS = {
         storage
         confidence
         segmenter
-        network transforms
+        network transforms pictures
         vocabulary
         errors command allocator urls
     """,

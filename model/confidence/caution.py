@@ -9,7 +9,7 @@ from typing import Literal
 from model.confidence.card import Card
 from model.vocabulary.classes import ClassName
 
-Code = Literal["untrained", "unknown-words", "unlike-its-domain", "lowered-timeout"]
+Code = Literal["untrained", "unknown-words", "unlike-its-domain", "lowered-timeout", "colour-profile"]
 RARE = 0.01  # pictures of its own domain whose confidence is lower; such an answer is warned of
 MOST_NAMED = 3  # unknown words
 MOST_LETTERS = 40  # of each
@@ -47,6 +47,11 @@ def lowered_timeout(asked: int, most: int) -> AnswerWarning:
         "lowered-timeout",
         f"timeout_ms was {asked}, and this service gives a request {most} ms at the most: it had those.",
     )
+
+
+def ignored_profile(remark: str) -> AnswerWarning:
+    """Of a picture whose colour profile could not be used, as the decoder says it."""
+    return AnswerWarning("colour-profile", f"{remark[:1].upper()}{remark[1:]}.")
 
 
 def cautions(

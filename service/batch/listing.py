@@ -12,9 +12,9 @@ import tarfile
 from collections.abc import Generator, Iterator
 from typing import Any
 
+from model.pictures.suffixes import PICTURES
 from service.batch.rows import printable
 from service.errors import UsageError
-from service.local.pictures import PICTURES
 
 Item = dict[str, Any]
 """A row for `BatchSegmenter`: `id`, and `path` (with `offset` and `size` for a tar's member) or `bytes`."""

@@ -14,10 +14,11 @@ import numpy as np
 from fastapi import Request, Response
 from numpy.typing import NDArray
 
+from model.pictures.decode import settle_warnings
 from service.bench.pictures import label_map
 from service.options import MAX_PIXELS
 from service.segmentation.colors import class_colors
-from service.segmentation.decode import decode, settle_warnings
+from service.segmentation.decode import decode
 from service.segmentation.render import Labels, label_png
 
 BATCH = 8  # the service's own default

@@ -6,9 +6,13 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from cachetools import LRUCache
+
 from service.caches.recent import Recent
 from service.observability.metrics import Metrics
 from service.scheduling.engine import ModelInfo
+
+REMARKS_KEPT = 1024
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,6 +40,7 @@ class PredictionCache:
         self._max_bytes = max_bytes
         self._metrics = metrics
         self._entries: Recent[bytes, CachedPrediction] = Recent(max_bytes, _size_of)
+        self._remarks: LRUCache[bytes, tuple[str, ...]] = LRUCache(REMARKS_KEPT)
         self._lock = threading.Lock()
 
     @staticmethod
@@ -78,6 +83,16 @@ class PredictionCache:
         self._metrics.observe(self._metrics.cache_seconds, time.perf_counter() - began, "prediction", "l1")
         self._count("miss" if entry is None else "hit")
         return entry
+
+    def remark(self, key: bytes, remarks: tuple[str, ...]) -> None:
+        """Notes what was said of a picture when it was decoded, for those that come without being decoded."""
+        with self._lock:
+            self._remarks[key] = remarks
+
+    def remarks_on(self, key: bytes) -> tuple[str, ...]:
+        """What was noted of a picture."""
+        with self._lock:
+            return self._remarks.get(key, ())
 
     def peek(self, key: bytes) -> Any:
         """The prediction under a key, or None; nothing is counted, and nothing counts as used."""

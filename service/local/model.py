@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from cachetools import LRUCache
 from numpy.typing import NDArray
 
 from ebseg_client.parsing import segmentation
+from model.confidence.caution import ignored_profile
 from model.segmenter import TEXTS_KEPT
 from model.vocabulary.classes import Vocabulary
 from service.errors import UsageError
@@ -101,6 +103,7 @@ def picture_result(
     picture: NDArray[np.uint8] | None,
     seconds: dict[str, float],
     began: float,
+    remarks: Sequence[str] = (),
 ) -> PictureResult:
     """A result with all that the service would answer.
 
@@ -109,6 +112,7 @@ def picture_result(
         picture: RGB, uint8 [H, W, 3]; None if it is not to be kept for overlays.
         seconds: by stage.
         began: when the work began, by `time.perf_counter`.
+        remarks: what decoding left out of account.
     """
     answer = json_answer(
         SegmentationResult(
@@ -124,6 +128,7 @@ def picture_result(
             began=began,
             caches=None,
             check=Deadline(float("inf")).check,
+            request_warnings=tuple(map(ignored_profile, remarks)),
         )
     )
     document: dict[str, Any] = answer.model_dump(mode="json", exclude_unset=True)

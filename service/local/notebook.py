@@ -3,7 +3,7 @@
 import os
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, get_args
 
@@ -86,12 +86,20 @@ class NotebookModel:
         began = time.perf_counter()
         spec = read_request(_document(classes, templates, synonym_mode, background, size))
         vocabulary = requested_vocabulary(spec)
-        pixels = _pixels(picture)
+        remarks: list[str] = []
+        pixels = _pixels(picture, remarks.append)
         decoded = time.perf_counter()
         result = self._model.segment(pixels, spec, vocabulary, max_pixels=MAX_PIXELS)
         seconds = {"decode": decoded - began, **result.seconds}
         made = picture_result(
-            self._model, spec, vocabulary, result, picture=pixels, seconds=seconds, began=began
+            self._model,
+            spec,
+            vocabulary,
+            result,
+            picture=pixels,
+            seconds=seconds,
+            began=began,
+            remarks=remarks,
         )
         return SegmentedPicture(made)
 
@@ -167,10 +175,10 @@ def _document(
     return document
 
 
-def _pixels(picture: Picture) -> NDArray[np.uint8]:
+def _pixels(picture: Picture, remark: Callable[[str], None]) -> NDArray[np.uint8]:
     """RGB, uint8 [H, W, 3], no memory of the caller's."""
     if isinstance(picture, Image.Image):
-        return from_pillow(picture, max_pixels=MAX_PIXELS)
+        return from_pillow(picture, max_pixels=MAX_PIXELS, remark=remark)
     if isinstance(picture, np.ndarray):
         return _from_array(picture)
     if isinstance(picture, str | os.PathLike):
@@ -182,7 +190,7 @@ def _pixels(picture: Picture) -> NDArray[np.uint8]:
             "a picture is a path, bytes, a file opened in binary mode, a Pillow image or an array, "
             f"got {type(picture).__name__}"
         )
-    return decode(bytes(picture), max_pixels=MAX_PIXELS)
+    return decode(bytes(picture), max_pixels=MAX_PIXELS, remark=remark)
 
 
 def _from_array(array: NDArray[Any]) -> NDArray[np.uint8]:

@@ -315,7 +315,8 @@ class WarningAnswer(BaseModel):
     code: Code = Field(
         description="untrained: the weights are random; unknown-words: the model does not know words that "
         "were asked for; unlike-its-domain: it is less sure of the picture than of nearly all that it is "
-        "for; lowered-timeout: the request asked for more time than it had",
+        "for; lowered-timeout: the request asked for more time than it had; colour-profile: the "
+        "picture's own is broken and was not used",
         examples=["unknown-words"],
     )
     message: str = Field(description="what is doubtful, and what to do about it, a sentence")

@@ -12,7 +12,7 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from model.confidence.caution import AnswerWarning
+from model.confidence.caution import AnswerWarning, ignored_profile
 from model.vocabulary.classes import Vocabulary
 from service.caches.prediction_cache import CachedPrediction
 from service.caller import Caller, caller_var
@@ -164,6 +164,7 @@ class PicturePlan:
         picture: at output size, where an overlay is wanted.
         picture_size, output_size: rows and columns of the upright picture, and of the answer.
         seconds: by stage so far.
+        remarks: what decoding left out of account.
     """
 
     prepared: PreparedPicture | None
@@ -173,6 +174,7 @@ class PicturePlan:
     picture_size: tuple[int, int]
     output_size: tuple[int, int]
     seconds: dict[str, float]
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,7 +282,7 @@ class _Request(Generic[E]):
             background=background,
             outputs=self.spec.outputs,
             request_id=self.request_id,
-            request_warnings=self.warnings,
+            request_warnings=(*self.warnings, *map(ignored_profile, plan.remarks)),
             seconds={**plan.seconds, "text": text.seconds, **result.seconds},
             began=began,
             caches=Caches(text=text.source, prediction=_source(plan, running)),
@@ -309,13 +311,17 @@ class _Request(Generic[E]):
             key = predictions.key_of(data, engine.info, self.owner, spec.frame)
         known = None if key is None else predictions.get(key)
         picture: NDArray[np.uint8] | None = None
+        remarks: list[str] = []
         if known is None:
             picture = decode(
                 data,
                 max_pixels=settings.max_pixels,
                 frame=spec.frame,
                 accept=lambda size: self._reserve(engine, size, words, pixels=engine.cost(size)),
+                remark=remarks.append,
             )
+            if key is not None and remarks:
+                predictions.remark(key, tuple(remarks))
         else:
             self._reserve(engine, known.size, words, pixels=0)
             if "overlay" in self.spec.outputs:
@@ -334,6 +340,7 @@ class _Request(Generic[E]):
             picture=shown,
             picture_size=size,
             output_size=output,
+            remarks=tuple(remarks) if key is None else predictions.remarks_on(key),
             seconds={"decode_wait": began - submitted, "decode": time.perf_counter() - began},
         )
 

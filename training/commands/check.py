@@ -69,7 +69,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _drawn(report: "DataReport", folder: Path, count: int) -> list[Path]:
     """Draws the worst pictures that can be read; the files that were written."""
-    from training.data.layout import SegmentationFolder, read_labels, read_picture
+    from training.data.layout import SegmentationFolder, read_labels
+    from training.data.pictures import read_picture
     from training.errors import DatasetError
     from training.evaluation.pictures import labelled, save_picture
 

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.data.class_file import read_classes
-from training.data.layout import SegmentationFolder, opened_image, read_labels, read_picture
+from training.data.layout import SegmentationFolder, read_labels
+from training.data.pictures import is_turned, read_picture
 from training.errors import DatasetError
 from training.progress import progress
 
@@ -27,7 +28,6 @@ LEAST_LABELLED = 0.05  # of a picture's pixels that have a class
 MOST_SPECKS = 0.02  # of the pixels whose four neighbours all are of other classes
 FEW_PICTURES = 3  # that show a class, in the split that is trained on
 SHOWN = 5  # pictures that a line names
-UPRIGHT, ORIENTATION = 1, 0x0112  # of EXIF's mark
 TRAIN = "train"
 
 Severity = Literal["error", "warning"]
@@ -194,15 +194,19 @@ def _facts(folder: SegmentationFolder, name: str) -> _Facts:
     file, label_file = folder.files(name)
     found = _Facts(name)
     try:
-        picture, stored = read_picture(file), read_labels(label_file)
-        with opened_image(file) as image:
-            if image.getexif().get(ORIENTATION, UPRIGHT) != UPRIGHT:
-                found.warnings.append("the picture has an orientation mark, which is not followed")
+        picture, stored = read_picture(file, remark=found.warnings.append), read_labels(label_file)
     except DatasetError as error:
         return _Facts(name, errors=[str(error)])
+    turned = is_turned(file)
     if stored.shape != picture.shape[:2]:
-        found.errors.append("picture and label map differ in size")
+        as_stored = turned and stored.shape == picture.shape[1::-1]
+        why = ": its label map was drawn on the picture as it is stored" if as_stored else ""
+        found.errors.append(f"picture and label map differ in size{why}")
         return found
+    if turned:
+        found.warnings.append(
+            "the picture is turned by its orientation mark; its label map must be of the turned one"
+        )
     if min(stored.shape) < SMALLEST_SIDE:
         found.warnings.append(f"a side is shorter than {SMALLEST_SIDE} pixels")
     values, counts = np.unique(stored, return_counts=True)

@@ -2,12 +2,12 @@
 
     ROOT/classes.json            {"classes": [{"name": ..., "synonyms": [...], "trained": true}, ...],
                                   "ignore": 255, "title": "..."}
-    ROOT/images/SPLIT/NAME.jpg   or .jpeg, .png
+    ROOT/images/SPLIT/NAME.jpg   or any other of `model.pictures.suffixes`
     ROOT/labels/SPLIT/NAME.png   one channel of 8 or 16 bits, or a palette PNG, whose indices count
 
 A label is the class's place in `classes`, from 0; the file's `ignore` value, 255 or 65535, means no class.
-A class that is not `trained` is new: a run never shows its masks. Pictures are read as they are stored.
-A camera's orientation mark (EXIF) is not followed, for label maps are drawn on the stored raster.
+A class that is not `trained` is new: a run never shows its masks. Pictures are read as the service reads
+them, upright by a camera's orientation mark (EXIF); label maps are of the upright picture.
 """
 
 import io
@@ -24,15 +24,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
+from model.pictures.suffixes import PICTURES
 from model.storage.files import replace_text, replacing, sync_below
 from model.vocabulary.classes import ClassName, TrainingClasses, Vocabulary
 from training.data.class_file import IGNORE_VALUES, parsed_classes, read_classes
+from training.data.pictures import read_picture
 from training.data.present import CLASSES_FILE
 from training.errors import DatasetError
 from training.progress import progress as progress_bar
 
 IGNORED = -1  # label of a pixel without a class, in memory
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
+PICTURE_SUFFIXES = PICTURES
 JPEG_QUALITY = 95
 _FOLDER_PROBLEMS = 10  # listed when a folder is opened
 CHECK_PROBLEMS = 20  # listed by `check`
@@ -266,29 +268,6 @@ def take_picture(source: Path, path: Path, *, link: bool) -> None:
             f"{source} cannot have a second name in {path.parent}, as on another disk; leave --link out: "
             f"{error.strerror}"
         ) from None
-
-
-def read_picture(path: Path) -> NDArray[np.uint8]:
-    """A picture of any 8-bit mode as RGB [H, W, 3], transparency dropped, as stored.
-
-    Raises:
-        DatasetError: the file cannot be read, or has more than 8 bits.
-    """
-    with opened_image(path) as image:
-        return np.array(in_rgb(image, path))
-
-
-def in_rgb(image: Image.Image, where: object) -> Image.Image:
-    """An image of any 8-bit mode as RGB, transparency dropped.
-
-    Raises:
-        DatasetError: it has more than 8 bits; the message names `where`.
-    """
-    if image.mode.startswith(("I", "F")):
-        raise DatasetError(f"{where} has more than 8 bits a channel (mode {image.mode}); save it with 8")
-    # Pillow warns of palettes with transparency unless they pass through RGBA.
-    plain = image.convert("RGBA") if image.mode == "P" else image
-    return plain.convert("RGB")
 
 
 def read_labels(path: Path) -> NDArray[np.uint8 | np.uint16]:

@@ -168,9 +168,9 @@ def _run_here(args: argparse.Namespace, job: "SegmentPlan") -> int:
             pulled_folder(args.model, yes=args.yes)
         vocabulary, folder = checked_for_here(settings, spec)
 
+        from model.pictures.decode import settle_warnings
         from service.commands.segment.files import run as run_job
         from service.commands.segment.local import LocalSource
-        from service.segmentation.decode import settle_warnings
 
         settle_warnings()
         status = nullcontext if job.many else _status
@@ -182,9 +182,9 @@ def _run_here(args: argparse.Namespace, job: "SegmentPlan") -> int:
 def _run_there(args: argparse.Namespace, job: "SegmentPlan") -> int:
     """Segments with a running service, which looks at the request."""
     from ebseg_client import ClientError, SegmentOptions
+    from model.pictures.decode import settle_warnings
     from service.commands.segment.files import run as run_job
     from service.commands.segment.remote import RemoteSource
-    from service.segmentation.decode import settle_warnings
 
     request = _request(args)
     classes = class_specs(request["classes"], "--classes") if "classes" in request else None

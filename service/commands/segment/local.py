@@ -25,12 +25,13 @@ Status = Callable[[str], AbstractContextManager[object]]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Decoded:
-    """A picture, or why there is none, and the time that it took."""
+    """A picture, or why there is none, the time that it took, and what was left out of account."""
 
     file: Path
     picture: NDArray[np.uint8] | None
     error: Exception | None
     seconds: float
+    remarks: tuple[str, ...] = ()
 
 
 class LocalSource:
@@ -66,7 +67,7 @@ class LocalSource:
                     continue
                 model = model or self._load()
                 try:
-                    result = self._result(model, one.picture, one.seconds, keep=pictures)
+                    result = self._result(model, one.picture, one, keep=pictures)
                 except (PictureError, ServiceError) as error:
                     yield FileResult(one.file, None, error)
                 else:
@@ -77,14 +78,14 @@ class LocalSource:
             return load_local(self._folder, device=self._settings.device, dtype=self._settings.dtype)
 
     def _result(
-        self, model: LocalModel, picture: NDArray[np.uint8], decoding: float, *, keep: bool
+        self, model: LocalModel, picture: NDArray[np.uint8], one: _Decoded, *, keep: bool
     ) -> PictureResult:
-        began = time.perf_counter() - decoding
+        began = time.perf_counter() - one.seconds
         with self._status("segmenting"):
             result = model.segment(
                 picture, self._spec, self._vocabulary, max_pixels=self._settings.max_pixels
             )
-        seconds = {"decode": decoding, **result.seconds}
+        seconds = {"decode": one.seconds, **result.seconds}
         return picture_result(
             model,
             self._spec,
@@ -93,13 +94,15 @@ class LocalSource:
             picture=picture if keep else None,
             seconds=seconds,
             began=began,
+            remarks=one.remarks,
         )
 
 
 def _decoded(settings: Settings, frame: int | None, file: Path) -> _Decoded:
     began = time.perf_counter()
+    remarks: list[str] = []
     try:
-        picture = decode(read(file), max_pixels=settings.max_pixels, frame=frame)
+        picture = decode(read(file), max_pixels=settings.max_pixels, frame=frame, remark=remarks.append)
     except (UsageError, ServiceError) as error:
         return _Decoded(file, None, error, 0.0)
-    return _Decoded(file, picture, None, time.perf_counter() - began)
+    return _Decoded(file, picture, None, time.perf_counter() - began, tuple(remarks))

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from model.pictures.suffixes import PICTURES
 from service.errors import UsageError
-from service.local.pictures import PICTURES
 
 OVERLAY_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 

@@ -11,9 +11,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from model.pictures.heif import HeifError, check_sizes, is_avif
 from service.errors import BadPictureError, ServiceError, TooManyPixelsError, UnsupportedMediaError
 from service.segmentation.decode import decode
-from service.segmentation.heif import HeifError, check_sizes, is_avif
 from tests.service.fakes import post, problem, running
 
 MOST = 100_000

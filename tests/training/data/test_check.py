@@ -91,7 +91,7 @@ def unseen(data: Path) -> None:
             "less than 5% of the pixels have a class",
             ["t1"],
         ),
-        (turned, "warning", "an orientation mark, which is not followed", ["t1"]),
+        (turned, "warning", "turned by its orientation mark; its label map must be", ["t1"]),
         (noisy, "warning", "full of single pixels", ["t1"]),
         (unseen, "warning", "train has no pictures with boat", []),
         (

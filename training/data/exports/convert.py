@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from model.vocabulary.classes import ClassName
 from training.data.exports import coco, cvat, label_studio, labelme, masks
@@ -21,7 +21,6 @@ from training.data.layout import (
     IGNORED,
     JPEG_QUALITY,
     PICTURE_SUFFIXES,
-    in_rgb,
     listing,
     opened_image,
     picture_path,
@@ -30,6 +29,7 @@ from training.data.layout import (
     write_classes,
     write_labels,
 )
+from training.data.pictures import is_turned, read_picture
 from training.data.prepare.convert import (
     PreparedDataset,
     SplitCount,
@@ -48,8 +48,6 @@ READERS = {
 NO_CLASS = ("__ignore__", "_background_", "background")  # names that tools give to what is no class
 TRAIN, VALIDATION = "train", "val"
 BORDER = 255  # an index that is no class in label maps of every kind
-UPRIGHT = 1
-ORIENTATION = 0x0112  # tag of EXIF
 SPLIT_NAME = re.compile(r"[\w-]+")  # it becomes a folder's
 
 
@@ -198,23 +196,19 @@ def _splits(pictures: Sequence[AnnotatedPicture], share: float) -> list[str]:
 
 
 def _opened(item: AnnotatedPicture) -> tuple[Image.Image, bool]:
-    """A picture as it was annotated, RGB, and whether its file shows it so.
+    """A picture as it was annotated, RGB, and whether its file is read so.
 
     Annotation tools turn pictures upright by their orientation mark, programs mostly do not; the size tells.
     """
     where = item.picture if isinstance(item.picture, Path) else item.name
-    with opened_image(item.picture, where) as image:
-        stored = in_rgb(image, where)
-        turned = image.getexif().get(ORIENTATION, UPRIGHT) != UPRIGHT
-        upright = ImageOps.exif_transpose(image).convert("RGB") if turned else stored
     size = item.size or _size_of(item)
-    if (upright.height, upright.width) == size:
-        return upright, not turned
-    if (stored.height, stored.width) == size:
-        return stored, not turned
-    raise DatasetError(
-        f"{where} is {stored.width} x {stored.height} pixels, but was annotated at {size[1]} x {size[0]}"
-    )
+    picture = read_picture(item.picture, where)
+    if picture.shape[:2] == size:
+        return Image.fromarray(picture), True
+    if is_turned(item.picture) and picture.shape[1::-1] == size:
+        return Image.fromarray(read_picture(item.picture, where, upright=False)), False
+    height, width = picture.shape[:2]
+    raise DatasetError(f"{where} is {width} x {height} pixels, but was annotated at {size[1]} x {size[0]}")
 
 
 def _size_of(item: AnnotatedPicture) -> tuple[int, int]:

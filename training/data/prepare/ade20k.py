@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from training.data.layout import IGNORED, read_labels, read_picture
+from training.data.layout import IGNORED, opened_image, read_labels
 from training.data.prepare.ade20k_ids import FULL_CODES
 from training.data.prepare.archive import (
     ArchivePairs,
@@ -78,7 +78,8 @@ def read_full(pair: Pair) -> NDArray[np.int64]:
     Raises:
         DatasetError: the file cannot be read.
     """
-    stored = read_picture(pair.labels).astype(np.int64)
+    with opened_image(pair.labels) as image:  # codes, no colours
+        stored = np.asarray(image.convert("RGB"), dtype=np.int64)
     return through(_full_labels(), stored[..., 0] // 10 * 256 + stored[..., 1], pair.labels)
 
 

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.transforms import resized
-from training.data.layout import IGNORED, listing, read_picture
+from training.data.layout import IGNORED, listing
+from training.data.pictures import read_picture
 from training.errors import DatasetError
 
 BACKGROUND = 0  # in the files of VOC and what was made from it
@@ -204,12 +205,12 @@ def shrunk(
 
 
 def checked_picture(pair: Pair, labels: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """The picture of a pair, RGB [H, W, 3].
+    """The picture of a pair as it is stored, RGB [H, W, 3]: that is what archives drew their labels on.
 
     Raises:
         DatasetError: it cannot be read, or has another size than its labels.
     """
-    picture = read_picture(pair.picture)
+    picture = read_picture(pair.picture, upright=False)
     if picture.shape[:2] != labels.shape:
         height, width = labels.shape
         raise DatasetError(

@@ -26,6 +26,7 @@ from training.data.layout import (
     write_labels,
     write_sample,
 )
+from training.data.pictures import is_turned
 from training.data.prepare.ade20k import ADE20K_150, ADE20K_847
 from training.data.prepare.archive import DatasetArchive, Pair, checked_picture, shrunk
 from training.data.prepare.coco_stuff import COCO_STUFF
@@ -178,6 +179,9 @@ def convert(name: str, root: Path, pair: Pair, *, link: bool) -> str | None:
     short_side = archive.longest_short_side
     if short_side is not None and min(labels.shape) > short_side:
         picture, labels = shrunk(picture, labels, short_side)
+        write_sample(root, pair.split, pair.name, picture, labels, ignore=archive.ignore)
+        return None
+    if is_turned(pair.picture):  # whoever reads the file would turn it, and not its labels
         write_sample(root, pair.split, pair.name, picture, labels, ignore=archive.ignore)
         return None
     take_picture(pair.picture, picture_path(root, pair.split, pair.name), link=link)

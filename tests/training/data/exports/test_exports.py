@@ -15,6 +15,7 @@ from tests.training.data.exports import drawn
 from training.data.exports.convert import READERS, prepare_export
 from training.data.exports.options import ExportOptions
 from training.data.layout import SegmentationFolder, check
+from training.data.pictures import read_picture
 from training.data.present import CLASSES_FILE
 from training.errors import DatasetError
 
@@ -67,7 +68,7 @@ def test_what_has_no_area_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert not (tmp_path / "data" / "labels" / "val").exists()
 
 
-def test_pictures_are_copied_and_those_of_other_kinds_saved_again(tmp_path: Path) -> None:
+def test_pictures_of_all_kinds_are_copied(tmp_path: Path) -> None:
     made = drawn.labelme(tmp_path / "photos")
     original = (made / "quay.jpg").read_bytes()
     Image.open(made / "bay.jpg").save(made / "bay.webp", lossless=True)
@@ -76,8 +77,8 @@ def test_pictures_are_copied_and_those_of_other_kinds_saved_again(tmp_path: Path
     (made / "bay.json").write_text(text)
     prepare_export("labelme", made, tmp_path / "data", ExportOptions(val_share=0), jobs=1, shown=False)
     assert (tmp_path / "data" / "images" / "train" / "quay.jpg").read_bytes() == original
-    with Image.open(tmp_path / "data" / "images" / "train" / "bay.jpg") as image:
-        assert (image.format, image.size) == ("JPEG", (drawn.WIDTH, drawn.HEIGHT))
+    written = (tmp_path / "data" / "images" / "train" / "bay.webp").read_bytes()
+    assert written == (made / "bay.webp").read_bytes()
 
 
 def test_linked_pictures_take_no_room(tmp_path: Path) -> None:
@@ -235,13 +236,14 @@ def test_a_task_may_hold_other_texts_before_its_picture(tmp_path: Path) -> None:
     assert sum(count.pairs for count in prepared.splits.values()) == 2
 
 
-def test_a_picture_of_16_bits_is_refused(tmp_path: Path) -> None:
-    """The layout's reader would refuse it later, and 8 of its bits are not the picture."""
+def test_a_picture_of_16_bits_is_read_as_the_service_reads_it(tmp_path: Path) -> None:
     made = drawn.labelme(tmp_path / "photos")
-    Image.fromarray(np.zeros((drawn.HEIGHT, drawn.WIDTH), np.uint16)).save(made / "bay.png")
+    grey = np.arange(drawn.HEIGHT * drawn.WIDTH, dtype=np.uint16).reshape(drawn.HEIGHT, drawn.WIDTH)
+    Image.fromarray(grey).save(made / "bay.png")
     broken(made / "bay.json", "bay.jpg", "bay.png")
-    with pytest.raises(DatasetError, match=r"bay\.png has more than 8 bits a channel"):
-        prepare_export("labelme", made, tmp_path / "data", ExportOptions(), jobs=1, shown=False)
+    prepare_export("labelme", made, tmp_path / "data", ExportOptions(val_share=0), jobs=1, shown=False)
+    picture = read_picture(tmp_path / "data" / "images" / "train" / "bay.png")
+    assert np.array_equal(picture[..., 1], np.round(grey / 257))
 
 
 def test_options_of_the_other_kind_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

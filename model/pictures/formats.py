@@ -16,8 +16,8 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from service.errors import UnsupportedMediaError
-from service.segmentation.heif import is_avif
+from model.errors import PictureFormatError
+from model.pictures.heif import is_avif
 
 FORMATS = "JPEG, PNG, WebP, AVIF, HEIC, TIFF, BMP and GIF"
 Opener = Callable[[BytesIO], ImageFile.ImageFile]
@@ -63,7 +63,7 @@ def opener_of(data: bytes) -> Opener:
     """The plug-in of Pillow's that opens a picture.
 
     Raises:
-        UnsupportedMediaError: of none of `FORMATS`; says what it is instead.
+        PictureFormatError: of none of `FORMATS`; says what it is instead.
     """
     for signature, opener in _SIGNATURES:
         if data.startswith(signature):
@@ -73,7 +73,7 @@ def opener_of(data: bytes) -> Opener:
     avif = is_avif(data)
     if avif is not None:
         return AvifImagePlugin.AvifImageFile if avif else pillow_heif.HeifImageFile
-    raise UnsupportedMediaError(f"this is {_seen(data)}; pictures are taken as {FORMATS}")
+    raise PictureFormatError(f"this is {_seen(data)}; pictures are taken as {FORMATS}")
 
 
 def _seen(data: bytes) -> str:

@@ -35,6 +35,20 @@ class TrainConfig:
     """
 
     data: str = field(metadata=_help("data set: a folder in the layout that `ebseg prepare` makes"))
+    extra_data: tuple[str, ...] = field(
+        default=(),
+        metadata=_help(
+            "further data sets in the same run, PATH or PATH=WEIGHT: how often their pictures come where "
+            "those of data come once (default weight: 1); classes that share a name or a synonym are one"
+        ),
+    )
+    repeat_rare: float = field(
+        default=0.0,
+        metadata=_help(
+            "pictures of trained classes that fewer than this share of the pictures show come more often; "
+            "0: none"
+        ),
+    )
     name: str = field(default="ebseg", metadata=_help("the model's name in its checkpoint"))
     train_split: str = field(default="train", metadata=_help("split that is trained on"))
     val_split: str | None = field(
@@ -119,6 +133,9 @@ class TrainConfig:
             raise TrainingError("short_sides must be one or more numbers of pixels")
         if not 0 <= self.pad_value <= 255:
             raise TrainingError(f"pad_value must lie in 0..255, got {self.pad_value}")
+        if not 0 <= self.repeat_rare <= 1:
+            raise TrainingError(f"repeat_rare is a share of the pictures, 0..1, got {self.repeat_rare}")
+        self.sources()
         if not 0 <= self.ema < 1:
             raise TrainingError(f"ema must be at least 0 and less than 1, got {self.ema}")
         if self.evaluate_short_side is not None and self.evaluate_short_side < 1:
@@ -132,6 +149,26 @@ class TrainConfig:
             raise TrainingError("keep_best needs val_split and evaluate_every: it compares evaluations")
         if self.patience and self.keep_best is None:
             raise TrainingError("patience needs keep_best, the score that is to become better")
+
+    def sources(self) -> list[tuple[str, float]]:
+        """The data sets and their weights; the first is `data`.
+
+        Raises:
+            TrainingError: a weight is not more than 0, or a data set is named twice.
+        """
+        found = [(self.data, 1.0)]
+        for text in self.extra_data:
+            path, equals, tail = text.rpartition("=")
+            try:
+                found.append((path, float(tail)) if equals else (text, 1.0))
+            except ValueError:
+                raise TrainingError(f"extra_data: {text!r} must be PATH or PATH=WEIGHT") from None
+        for path, weight in found:
+            if not (path and 0 < weight < float("inf")):
+                raise TrainingError(f"extra_data: the weight of {path!r} must be more than 0, got {weight:g}")
+            if [one for one, _ in found].count(path) > 1:
+                raise TrainingError(f"extra_data: {path} is named twice; a weight of 2 shows it twice")
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""

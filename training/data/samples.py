@@ -78,21 +78,36 @@ class Samples:
     Args:
         dataset: a split with at least one picture.
         config: seed, batch and augmentation.
+        factors: how often each picture comes, where not each comes once, see `Mixture.factors`.
     """
 
-    def __init__(self, dataset: Dataset, config: TrainConfig):
+    def __init__(self, dataset: Dataset, config: TrainConfig, factors: NDArray[np.float64] | None = None):
         self.dataset = dataset
         self.config = config
+        self._factors = factors
+        self._epoch_length = len(dataset) if factors is None else max(1, round(float(factors.sum())))
         self._indices = trained_indices(dataset.trained)
         self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
 
     def index(self, number: int) -> int:
-        """Which picture of the split a sample is of; every epoch shows each once."""
-        epoch, place = divmod(number, len(self.dataset))
+        """Which picture of the split a sample is of.
+
+        Every epoch shows each once, or as often as its factor says: of a factor of 2.3 two or three times.
+        """
+        epoch, place = divmod(number, self._epoch_length)
         if epoch != self._epoch:
-            order = _generator(self.config.seed, _Use.ORDER, epoch).permutation(len(self.dataset))
-            self._epoch, self._order = epoch, order
+            self._epoch, self._order = epoch, self._shuffled(_generator(self.config.seed, _Use.ORDER, epoch))
         return int(self._order[place])
+
+    def _shuffled(self, rng: np.random.Generator) -> NDArray[np.int64]:
+        """An epoch's pictures. Systematic sampling keeps every count within one of its factor."""
+        order = rng.permutation(self._epoch_length)
+        if self._factors is None:
+            return order
+        ends = np.cumsum(self._factors)
+        ends *= self._epoch_length / ends[-1]
+        chosen = np.searchsorted(ends, rng.random() + np.arange(self._epoch_length), side="right")
+        return np.minimum(chosen, len(self._factors) - 1)[order]
 
     def load(self, number: int, index: int) -> TrainingSample:
         """Reads and augments a sample; any thread may.

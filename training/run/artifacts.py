@@ -15,6 +15,7 @@ from model.storage.files import replace_text, sync
 from model.storage.manifest import MANIFEST, Manifest
 from training.config import Score, TrainConfig
 from training.data.layout import SegmentationFolder
+from training.data.mixture import Mixture
 from training.errors import TrainingError
 from training.evaluation.confusion_counts import evaluating
 from training.evaluation.evaluate import evaluate
@@ -33,7 +34,7 @@ def write_artifacts(
     ebseg: EBSeg,
     ema: Ema | None,
     config: TrainConfig,
-    data: SegmentationFolder,
+    data: Mixture,
     validation: SegmentationFolder | None,
     parent: str | None,
 ) -> dict[str, float]:
@@ -123,8 +124,11 @@ def _step_of(folder: Path) -> int | None:
 def _provenance(
     step: int, config: TrainConfig, metrics: dict[str, Any], parent: str | None, described: Described
 ) -> checkpoint.Provenance:
+    # names, for a published checkpoint should not tell of folders elsewhere
     notes = config.to_dict() | {"step": step, "data": Path(config.data).name}
-    if config.init is not None:  # names, for a published checkpoint should not tell of folders elsewhere
+    if config.extra_data:
+        notes["extra_data"] = [f"{Path(path).name}={weight:g}" for path, weight in config.sources()[1:]]
+    if config.init is not None:
         notes["init"] = "/".join(Path(config.init).parts[-2:])
     return checkpoint.Provenance(
         name=config.name,

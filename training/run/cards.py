@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from model.confidence.card import MOST_ENTRIES, MOST_WORDS, Card, DataSource, check_license
+from model.confidence.card import MOST_ENTRIES, MOST_TEXT, MOST_WORDS, Card, DataSource, check_license
 from model.errors import CheckpointError
 from model.storage.manifest import MANIFEST, Manifest
 from training.config import TrainConfig
-from training.data.layout import SegmentationFolder
+from training.data.mixture import Mixture
 from training.errors import TrainingError
 from training.evaluation.calibrate import title
 
@@ -28,7 +28,7 @@ class Described:
     card: Card | None = None
 
 
-def described_run(config: TrainConfig, data: SegmentationFolder, metrics: Mapping[str, Any]) -> Described:
+def described_run(config: TrainConfig, data: Mixture, metrics: Mapping[str, Any]) -> Described:
     """Of a run's checkpoint: the text tower stays as it was, so words come from what the run started from.
 
     Args:
@@ -37,18 +37,19 @@ def described_run(config: TrainConfig, data: SegmentationFolder, metrics: Mappin
         metrics: of `evaluate`, may be empty.
     """
     start = _of_start(config)
-    name = title(data)
-    fresh = DataSource(name=name, terms=UNKNOWN_TERMS)
+    names = list(dict.fromkeys(title(folder) for folder in data.folders))
+    called = ", ".join(names)
     scores = scores_of(metrics)
     if start.card is None:
         words = tuple(item.name for item in data.classes)[:MOST_WORDS]
-        card = Card(
-            domain=f"pictures like those of {name}", words=words, training_data=(fresh,), scores=scores
-        )
+        fresh = tuple(DataSource(name=name, terms=UNKNOWN_TERMS) for name in names)[:MOST_ENTRIES]
+        card = Card(domain=domain_of(called), words=words, training_data=fresh, scores=scores)
         return Described(license=start.license, card=card)
     known = start.card.training_data
-    sources = known if any(one.name == name for one in known) else (*known, fresh)[-MOST_ENTRIES:]
-    domain = start.card.domain if sources == known else f"pictures like those of {name}"
+    former = {one.name for one in known}
+    added = [DataSource(name=name, terms=UNKNOWN_TERMS) for name in names if name not in former]
+    sources = (*known, *added)[-MOST_ENTRIES:]
+    domain = domain_of(called) if added else start.card.domain
     # nothing that was measured on other weights stays
     card = Card(
         domain=domain,
@@ -59,6 +60,11 @@ def described_run(config: TrainConfig, data: SegmentationFolder, metrics: Mappin
         notes=start.card.notes,
     )
     return Described(license=start.license, card=card)
+
+
+def domain_of(called: str) -> str:
+    """The card's words for where a model is at home; a long list is cut."""
+    return f"pictures like those of {called}"[:MOST_TEXT]
 
 
 def scores_of(metrics: Mapping[str, Any]) -> dict[str, Any]:

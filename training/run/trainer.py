@@ -12,7 +12,9 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -20,6 +22,7 @@ from model.network.copies import download, upload
 from model.network.ebseg import EBSeg
 from training.config import TrainConfig
 from training.data.layout import SegmentationFolder
+from training.data.mixture import Mixture
 from training.data.samples import Samples, TrainingSample, loss_generators
 from training.errors import TrainingError
 from training.evaluation.confusion_counts import evaluating
@@ -84,14 +87,14 @@ def train(
 class _Splits(NamedTuple):
     """What a run learns from and what it is scored on."""
 
-    train: SegmentationFolder
+    train: Mixture
     validation: SegmentationFolder | None
 
     @classmethod
     def of(cls, config: TrainConfig) -> "_Splits":
         validation = config.val_split
         return cls(
-            SegmentationFolder(config.data, config.train_split),
+            Mixture.of(config),
             None if validation is None else SegmentationFolder(config.data, validation),
         )
 
@@ -110,7 +113,8 @@ class _Run:
         self.parent: str | None = None
         if state is not None:
             if state.notes["classes"] != self.classes.to_json():
-                raise TrainingError(f"{config.data} has other classes than when the run of {folder} began")
+                places = " and ".join(path for path, _ in config.sources())
+                raise TrainingError(f"{places} has other classes than when the run of {folder} began")
             self.parent = state.notes["parent"]
             model = model or empty_model(state.notes)
         elif model is None:
@@ -150,7 +154,7 @@ class _Run:
         end = min(end, config.steps)
         curves = Curves(self.folder, self.step) if first else None
         shown = progress("training", config.steps, self.step, shown=first, unit="steps")
-        loading = Samples(self.data, config).batches(self.step, slots)
+        loading = Samples(self.data, config, self._factors()).batches(self.step, slots)
         try:
             if self._evaluation_due() and self._first_says(step_of_newest(self.folder, config) != self.step):
                 self._write_artifacts(curves)  # a run that was cut off while it evaluated
@@ -183,6 +187,12 @@ class _Run:
         finally:
             if curves is not None:
                 curves.close()
+
+    def _factors(self) -> NDArray[np.float64] | None:
+        """How often each picture comes; the first process looks, for all."""
+        factors = self.data.factors(self.config.repeat_rare) if self.group.first else None
+        found: NDArray[np.float64] | None = self.group.gathered(factors)[0]
+        return found
 
     def _due(self, every: int) -> bool:
         return self.step % every == 0

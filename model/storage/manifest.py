@@ -15,7 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from model.confidence.card import Card, check_license
+from model.confidence.card import Card, card_values, check_license
 from model.errors import CheckpointError, UnfinishedError
 from model.network.json_reading import read
 from model.storage.files import replacing
@@ -30,6 +30,7 @@ GOLDEN = "golden.safetensors"
 METRICS = "metrics.json"
 FILES = (WEIGHTS, CONFIG, TRAINING_CLASSES, GOLDEN, METRICS)
 
+_SINCE_2 = ("license", "card")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -87,11 +88,15 @@ class Manifest:
             raise CheckpointError(f"{MANIFEST}: a file's sha256 or size is malformed")
         if self.digest != files_digest(self.files):
             raise CheckpointError(f"{MANIFEST}: digest does not match the digests of the files")
+        try:
+            datetime.fromisoformat(self.created)
+        except ValueError:
+            raise CheckpointError(f"{MANIFEST}: created is no ISO time: {self.created!r}") from None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, those that its schema has."""
         values = dataclasses.asdict(self) | {"card": None if self.card is None else self.card.to_dict()}
-        return {name: values[name] for name in _kinds(self.schema)}
+        return {name: values[name] for name in _fields(self.schema)}
 
     def to_json(self) -> str:
         """Text of manifest.json, seal included."""
@@ -143,14 +148,12 @@ class Manifest:
             )
         if seal != _seal(values):
             raise CheckpointError(f"{MANIFEST}: content and seal do not match, it was changed or damaged")
-        _check_kinds(values, schema)
-        values["files"] = {
-            name: read(FileEntry, entry, f"{MANIFEST}: the entry of file {name}", CheckpointError)
-            for name, entry in values["files"].items()
-        }
-        if values.get("card") is not None:
-            values["card"] = Card.from_dict(values["card"])
-        return cls(**values)
+        if odd := sorted(values.keys() ^ set(_fields(schema))):
+            raise CheckpointError(f"{MANIFEST}: missing or unknown fields {odd}")
+        if isinstance(values.get("card"), dict):
+            values["card"] = card_values(values["card"])
+        manifest: Manifest = read(cls, values, MANIFEST, CheckpointError)
+        return manifest
 
 
 def rewrite(folder: Path, manifest: Manifest) -> None:
@@ -224,36 +227,6 @@ def _seal(values: dict[str, Any]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-_KINDS: dict[str, tuple[type, ...]] = {
-    "schema": (int,),
-    "name": (str,),
-    "version": (int,),
-    "variant": (str,),
-    "untrained": (bool,),
-    "files": (dict,),
-    "digest": (str,),
-    "text_digest": (str,),
-    "parent": (str, type(None)),
-    "created": (str,),
-    "training": (dict,),
-}
-_SINCE_2: dict[str, tuple[type, ...]] = {"license": (str, type(None)), "card": (dict, type(None))}
-
-
-def _kinds(schema: int) -> dict[str, tuple[type, ...]]:
-    return _KINDS if schema == 1 else _KINDS | _SINCE_2
-
-
-def _check_kinds(values: dict[str, Any], schema: int) -> None:
-    wanted = _kinds(schema)
-    if values.keys() != wanted.keys():
-        odd = sorted(values.keys() ^ wanted.keys())
-        raise CheckpointError(f"{MANIFEST}: missing or unknown fields {odd}")
-    for name, kinds in wanted.items():
-        # not isinstance: True is an int to Python, but no version
-        if type(values[name]) not in kinds:
-            raise CheckpointError(f"{MANIFEST}: {name} has the wrong kind of value: {values[name]!r}")
-    try:
-        datetime.fromisoformat(values["created"])
-    except ValueError:
-        raise CheckpointError(f"{MANIFEST}: created is no ISO time: {values['created']!r}") from None
+def _fields(schema: int) -> tuple[str, ...]:
+    names = (item.name for item in dataclasses.fields(Manifest))
+    return tuple(name for name in names if schema > 1 or name not in _SINCE_2)

@@ -44,12 +44,12 @@ def test_quantiles_come_back_in_order_from_any_order() -> None:
         ("domain", "", "domain must be text, and not empty"),
         ("domain", "x" * 1001, "domain has 1001 characters, at most 1000"),
         ("domain", "a\nb", "domain holds a control character"),
-        ("domain", 3, "domain must be text"),
+        ("domain", 3, "domain must be of type str, got 3"),
         ("words", [], "words must have 1 to 2048 entries, not 0"),
         ("words", ["w"] * 2049, "words must have 1 to 2048 entries, not 2049"),
         ("words", [7], "words must be of type str, got 7"),
         ("words", ["w" * 201], "words has 201 characters"),
-        ("words", {"a": 1}, "words must be a list, got {'a': 1}"),
+        ("words", {"a": 1}, "words must be a list or of type str, got {'a': 1}"),
         ("training_data", [{"name": "x"}], "training_data: field 'terms' is missing"),
         ("training_data", "x", "training_data must be a list"),
         (
@@ -59,23 +59,23 @@ def test_quantiles_come_back_in_order_from_any_order() -> None:
         ),
         ("parts", [{"name": "x", "license": "see the web"}], "card: parts: a licence is written as SPDX"),
         ("scores", {"Bad Key": 1}, "scores has an odd name"),
-        ("scores", {"a": [1]}, r"scores\.a must be text, a number"),
+        ("scores", {"a": [1]}, r"scores\.a must be of type str, int, float or bool, got \[1\]"),
         ("scores", {"a": float("nan")}, r"scores\.a must be text, a number"),
         ("scores", {f"k{i}": i for i in range(33)}, "scores must be an object of at most 32 facts"),
         ("calibration", [], "calibration must be an object"),
         ("threshold", 1.5, "threshold must be a number from 0 to 1"),
-        ("threshold", True, "threshold must be a number from 0 to 1"),
-        ("threshold", 10**400, "threshold must be a number from 0 to 1"),
-        ("threshold", "0.5", "threshold must be a number from 0 to 1"),
-        ("threshold_note", None, "threshold_note must be text"),
+        ("threshold", True, "threshold must be of type float, got True"),
+        ("threshold", 10**400, r"threshold is too large a number: 10+\.\.\.0+$"),
+        ("threshold", "0.5", "threshold must be of type float, got '0.5'"),
+        ("threshold_note", None, "threshold_note must be of type str, got None"),
         ("confidence", {}, "confidence must have 1 to 32 entries"),
         ("confidence", [0.5], "confidence must be an object"),
         ("confidence", {"half": 1}, "shares to confidences"),
         ("confidence", {"nan": 1}, "numbers from 0 to 1"),
         ("confidence", {"0.1": 0.5, "0.5": 0.4}, "must ascend"),
-        ("confidence", {"0.1": "x"}, "numbers from 0 to 1"),
-        ("notes", 7, "notes must be text"),
-        ("surprise", 1, r"missing or unknown fields \['surprise'\]"),
+        ("confidence", {"0.1": "x"}, "confidence must be of type float, got 'x'"),
+        ("notes", 7, "notes must be of type str, got 7"),
+        ("surprise", 1, "field 'surprise' is unknown"),
     ],
 )
 def test_nonsense_is_refused(field: str, value: Any, reason: str) -> None:
@@ -85,7 +85,7 @@ def test_nonsense_is_refused(field: str, value: Any, reason: str) -> None:
 
 @pytest.mark.parametrize("values", [None, [], "card", {"domain": "x"}])
 def test_what_is_no_card_is_refused(values: Any) -> None:
-    with pytest.raises(CheckpointError, match="card: "):
+    with pytest.raises(CheckpointError, match=r"card must be an object|card: field 'words' is missing"):
         Card.from_dict(values)
 
 

@@ -10,7 +10,6 @@ Error = Callable[[str], Exception]
 UNIONS = (types.UnionType, Union)  # `X | None` is the second where X is a literal
 _MAPPINGS = (dict, Mapping)
 _PLAIN = (str, int, float, bool)
-_LONGEST = 100  # characters of a value in a message
 
 
 def read(kind: Any, value: Any, where: str, error: Error, *, complete: bool = False) -> Any:
@@ -42,15 +41,15 @@ def read(kind: Any, value: Any, where: str, error: Error, *, complete: bool = Fa
         return _mapping(get_args(kind)[1], value, where, error, complete)
     if get_origin(kind) is Literal:
         if value not in get_args(kind):
-            raise error(f"{where} must be one of {', '.join(get_args(kind))}; got {_short(value)}")
+            raise error(f"{where} must be one of {', '.join(get_args(kind))}; got {reprlib.repr(value)}")
         return value
     if kind is float and type(value) is int:
         try:
             return float(value)
         except OverflowError:
-            raise error(f"{where} is too large a number: {_short(value)}") from None
+            raise error(f"{where} is too large a number: {reprlib.repr(value)}") from None
     if not _fits(kind, value):
-        raise error(f"{where} must be {_name(kind)}, got {_short(value)}")
+        raise error(f"{where} must be {_name(kind)}, got {reprlib.repr(value)}")
     return value
 
 
@@ -72,26 +71,19 @@ def _name(*kinds: Any) -> str:
     return " or ".join(names)
 
 
-def _short(value: Any) -> str:
-    """A value for a message, however long or deep it is."""
-    shown = reprlib.Repr()
-    shown.maxstring = shown.maxother = _LONGEST
-    return shown.repr(value)
-
-
 def _one_of(kinds: tuple[Any, ...], value: Any, where: str, error: Error, complete: bool) -> Any:
     if value is None and types.NoneType in kinds:
         return None
     parts = [part for part in kinds if part is not types.NoneType]
     own = parts[0] if len(parts) == 1 else next((part for part in parts if _fits(part, value)), None)
     if own is None:
-        raise error(f"{where} must be {_name(*parts)}, got {_short(value)}")
+        raise error(f"{where} must be {_name(*parts)}, got {reprlib.repr(value)}")
     return read(own, value, where, error, complete=complete)
 
 
 def _mapping(kind: Any, value: Any, where: str, error: Error, complete: bool) -> Any:
     if not isinstance(value, dict):
-        raise error(f"{where} must be an object, got {_short(value)}")
+        raise error(f"{where} must be an object, got {reprlib.repr(value)}")
     return {
         name: read(kind, item, f"{where}.{name}", error, complete=complete) for name, item in value.items()
     }
@@ -99,7 +91,7 @@ def _mapping(kind: Any, value: Any, where: str, error: Error, complete: bool) ->
 
 def _object(kind: Any, value: Any, where: str, error: Error, complete: bool) -> Any:
     if not isinstance(value, dict):
-        raise error(f"{where} must be an object, got {_short(value)}")
+        raise error(f"{where} must be an object, got {reprlib.repr(value)}")
     kinds = get_type_hints(kind)
     fields = {item.name: item for item in dataclasses.fields(kind)}
     bare = {
@@ -122,7 +114,7 @@ def _object(kind: Any, value: Any, where: str, error: Error, complete: bool) -> 
 def _tuple(parts: tuple[Any, ...], value: Any, where: str, error: Error, complete: bool) -> Any:
     many = parts[-1] is Ellipsis
     if not isinstance(value, list | tuple) or not (many or len(value) == len(parts)):
-        raise error(f"{where} must be a list{'' if many else f' of {len(parts)}'}, got {_short(value)}")
+        raise error(f"{where} must be a list{'' if many else f' of {len(parts)}'}, got {reprlib.repr(value)}")
     kinds = (parts[0],) * len(value) if many else parts
     return tuple(
         read(part, item, where, error, complete=complete) for part, item in zip(kinds, value, strict=True)

@@ -92,13 +92,19 @@ class Segmenter:
             raise PictureError("pictures of one batch must have one shape")
         return self.ebseg.predict(torch.stack(list(prepared)))
 
-    def predict_each(self, prepared: Sequence[Tensor]) -> list[MaskPredictions]:
+    def predict_each(
+        self, prepared: Sequence[Tensor], shape: tuple[int, int] | None = None
+    ) -> list[MaskPredictions]:
         """Runs the model on prepared pictures of one padded shape, and of any sizes within it.
+
+        Args:
+            prepared: pictures.
+            shape: see `EBSeg.predict_each`.
 
         Raises:
             PictureError: none, or of different padded shapes.
         """
-        return self.ebseg.predict_each(prepared)
+        return self.ebseg.predict_each(prepared, shape)
 
     def encode_text(self, vocabulary: Vocabulary) -> Tensor:
         """Text embeddings of a vocabulary's words, [P, C]; the last few vocabularies are kept."""

@@ -170,6 +170,7 @@ class Settings(BaseSettings):
     share_caches: bool = _option("share_caches", False)
     otlp_endpoint: str | None = _option("otlp_endpoint", None, pattern=r"^https?://")
     device: str = _option("device", "auto", pattern=DEVICES)
+    padding: Literal["own", "few"] = _option("padding", "own")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = _option("dtype", "float32")
     log_level: Literal["debug", "info", "warning", "error"] = _option("log_level", "info")
     log_format: Literal["auto", "json", "text"] = _option("log_format", "auto")

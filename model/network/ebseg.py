@@ -125,11 +125,15 @@ class EBSeg(nn.Module):
         )
 
     @torch.inference_mode()
-    def predict_each(self, pictures: Sequence[Tensor]) -> list[MaskPredictions]:
+    def predict_each(
+        self, pictures: Sequence[Tensor], shape: tuple[int, int] | None = None
+    ) -> list[MaskPredictions]:
         """`predict` for pictures of any sizes whose padded size is one: each gets what it gets alone.
 
         Args:
             pictures: uint8 [3, rows, columns] each.
+            shape: rows and columns to pad to instead, multiples of the stride. The network sees padding, so
+                a larger shape than a picture's own changes what it gets, though not with its company.
 
         Raises:
             PictureError: another shape or type, or other padded sizes.
@@ -137,16 +141,19 @@ class EBSeg(nn.Module):
         for picture in pictures:
             _check(picture[None])
         sizes = [(picture.shape[1], picture.shape[2]) for picture in pictures]
-        if len({padded_size(size) for size in sizes}) != 1:
-            raise PictureError("pictures of one batch must have one padded shape")
-        if ONE_PICTURE_AT_A_TIME.on(self.device):
-            return [self.predict(picture[None]) for picture in pictures]
-        if len(set(sizes)) == 1:
+        padded = {padded_size(size) for size in sizes}
+        if shape is None:
+            if len(padded) != 1:
+                raise PictureError("pictures of one batch must have one padded shape")
+            (shape,) = padded
+        elif shape != padded_size(shape) or any(size[i] > shape[i] for size in sizes for i in (0, 1)):
+            raise PictureError(f"pictures of {sorted(padded)} cannot be padded to {shape[0]} x {shape[1]}")
+        if ONE_PICTURE_AT_A_TIME.on(self.device) and len(pictures) > 1:
+            return [self.predict_each([picture], shape)[0] for picture in pictures]
+        if len(set(sizes)) == 1 and padded == {shape}:
             together = self.predict(torch.stack(list(pictures)))
             return [together[i] for i in range(len(sizes))]
-        batch = torch.stack(
-            [pad_to(picture, padded_size(size)) for picture, size in zip(pictures, sizes, strict=True)]
-        )
+        batch = torch.stack([pad_to(picture, shape) for picture in pictures])
         images, extents = copies_of(self.device).upload([batch, torch.tensor(sizes)])
         mask_logits, supervised, mask_attention, frozen = self(images, extents)
         together = MaskPredictions(

@@ -29,7 +29,8 @@ from service.scheduling.out_of_memory import is_out_of_memory
 from service.settings import SettingsError
 
 T = TypeVar("T")
-USUAL_PICTURES = ((480, 640), (640, 480), (512, 512), (720, 1280))  # rows, columns; warmed before any came
+# Rows and columns of pictures whose shapes are warmed before any came
+USUAL_PICTURES = ((480, 640), (640, 480), (512, 512), (720, 1280), (1280, 720))
 LOAD_SECONDS = 1800.0  # a load that takes longer hangs
 
 

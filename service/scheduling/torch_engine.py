@@ -14,9 +14,10 @@ from torch import Tensor
 
 from model.allocator import keep_freed_memory
 from model.confidence.domain import OwnWords
-from model.errors import CheckpointError, ModelError
+from model.errors import CheckpointError, ModelError, PictureError
 from model.network.copies import copies_of, download, upload
 from model.network.device import number_type
+from model.network.kernels import ONE_PICTURE_AT_A_TIME
 from model.network.pictures import padded_size
 from model.network.predictions import MaskPredictions
 from model.segmenter import Segmenter
@@ -35,6 +36,7 @@ from service.scheduling.engine import (
     unit_rows,
 )
 from service.scheduling.out_of_memory import release_memory
+from service.scheduling.padded_shapes import few_shapes, listed
 from service.settings import SettingsError
 
 _WARM_WORDS = ("sky", "tree", "road", "house")  # embedded and classified by `warm`
@@ -61,9 +63,12 @@ class TorchEngine:
     Args:
         segmenter, info: of `load_engine`.
         text_digest: sha256 of the text tower's weights.
+        shapes: that pictures are padded to where one is near enough; see `padded_shapes`.
     """
 
-    def __init__(self, segmenter: Segmenter, info: ModelInfo, text_digest: str):
+    def __init__(
+        self, segmenter: Segmenter, info: ModelInfo, text_digest: str, shapes: Sequence[tuple[int, int]] = ()
+    ):
         self._segmenter: Segmenter | None = segmenter
         self._own_words: OwnWords | None = None
         if info.card is not None and info.card.confidence is not None:
@@ -72,6 +77,7 @@ class TorchEngine:
         tokenizer = type(segmenter.ebseg.clip_text.tokenizer).__name__
         context = segmenter.ebseg.clip_text.positional_embedding.shape[0]
         self._batch = 1
+        self._shapes = list(shapes)
         self._room = Room.of(segmenter.ebseg.device)
         self._warm = False  # whether anything has run
         self.text_digest = hashlib.sha256(f"{text_digest}:{tokenizer}:{context}".encode()).hexdigest()
@@ -99,7 +105,8 @@ class TorchEngine:
     def cost(self, size: tuple[int, int]) -> int:
         """Pixels of a picture at network resolution, padded as the network does; of its rows and columns."""
         segmenter = self.segmenter
-        return _padded(network_size(size, segmenter.short_side, segmenter.long_side))
+        rows, columns = listed(network_size(size, segmenter.short_side, segmenter.long_side), self._shapes)
+        return rows * columns
 
     def tokens(self, names: Sequence[str], templates: Sequence[str]) -> list[int]:
         """Tokens for each name with all templates: its own and its end's, a template's being read once."""
@@ -114,7 +121,7 @@ class TorchEngine:
         """
         pixels = self.segmenter.prepare(picture)
         shape = (pixels.shape[1], pixels.shape[2])
-        padded = padded_size(shape)
+        padded = listed(shape, self._shapes)
         return PreparedPicture(pixels=pixels, shape=padded, cost=padded[0] * padded[1])
 
     def predict(self, prepared: Sequence[PreparedPicture]) -> list[Prediction]:
@@ -129,7 +136,9 @@ class TorchEngine:
 
     def _predicted(self, prepared: Sequence[PreparedPicture]) -> list[Prediction]:
         segmenter = self.segmenter
-        masks = segmenter.predict_each([one.pixels for one in prepared])
+        if len({one.shape for one in prepared}) != 1:
+            raise PictureError("pictures of one batch must have one padded shape")
+        masks = segmenter.predict_each([one.pixels for one in prepared], prepared[0].shape)
         if len(prepared) > 1:  # slices of a batch would keep all of it in the prediction cache
             masks = [own.map(Tensor.clone) for own in masks]
         sure: Sequence[float | None] = [None] * len(masks)
@@ -182,7 +191,8 @@ class TorchEngine:
     def warm(self, shape: tuple[int, int]) -> list[Measurement]:
         """Runs a grey picture of a network shape, and four words; the first time, finds the best batch."""
         pixels = torch.full((3, *shape), 127, dtype=torch.uint8)
-        picture = PreparedPicture(pixels=pixels, shape=shape, cost=_padded(shape))
+        padded = padded_size(shape)
+        picture = PreparedPicture(pixels=pixels, shape=padded, cost=padded[0] * padded[1])
         first = not self._warm
         if first:  # libraries load, memory is taken: no measure of what comes later
             self._steps(picture)
@@ -243,11 +253,6 @@ class TorchEngine:
         self._segmenter = self._own_words = None
 
 
-def _padded(size: tuple[int, int]) -> int:
-    rows, columns = padded_size(size)
-    return rows * columns
-
-
 def _at(masks: MaskPredictions, device: torch.device) -> MaskPredictions:
     """Predictions on a device, in one copy."""
     if masks.device == device:
@@ -265,6 +270,7 @@ def load_engine(
     verify_digests: bool = True,
     golden: bool = True,
     map_weights: bool = False,
+    padding: str = "own",
 ) -> TorchEngine:
     """Loads a version folder for serving, and sees that it computes what its golden file says.
 
@@ -275,16 +281,19 @@ def load_engine(
         verify_digests: leave it out only for a folder that was just verified.
         golden: run the golden test, which takes as long as a picture; and look at the text tower's digest.
         map_weights: leave weights on the CPU in their file; see `checkpoint.load`.
+        padding: "own", or "few" for a short list of padded shapes; see `padded_shapes`.
 
     Raises:
         CheckpointError: the folder is not what it should be, or computes something else.
-        SettingsError: the device only emulates the number type.
+        SettingsError: the device only emulates the number type, or pads for nothing.
     """
     keep_freed_memory()
     try:
         dtype = number_type(dtype, torch.device(device))
     except ModelError as error:
         raise SettingsError(f"dtype: {error}") from None
+    if padding == "few" and ONE_PICTURE_AT_A_TIME.on(torch.device(device)):
+        raise SettingsError("padding: few is of use on a GPU; a CPU runs pictures one by one, take own")
     loaded = checkpoint.load(folder, device=device, verify_digests=verify_digests, mapped=map_weights)
     if golden:
         if loaded.ebseg.text_digest() != loaded.manifest.text_digest:
@@ -306,7 +315,8 @@ def load_engine(
         license=manifest.license,
         card=manifest.card,
     )
-    return TorchEngine(Segmenter(loaded.ebseg), info, manifest.text_digest)
+    shapes = few_shapes(loaded.ebseg.config.short_side) if padding == "few" else []
+    return TorchEngine(Segmenter(loaded.ebseg), info, manifest.text_digest, shapes)
 
 
 def device_names(setting: str) -> list[str]:

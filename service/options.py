@@ -102,7 +102,8 @@ OPTIONS: dict[str, str] = {
     "device": "where the model runs: auto, cpu, cuda, cuda:N, or several with commas between, one inference "
     "thread each; auto takes all CUDA devices, else the CPU (default: auto)",
     "padding": "own pads a picture as little as the model allows; few pads to five shapes, so that "
-    "pictures of any sizes fill a GPU's batches, at the price of other labels; a CPU takes own alone (default: own)",
+    "pictures of any sizes fill a GPU's batches, at the price of other labels; a CPU takes own alone "
+    "(default: own)",
     "dtype": "numbers the model computes with: float32, bfloat16, float16, or auto: bfloat16 where the "
     "processor has units for it, else float32; a type that it only emulates is refused (default: float32)",
     "log_level": "least level logged: debug, info, warning or error (default: info)",

@@ -142,6 +142,7 @@ def test_serve_has_every_setting_as_a_flag(tmp_path: Path, capsys: pytest.Captur
         "host": "0.0.0.0",
         "device": "cpu",
         "dtype": "float16",
+        "padding": "few",
         "log_level": "debug",
     }
     values |= {"log_format": "text", "redis_url": "redis://cache:6379/0", "otlp_endpoint": "http://traces"}

@@ -96,7 +96,7 @@ def test_pictures_that_are_far_from_all_listed_ones_keep_their_own_shape() -> No
 async def test_sixty_four_pictures_make_twelve_batches(seed: int) -> None:
     """Of any sizes whose sides are no further apart than 2:1, waiting together."""
     chance = random.Random(seed)
-    sizes = []
+    sizes: list[tuple[int, int]] = []
     while len(sizes) < 64:
         size = (chance.randint(200, 3000), chance.randint(200, 3000))
         if max(size) <= 2 * min(size):

@@ -3,6 +3,7 @@
 ServiceError
 ├── MalformedRequestError  a body that is no JSON or no multipart
 ├── BadPictureError        a picture that is empty, broken or cut short
+├── PictureNotFetchedError a picture that was named by its URL, and is not to be had there
 ├── UnauthorizedError      no key, or an unknown one
 ├── ForbiddenError         a key that does not open this route
 ├── NotFoundError          a model, version or vocabulary that is not here
@@ -63,6 +64,10 @@ class MalformedRequestError(ServiceError):
 
 class BadPictureError(ServiceError):
     """A picture that cannot be decoded."""
+
+
+class PictureNotFetchedError(ServiceError):
+    """A picture that was named by its URL, and is not to be had there."""
 
 
 class UnauthorizedError(ServiceError):

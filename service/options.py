@@ -7,6 +7,7 @@ SECTIONS = {
     "limits of a connection": "body_timeout_s",
     "queues and batches": "drain_timeout_s",
     "caches": "redis_url",
+    "pictures by URL": "url_hosts",
     "keys": "api_keys",
     "traces, devices, log": "otlp_endpoint",
 }
@@ -19,6 +20,8 @@ METAVARS = {
     "_dir": "FOLDER",
     "model": "NAMES",
     "host": "ADDRESS",
+    "_hosts": "HOSTS",
+    "_buckets": "BUCKETS",
     "_keys": "KEYS",
     "_origins": "ORIGINS",
     "_bytes": "BYTES",
@@ -90,6 +93,12 @@ OPTIONS: dict[str, str] = {
     "text_cache_ttl_s": "time that text embeddings stay in Redis, seconds (default: 2592000.0)",
     "prediction_cache_bytes": "predictions kept for new classes on the same picture; 0 for none "
     "(default: 256 MiB)",
+    "url_hosts": "hosts that pictures may be fetched from by `url`: HOST, HOST:PORT or *.HOST, with commas "
+    "between; only at public addresses; left out, none",
+    "url_private_hosts": "further such hosts, which may have private addresses",
+    "url_buckets": "buckets that pictures may be fetched from by `url`, s3://BUCKET or gs://BUCKET, with "
+    "commas between; left out, none",
+    "url_timeout_s": "time for a picture to arrive from its URL, seconds (default: 10.0)",
     "api_keys": "keys that may call /v1 and /v2, with commas between, each of 16 characters or more or as "
     "NAME:sha256:HEX:OPTIONS; left out, anyone may",
     "admin_keys": "keys that may pin, roll back and reload models, written as api_keys; left out, nobody may",

@@ -18,6 +18,7 @@ from service.hot_loading.models import Models
 from service.observability.metrics import Metrics
 from service.observability.tracing import tracing_of
 from service.observability.watch import Watch
+from service.remote_pictures.fetcher import PictureFetcher
 from service.scheduling.admission import Admission
 from service.scheduling.engine import Engine
 from service.scheduling.host_memory import HostBytes
@@ -94,6 +95,7 @@ class Service:
             metrics=self.metrics,
             store=self.redis,
         )
+        self.remote_pictures = PictureFetcher(settings)
         self.vocabularies = Vocabularies(self.redis, self.metrics, max_classes=settings.max_classes)
         self.tracing = tracing_of(settings)
         self.state: State = "loading"
@@ -142,6 +144,7 @@ class Service:
         if self.tracing is not None:
             await self.tracing.stop()
         self.pictures.stop()
+        self.remote_pictures.close()
 
     def begin_drain(self) -> None:
         """From now on the service is not ready; requests under way go on."""

@@ -4,21 +4,19 @@ A value comes from, in this order: a flag, `EBSEG_<NAME>` in the environment, th
 """
 
 import difflib
-import hashlib
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, ByteSize, Field, SecretStr, ValidationError, model_validator
+from pydantic import ByteSize, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
     InitSettingsSource,
-    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
@@ -28,10 +26,14 @@ from model.storage.packaged import packaged_checkpoint
 from model.urls import QUOTED, shown
 from model.vocabulary.classes import MAX_CLASSES
 from service.options import MAX_PIXELS, OPTIONS
+from service.setting_values.hosts import Buckets, Hosts
+from service.setting_values.keys import KeyDigests, key_names
+from service.setting_values.origins import Origins
 
 PREFIX = "EBSEG_"
 _DEVICE = r"(cpu|cuda(:\d+)?)"
 DEVICES = rf"^(auto|{_DEVICE}(,{_DEVICE})*)$"
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 _REDIS = re.compile(r"(redis|rediss|unix)://.")
 # variables of ours that are no settings: the keys that commands and examples call a service with
 OTHER_VARIABLES = frozenset({"EBSEG_API_KEY", "EBSEG_ADMIN_KEY"})
@@ -39,78 +41,10 @@ _LINK = re.compile(r"(.+_)?(service_(host|port(_.+)?)|port_\d+_(tcp|udp|sctp)(_(
 _LINK_ADDRESS = re.compile(r"(tcp|udp|sctp)://\S+:\d+")
 _OTEL_ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _OTEL_PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
-# what a browser sends as Origin; `*.` at the front stands for one or more labels
-ORIGIN = re.compile(r"https?://((\*\.)?[a-z0-9]([a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
-ANY_ORIGIN = "*"
-# NAME:sha256:HEX:OPTIONS, of which name and options may be left out
-KEY_FORM = re.compile(
-    r"(?:(?P<name>[a-z0-9][a-z0-9._-]{0,39}):)?sha256:(?P<digest>[0-9a-f]{64})"
-    r"(?P<options>(?::(?:read|use|admin|rate=[0-9]{1,6}(?:\.[0-9]{1,3})?|concurrency=[0-9]{1,6}))*)"
-)
 
 
 class SettingsError(Exception):
     """A setting that cannot be used; stops the command."""
-
-
-def _key_digests(value: Any) -> Any:
-    """Keys as text with commas between, or a list -> their sha256 digests in hexadecimal, or `KEY_FORM`."""
-    given = value.split(",") if isinstance(value, str) else value
-    if not isinstance(given, list | tuple) or not all(isinstance(key, str) for key in given):
-        raise ValueError("must be keys with commas between")
-    digests = []
-    for key in (key.strip() for key in given):
-        match = KEY_FORM.fullmatch(key)
-        if match is None and "sha256:" in key:
-            raise ValueError(
-                "an entry with sha256: is NAME:sha256:HEX:OPTIONS with 64 digits of HEX; options are a role "
-                "(read, use, admin), rate=PER_SECOND, concurrency=NUMBER; name and options may be left out"
-            )
-        if match is None and len(key) < SHORTEST_KEY:
-            raise ValueError(f"a key needs at least {SHORTEST_KEY} characters")
-        if match is not None and (match["name"] or match["options"]):
-            if re.search(r"=0*(?:\.0*)?(?::|$)", key):
-                raise ValueError("rate and concurrency of a key are above 0")
-            digests.append(key)
-        else:
-            digests.append(match["digest"] if match else hashlib.sha256(key.encode()).hexdigest())
-    return tuple(digests)
-
-
-def key_names(entries: Sequence[str], kind: str) -> list[str]:
-    """Name of each key, for metrics, the log and whose predictions are whose.
-
-    Args:
-        entries: of `KEY_FORM`, or digests.
-        kind: what those are called by that have no name, with their number from 1.
-    """
-    matches = [KEY_FORM.fullmatch(entry) for entry in entries]
-    named = [match["name"] if match else None for match in matches]
-    return [name or f"{kind}-{number}" for number, name in enumerate(named, 1)]
-
-
-SHORTEST_KEY = 16  # characters; shorter ones could be guessed
-# NoDecode: a variable of the environment is keys with commas between, not JSON
-KeyDigests = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_key_digests)]
-
-
-def _origins(value: Any) -> Any:
-    """Origins as text with commas between, or a list -> what browsers send."""
-    given = value.split(",") if isinstance(value, str) else value
-    if not isinstance(given, list | tuple) or not all(isinstance(one, str) for one in given):
-        raise ValueError("must be origins with commas between")
-    origins = tuple(one.strip().lower().removesuffix("/") for one in given)
-    for one in origins:
-        if one != ANY_ORIGIN and not ORIGIN.fullmatch(one):
-            raise ValueError(
-                f"{one!r} is no origin; one is https://HOST, https://HOST:PORT, https://*.HOST or *"
-            )
-    if ANY_ORIGIN in origins and len(origins) > 1:
-        raise ValueError("* stands for all origins, and goes alone")
-    return origins
-
-
-Origins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_origins)]
 
 
 def _option(name: str, default: Any, **limits: Any) -> Any:
@@ -164,6 +98,10 @@ class Settings(BaseSettings):
     text_cache_bytes: ByteSize = _option("text_cache_bytes", ByteSize(256 << 20), ge=0)
     text_cache_ttl_s: float = _option("text_cache_ttl_s", 2_592_000.0, ge=1)
     prediction_cache_bytes: ByteSize = _option("prediction_cache_bytes", ByteSize(256 << 20), ge=0)
+    url_hosts: Hosts = _option("url_hosts", ())
+    url_private_hosts: Hosts = _option("url_private_hosts", ())
+    url_buckets: Buckets = _option("url_buckets", ())
+    url_timeout_s: float = _option("url_timeout_s", 10.0, gt=0)
     api_keys: KeyDigests = _option("api_keys", ())
     admin_keys: KeyDigests = _option("admin_keys", ())
     cors_origins: Origins = _option("cors_origins", ())
@@ -377,7 +315,7 @@ def to_toml(settings: Settings) -> str:
 
 def _toml_value(value: Any) -> str:
     if isinstance(value, tuple):
-        return "[" + ", ".join(f'"{key if ":" in key else "sha256:" + key}"' for key in value) + "]"
+        return "[" + ", ".join(f'"{"sha256:" if _DIGEST.fullmatch(one) else ""}{one}"' for one in value) + "]"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, (int, float)):

@@ -49,12 +49,12 @@ WINGS = {
         segmentation
         http
         runtime
-        vocabularies hot_loading caches
+        vocabularies hot_loading caches remote_pictures
         scheduling
         observability
         schemas
         settings
-        errors options caller
+        errors options caller setting_values
     """,
 }
 LOOSE = {"model": 8, "training": 6, "service": 8}  # at most

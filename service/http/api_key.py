@@ -8,7 +8,7 @@ from typing import Literal, Self, get_args
 
 from service.caller import Caller
 from service.errors import KeyLimitedError
-from service.settings import KEY_FORM
+from service.setting_values.keys import KEY_FORM
 
 KeyRole = Literal["read", "use", "admin"]
 _OWNER_DIGITS = 16  # of the digest of a key that has no name

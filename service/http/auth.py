@@ -15,7 +15,8 @@ from service.caller import NO_KEY, Caller
 from service.errors import ForbiddenError, KeyLimitedError, UnauthorizedError
 from service.http.api_key import ApiKey
 from service.http.problems import KINDS, MEDIA_TYPE, Kind
-from service.settings import Settings, key_names
+from service.setting_values.keys import key_names
+from service.settings import Settings
 
 Headers = Iterable[tuple[bytes, bytes]]
 

@@ -22,9 +22,9 @@ PLAIN = (
     "timeout_ms",
 )
 
-ONCE = ("image", "request", *PLAIN)
+ONCE = ("image", "url", "request", *PLAIN)
 KNOWN = frozenset((*ONCE, *REPEATED))
-IN_QUERY = KNOWN - {"image"}
+IN_QUERY = KNOWN - {"image", "url"}
 
 
 def is_picture(media_type: str) -> bool:
@@ -57,7 +57,7 @@ def document_of(fields: ImmutableMultiDict[str, Any]) -> dict[str, Any]:
         InvalidRequestError: a file where text is expected, or a list that cannot be read.
     """
     files = {name for name, value in fields.multi_items() if isinstance(value, UploadFile)}
-    wrong = [name for name in (*REPEATED, *PLAIN) if name in files]
+    wrong = [name for name in (*REPEATED, *PLAIN, "url") if name in files]
     if wrong:
         raise InvalidRequestError([FieldProblem(name, "must be text, not a file") for name in wrong])
     document: dict[str, Any] = {

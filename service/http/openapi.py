@@ -9,8 +9,9 @@ from pydantic.json_schema import models_json_schema
 from service.http.auth import install_security
 from service.http.problems import KINDS, MEDIA_TYPE
 from service.schemas.inference_protocol import InferenceRequest
+from service.schemas.json_request import JsonSegmentRequest
 from service.schemas.models import CanaryRequest, PinRequest
-from service.schemas.segment import LAST_FRAME, JsonSegmentRequest, Problem, SegmentAnswer, SegmentRequest
+from service.schemas.segment import LAST_FRAME, Problem, SegmentAnswer, SegmentRequest
 
 _REF = "#/components/schemas/"
 _HEADERS = "#/components/headers/"
@@ -107,6 +108,10 @@ _FORM_FIELDS: dict[str, Any] = {
         "format": "binary",
         "description": "a file: JPEG, PNG, WebP, AVIF, HEIC, TIFF, BMP or GIF, recognised by its content",
     },
+    "url": {
+        **_TEXT,
+        "description": "where the service fetches the picture, in place of `image`; its settings list hosts",
+    },
     "request": {
         "$ref": f"{_REF}SegmentRequest",
         "description": "what the fields below say, and more, as one JSON document in their place",
@@ -158,7 +163,11 @@ SEGMENT_BODY: dict[str, Any] = {
     "required": True,
     "content": {
         "multipart/form-data": {
-            "schema": {"type": "object", "required": ["image"], "properties": _FORM_FIELDS},
+            "schema": {
+                "type": "object",
+                "oneOf": [{"required": ["image"]}, {"required": ["url"]}],
+                "properties": _FORM_FIELDS,
+            },
             "encoding": {"request": {"contentType": "application/json"}},
         },
         "application/json": {"schema": {"$ref": f"{_REF}JsonSegmentRequest"}},
@@ -172,7 +181,7 @@ SEGMENT_BODY: dict[str, Any] = {
 SEGMENT_QUERY: list[dict[str, Any]] = [
     {"name": name, "in": "query", "required": False, **_in_query(name, schema)}
     for name, schema in _FORM_FIELDS.items()
-    if name != "image"
+    if name not in ("image", "url")
 ]
 
 

@@ -5,7 +5,7 @@ a form is so small that handing it over would take longer.
 """
 
 import functools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -21,6 +21,7 @@ from service.errors import (
     MalformedRequestError,
     TooManyBytesError,
     UnsupportedMediaError,
+    invalid,
 )
 from service.http.form_fields import (
     IN_QUERY,
@@ -36,8 +37,9 @@ from service.http.multipart import parsed_form, read_form
 from service.runtime import Service
 from service.scheduling.host_memory import HostAccount
 from service.schemas.field_problems import field_problems
+from service.schemas.json_request import JsonSegmentRequest
 from service.schemas.picture_text import picture_bytes
-from service.schemas.segment import JsonSegmentRequest, SegmentRequest
+from service.schemas.segment import SegmentRequest
 
 # A JSON value takes a comma and, parsed, a hundred bytes; without a bound the smallest values would make
 # gigabytes of a body of megabytes. The longest sensible document has some ten thousand.
@@ -49,7 +51,13 @@ SMALL_FORM = 1 << 17  # bytes; such a form is taken apart on the event loop, if 
 SHORT_TEXT = 1 << 12  # bytes; so much of it, beside the picture, is checked there, too
 DOCUMENTS_KEPT = 256
 MOST_SHOWN = 100  # characters of a media type that an error repeats
+_ONE_WAY = "give the picture either in image, or by its url"
 Document = TypeVar("Document", bound=BaseModel)
+
+
+ReadPicture = Callable[[], bytes]
+Fetch = Callable[[SegmentRequest, str], Awaitable[list[bytes]]]
+_Parsed = tuple[SegmentRequest, ReadPicture | str]  # a picture, or its URL
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,16 +65,19 @@ class ParsedRequest:
     """A checked request; `read_picture` gives the picture's bytes, once, and is slow."""
 
     spec: SegmentRequest
-    read_picture: Callable[[], bytes]
+    read_picture: ReadPicture
 
 
-async def read_request(request: Request, service: Service, memory: HostAccount) -> ParsedRequest:
-    """Reads a segmentation request.
+async def read_request(
+    request: Request, service: Service, memory: HostAccount, fetch: Fetch
+) -> ParsedRequest:
+    """Reads a segmentation request, and its picture from wherever it is.
 
     Args:
         request: whose body was not read.
         service: whose threads parse.
         memory: where the body's bytes are reserved as they come.
+        fetch: gets a picture that the request names by its URL.
 
     Raises:
         HostMemoryError: others have the memory that the body needs.
@@ -74,7 +85,19 @@ async def read_request(request: Request, service: Service, memory: HostAccount) 
         UnsupportedMediaError: neither multipart, JSON nor a picture.
         MalformedRequestError: it says so, but is not.
         InvalidRequestError: fields are wrong.
+        ServiceError: of `fetch`.
     """
+    spec, picture = await _read(request, service, memory)
+    if isinstance(picture, str):
+        chunks = await fetch(spec, picture)
+        memory.hold(sum(map(len, chunks)))  # the picture, while its pieces are joined
+        picture = [await service.in_pool(_joined, chunks)].pop
+    memory.hold(0)
+    return ParsedRequest(spec, picture)
+
+
+async def _read(request: Request, service: Service, memory: HostAccount) -> _Parsed:
+    """The request, whose memory is reserved still, and its picture or where that is."""
     media = media_type(request)
     refuse_encoded(request)
     if request.scope["query_string"] and media in ("application/json", "multipart/form-data"):
@@ -82,8 +105,8 @@ async def read_request(request: Request, service: Service, memory: HostAccount) 
     if media == "application/json":
         chunks = await read_body(request, memory)
         memory.hold(PARSED * memory.nbytes)
-        parsed = await service.in_pool(_from_json, chunks)
-    elif media == "multipart/form-data":
+        return await service.in_pool(_from_json, chunks)
+    if media == "multipart/form-data":
         chunks = await read_body(request, memory)
         content_type = request.headers["content-type"]
         if memory.nbytes <= SMALL_FORM:
@@ -93,8 +116,8 @@ async def read_request(request: Request, service: Service, memory: HostAccount) 
             if form is not None and text <= SHORT_TEXT:
                 return _from_form(form)
         memory.hold(memory.nbytes)  # the form, while it is made of the body
-        parsed = await service.in_pool(_from_multipart, content_type, chunks)
-    elif is_picture(media):
+        return await service.in_pool(_from_multipart, content_type, chunks)
+    if is_picture(media):
         # the query first: a wrong one leaves the body unread
         query = request.scope["query_string"]
         spec = _known_query(query) if len(query) <= SHORT_TEXT else _from_query(query)
@@ -102,14 +125,11 @@ async def read_request(request: Request, service: Service, memory: HostAccount) 
         memory.hold(memory.nbytes)  # the picture, while its pieces are joined
         short = memory.nbytes <= SMALL_FORM
         picture = _joined(chunks) if short else await service.in_pool(_joined, chunks)
-        parsed = ParsedRequest(spec, [picture].pop)
-    else:
-        raise UnsupportedMediaError(
-            "a request is multipart/form-data, application/json, or a picture as image/jpeg or any other "
-            f"image/..., with the rest in the query; this one is {media[:MOST_SHOWN]!r}"
-        )
-    memory.hold(0)
-    return parsed
+        return spec, [picture].pop
+    raise UnsupportedMediaError(
+        "a request is multipart/form-data, application/json, or a picture as image/jpeg or any other "
+        f"image/..., with the rest in the query; this one is {media[:MOST_SHOWN]!r}"
+    )
 
 
 @asynccontextmanager
@@ -171,22 +191,28 @@ def refuse_encoded(request: Request) -> None:
         raise UnsupportedMediaError("a body is taken as it is, without a Content-Encoding")
 
 
-def _from_json(chunks: list[bytes]) -> ParsedRequest:
+def _from_json(chunks: list[bytes]) -> _Parsed:
     body = b"".join(chunks)
     chunks.clear()
     document = validated(JsonSegmentRequest, body)
-    try:
-        picture = picture_bytes(document.image)
-    except ValueError as error:
-        raise InvalidRequestError([FieldProblem("image", str(error))]) from None
+    if document.image is not None and document.url is not None:
+        raise invalid("url", _ONE_WAY)
+    picture: ReadPicture | str | None = document.url
+    if document.image is not None:
+        try:
+            picture = [picture_bytes(document.image)].pop
+        except ValueError as error:
+            raise invalid("image", str(error)) from None
+    if picture is None:
+        raise invalid("image", "is missing, and so is url")
     spec = SegmentRequest.model_construct(
-        _fields_set=document.model_fields_set - {"image"},
+        _fields_set=document.model_fields_set - {"image", "url"},
         **{name: getattr(document, name) for name in SegmentRequest.model_fields},
     )
-    return ParsedRequest(spec, [picture].pop)
+    return spec, picture
 
 
-def _from_multipart(content_type: str, chunks: list[bytes]) -> ParsedRequest:
+def _from_multipart(content_type: str, chunks: list[bytes]) -> _Parsed:
     form = read_form(content_type, chunks, max_files=MOST_FILES)
     if form is None:
         form = parsed_form(content_type, chunks, max_files=MOST_FILES, max_fields=MOST_FIELDS)
@@ -201,15 +227,22 @@ def _joined(chunks: list[bytes]) -> bytes:
     return body
 
 
-def _from_form(form: FormData) -> ParsedRequest:
+def _from_form(form: FormData) -> _Parsed:
     problems = problems_of_names(form, KNOWN)
-    image = form.get("image")
-    if not isinstance(image, UploadFile):
+    image, url = form.get("image"), form.get("url")
+    if image is not None and url is not None:
+        problems.append(FieldProblem("url", _ONE_WAY))
+    elif url is None and not isinstance(image, UploadFile):
         problems.append(FieldProblem("image", "there is no picture: send it as a file in this field"))
-    if problems or not isinstance(image, UploadFile):
+    if problems:
         raise InvalidRequestError(problems)
-    file = image.file
-    return ParsedRequest(_spec(form), file.read)
+    spec = _spec(form)
+    if isinstance(image, UploadFile):
+        return spec, image.file.read
+    if isinstance(url, UploadFile):
+        raise invalid("url", "must be text, not a file")
+    assert url is not None
+    return spec, url
 
 
 def _from_query(query: bytes) -> SegmentRequest:

@@ -6,7 +6,7 @@ from service.http.negotiate import negotiate
 from service.http.openapi import SEGMENT_ANSWERS, SEGMENT_BODY, SEGMENT_QUERY, problems
 from service.http.parsed_request import read_request
 from service.runtime import Service
-from service.segmentation.answering import HeldResponse, note, reserving, telling, unless_gone
+from service.segmentation.answering import HeldResponse, fetching, note, reserving, telling, unless_gone
 from service.segmentation.pipeline import segment as run
 
 router = APIRouter(tags=["segmentation"])
@@ -19,7 +19,7 @@ router = APIRouter(tags=["segmentation"])
     response_class=Response,
     responses={
         200: SEGMENT_ANSWERS,
-        **problems(400, 401, 404, 406, 408, 413, 415, 422, 429, 500, 503, 504, pictures=True),
+        **problems(400, 401, 404, 406, 408, 413, 415, 422, 424, 429, 500, 503, 504, pictures=True),
     },
     openapi_extra={"requestBody": SEGMENT_BODY, "parameters": SEGMENT_QUERY},
 )
@@ -28,7 +28,8 @@ async def segment(request: Request) -> Response:
 
     Send the picture as the part `image` of a multipart form, with a JSON document in the part `request`
     or with plain form fields; or one JSON document with the picture in base64; or the picture itself as
-    the body, with its own `Content-Type`, and the same fields in the query. The `Accept` header
+    the body, with its own `Content-Type`, and the same fields in the query. Where the service's settings
+    list its host, a picture may be named by its `url` instead. The `Accept` header
     chooses the form of the answer, JSON if there is none:
 
     - `application/json`: a document with the parts that `outputs` lists;
@@ -45,7 +46,7 @@ async def segment(request: Request) -> Response:
     form = negotiate(request.headers.get("accept"))
     service.admission.refuse_if_full()  # before a body is read for nothing
     with reserving(service) as memory:
-        parsed = await read_request(request, service, memory)
+        parsed = await read_request(request, service, memory, fetching(request, service, memory))
         with service.admission.admit(memory) as ticket:
             state = request.state
             work = run(service, parsed, ticket, form, state.request_id, state.since, telling(request))

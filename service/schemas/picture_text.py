@@ -48,7 +48,7 @@ def _content(url: bytes) -> bytes:
 
 def _what_is_wrong(text: bytes) -> str:
     if re.match(rb"[a-z][a-z0-9+.-]{0,20}://", text, re.IGNORECASE):
-        return f"this is a URL; {_HOW}"
+        return f"this is a URL, which goes into the field url; {_HOW}"
     foreign = _FOREIGN.search(text)
     if foreign is not None:
         return _unlike(foreign[0].decode("latin-1"), foreign.start())

@@ -26,11 +26,6 @@ from model.vocabulary.templates import SETS, resolve
 from service.schemas.classes import ClassList, Strict
 
 Output = Literal["rle", "png", "overlay", "polygons", "npy", "scores"]
-# blue over green, 8 x 8, as PNG in base64: short enough for an example that works as it stands
-TINY_PICTURE = (
-    "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAHElEQVR42mNsP/eaARtgYsABSJdg2bovkNZ2"
-    "AABydgQWtP+IGQAAAABJRU5ErkJggg=="
-)
 LAST_FRAME = 9999
 LONGEST_SIDE = 16_384  # pixels; the number of pixels has its own limit among the settings
 
@@ -195,25 +190,6 @@ class SegmentRequest(Strict):
             templates=self.templates,
             synonym_mode=self.synonym_mode,
         )
-
-
-class JsonSegmentRequest(SegmentRequest):
-    """A request whose picture travels as base64."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {"image": TINY_PICTURE, "classes": ["sky", "grass"], "outputs": ["rle", "npy"]},
-                {"image": TINY_PICTURE, "vocabulary": "voc-20", "background": {"threshold": 0.3}},
-            ]
-        }
-    )
-
-    image: str = Field(
-        description="bytes of a JPEG, PNG, WebP, AVIF, HEIC, TIFF, BMP or GIF in base64, or as a data URL, "
-        "`data:image/jpeg;base64,...`",
-        json_schema_extra={"format": "byte"},
-    )
 
 
 class Size(BaseModel):

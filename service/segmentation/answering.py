@@ -10,9 +10,12 @@ from starlette.types import Receive, Scope, Send
 
 from model.confidence.caution import AnswerWarning
 from service.errors import ClientGoneError
+from service.http.parsed_request import Fetch
 from service.runtime import Service
 from service.scheduling.engine import ModelInfo
 from service.scheduling.host_memory import HostAccount
+from service.schemas.segment import SegmentRequest
+from service.segmentation.resolved import chosen_deadline
 
 T = TypeVar("T")
 _IN_ONE_GO = 1 << 16  # bytes; of a larger answer the connection says when the most has left
@@ -76,6 +79,22 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
         raise
     finally:
         gone.cancel()
+
+
+def fetching(request: Request, service: Service, memory: HostAccount) -> Fetch:
+    """Gets a picture by its URL, within the request's time and as long as its client is there.
+
+    Args:
+        request: whose body was read.
+        service: with what may be fetched.
+        memory: where the picture's bytes are reserved as they come.
+    """
+
+    async def fetch(spec: SegmentRequest, url: str) -> list[bytes]:
+        deadline, _ = chosen_deadline(spec, service.settings, request.state.since)
+        return await unless_gone(request, service.remote_pictures.fetch(url, memory, deadline))
+
+    return fetch
 
 
 def telling(request: Request) -> Callable[[ModelInfo], None]:

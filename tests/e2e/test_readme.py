@@ -62,6 +62,8 @@ NOT_RUN = {
     "ebseg serve --registry registry --model ebseg-tiny": "tests/load/test_soak.py serves a registry",
     "ebseg serve --registry s3://bucket/registry --model ebseg-base,ebseg-tiny@3 --redis-url "
     "redis://cache:6379/0": "tests/service/hot_loading/test_models_real.py serves from a real S3 server",
+    'ebseg serve --url-hosts "pictures.example.com,*.cdn.example.com" --url-private-hosts '
+    "store.internal:9000": "tests/service/remote_pictures fetches from servers of its own",
     "ebseg serve --registry hf://OWNER/REPOSITORY --model ebseg-base": (
         "tests/service/hot_loading/test_models_hub.py serves from a local hub"
     ),

@@ -1,17 +1,10 @@
 """The Redis store with a real server that is there, and ways to reach it."""
 
 import asyncio
-import datetime
-import ipaddress
 from pathlib import Path
 
 import pytest
 import redis
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
 
 from service.bench.process import free_port
 from service.caches.redis_link import READERS
@@ -19,6 +12,7 @@ from service.caches.redis_store import RedisStore
 from service.errors import StoreUnavailableError
 from service.observability.metrics import Metrics
 from tests.service.caches.redis_server import RedisServer, redis_server
+from tests.service.certificates import self_signed
 from tests.service.hot_loading.stores import (
     CLOSED,
     OPEN,
@@ -172,24 +166,6 @@ async def test_tls(tmp_path: Path) -> None:
             assert await get(store, b"k") == [None]
             store.put_later({b"k": b"v"}, ttl_s=9, cache="text")
             await until(lambda: count(metrics, "stored") == 1)
-
-
-def self_signed(certificate: Path, key: Path) -> None:
-    """Writes a certificate for 127.0.0.1 and its key."""
-    secret = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
-    now = datetime.datetime.now(datetime.UTC)
-    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
-    signed = (
-        x509.CertificateBuilder(name, name, secret.public_key(), x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(secret, hashes.SHA256())
-    )
-    certificate.write_bytes(signed.public_bytes(Encoding.PEM))
-    key.write_bytes(secret.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
 
 
 @pytest.mark.parametrize("url", ["http://localhost", "localhost:6379", "redis://localhost?nonsense=1"])

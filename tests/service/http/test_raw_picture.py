@@ -144,7 +144,7 @@ async def test_pictures_as_text(text: str) -> None:
         (f"data:image/png,{TEXT}", "a data URL is taken in base64 only"),
         (f"data:image/png;base64{TEXT}", "a data URL is taken in base64 only"),
         (f"data:{'x' * 300};base64,{TEXT}", "a data URL is taken in base64 only"),
-        ("https://pictures.example/a.png", "this is a URL; send a picture's bytes"),
+        ("https://pictures.example/a.png", "this is a URL, which goes into the field url; send"),
         (f"{TEXT[:20]}-{TEXT[20:]}", "character 20 is '-', which only the form for URLs has"),
         (f"{TEXT[:5]}!{TEXT[5:]}", "character 5 is '!'. Send a picture's bytes"),
         ("ünique", "character 0 is 'ü'"),

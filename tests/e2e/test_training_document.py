@@ -23,7 +23,7 @@ from tests.training.data.prepare import miniature
 from tests.training.encoder_files import archive
 from tests.training.run.runs import micro_config
 from training.data.layout import SegmentationFolder
-from training.storybook.pretrain.clip import open_clip_model
+from training.storybook.pretrain.clip_model import open_clip_model
 
 DOCUMENT = "docs/training.md"
 COMMANDS = [

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from model import VARIANTS, CheckpointError, EBSeg, EBSegConfig, TrainingClasses
 from model.network.build import build
 from model.network.config import ClipConfig, SamConfig, SwinConfig
-from training.storybook.pretrain.clip import open_clip_model
+from training.storybook.pretrain.clip_model import open_clip_model
 
 CLIP = ClipConfig(
     joint_width=16,

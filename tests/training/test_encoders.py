@@ -30,7 +30,7 @@ from tests.training.encoder_files import (
 )
 from training import encoders
 from training.encoders import load_clip, load_sam, load_swin, save_sam, save_swin
-from training.storybook.pretrain.clip import open_clip_model
+from training.storybook.pretrain.clip_model import open_clip_model
 from training.torchscript import is_torchscript
 
 # --- CLIP

@@ -63,7 +63,8 @@ def run(args: argparse.Namespace) -> int:
     """`ebseg reproduce`."""
     from model.storage.checkpoint import load
     from model.storage.files import replace_text
-    from training.evaluation.reproduce import chosen, reproduce
+    from training.evaluation.benchmarks import chosen
+    from training.evaluation.reproduce import reproduce
 
     names = BENCHMARKS if args.benchmarks is None else [name.strip() for name in args.benchmarks.split(",")]
     benchmarks = chosen(names)

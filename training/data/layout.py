@@ -11,10 +11,8 @@ them, upright by a camera's orientation mark (EXIF); label maps are of the uprig
 """
 
 import io
-import json
 import os
-import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +23,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
 from model.pictures.suffixes import PICTURES
-from model.storage.files import replace_text, replacing, sync_below
-from model.vocabulary.classes import ClassName, TrainingClasses, Vocabulary
-from training.data.class_file import IGNORE_VALUES, parsed_classes, read_classes
+from model.vocabulary.classes import TrainingClasses, Vocabulary
+from training.data.class_file import read_classes
 from training.data.pictures import read_picture
 from training.data.present import CLASSES_FILE
 from training.errors import DatasetError
@@ -35,7 +32,6 @@ from training.progress import progress as progress_bar
 
 IGNORED = -1  # label of a pixel without a class, in memory
 PICTURE_SUFFIXES = PICTURES
-JPEG_QUALITY = 95
 _FOLDER_PROBLEMS = 10  # listed when a folder is opened
 CHECK_PROBLEMS = 20  # listed by `check`
 
@@ -96,8 +92,8 @@ class SegmentationFolder:
         stored = read_labels(path)
         if stored.shape != picture.shape[:2]:
             raise DatasetError(
-                f"{path} is {_size(stored)} pixels, its picture {self._pictures[name].name}"
-                f" is {_size(picture)}"
+                f"{path} is {size_text(stored)} pixels, its picture {self._pictures[name].name}"
+                f" is {size_text(picture)}"
             )
         signed = np.int16 if stored.dtype == np.uint8 else np.int32
         labels: NDArray[np.signedinteger[Any]] = stored.astype(signed)
@@ -163,69 +159,6 @@ def listing(what: str, problems: Sequence[str], most: int = CHECK_PROBLEMS) -> D
     return DatasetError("\n  ".join(lines))
 
 
-def write_sample(
-    root: str | Path,
-    split: str,
-    name: str,
-    picture: NDArray[np.uint8],
-    labels: NDArray[Any],
-    *,
-    ignore: int = 255,
-) -> None:
-    """Writes a pair, the label map last: where there is one, its picture is whole.
-
-    Args:
-        root: the data set.
-        split: folder below `images` and `labels`.
-        name: the files' stem.
-        picture: [H, W, 3], RGB, saved as JPEG of quality 95.
-        labels: [H, W], integers; -1 and `ignore` mean no class.
-        ignore: 255 makes a file of 8 bits, 65535 one of 16.
-
-    Raises:
-        DatasetError: shape, type or labels do not fit.
-    """
-    if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
-        raise DatasetError(f"{name}: a picture must be uint8 [H, W, 3], got {picture.dtype} {picture.shape}")
-    if labels.shape != picture.shape[:2]:
-        raise DatasetError(f"{name}: labels are {_size(labels)} pixels, the picture is {_size(picture)}")
-    stored = _stored(name, labels, ignore)
-    save(Image.fromarray(picture), picture_path(root, split, name), quality=JPEG_QUALITY)
-    save(Image.fromarray(stored), labels_path(root, split, name))
-
-
-def write_labels(root: str | Path, split: str, name: str, labels: NDArray[Any], *, ignore: int = 255) -> None:
-    """Writes the label map alone, for a picture file that is there already; as `write_sample`."""
-    save(Image.fromarray(_stored(name, labels, ignore)), labels_path(root, split, name))
-
-
-def write_classes(
-    root: str | Path,
-    classes: Iterable[ClassName],
-    trained: Iterable[bool],
-    ignore: int,
-    title: str,
-) -> None:
-    """Writes `classes.json`, which makes a folder a data set: do it last, when all else is on the disk.
-
-    Raises:
-        DatasetError: the lists differ in length, classes collide, or are too many for `ignore`.
-    """
-    path = Path(root) / CLASSES_FILE
-    items, shown = list(classes), list(trained)
-    if len(items) != len(shown):
-        raise DatasetError(f"{path}: {len(items)} classes, but `trained` has {len(shown)} entries")
-    rows = [
-        {"name": item.name, "synonyms": list(item.synonyms), "trained": seen}
-        for item, seen in zip(items, shown, strict=True)
-    ]
-    content = {"title": title, "ignore": ignore, "classes": rows}
-    parsed_classes(content, path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sync_below(path.parent)
-    replace_text(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
-
-
 def picture_path(root: str | Path, split: str, name: str, suffix: str = ".jpg") -> Path:
     """Where a picture lies."""
     return Path(root) / "images" / split / f"{name}{suffix}"
@@ -234,40 +167,6 @@ def picture_path(root: str | Path, split: str, name: str, suffix: str = ".jpg") 
 def labels_path(root: str | Path, split: str, name: str) -> Path:
     """Where a picture's label map lies."""
     return Path(root) / "labels" / split / f"{name}.png"
-
-
-def save(image: Image.Image, path: Path, **options: Any) -> None:
-    """Saves a picture whole or not at all, in its suffix's format; `write_classes` waits for the disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path, durable=False) as partial:
-        image.save(partial, **options)
-
-
-def take_picture(source: Path, path: Path, *, link: bool) -> None:
-    """Puts a picture file as it is into a data set: compressed again, it would lose quality.
-
-    Args:
-        source: the file.
-        path: its place in the data set; `write_classes` waits for the disk.
-        link: make it a second name of the file, which takes no room and no time.
-
-    Raises:
-        DatasetError: the file cannot have a second name there.
-        OSError: the disk did not take it.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not link:
-        with replacing(path, durable=False) as partial:
-            shutil.copyfile(source, partial)
-        return
-    path.unlink(missing_ok=True)
-    try:
-        os.link(source.resolve(), path)
-    except OSError as error:
-        raise DatasetError(
-            f"{source} cannot have a second name in {path.parent}, as on another disk; leave --link out: "
-            f"{error.strerror}"
-        ) from None
 
 
 def read_labels(path: Path) -> NDArray[np.uint8 | np.uint16]:
@@ -308,19 +207,6 @@ def opened_image(source: Path | bytes, where: object = None) -> Iterator[ImageFi
         raise DatasetError(f"{name} cannot be read: {error}") from error
 
 
-def _stored(name: str, labels: NDArray[Any], ignore: int) -> NDArray[Any]:
-    """Labels as a file holds them, uint8 or uint16."""
-    if not np.issubdtype(labels.dtype, np.integer):
-        raise DatasetError(f"{name}: labels must be integers, got {labels.dtype}")
-    if ignore not in IGNORE_VALUES:
-        raise DatasetError(f"{name}: ignore must be 255 or 65535, got {ignore}")
-    wide = labels.astype(np.int64)
-    wide[wide == IGNORED] = ignore
-    if wide.size and not 0 <= wide.min() <= wide.max() <= ignore:
-        raise DatasetError(f"{name}: labels go from {wide.min()} to {wide.max()}, allowed are 0 to {ignore}")
-    return wide.astype(np.uint8 if ignore == 255 else np.uint16)
-
-
 def _pairs(root: Path, split: str) -> tuple[dict[str, Path], dict[str, Path]]:
     """Picture and label file of each stem."""
     folders = {kind: root / kind / split for kind in ("images", "labels")}
@@ -355,7 +241,8 @@ def _files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
     ]
 
 
-def _size(array: NDArray[Any]) -> str:
+def size_text(array: NDArray[Any]) -> str:
+    """Width and height of an array [H, W, ...], for a message."""
     return f"{array.shape[1]} x {array.shape[0]}"
 
 

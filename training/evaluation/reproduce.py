@@ -4,13 +4,11 @@ A score counts as reproduced if, rounded to the paper's one digit, it is within 
 on the whole benchmark. Scores are kept as soon as a benchmark is done, so an interrupted run goes on.
 """
 
-import hashlib
 import json
 import platform
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,77 +16,19 @@ from typing import Any
 import torch
 
 from model.errors import CheckpointError
-from model.network.json_reading import read
 from model.released.known import RELEASED, ReleasedModel
 from model.storage.checkpoint import LoadedCheckpoint
-from model.storage.files import replace_text
 from model.storage.manifest import WEIGHTS
 from model.vocabulary.classes import Vocabulary
 from training.data.layout import SegmentationFolder
-from training.data.present import CLASSES_FILE
-from training.errors import DatasetError, TrainingError
+from training.errors import DatasetError
+from training.evaluation.benchmarks import SPLIT, Benchmark, BenchmarkScore
 from training.evaluation.confusion_counts import Options
 from training.evaluation.evaluate import evaluate_checkpoint
+from training.evaluation.kept_scores import KeptScores, data_digest
 
 TOLERANCE = 0.1  # points of mIoU; the paper gives one digit after the point
-SPLIT = "val"
 PACKAGES = ("ebseg", "torch", "open_clip_torch", "segment_anything", "numpy", "pillow")
-SCHEMA = 1
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Benchmark:
-    """One column of Table 1.
-
-    Attributes:
-        name: of its classes, as in `Vocabulary.builtin`, and of its folder.
-        archive: what `ebseg prepare` calls it; a folder of that name is taken as well.
-        title: the paper's short name.
-        pictures: in its validation split.
-    """
-
-    name: str
-    archive: str
-    title: str
-    pictures: int
-
-    def folder(self, data: Path) -> Path | None:
-        """Where it lies below `data`; None if it does not."""
-        places = [data / name for name in dict.fromkeys((self.name, self.archive))]
-        return next((place for place in places if (place / CLASSES_FILE).is_file()), None)
-
-    def command(self, data: Path) -> str:
-        """What makes it."""
-        return f"ebseg prepare {self.archive} downloads {data / self.name} --splits {SPLIT}"
-
-
-BENCHMARKS = {
-    benchmark.name: benchmark
-    for benchmark in (
-        Benchmark(name="ade20k-847", archive="ade20k-847", title="A-847", pictures=2000),
-        Benchmark(name="pascal-context-459", archive="pascal-context-459", title="PC-459", pictures=5105),
-        Benchmark(name="ade20k-150", archive="ade20k-150", title="A-150", pictures=2000),
-        Benchmark(name="pascal-context-59", archive="pascal-context-59", title="PC-59", pictures=5104),
-        Benchmark(name="voc-20", archive="voc", title="VOC", pictures=1449),
-    )
-}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BenchmarkScore:
-    """What a checkpoint scored on a benchmark.
-
-    Attributes:
-        miou: percent.
-        pictures: how many were scored.
-        data: digest of the benchmark's class list and of the names of its pictures.
-        seconds: how long it took.
-    """
-
-    miou: float
-    pictures: int
-    data: str
-    seconds: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -188,20 +128,6 @@ class Reproduction:
         return "\n".join(lines) + "\n"
 
 
-def chosen(names: Sequence[str]) -> list[Benchmark]:
-    """Benchmarks by name.
-
-    Raises:
-        TrainingError: an unknown one, or one twice.
-    """
-    for name in names:
-        if name not in BENCHMARKS:
-            raise TrainingError(f"there is no benchmark {name!r}; known are {', '.join(BENCHMARKS)}")
-    if len(set(names)) < len(names):
-        raise TrainingError("name each benchmark once")
-    return [BENCHMARKS[name] for name in names]
-
-
 def paper_of(loaded: LoadedCheckpoint) -> ReleasedModel:
     """The row of Table 1 that a checkpoint belongs to.
 
@@ -256,7 +182,7 @@ def reproduce(
         for benchmark in benchmarks
         if (place := benchmark.folder(data)) is not None
     }
-    scores = _Kept(kept, setting)
+    scores = KeptScores(kept, setting)
     rows = []
     for benchmark in benchmarks:
         score = None
@@ -271,13 +197,6 @@ def reproduce(
             BenchmarkRow(benchmark=benchmark, paper=paper, score=score, command=benchmark.command(data))
         )
     return Reproduction(model=model, rows=tuple(rows), setting=setting)
-
-
-def data_digest(folder: SegmentationFolder) -> str:
-    """sha256 over the class list and the pictures' names, of a split."""
-    digest = hashlib.sha256((folder.root / CLASSES_FILE).read_bytes())
-    digest.update("".join(f"{name}\n" for name in folder.names).encode())
-    return digest.hexdigest()
 
 
 def _opened(benchmark: Benchmark, place: Path) -> SegmentationFolder:
@@ -339,62 +258,3 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
-
-
-class _Kept:
-    """Scores on disk, by everything that they depend on.
-
-    Raises:
-        TrainingError: the file holds something else.
-    """
-
-    # what tells how it was called and spread over processes, and changes no score
-    LOOSE = frozenset({"command", "threads", "processes", "source", "source sha256"})
-
-    def __init__(self, path: Path, setting: Mapping[str, Any]):
-        self._path = path
-        relevant = {name: value for name, value in setting.items() if name not in self.LOOSE}
-        self._key = hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()
-        self._setting = setting
-        self._entries = self._read()
-        self._write()  # now, and not after hours, it shows whether the disk takes it
-
-    def find(self, benchmark: Benchmark, folder: SegmentationFolder) -> BenchmarkScore | None:
-        """A score of an earlier run with the same weights, data, settings and versions."""
-        for entry in self._entries:
-            same = (entry["key"], entry["benchmark"]) == (self._key, benchmark.name)
-            if same and entry["score"]["data"] == data_digest(folder):
-                return BenchmarkScore(**entry["score"])
-        return None
-
-    def add(self, benchmark: Benchmark, score: BenchmarkScore) -> None:
-        """Keeps a score, through to the disk."""
-        self._entries.append(
-            {
-                "key": self._key,
-                "benchmark": benchmark.name,
-                "score": asdict(score),
-                "made": datetime.now(UTC).isoformat(timespec="seconds"),
-                "setting": dict(self._setting),
-            }
-        )
-        self._write()
-
-    def _read(self) -> list[dict[str, Any]]:
-        try:
-            content = json.loads(self._path.read_text(encoding="utf-8"))
-            entries: list[dict[str, Any]] = content["scores"]
-            for entry in entries:
-                read(BenchmarkScore, entry["score"], "score", ValueError), entry["key"], entry["benchmark"]
-        except FileNotFoundError:
-            return []
-        except (OSError, ValueError, LookupError, TypeError):
-            raise TrainingError(
-                f"{self._path} holds no scores of ebseg reproduce: remove it, or name another file"
-            ) from None
-        return entries
-
-    def _write(self) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"schema": SCHEMA, "scores": self._entries}, indent=1) + "\n"
-        replace_text(self._path, text)

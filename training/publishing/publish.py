@@ -17,14 +17,14 @@ import torch
 from model.confidence.card import Card
 from model.storage.checkpoint import LoadedCheckpoint, Provenance, check_golden, load, save
 from model.storage.files import Progress, silent, write_text
-from model.storage.manifest import MANIFEST, METRICS, Manifest, json_object
+from model.storage.manifest import MANIFEST, Manifest
 from model.storage.versions import Versions
 from model.storage.work_folder import temporary, work_folder
-from training.config import TrainConfig
 from training.data.layout import SegmentationFolder
 from training.errors import DatasetError, NothingToCompareError, RefusedError, TrainingError
 from training.evaluation.calibrate import calibrate
 from training.evaluation.confusion_counts import Options
+from training.publishing.finished_run import FinishedRun, read_run
 from training.publishing.quality_gate import (
     GATED_METRICS,
     MARGIN,
@@ -35,7 +35,6 @@ from training.publishing.quality_gate import (
 )
 from training.publishing.stores import Store, TakenError, VersionReservation, next_number, open_store
 from training.run.cards import Described, amended, scores_of
-from training.run.folder import RUN_CONFIG, RUN_METRICS, checkpoint_in, read_config
 
 MOST_PICTURES = 500  # that calibrate a threshold; more change it less than another draw of classes does
 VALIDATION = "val"
@@ -68,16 +67,6 @@ class QualityGate:
             raise TrainingError(f"--margin must not be negative, got {self.margin:g}")
         if self.reason is not None and not self.force:
             raise TrainingError("--reason is for --force: without it nothing is overridden")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FinishedRun:
-    """What is published: a checkpoint folder and its scores; and how it was trained, where a run tells."""
-
-    name: str
-    checkpoint: Path
-    metrics: dict[str, Any]
-    config: TrainConfig | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -185,33 +174,6 @@ def _published(versions: Versions, number: int, manifest: Manifest, passed: _Pas
         manifest=manifest,
         scores=passed.result.scores,
         left_out=passed.result.left_out,
-    )
-
-
-def read_run(run: Path) -> FinishedRun:
-    """Finds checkpoint and scores of a run folder, or of a checkpoint folder.
-
-    The run's own metrics.json counts, it may have been measured again since, unless it tells of another step
-    than the checkpoint: then the scores inside the checkpoint do.
-
-    Raises:
-        TrainingError: there is no checkpoint.
-        CheckpointError: metrics.json is broken.
-    """
-    checkpoint = checkpoint_in(run)
-    step = Manifest.from_json((checkpoint / MANIFEST).read_bytes()).training.get("step")
-    metrics: dict[str, Any] = {}
-    for scores in (run / RUN_METRICS, checkpoint / METRICS):
-        if scores.is_file():
-            metrics = json_object(scores.read_bytes(), str(scores))
-            if metrics.get("step", step) == step:
-                break
-    config = run / RUN_CONFIG if checkpoint != run else None
-    return FinishedRun(
-        name=run.resolve().name,
-        checkpoint=checkpoint,
-        metrics=metrics,
-        config=read_config(config) if config is not None and config.is_file() else None,
     )
 
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from model.storage.files import replace_text
 from model.vocabulary.classes import ClassName
-from training.data.layout import write_classes, write_sample
 from training.data.present import CLASSES_FILE
+from training.data.writing import write_classes, write_sample
 from training.errors import DatasetError
 from training.progress import progress
 from training.storybook.classes import CLASSES, NEW, TRAINED

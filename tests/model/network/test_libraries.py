@@ -15,7 +15,7 @@ from model import VARIANTS, TrainingClasses
 from model.network.build import build
 from model.network.libraries import folders
 from model.network.libraries.open_clip import transformer, utils
-from training.storybook.pretrain.clip import open_clip_model
+from training.storybook.pretrain.clip_model import open_clip_model
 
 ROOT = Path(__file__).parents[3]
 # each takes as long to import as all of EBSeg beside torch, or longer

@@ -17,8 +17,9 @@ from model.pictures import decode as pictures
 from model.vocabulary.classes import ClassName
 from service.segmentation.decode import decode
 from tests.model.pictures.profiles import profile
-from training.data.layout import SegmentationFolder, write_classes, write_labels
+from training.data.layout import SegmentationFolder
 from training.data.pictures import read_picture
+from training.data.writing import write_classes, write_labels
 
 RNG = np.random.default_rng(0)
 PICTURE = np.kron(RNG.integers(0, 256, (6, 9, 3), np.uint8), np.ones((8, 8, 1), np.uint8))

@@ -11,7 +11,7 @@ from PIL import Image
 import ebseg
 from model.vocabulary.classes import ClassName
 from training.data.check import check_data, specks
-from training.data.layout import write_classes, write_sample
+from training.data.writing import write_classes, write_sample
 
 SIDE = 72
 NAMES = ("sky", "sea", "boat")

@@ -12,14 +12,8 @@ from PIL import Image
 
 from model.storage import files
 from model.vocabulary.classes import ClassName, TrainingClasses
-from training.data.layout import (
-    SegmentationFolder,
-    check,
-    labels_path,
-    picture_path,
-    write_classes,
-    write_sample,
-)
+from training.data.layout import SegmentationFolder, check, labels_path, picture_path
+from training.data.writing import write_classes, write_sample
 from training.errors import DatasetError
 
 CLASSES = (ClassName(name="sky"), ClassName(name="boat", synonyms=("boat", "ship")), ClassName(name="sea"))

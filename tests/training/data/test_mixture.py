@@ -10,9 +10,10 @@ from model.storage.checkpoint import load
 from model.vocabulary.classes import ClassName
 from tests.training.run.runs import CLASSES, log_of, micro_run, scene, write_dataset
 from training.config import TrainConfig
-from training.data.layout import SegmentationFolder, write_classes, write_sample
+from training.data.layout import SegmentationFolder
 from training.data.mixture import Mixture
 from training.data.samples import Samples
+from training.data.writing import write_classes, write_sample
 from training.errors import DatasetError, TrainingError
 from training.run.trainer import train
 

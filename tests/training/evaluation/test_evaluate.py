@@ -20,7 +20,8 @@ from model.network.build import build
 from model.storage.checkpoint import LoadedCheckpoint, Provenance, load, save
 from tests.model.conftest import rough
 from tests.training.run.runs import CLASSES, micro_config, write_dataset
-from training.data.layout import SegmentationFolder, write_classes, write_sample
+from training.data.layout import SegmentationFolder
+from training.data.writing import write_classes, write_sample
 from training.errors import DatasetError, TrainingError
 from training.evaluation import confusion_counts as counting
 from training.evaluation.confusion_counts import Options

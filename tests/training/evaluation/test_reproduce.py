@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import ebseg
+import training.evaluation.benchmarks
 import training.evaluation.reproduce
 from model import TrainingClasses
 from model.network.build import build
@@ -18,8 +19,8 @@ from model.storage.checkpoint import Provenance, save
 from tests.training.data.prepare import miniature
 from tests.training.run.runs import micro_config
 from training.data.prepare.convert import prepare
+from training.evaluation.benchmarks import BENCHMARKS
 from training.evaluation.evaluate import evaluate_checkpoint
-from training.evaluation.reproduce import BENCHMARKS
 
 ROWS: miniature.Rows = [[1, 2, 20], [1, 2, 2]]
 TWO = ("ade20k-150", "voc-20")
@@ -70,7 +71,7 @@ def whole(monkeypatch: pytest.MonkeyPatch, scores: dict[str, float]) -> None:
     """As if the miniatures were the benchmarks, and these the paper's scores."""
     sizes = {"ade20k-150": 1, "voc-20": 2}
     small = {name: dataclasses.replace(BENCHMARKS[name], pictures=sizes[name]) for name in TWO}
-    monkeypatch.setattr(training.evaluation.reproduce, "BENCHMARKS", small)
+    monkeypatch.setattr(training.evaluation.benchmarks, "BENCHMARKS", small)
     paper: Any = dataclasses.replace(RELEASED["base"], miou=scores)  # type: ignore[arg-type]
     monkeypatch.setattr(training.evaluation.reproduce, "RELEASED", {"base": paper})
 

@@ -17,7 +17,7 @@ from model.network.config import ClipConfig, PixelDecoderConfig, SamConfig, Tran
 from model.storage.checkpoint import Provenance, save
 from model.vocabulary.classes import ClassName
 from training.config import TrainConfig
-from training.data.layout import write_classes, write_sample
+from training.data.writing import write_classes, write_sample
 
 ROOT = Path(__file__).parents[3]
 SIDE = 64

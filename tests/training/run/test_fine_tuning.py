@@ -8,7 +8,8 @@ from model.storage.checkpoint import load
 from model.storage.packaged import packaged_checkpoint
 from model.vocabulary.classes import ClassName
 from training.config import TrainConfig
-from training.data.layout import SegmentationFolder, write_classes, write_sample
+from training.data.layout import SegmentationFolder
+from training.data.writing import write_classes, write_sample
 from training.evaluation.evaluate import Evaluation, evaluate
 from training.run.trainer import train
 from training.storybook.classes import CLASSES, TRAINED

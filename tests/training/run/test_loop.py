@@ -18,8 +18,9 @@ from model.storage.checkpoint import Provenance, load, save
 from model.vocabulary.classes import ClassName, TrainingClasses, Vocabulary
 from tests.training.run.runs import log_of, micro_config, micro_run, write_dataset
 from training.config import TrainConfig
-from training.data.layout import SegmentationFolder, write_sample
+from training.data.layout import SegmentationFolder
 from training.data.samples import Samples, TrainingSample, loss_generators
+from training.data.writing import write_sample
 from training.errors import DatasetError, TrainingError
 from training.losses.criterion import BatchTotals
 from training.run.folder import STATE

@@ -21,7 +21,6 @@ from tests.training.run.runs import micro_config
 from training import encoders
 from training.storybook.classes import CLASSES
 from training.storybook.pretrain.clip import (
-    LAST_SCALE,
     ClipPretraining,
     _loss,
     _optimiser,
@@ -30,11 +29,10 @@ from training.storybook.pretrain.clip import (
     _start,
     _texts,
     _tiles,
-    _Words,
     cosine,
-    open_clip_model,
     pretrain_clip,
 )
+from training.storybook.pretrain.clip_model import LAST_SCALE, WordsInUse, open_clip_model
 from training.storybook.pretrain.pictures import Pool
 
 SIDE = 48
@@ -188,7 +186,7 @@ def test_rare_classes_are_shown_about_as_often() -> None:
 def test_words_are_rows_of_the_whole_table_and_go_back_to_it() -> None:
     clip = open_clip_model(micro_config().clip)
     whole = clip.token_embedding.weight.detach().clone()
-    words = _Words(clip, 32)
+    words = WordsInUse(clip, 32)
     texts, _ = _texts(named(("tent", "starry sky"), ("corn field",)), np.random.default_rng(0))
     small = clip.token_embedding
     assert small.num_embeddings < 400

@@ -14,8 +14,9 @@ import pytest
 from PIL import Image
 
 from training.commands import storybook
-from training.data.layout import SegmentationFolder, check, write_sample
+from training.data.layout import SegmentationFolder, check
 from training.data.present import CLASSES_FILE
+from training.data.writing import write_sample
 from training.errors import DatasetError
 from training.storybook import generate as module
 from training.storybook.classes import CLASSES, NEW, TRAINED

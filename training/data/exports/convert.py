@@ -17,18 +17,7 @@ from training.data.exports import coco, cvat, label_studio, labelme, masks
 from training.data.exports.options import ExportOptions
 from training.data.exports.reading import PictureFinder
 from training.data.exports.regions import AnnotatedPicture, Export, painted
-from training.data.layout import (
-    IGNORED,
-    JPEG_QUALITY,
-    PICTURE_SUFFIXES,
-    listing,
-    opened_image,
-    picture_path,
-    save,
-    take_picture,
-    write_classes,
-    write_labels,
-)
+from training.data.layout import IGNORED, PICTURE_SUFFIXES, listing, opened_image, picture_path
 from training.data.pictures import is_turned, read_picture
 from training.data.prepare.convert import (
     PreparedDataset,
@@ -37,6 +26,7 @@ from training.data.prepare.convert import (
     in_processes,
     take_folder,
 )
+from training.data.writing import JPEG_QUALITY, save, take_picture, write_classes, write_labels
 from training.errors import DatasetError
 
 READERS = {

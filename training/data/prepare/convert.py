@@ -17,15 +17,7 @@ from typing import Any, TypeVar
 
 from model.storage.files import replace_text
 from model.vocabulary.classes import TrainingClasses, Vocabulary
-from training.data.layout import (
-    labels_path,
-    listing,
-    picture_path,
-    take_picture,
-    write_classes,
-    write_labels,
-    write_sample,
-)
+from training.data.layout import labels_path, listing, picture_path
 from training.data.pictures import is_turned
 from training.data.prepare.ade20k import ADE20K_150, ADE20K_847
 from training.data.prepare.archive import DatasetArchive, Pair, checked_picture, shrunk
@@ -33,6 +25,7 @@ from training.data.prepare.coco_stuff import COCO_STUFF
 from training.data.prepare.pascal_context import PASCAL_CONTEXT_59, PASCAL_CONTEXT_459
 from training.data.prepare.voc import VOC
 from training.data.present import CLASSES_FILE
+from training.data.writing import take_picture, write_classes, write_labels, write_sample
 from training.errors import DatasetError
 from training.progress import progress
 

@@ -16,28 +16,23 @@ from typing import Any
 import cv2
 import numpy as np
 import open_clip
-import safetensors.torch
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 from torch import Tensor, nn
 
 from model.network.build import image_parts
-from model.network.config import ClipConfig, EBSegConfig
+from model.network.config import EBSegConfig
 from model.network.pictures import CLIP_FRACTIONS, normalise
-from model.storage.files import replacing
-from model.vocabulary.templates import VILD
 from training.progress import progress
 from training.run.precision import cpu_autocast
 from training.storybook.classes import CLASSES
+from training.storybook.pretrain.clip_model import LAST_SCALE, TEMPLATES, WordsInUse, open_clip_model, save
 from training.storybook.pretrain.pictures import OUTSIDE, Pool
 from training.storybook.scene import caption, phrase
 
 FIRST_SCALE = math.log(1 / 0.07)  # of the logits, CLIP's start; a hundredfold is the most, as in CLIP
-LAST_SCALE = math.log(100)
 WHITENED = 500  # pictures whose patches the first layer is made to whiten
-TEMPLATES = (*VILD, "{}", "{}", "{}")  # of the prompts
 STEP = 8  # pixels; sheets are sewn along the borders of patches
 PLACES = 0.3  # amplitude of the position table's sines
 
@@ -79,7 +74,7 @@ def pretrain_clip(config: EBSegConfig, data: Pool, settings: ClipPretraining, ou
     clip = open_clip_model(config.clip)
     image, attention = image_parts(clip.visual, config)
     _start(clip, data)
-    words = _Words(clip, config.clip.context_length)
+    words = WordsInUse(clip, config.clip.context_length)
     optimiser = _optimiser(clip, settings)
     rng = np.random.default_rng(settings.seed)
     with progress("pretraining CLIP", settings.steps, unit="steps") as bar:
@@ -118,62 +113,6 @@ def pretrain_clip(config: EBSegConfig, data: Pool, settings: ClipPretraining, ou
     save(clip, out)
 
 
-def open_clip_model(config: ClipConfig) -> open_clip.CLIP:
-    """A whole CLIP of these sizes, with random weights."""
-    return open_clip.CLIP(
-        embed_dim=config.joint_width,
-        vision_cfg=CLIPVisionCfg(
-            layers=config.image_layers,
-            width=config.image_width,
-            head_width=config.image_width // config.image_heads,
-            patch_size=config.patch_size,
-            image_size=config.image_size,
-        ),
-        text_cfg=CLIPTextCfg(
-            context_length=config.context_length,
-            vocab_size=config.text_vocabulary,
-            width=config.text_width,
-            heads=config.text_heads,
-            layers=config.text_layers,
-        ),
-        quick_gelu=True,
-        init_logit_scale=LAST_SCALE,
-    )
-
-
-class _Words:
-    """The rows of the text table that Storybook's texts use: only they are learned, the rest stays random.
-
-    Args:
-        clip: its table is replaced by the used rows until `give_back`.
-        context: tokens of a text.
-    """
-
-    def __init__(self, clip: open_clip.CLIP, context: int):
-        self._tokenizer = open_clip.SimpleTokenizer(context_length=context)
-        self._whole = clip.token_embedding
-        rng = np.random.default_rng(0)
-        texts = [template.format(text) for template in TEMPLATES for c in CLASSES for text in (c, phrase(c))]
-        texts += [caption(rng, [a, *CLASSES[:3], *CLASSES[-3:]]) for a in CLASSES]
-        self._used = self._tokenizer(texts).unique()
-        clip.token_embedding = nn.Embedding(len(self._used), self._whole.embedding_dim)
-        with torch.no_grad():
-            clip.token_embedding.weight.copy_(self._whole.weight[self._used])
-
-    def tokens(self, texts: list[str]) -> Tensor:
-        """Rows of the small table, int64 [texts, context]; the end token keeps the largest number."""
-        tokens = self._tokenizer(texts)
-        rows = torch.searchsorted(self._used, tokens)
-        assert torch.equal(self._used[rows.clamp_max(len(self._used) - 1)], tokens)
-        return rows
-
-    @torch.no_grad()
-    def give_back(self, clip: open_clip.CLIP) -> None:
-        """Puts the whole table back, with what was learned."""
-        self._whole.weight[self._used] = clip.token_embedding.weight
-        clip.token_embedding = self._whole
-
-
 @torch.no_grad()
 def _start(clip: open_clip.CLIP, data: Pool) -> None:
     """First values from which a small transformer learns textures in minutes.
@@ -210,13 +149,6 @@ def _optimiser(clip: open_clip.CLIP, settings: ClipPretraining) -> torch.optim.A
     return torch.optim.AdamW(
         groups, lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.98), eps=1e-6
     )
-
-
-def save(clip: open_clip.CLIP, out: Path) -> None:
-    """Writes the state, whole or not at all."""
-    state = {name: value.contiguous() for name, value in clip.state_dict().items() if name != "attn_mask"}
-    with replacing(out) as partial:
-        safetensors.torch.save_file(state, partial)
 
 
 def cosine(step: int, warm_up: int, steps: int) -> float:

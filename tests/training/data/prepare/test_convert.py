@@ -83,7 +83,7 @@ def test_a_disk_that_cannot_link_is_told(src: Path, tmp_path: Path, monkeypatch:
     def across(*_: object) -> None:
         raise OSError(18, "Invalid cross-device link")
 
-    monkeypatch.setattr("training.data.layout.os.link", across)
+    monkeypatch.setattr("training.data.writing.os.link", across)
     with pytest.raises(DatasetError, match="leave --link out: Invalid cross-device link"):
         prepare("voc", src, tmp_path / "dst", shown=False, link=True)
     assert not (tmp_path / "dst" / "classes.json").exists()
@@ -278,7 +278,7 @@ def test_a_full_disk_is_no_traceback(src: Path, tmp_path: Path, monkeypatch: pyt
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("training.data.layout.shutil.copyfile", full)
+    monkeypatch.setattr("training.data.writing.shutil.copyfile", full)
     with pytest.raises(DatasetError, match=r"dst cannot be written: \[Errno 28\] No space left"):
         prepare("voc", src, tmp_path / "dst", shown=False)
     assert not (tmp_path / "dst" / "classes.json").exists()

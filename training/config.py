@@ -18,7 +18,7 @@ Score = Literal["miou_all", "miou_trained", "miou_new", "pixel_accuracy", "mean_
 # May differ when a run goes on: they change what is written when, or how far it goes, and not the steps.
 CHANGEABLE = frozenset(
     {"steps", "workers", "log_every", "pictures_every", "save_every", "evaluate_every", "evaluate_short_side"}
-    | {"patience"}
+    | {"patience", "activation_checkpointing"}
 )
 
 
@@ -67,6 +67,21 @@ class TrainConfig:
     )
     train_backbone: bool = field(
         default=False, metadata=_help("train the whole image backbone, not only its position table")
+    )
+    rates: tuple[str, ...] = field(
+        default=(),
+        metadata=_help(
+            "PART=FACTOR: trains a part of the model at so many times the learning rate, backbone=0.1; 0 "
+            "freezes it; parts are the first names of tensors, transformer_decoder or backbone.blocks.11"
+        ),
+    )
+    lora_rank: int = field(
+        default=0,
+        metadata=_help("train updates of this rank to CLIP's queries and values (LoRA); 0: none"),
+    )
+    activation_checkpointing: bool = field(
+        default=False,
+        metadata=_help("compute SAM's blocks again in the backward pass: less memory, more time"),
     )
     steps: int = field(default=120_000, metadata=_help("optimiser steps in all"))
     batch: int = field(default=16, metadata=_help("pictures a step, over all processes and parts"))
@@ -126,7 +141,7 @@ class TrainConfig:
             if not getattr(self, name) > 0:
                 raise TrainingError(f"{name} must be more than 0, got {getattr(self, name)!r}")
         not_negative = ("weight_decay", "poly_power", "warmup_steps", "workers", "pictures_every", "seed")
-        for name in (*not_negative, "evaluate_every", "patience"):
+        for name in (*not_negative, "evaluate_every", "patience", "lora_rank"):
             if not getattr(self, name) >= 0:
                 raise TrainingError(f"{name} must not be negative, got {getattr(self, name)!r}")
         if not self.short_sides or min(self.short_sides) < 1:
@@ -136,6 +151,9 @@ class TrainConfig:
         if not 0 <= self.repeat_rare <= 1:
             raise TrainingError(f"repeat_rare is a share of the pictures, 0..1, got {self.repeat_rare}")
         self.sources()
+        self.part_rates()
+        if self.lora_rank and self.compile:
+            raise TrainingError("lora_rank does not go with compile")
         if not 0 <= self.ema < 1:
             raise TrainingError(f"ema must be at least 0 and less than 1, got {self.ema}")
         if self.evaluate_short_side is not None and self.evaluate_short_side < 1:
@@ -168,6 +186,26 @@ class TrainConfig:
                 raise TrainingError(f"extra_data: the weight of {path!r} must be more than 0, got {weight:g}")
             if [one for one, _ in found].count(path) > 1:
                 raise TrainingError(f"extra_data: {path} is named twice; a weight of 2 shows it twice")
+        return found
+
+    def part_rates(self) -> dict[str, float]:
+        """`rates` by part.
+
+        Raises:
+            TrainingError: a factor is no number of 0 or more, or a part is named twice.
+        """
+        found: dict[str, float] = {}
+        for text in self.rates:
+            part, equals, tail = text.partition("=")
+            try:
+                factor = float(tail)
+            except ValueError:
+                factor = -1.0
+            if not (part and equals and 0 <= factor < float("inf")) or part in found:
+                raise TrainingError(
+                    f"rates: {text!r} must be PART=FACTOR, each part once, a factor of 0 or more"
+                )
+            found[part] = factor
         return found
 
     def to_dict(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ a head, N = H * W.
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from model.network.kernels import attention_on_grid, embed_patches
 from model.network.layers import (
@@ -28,6 +29,7 @@ class SamEncoder(nn.Module):
 
     Attributes:
         pixels: what pictures are normalised with, of values in 0..255.
+        recompute: in training, keep nothing of what a block computes, and compute it again backwards.
 
     Args:
         patch_embed, pos_embed, blocks: parts of a segment_anything `ImageEncoderViT`; the position
@@ -50,6 +52,7 @@ class SamEncoder(nn.Module):
         self.pos_embed = pos_embed
         self.blocks = blocks
         self.global_blocks = global_blocks
+        self.recompute = False
         self._tables = TableCache()
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -60,8 +63,11 @@ class SamEncoder(nn.Module):
         outputs: list[Tensor] = []
         block: Block
         for i, block in enumerate(self.blocks):
-            x = x + _attention(block, block.norm1(x), *relative[i])
-            x = x + block.mlp(block.norm2(x))
+            if self.recompute and torch.is_grad_enabled():
+                # no block draws random numbers
+                x = checkpoint(_run, block, x, *relative[i], use_reentrant=False, preserve_rng_state=False)
+            else:
+                x = _run(block, x, *relative[i])
             if i in self.global_blocks:
                 outputs.append(x.permute(0, 3, 1, 2))
         return outputs
@@ -102,6 +108,13 @@ def relative_positions(table: Tensor, size: int) -> Tensor:
         table = F.interpolate(by_channel, size=2 * size - 1, mode="linear")[0].T.to(table.dtype)
     place = torch.arange(size, device=table.device)
     return table[place[:, None] - place + size - 1]
+
+
+def _run(block: Block, x_BHWC: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """One block; `rows` and `columns` as in `_attention`."""
+    x_BHWC = x_BHWC + _attention(block, block.norm1(x_BHWC), rows, columns)
+    out: Tensor = x_BHWC + block.mlp(block.norm2(x_BHWC))
+    return out
 
 
 def _attention(block: Block, x_BHWC: Tensor, rows: Tensor, columns: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ from training.run.distributed import Processes
 from training.run.ema import Ema
 from training.run.evaluations import Evaluations
 from training.run.folder import CHECKPOINT, LAST, NEW, OLD, RUN_METRICS
+from training.run.lora import merged
 
 
 def write_artifacts(
@@ -57,7 +58,8 @@ def write_artifacts(
     Raises:
         TrainingError: the score that `keep_best` compares has no value.
     """
-    with evaluating(ebseg), ema.applied() if ema is not None else nullcontext():
+    averaged = ema.applied() if ema is not None else nullcontext()
+    with evaluating(ebseg), averaged, merged(ebseg):
         metrics: dict[str, Any] = {}
         if validation is not None:
             short_side: int | Literal["configured"] = config.evaluate_short_side or "configured"

@@ -19,6 +19,7 @@ from training.data.samples import TrainingSample, loss_generators
 from training.errors import TrainingError
 from training.losses.criterion import BatchTotals, EBSegLoss
 from training.losses.matcher import Target
+from training.run.lora import active
 
 ENCODERS = ("backbone.", "clip_image.", "clip_text.", "mask_attention.")  # the rest is the decoder
 _AMP_TYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -56,7 +57,8 @@ class LossModule(nn.Module):
         totals: BatchTotals,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss and its terms, see `EBSegLoss`; the model in the run's number type, the loss in float32."""
-        with torch.autocast(images.device.type, self._amp, enabled=self._amp is not None):
+        autocast = torch.autocast(images.device.type, self._amp, enabled=self._amp is not None)
+        with autocast, active(self.ebseg):
             stages = self._stages(images)
         result = self.loss(
             stages,

@@ -1,10 +1,13 @@
-"""Optimiser, learning rate and clipping: AdamW in two groups under a poly schedule (section 4.1)."""
+"""Optimiser, learning rate and clipping: AdamW under a poly schedule (section 4.1)."""
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from training.config import TrainConfig
 from training.errors import TrainingError
+from training.run.parts import factor_of
 
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
 # Tables of embeddings and positions that the official training does not shrink; the names are the model's
@@ -43,18 +46,25 @@ def split_by_decay(model: nn.Module) -> tuple[dict[str, nn.Parameter], dict[str,
 def build_optimizer(model: nn.Module, config: TrainConfig) -> tuple[torch.optim.AdamW, list[str]]:
     """AdamW over what is trained, and the parameters' names in the optimiser's order.
 
+    Each of its groups has a "factor", what `set_learning_rate` multiplies the rate with.
+
     Raises:
         TrainingError: nothing is trained.
     """
-    decayed, kept = split_by_decay(model)
-    if not decayed and not kept:
+    rates = config.part_rates()
+    groups: list[dict[str, Any]] = []
+    names: list[str] = []
+    for parameters, decay in zip(split_by_decay(model), (config.weight_decay, 0.0), strict=True):
+        factors = {name: factor_of(name, rates) for name in parameters}
+        for factor in sorted(set(factors.values()), reverse=True):
+            own = [name for name in parameters if factors[name] == factor]
+            groups.append(
+                {"params": [parameters[name] for name in own], "weight_decay": decay, "factor": factor}
+            )
+            names += own
+    if not groups:
         raise TrainingError("the model has no parameter that is trained")
-    groups = [
-        {"params": list(decayed.values()), "weight_decay": config.weight_decay},
-        {"params": list(kept.values()), "weight_decay": 0.0},
-    ]
-    filled = [group for group in groups if group["params"]]
-    return torch.optim.AdamW(filled, lr=config.learning_rate), [*decayed, *kept]
+    return torch.optim.AdamW(groups, lr=config.learning_rate), names
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
@@ -72,6 +82,6 @@ def clip_gradients(optimizer: torch.optim.Optimizer, most: float) -> Tensor:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Of all groups alike."""
+    """Of all groups, each by its factor."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group["factor"]

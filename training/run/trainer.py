@@ -35,8 +35,10 @@ from training.run.distributed import Processes, processes
 from training.run.ema import Ema
 from training.run.evaluations import Evaluations
 from training.run.folder import Resume, take_folder
+from training.run.lora import merged
 from training.run.loss_module import LossModule, empty_model, non_finite_samples, on_device, start_model
 from training.run.optim import build_optimizer, clip_gradients, learning_rate, set_learning_rate
+from training.run.parts import prepare
 from training.run.signals import StopRequest, stop_signals
 
 LEAST_SCALE = 1.0  # of float16's gradients; below it they overflow for another reason than the scale
@@ -121,8 +123,7 @@ class _Run:
             model, self.parent = start_model(config, self.classes)
         else:
             model.training_classes = self.classes
-        if config.train_backbone:
-            model.backbone.requires_grad_(True)
+        prepare(model, config)
         self.ebseg = model.to(group.device).train()
         self.optimizer, self.names = build_optimizer(self.ebseg, config)
         trained = {name: self.ebseg.get_parameter(name) for name in self.names}
@@ -304,7 +305,7 @@ class _Run:
     def _show(self, curves: Curves) -> None:
         data = self.validation or self.data
         averaged = self.ema.applied() if self.ema is not None else nullcontext()
-        with evaluating(self.ebseg), averaged:
+        with evaluating(self.ebseg), averaged, merged(self.ebseg):
             panels = make_panels(self.ebseg, data, data.vocabulary(), self.config.evaluate_short_side)
         curves.pictures(self.step, panels)
 

@@ -60,6 +60,7 @@ OPTIONS: dict[str, str] = {
     "max_bytes": "largest request body, such as 20 MiB (default: 20 MiB)",
     "max_pixels": "largest picture, and largest output, pixels (default: 50000000)",
     "max_classes": "longest list of classes (default: 1024)",
+    "max_vocabularies_per_key": "most class lists that one API key stores, of 1000 in all (default: 100)",
     "timeout_ms": "time for a request that names none, waiting included, ms (default: 30000)",
     "max_timeout_ms": "longest time of a request, ms; who asks for more gets a warning (default: 120000)",
     "body_timeout_s": "time for a request's body to arrive, seconds (default: 30.0)",

@@ -96,7 +96,12 @@ class Service:
             store=self.redis,
         )
         self.remote_pictures = PictureFetcher(settings)
-        self.vocabularies = Vocabularies(self.redis, self.metrics, max_classes=settings.max_classes)
+        self.vocabularies = Vocabularies(
+            self.redis,
+            self.metrics,
+            max_classes=settings.max_classes,
+            max_per_key=settings.max_vocabularies_per_key,
+        )
         self.tracing = tracing_of(settings)
         self.state: State = "loading"
         self.started = False  # whether a model was ever loaded

@@ -73,6 +73,7 @@ class Settings(BaseSettings):
     # Pillow starts to warn of decompression bombs above this many pixels.
     max_pixels: int = _option("max_pixels", MAX_PIXELS, ge=1, le=89_478_485)
     max_classes: int = _option("max_classes", MAX_CLASSES, ge=1, le=MAX_CLASSES)
+    max_vocabularies_per_key: int = _option("max_vocabularies_per_key", 100, ge=1, le=1000)
     timeout_ms: int = _option("timeout_ms", 30_000, ge=1)
     max_timeout_ms: int = _option("max_timeout_ms", 120_000, ge=1)
     body_timeout_s: float = _option("body_timeout_s", 30.0, gt=0)

@@ -30,7 +30,8 @@ from service.errors import (
 from service.observability.metrics import Metrics
 from service.schemas.classes import ClassEntry
 from service.schemas.vocabularies import VocabularySummary
-from service.vocabularies.store import ChangedError, Commands, LocalStore, SharedStore
+from service.vocabularies.shared_store import SharedStore
+from service.vocabularies.store import MOST, MOST_BYTES, ChangedError, Commands, LocalStore, Share
 from service.vocabularies.stored_vocabulary import (
     Ending,
     StoredVocabulary,
@@ -81,6 +82,7 @@ class Vocabularies:
         store: Redis; without it the lists live as long as the process.
         metrics: where reads and writes are counted: copies as tier l1, Redis as l2.
         max_classes: of a list that is stored.
+        max_per_key: lists of one owner; it may have the same part of the bytes, or one longest list.
         clock: seconds that only go forward.
     """
 
@@ -90,11 +92,13 @@ class Vocabularies:
         metrics: Metrics,
         *,
         max_classes: int,
+        max_per_key: int = MOST,
         clock: Callable[[], float] = time.monotonic,
     ):
         self._store = LocalStore() if store is None else SharedStore(store, metrics, clock, MOST_BYTES_EACH)
         self._metrics = metrics
         self._max_classes = max_classes
+        self._max_per_key = max_per_key
         self._clock = clock
         self._copies: OrderedDict[str, _Copy] = OrderedDict()
         self._copy_bytes = 0
@@ -157,7 +161,7 @@ class Vocabularies:
 
         Raises:
             InvalidRequestError, VocabularyError: the name, or the classes, cannot be used.
-            ConflictError: the name is a built-in's or another key's, or the store is full.
+            ConflictError: the name is a built-in's or another key's; the store or its owner's share is full.
             StoreUnavailableError: Redis is away; it holds what it held, or all of the new list.
         """
         _check_own(name)
@@ -179,7 +183,7 @@ class Vocabularies:
                     raise InvalidRequestError([FieldProblem("classes", message)])
                 with suppress(ChangedError):
                     with self._changing(name):
-                        await self._store.write(name, raw, former)
+                        await self._store.write(name, raw, former, self._share(owner))
                     self._keep(name, raw, value, self._clock())
                     return value, former is None
         raise _contended()
@@ -216,6 +220,13 @@ class Vocabularies:
         """What the store holds now, and whose it is; no ending of what is not there, or damaged."""
         raw = await self._store.read(name, insist=True)
         return raw, None if raw is None else Ending.of(raw)
+
+    def _share(self, owner: str) -> Share | None:
+        """What an owner may store; without one, all that there is room for."""
+        if not owner:
+            return None
+        most_bytes = max(MOST_BYTES * self._max_per_key // MOST, MOST_BYTES_EACH)
+        return Share(owner, self._max_per_key, most_bytes)
 
     def _lock(self, name: str) -> asyncio.Lock:
         return self._locks.setdefault(name, asyncio.Lock())

@@ -1,66 +1,40 @@
 """Where users' class lists are kept: in this process, or in Redis for all processes.
 
 Both hold at most MOST lists of MOST_BYTES together, and of what a list is made of they know its end. A change
-names what it takes the place of, so that no list is changed that came in between.
+names what it takes the place of, so that no list is changed that came in between. One key may have a share of
+the places and of the bytes, so that none fills them all.
 """
 
-import hashlib
-import time
-from collections.abc import Callable
-from types import UnionType
+from dataclasses import dataclass
 from typing import Any, Protocol
 
-from service.errors import ConflictError, StoreUnavailableError
-from service.observability.metrics import Metrics
+from service.errors import ConflictError
 from service.vocabularies.stored_vocabulary import END_BYTES, Ending
 
-KEY = b"ebseg:vocabularies:v1"  # a hash: name -> list
 MOST = 1000
 MOST_BYTES = 64 << 20
-PAUSE_S = 1.0  # after Redis gave no answer, reads do without it for so long
 
-_CHANGED = -2  # what a script answers where `ChangedError` is raised
-# What is held under ARGV[1], '' if longer than ARGV[2], compared with the sha1 of what was seen, ARGV[3].
-_UNCHANGED = b"""
-local held = false
-if redis.call('TYPE', KEYS[1]).ok == 'hash' then
-  held = redis.call('HGET', KEYS[1], ARGV[1])
-  if held and #held > tonumber(ARGV[2]) then held = '' end
-end
-if (held and redis.sha1hex(held) or '') ~= ARGV[3] then return -2 end
-"""
-# Each is atomic. A key that is no hash is not ours: it holds nothing, and a new list replaces it.
-_READ = b"""
-if redis.call('TYPE', KEYS[1]).ok ~= 'hash' then return false end
-if redis.call('HSTRLEN', KEYS[1], ARGV[1]) > tonumber(ARGV[2]) then return '' end
-return redis.call('HGET', KEYS[1], ARGV[1])
-"""
-_WRITE = (
-    _UNCHANGED
-    + b"""
-if redis.call('TYPE', KEYS[1]).ok ~= 'hash' then redis.call('DEL', KEYS[1]) end
-local bytes = #ARGV[4] - redis.call('HSTRLEN', KEYS[1], ARGV[1])
-for _, name in ipairs(redis.call('HKEYS', KEYS[1])) do
-  bytes = bytes + redis.call('HSTRLEN', KEYS[1], name)
-end
-local number = redis.call('HLEN', KEYS[1]) + 1 - redis.call('HEXISTS', KEYS[1], ARGV[1])
-if number > tonumber(ARGV[5]) or bytes > tonumber(ARGV[6]) then return -1 end
-return redis.call('HSET', KEYS[1], ARGV[1], ARGV[4])
-"""
-)
-_REMOVE = _UNCHANGED + b"return redis.call('HDEL', KEYS[1], ARGV[1])"
-_ENDS = b"""
-if redis.call('TYPE', KEYS[1]).ok ~= 'hash' then return {} end
-local found = {}
-for index, name in ipairs(redis.call('HKEYS', KEYS[1])) do
-  if index > tonumber(ARGV[1]) then break end
-  if #name <= 100 then
-    table.insert(found, name)
-    table.insert(found, string.sub(redis.call('HGET', KEYS[1], name), -tonumber(ARGV[2])))
-  end
-end
-return found
-"""
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one key may store.
+
+    Attributes:
+        owner: the key, as the end of its lists has it.
+        number: lists.
+        bytes: of all its lists as they are stored.
+    """
+
+    owner: str
+    number: int
+    bytes: int
+
+    def refuse(self) -> ConflictError:
+        """What its owner gets who stores more."""
+        return ConflictError(
+            f"your key has its share: {self.number} vocabularies or {self.bytes / (1 << 20):.3g} MiB; "
+            "DELETE one first"
+        )
 
 
 class Commands(Protocol):
@@ -90,17 +64,27 @@ class LocalStore:
         """The list of a name."""
         return self._lists.get(name)
 
-    async def write(self, name: str, raw: bytes, former: bytes | None) -> None:
+    async def write(self, name: str, raw: bytes, former: bytes | None, share: Share | None = None) -> None:
         """Adds a list, or puts it in the place of a former one.
+
+        Args:
+            name: of the list.
+            raw: the list as it is stored.
+            former: what it takes the place of.
+            share: what its owner may store; None where it has no owner.
 
         Raises:
             ChangedError: something else is there, or nothing.
-            ConflictError: there is no room for it.
+            ConflictError: there is no room for it, or not for this owner.
         """
         self._refuse_changed(name, former)
-        held = sum(map(len, self._lists.values())) - len(former or b"")
-        if len(self._lists) + (former is None) > MOST or held + len(raw) > MOST_BYTES:
-            raise _full()
+        lists = [held for other, held in self._lists.items() if other != name]
+        if _is_above(raw, former, lists, MOST, MOST_BYTES):
+            raise store_full()
+        if share is not None:
+            own = [held for held in lists if owner_field(share.owner) in held[-END_BYTES:]]
+            if _is_above(raw, former, own, share.number, share.bytes):
+                raise share.refuse()
         self._lists[name] = raw
 
     async def remove(self, name: str, former: bytes) -> None:
@@ -110,98 +94,20 @@ class LocalStore:
 
     async def endings(self) -> dict[str, Ending]:
         """Size and owner of each list."""
-        return _endings([part for name, raw in self._lists.items() for part in (name.encode(), raw)])
+        return endings_of([part for name, raw in self._lists.items() for part in (name.encode(), raw)])
 
     def _refuse_changed(self, name: str, former: bytes | None) -> None:
         if self._lists.get(name) != former:
             raise ChangedError
 
 
-class SharedStore:
-    """Lists in Redis; raises StoreUnavailableError while it is away.
-
-    Args:
-        redis: runs commands.
-        metrics: where reads and writes are counted, as tier l2, and reads timed.
-        clock: seconds that only go forward.
-        most_bytes_each: longer lists are not ours, and never fetched.
-    """
-
-    shared = True
-
-    def __init__(self, redis: Commands, metrics: Metrics, clock: Callable[[], float], most_bytes_each: int):
-        self._redis = redis
-        self._metrics = metrics
-        self._clock = clock
-        self._most_bytes_each = most_bytes_each
-        self._away_until = -1.0
-
-    async def read(self, name: str, *, insist: bool = False) -> bytes | None:
-        """The list of a name; empty bytes for one that is too long.
-
-        Args:
-            name: of the list.
-            insist: asks Redis though it was found away a moment ago.
-        """
-        ask = self._run if insist else self._ask
-        raw: bytes | None = await ask(bytes | None, _READ, name.encode(), self._most_bytes_each)
-        return raw
-
-    async def write(self, name: str, raw: bytes, former: bytes | None) -> None:
-        """As of `LocalStore`; when it raises StoreUnavailableError, it may have taken place or not."""
-        done = await self._run(int, _WRITE, *self._place(name, former), raw, MOST, MOST_BYTES)
-        if done == _CHANGED:
-            raise ChangedError
-        if done < 0:
-            raise _full()
-        self._count("stored")
-
-    async def remove(self, name: str, former: bytes) -> None:
-        """As of `LocalStore`; when it raises StoreUnavailableError, it may have taken place or not."""
-        if await self._run(int, _REMOVE, *self._place(name, former)) == _CHANGED:
-            raise ChangedError
-
-    def _place(self, name: str, former: bytes | None) -> tuple[bytes, int, str]:
-        seen = "" if former is None else hashlib.sha1(former, usedforsecurity=False).hexdigest()
-        return name.encode(), self._most_bytes_each, seen
-
-    async def endings(self) -> dict[str, Ending]:
-        """Size and owner of each list; lists whose end is damaged are left out."""
-        ends: list[bytes] = await self._ask(list, _ENDS, MOST, END_BYTES)
-        found = _endings(ends)
-        damaged = len(ends) // 2 - len(found)
-        if damaged:
-            self._count("corrupt", damaged)
-        return found
-
-    async def _ask(self, kind: type | UnionType, script: bytes, *args: Any) -> Any:
-        """Runs a script that changes nothing; not while Redis was found away a moment ago."""
-        if self._clock() < self._away_until:
-            self._count("skipped")
-            raise StoreUnavailableError
-        began = time.perf_counter()
-        try:
-            return await self._run(kind, script, *args)
-        finally:
-            self._metrics.cache_seconds.labels("vocabulary", "l2").observe(time.perf_counter() - began)
-
-    async def _run(self, kind: type | UnionType, script: bytes, *args: Any) -> Any:
-        try:
-            answer = await self._redis.command("EVAL", script, 1, KEY, *args)
-            if not isinstance(answer, kind):
-                raise StoreUnavailableError("the store of vocabularies gave no sensible answer")
-        except StoreUnavailableError:
-            self._count("error")
-            self._away_until = self._clock() + PAUSE_S
-            raise
-        self._away_until = -1.0
-        return answer
-
-    def _count(self, result: str, number: int = 1) -> None:
-        self._metrics.cache_ops.labels("vocabulary", "l2", result).inc(number)
+def _is_above(raw: bytes, former: bytes | None, others: list[bytes], number: int, most_bytes: int) -> bool:
+    """Whether a list beside others is one too many, which one that replaces never is, or all are too long."""
+    too_many = former is None and len(others) + 1 > number
+    return too_many or sum(map(len, others)) + len(raw) > most_bytes
 
 
-def _endings(ends: list[bytes]) -> dict[str, Ending]:
+def endings_of(ends: list[bytes]) -> dict[str, Ending]:
     """From names, each followed by the end of its list."""
     found = {}
     for name, end in zip(ends[::2], ends[1::2], strict=True):
@@ -211,7 +117,13 @@ def _endings(ends: list[bytes]) -> dict[str, Ending]:
     return found
 
 
-def _full() -> ConflictError:
+def owner_field(owner: str) -> bytes:
+    """What the end of a list has where it is this owner's; in a class's name its quotes would be escaped."""
+    return f'"owner":"{owner}",'.encode()
+
+
+def store_full() -> ConflictError:
+    """What everybody gets while there is no room at all."""
     return ConflictError(
         f"the store is full: it holds {MOST} vocabularies or {MOST_BYTES >> 20} MiB; DELETE one first"
     )

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from typing import Any
 
 import httpx
@@ -10,7 +10,9 @@ import pytest
 
 from service.caller import Caller, caller_var
 from service.errors import ConflictError, NotFoundError
-from service.vocabularies.store import KEY, ChangedError, LocalStore
+from service.settings import Settings
+from service.vocabularies.shared_store import KEY, SharedStore
+from service.vocabularies.store import MOST, ChangedError, LocalStore, Share
 from service.vocabularies.stored_vocabulary import Ending, checked, decoded, encoded
 from tests.service.caches.redis_server import RedisServer
 from tests.service.fakes import post, problem, running
@@ -133,6 +135,50 @@ async def test_where_anybody_may_come_in_an_admin_keys_list_is_everybodys() -> N
     async with running(admin_keys=KEYS["admin_keys"]) as (client, _):
         assert (await Api(client, ADMIN).put("mine")).json()["shared"]
         assert (await client.delete("/v1/vocabularies/mine")).status_code == 204
+
+
+@pytest.mark.parametrize("place", ["process", "redis"])
+async def test_a_key_has_its_share_of_the_places(place: str, request: pytest.FixtureRequest) -> None:
+    """Replacing goes on, others are not concerned, and what is removed makes room."""
+    redis = {"redis_url": request.getfixturevalue("empty_redis").url, "redis_timeout_ms": 1000}
+    values: dict[str, Any] = KEYS | (redis if place == "redis" else {})
+    async with running(max_vocabularies_per_key=3, **values) as (client, _):
+        shop, farm = Api(client, SHOP), Api(client, FARM)
+        for name in ("a", "b", "c"):
+            assert (await shop.put(name)).status_code == 201
+        reported = problem(await shop.put("d"), 409)
+        assert reported["detail"] == "your key has its share: 3 vocabularies or 1 MiB; DELETE one first"
+        assert (await shop.put("c", shared=True)).status_code == 200
+        # the words of a list do not make it another key's
+        assert (await farm.put("d", classes=['"owner":"shop",', "tree"])).status_code == 201
+        assert (await shop.delete("b")).status_code == 204
+        assert (await shop.put("e")).status_code == 201
+        assert problem(await shop.put("f"), 409)["type"] == "urn:ebseg:problem:conflict"
+
+
+@pytest.mark.parametrize("place", ["process", "redis"])
+async def test_a_key_has_its_share_of_the_bytes(place: str, request: pytest.FixtureRequest) -> None:
+    """A list that is one too long, or a longer one in the place of another, is refused."""
+    async with AsyncExitStack() as stack:
+        store: SharedStore | LocalStore = LocalStore()
+        if place == "redis":
+            first, _ = await stack.enter_async_context(processes(request.getfixturevalue("empty_redis")))
+            store = first.vocabularies._store
+        long = encoded(checked("a", ENTRIES, owner="shop"))
+        share = Share("shop", 10, 2 * len(long))
+        await store.write("a", long, None, share)
+        await store.write("b", long, None, share)
+        with pytest.raises(ConflictError, match="your key has its share"):
+            await store.write("c", encoded(checked("c", ONE, owner="shop")), None, share)
+        await store.write("c", encoded(checked("c", ONE, owner="farm")), None, Share("farm", 1, len(long)))
+        with pytest.raises(ConflictError, match="your key has its share: 10 vocabularies or "):
+            await store.write("b", encoded(checked("b", (*ENTRIES, *ONE), owner="shop")), long, share)
+        assert (await store.endings()).keys() == {"a", "b", "c"}
+
+
+def test_the_largest_share_is_all_there_is() -> None:
+    (most,) = (m.le for m in Settings.model_fields["max_vocabularies_per_key"].metadata if hasattr(m, "le"))
+    assert most == MOST
 
 
 async def test_a_list_that_came_in_between_is_not_replaced(empty_redis: RedisServer) -> None:

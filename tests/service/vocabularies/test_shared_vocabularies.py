@@ -12,9 +12,9 @@ from service.errors import ConflictError, NotFoundError, StoreUnavailableError
 from service.observability.metrics import Metrics
 from service.schemas.classes import ClassEntry
 from service.vocabularies import catalog as module
-from service.vocabularies import store as vocabulary_store
+from service.vocabularies import shared_store
 from service.vocabularies.catalog import Vocabularies
-from service.vocabularies.store import _WRITE, KEY
+from service.vocabularies.shared_store import _WRITE, KEY
 from service.vocabularies.stored_vocabulary import StoredVocabulary, checked, encoded
 from tests.service.caches.redis_server import RedisServer
 from tests.service.hot_loading.stores import Clock, count
@@ -274,7 +274,7 @@ async def test_answers_without_sense_count_as_none(empty_redis: RedisServer) -> 
 async def test_redis_holds_a_number_of_lists_and_bytes(
     empty_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vocabulary_store, "MOST", 2)
+    monkeypatch.setattr(shared_store, "MOST", 2)
     async with processes(empty_redis) as (first, second):
         for name in ("a", "b", "a"):
             await first.vocabularies.put(name, ONE)
@@ -282,7 +282,7 @@ async def test_redis_holds_a_number_of_lists_and_bytes(
             await second.vocabularies.put("c", ONE)
         await second.vocabularies.delete("a")
         await second.vocabularies.put("c", ONE)
-        monkeypatch.setattr(vocabulary_store, "MOST_BYTES", 2 * len(encoded(checked("c", ONE))))
+        monkeypatch.setattr(shared_store, "MOST_BYTES", 2 * len(encoded(checked("c", ONE))))
         await second.vocabularies.put("b", ONE)
         with pytest.raises(ConflictError):
             await first.vocabularies.put("b", ENTRIES)

@@ -11,7 +11,7 @@ import pytest
 from model.vocabulary.classes import Vocabulary
 from service.routes.vocabularies import MOST_BODY_BYTES
 from service.runtime import Service
-from service.vocabularies.store import KEY
+from service.vocabularies.shared_store import KEY
 from tests.service.caches.redis_server import RedisServer, redis_server
 from tests.service.fakes import FakeEngine, fields, post, problem, running
 from tests.waiting import WAIT

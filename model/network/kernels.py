@@ -84,6 +84,9 @@ TILE = (64, 256)
 # Pixels of a band, whole rows: 2^20 times a hundred queries are 400 MiB in float32.
 BAND_PIXELS: ByDevice[int] = ByDevice(cpu=2**20, cuda=2**20)
 
+# Label maps that are made at once for several requests, with one wait for all. On a CPU nothing waits.
+LABEL_MAPS_AT_ONCE: ByDevice[int] = ByDevice(cpu=1, cuda=16)
+
 # Classes whose scores of a band are held at a time: 64 times 2^20 pixels are 256 MiB in float32.
 CLASSES_AT_ONCE: ByDevice[int] = ByDevice(cpu=64, cuda=64)
 

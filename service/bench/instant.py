@@ -41,6 +41,7 @@ class InstantEngine:
     info = INFO
     text_digest = "0" * 64
     batch = 256  # no picture of a batch waits for another
+    classified_at_once = 1
 
     def room(self, shape: tuple[int, int]) -> int:
         """No fewer than are worth it."""
@@ -72,6 +73,12 @@ class InstantEngine:
             trained=[False] * len(job.vocabulary),
             seconds={"classify": 0.0},
         )
+
+    def classify_each(
+        self, predictions: Sequence[InstantPrediction], jobs: Sequence[Job]
+    ) -> list[EngineResult]:
+        """One after the other."""
+        return [self.classify(one, job) for one, job in zip(predictions, jobs, strict=True)]
 
     def to_host(self, prediction: InstantPrediction) -> InstantPrediction:
         """It is there."""

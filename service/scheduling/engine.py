@@ -156,8 +156,15 @@ class Engine(Protocol):
     def predict(self, prepared: Sequence[PreparedPicture]) -> list[Any]:
         """One prediction, an object with `nbytes`, for each picture of one shape; the device's thread."""
 
+    @property
+    def classified_at_once(self) -> int:
+        """Label maps that one `classify_each` is worth."""
+
     def classify(self, prediction: Any, job: Job) -> EngineResult:
         """The label map of one picture; the device's thread."""
+
+    def classify_each(self, predictions: Sequence[Any], jobs: Sequence[Job]) -> list[EngineResult]:
+        """What `classify` gives for each of several pictures; the device's thread."""
 
     def to_host(self, prediction: Any) -> Any:
         """The same prediction, bit by bit, in the host's memory, for `classify` on any device of the version;

@@ -30,6 +30,7 @@ from service.scheduling.work import (
     Request,
     Step,
     Trigger,
+    take_company,
 )
 
 Waiter = Request | DeviceCall[Any] | TextRequest
@@ -288,14 +289,19 @@ class Queue:
         if kind == "predict":
             assert bucket is not None
             return self._predict(device, bucket, now)
-        line = self._ready if kind == "classify" else self._home[device]
-        request = line.pop(0)
-        self.waiting.discard(request)
-        if not self._live(request):
-            return None
-        request.waited()
-        request.queue_s += now - request.ready_at
-        return ClassifyStep(request.job.engines[device], request)
+        return self._classify(device, self._ready if kind == "classify" else self._home[device], now)
+
+    def _classify(self, device: int, line: list[Request], now: float) -> ClassifyStep | None:
+        first = line.pop(0)
+        engine = first.job.engines[device]
+        # what any device may do is left to those that are free
+        lines = [self._home[device]] if self.idle else [self._home[device], self._ready]
+        requests = [one for one in [first, *take_company(lines, first, engine)] if self._live(one)]
+        for request in requests:
+            self.waiting.discard(request)
+            request.waited()
+            request.queue_s += now - request.ready_at
+        return ClassifyStep(engine, requests) if requests else None
 
     def _embed(self, device: int, *, due: bool) -> EmbedStep:
         block, templates = self.text.take(due, lambda engines: self._chunk(engines[device]))

@@ -334,4 +334,5 @@ class Scheduler:
         elif isinstance(step, DeviceCall):
             step.fail(error)
         else:
-            step.request.fail(error)
+            for one in step.requests:
+                one.fail(error)

@@ -16,7 +16,7 @@ from service.errors import OutOfMemoryError
 from service.observability.metrics import Metrics
 from service.scheduling.batch_limits import BatchLimits
 from service.scheduling.delivery import Failed, attempt
-from service.scheduling.engine import EngineResult
+from service.scheduling.engine import EngineResult, Job
 from service.scheduling.out_of_memory import is_out_of_memory, release_memory
 from service.scheduling.price import CLASSIFY, EMBED, PREDICT, Prices
 from service.scheduling.work import (
@@ -128,19 +128,29 @@ class StepRunner:
             self._results.put_back(self._device, PredictStep(step.engine, part, trigger))
 
     def _classify(self, step: ClassifyStep) -> None:
-        request = step.request
-        if request.cached:
-            self._metrics.batch(step.engine.info, step.engine.info.device, "cached")
+        for request in step.requests:
+            if request.cached:
+                self._metrics.batch(step.engine.info, step.engine.info.device, "cached")
+        self._answer(step)
+
+    def _answer(self, step: ClassifyStep) -> None:
+        """Together, or each alone where that failed: what the engine raises concerns one of them."""
         began, began_ns = time.monotonic(), time.time_ns()
-        result = attempt(_segmentation, step)
-        request.ran("classify", began_ns, result.kind if isinstance(result, Failed) else None)
-        if isinstance(result, Failed):
-            request.fail(_for_request(result.take()))
+        results = attempt(_segmentations, step)
+        if isinstance(results, Failed) and len(step.requests) > 1:
+            _for_request(results.take())  # frees memory if that ran out
+            for request in step.requests:
+                self._answer(ClassifyStep(step.engine, [request]))
             return
-        rows, columns = request.job.output_size
-        units = rows * columns * (0 if request.job.text is None else len(request.job.text))
+        for request in step.requests:
+            request.ran("classify", began_ns, results.kind if isinstance(results, Failed) else None)
+        if isinstance(results, Failed):
+            step.requests[0].fail(_for_request(results.take()))
+            return
+        units = sum(request.output_pixels * _words(request.job) for request in step.requests)
         self._took(step, CLASSIFY, units, time.monotonic() - began)
-        request.answer(result)
+        for request, result in zip(step.requests, results, strict=True):
+            request.answer(result)
 
     def _embed(self, step: EmbedStep) -> None:
         began = time.monotonic()
@@ -191,14 +201,27 @@ def _means(step: EmbedStep) -> Tensor:
     return means
 
 
-def _segmentation(step: ClassifyStep) -> EngineResult:
-    request, began = step.request, time.monotonic()
-    result = step.engine.classify(request.prediction, request.job)
-    seconds = {
-        **result.seconds,
-        "queue": request.queue_s,
-        "predict": request.predict_s,
-        "classify": time.monotonic() - began,
-    }
-    devices = {"predict": request.predicted_on, "classify": step.engine.info.device}
-    return replace(result, seconds=seconds, devices=devices)
+def _words(job: Job) -> int:
+    return 0 if job.text is None else len(job.text)
+
+
+def _segmentations(step: ClassifyStep) -> list[EngineResult]:
+    engine, requests, began = step.engine, step.requests, time.monotonic()
+    if len(requests) == 1:
+        results = [engine.classify(requests[0].prediction, requests[0].job)]
+    else:
+        results = engine.classify_each([one.prediction for one in requests], [one.job for one in requests])
+    classify_s = time.monotonic() - began
+    return [
+        replace(
+            result,
+            seconds={
+                **result.seconds,
+                "queue": request.queue_s,
+                "predict": request.predict_s,
+                "classify": classify_s,
+            },
+            devices={"predict": request.predicted_on, "classify": engine.info.device},
+        )
+        for request, result in zip(requests, results, strict=True)
+    ]

@@ -17,10 +17,10 @@ from model.confidence.domain import OwnWords
 from model.errors import CheckpointError, ModelError, PictureError
 from model.network.copies import copies_of, download, upload
 from model.network.device import number_type
-from model.network.kernels import ONE_PICTURE_AT_A_TIME
+from model.network.kernels import LABEL_MAPS_AT_ONCE, ONE_PICTURE_AT_A_TIME
 from model.network.pictures import padded_size
 from model.network.predictions import MaskPredictions
-from model.segmenter import Segmenter
+from model.segmenter import LabelRequest, Segmenter
 from model.storage import checkpoint
 from model.transforms import network_size
 from model.vocabulary.classes import Vocabulary
@@ -147,37 +147,64 @@ class TorchEngine:
         copies_of(segmenter.ebseg.device).settle()  # so that errors and seconds are this batch's own
         return [Prediction(own, confidence) for own, confidence in zip(masks, sure, strict=True)]
 
+    @property
+    def classified_at_once(self) -> int:
+        """One on a CPU, which makes them one after the other."""
+        return LABEL_MAPS_AT_ONCE.on(self.segmenter.ebseg.device)
+
     def classify(self, prediction: Prediction, job: Job) -> EngineResult:
         """The label map of one picture, and the scores if they are wanted."""
+        return self.classify_each([prediction], [job])[0]
+
+    def classify_each(self, predictions: Sequence[Prediction], jobs: Sequence[Job]) -> list[EngineResult]:
+        """Of any sizes and vocabularies; the host waits once for all maps, and once for each one's scores."""
         began = time.perf_counter()
         segmenter = self.segmenter
+        requests = [self._label_request(one, job) for one, job in zip(predictions, jobs, strict=True)]
+        label_maps = segmenter.label_maps(requests)
+        scores = [
+            self._scores(request) if job.scores else None for request, job in zip(requests, jobs, strict=True)
+        ]
+        seconds = {"classify": time.perf_counter() - began}
+        return [
+            EngineResult(
+                labels=label_map.labels,
+                confidence=label_map.confidence,
+                scores=own_scores,
+                trained=segmenter.ebseg.trained(job.vocabulary),
+                own=prediction.own,
+                seconds=seconds,
+            )
+            for prediction, job, label_map, own_scores in zip(
+                predictions, jobs, label_maps, scores, strict=True
+            )
+        ]
+
+    def _label_request(self, prediction: Prediction, job: Job) -> LabelRequest:
         if job.text is None:
             raise ValueError("a job needs its text embeddings before it is classified")
-        masks = _at(prediction.masks, segmenter.ebseg.device)
-        text = upload(job.text, masks.device)
-        label_map = segmenter.label_map(
-            masks,
-            job.vocabulary,
+        masks = _at(prediction.masks, self.segmenter.ebseg.device)
+        return LabelRequest(
+            predictions=masks,
+            vocabulary=job.vocabulary,
             output_size=job.output_size,
-            text=text,
+            text=upload(job.text, masks.device),
             threshold=job.threshold,
             balance=job.balance,
         )
-        scores = None
-        if job.scores:
-            maps = segmenter.score_maps(
-                masks, job.vocabulary, output_size=job.output_size, text=text, balance=job.balance
-            )
-            reported = upload(torch.tensor(job.vocabulary.reported), masks.device)
-            scores = download([maps[reported].half()])[0].numpy()
-        return EngineResult(
-            labels=label_map.labels,
-            confidence=label_map.confidence,
-            scores=scores,
-            trained=segmenter.ebseg.trained(job.vocabulary),
-            own=prediction.own,
-            seconds={"classify": time.perf_counter() - began},
+
+    def _scores(self, request: LabelRequest) -> NDArray[np.float16]:
+        """Of the classes that are reported, float16 [K, H, W]."""
+        maps = self.segmenter.score_maps(
+            request.predictions,
+            request.vocabulary,
+            output_size=request.output_size,
+            text=request.text,
+            balance=request.balance,
         )
+        reported = upload(torch.tensor(request.vocabulary.reported), maps.device)
+        found: NDArray[np.float16] = download([maps[reported].half()])[0].numpy()
+        return found
 
     def to_host(self, prediction: Prediction) -> Prediction:
         """The same in the host's memory; itself on a CPU."""

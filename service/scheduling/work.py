@@ -1,7 +1,7 @@
 """What waits for a device, and the steps that devices make of it."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Literal, TypeVar
@@ -16,6 +16,7 @@ from service.scheduling.text_work import TextBlock
 Trigger = Literal["full", "delay", "idle", "bisect", "memory", "cached"]
 Key = tuple[float, int]  # urgency, and order of arrival: the least goes first
 T = TypeVar("T")
+CLASSIFIED_PIXELS = 2**24  # of outputs that are classified together: some 100 MB of labels and confidences
 
 
 class Request(Waiting[EngineResult]):
@@ -87,6 +88,12 @@ class Request(Waiting[EngineResult]):
     def ready(self) -> bool:
         """Whether it can be classified."""
         return self.prediction is not None and self.job.text is not None
+
+    @property
+    def output_pixels(self) -> int:
+        """Of its label map."""
+        rows, columns = self.job.output_size
+        return rows * columns
 
     def take_text(self, text: Tensor) -> None:
         """Takes in the embeddings that the job lacked."""
@@ -162,10 +169,10 @@ class PredictStep:
 
 @dataclass(frozen=True, slots=True)
 class ClassifyStep:
-    """One request that has its prediction and its text."""
+    """Requests that have their prediction and their text, the most urgent first."""
 
     engine: Engine
-    request: Request
+    requests: list[Request]
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +184,25 @@ class EmbedStep:
     names: list[str]
     templates: tuple[str, ...]
     tokens: int
+
+
+def take_company(lines: Sequence[list[Request]], first: Request, engine: Engine) -> list[Request]:
+    """Takes out of lines what may be classified together with a request, in their order.
+
+    So many as the engine finds worth it, of one version, and of `CLASSIFIED_PIXELS` at most.
+    """
+    taken: list[Request] = []
+    pixels = first.output_pixels
+    for line in lines:
+        for request in list(line):
+            if len(taken) + 1 >= engine.classified_at_once:
+                return taken
+            together = pixels + request.output_pixels
+            if engine in request.job.engines and together <= CLASSIFIED_PIXELS:
+                line.remove(request)
+                taken.append(request)
+                pixels = together
+    return taken
 
 
 Bucket = tuple[int, tuple[int, int]]  # id of the engine, rows and columns

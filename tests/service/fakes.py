@@ -80,6 +80,7 @@ class FakeEngine:
         self.running = threading.Event()
         self.closed = False
         self.batch = 8
+        self.classified_at_once = 1
 
     def room(self, shape: tuple[int, int]) -> int:
         return 1000
@@ -123,6 +124,9 @@ class FakeEngine:
             scores=scores,
             trained=[item.trained or item.name == "tree" for item in job.vocabulary.classes],
         )
+
+    def classify_each(self, predictions: Sequence[Any], jobs: Sequence[Job]) -> list[EngineResult]:
+        return [self.classify(one, job) for one, job in zip(predictions, jobs, strict=True)]
 
     def to_host(self, prediction: FakePrediction) -> FakePrediction:
         return prediction

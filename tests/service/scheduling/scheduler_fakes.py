@@ -63,6 +63,7 @@ class NumberEngine:
         self.batches: list[list[int]] = []  # numbers of each predict, in order
         self.classified: list[int] = []
         self.batch = 1000
+        self.classified_at_once = 1
 
     def room(self, shape: tuple[int, int]) -> int:
         return 1000
@@ -100,6 +101,10 @@ class NumberEngine:
             scores=None,
             trained=[True],
         )
+
+    def classify_each(self, predictions: Sequence[Any], jobs: Sequence[Job]) -> list[EngineResult]:
+        self.at("classify each", [one.number for one in predictions])
+        return [self.classify(one, job) for one, job in zip(predictions, jobs, strict=True)]
 
     def embed(self, names: Sequence[str], templates: Sequence[str]) -> torch.Tensor:
         return torch.zeros(len(names), 4)

@@ -1,6 +1,7 @@
 """TorchEngine on the pretended accelerator: its waits, batches by padded shape, and a version's end."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,13 @@ def test_waits_of_a_batch(tiny_checkpoint: Path, device: torch.device) -> None:
     with counted() as counts:
         from_host = [engine.classify(one, own) for one in hosted]  # as the prediction cache has them
     assert len(counts.waits) == 2 * len(SIZES), counts
+    assert engine.classified_at_once > 1
+    with counted() as counts:
+        at_once = engine.classify_each(hosted, [replace(own, scores=False)] * len(SIZES))
+    assert len(counts.waits) == 1, counts
+    for a, b in zip(found, at_once, strict=True):
+        assert np.array_equal(a.labels, b.labels)
+        assert np.array_equal(a.confidence, b.confidence)
     for a, b, c in zip(found, from_host, wanted, strict=True):
         assert np.array_equal(a.labels, b.labels)
         assert (a.labels == c.labels).mean() >= 0.999

@@ -49,6 +49,7 @@ class Line:
         cached: bool = False,
         key: bytes | None = None,
         text: torch.Tensor | None = TEXT,
+        output_size: tuple[int, int] = (1, 3),
     ) -> Request:
         wanted = job(
             engine or self.engine,
@@ -58,6 +59,7 @@ class Line:
             devices=self.devices,
             key=key,
             text=text,
+            output_size=output_size,
         )
         wanted.deadline.at = self.start + at + seconds
         request = Request(self.completions, wanted, self.ageing)
@@ -97,8 +99,10 @@ class Line:
                 self.queue.landed(flight, prediction, hosted, device, 0.0)
             return step.trigger, [int(flight.prepared.pixels) for flight in step.flights]
         if isinstance(step, ClassifyStep):
-            prepared, prediction = step.request.job.prepared, step.request.job.prediction
-            return "classify", [int(prediction.number if prepared is None else prepared.pixels)]
+            jobs = [request.job for request in step.requests]
+            return "classify", [
+                int(one.prediction.number if one.prepared is None else one.prepared.pixels) for one in jobs
+            ]
         if isinstance(step, EmbedStep):
             rows = step.block.add(torch.ones(len(step.names), 4), len(step.templates))
             if rows is None:
@@ -384,3 +388,44 @@ def test_smaller_batches_are_remembered_for_a_while() -> None:
         limits.shrink((index, (4, 6)), 1)
     assert limits.size((0, (4, 6))) == 8  # 64 are remembered, this one was the oldest
     assert limits.size((1, (4, 6))) == 1
+
+
+def test_what_is_ready_is_classified_together_where_an_engine_finds_it_worth(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    """The most urgent first, of one version, so many as are worth it; what others may do is theirs."""
+    line = Line(loop, 8, 0.0, 10.0, 2, 8)
+    line.engine.classified_at_once = 3
+    other = NumberEngine()
+    for number in range(5):
+        line.add(0.001 * number, number, cached=True)
+    line.add(0.0015, 7, cached=True, engine=other)
+    assert line.turns(4, at=1.0) == [
+        ("classify", [0, 1, 2]),
+        ("classify", [7]),
+        ("classify", [3, 4]),
+        None,
+    ]
+    assert not line.queue.waiting
+    line.queue.idle = 1
+    for number in range(2):
+        line.add(1.0, number, cached=True)
+    assert line.turns(2, at=1.0) == [("classify", [0]), ("classify", [1])]
+
+
+def test_outputs_that_are_classified_together_are_bounded(loop: asyncio.AbstractEventLoop) -> None:
+    line = Line(loop, 8, 0.0, 10.0, 1, 8)
+    line.engine.classified_at_once = 10
+    for number in range(3):
+        line.add(0.0, number, cached=True, output_size=(3000, 2500))
+    assert line.turns(3, at=1.0) == [("classify", [0, 1]), ("classify", [2]), None]
+
+
+def test_who_has_gone_is_not_classified_with_others(loop: asyncio.AbstractEventLoop) -> None:
+    line = Line(loop, 8, 0.0, 10.0, 1, 8)
+    line.engine.classified_at_once = 10
+    requests = [line.add(0.0, number, cached=True) for number in range(3)]
+    assert requests[1]._future is not None
+    requests[1]._future.cancel()
+    assert line.turns(2, at=1.0) == [("classify", [0, 2]), None]
+    assert not line.queue.waiting

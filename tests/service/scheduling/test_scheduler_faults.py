@@ -280,3 +280,17 @@ def test_release_memory_frees_what_the_failed_work_held() -> None:
     assert kept[0]() is not None
     release_memory(raised.value)
     assert kept[0]() is None
+
+
+async def test_label_maps_that_fail_together_are_made_alone() -> None:
+    """Only the culprit fails, and a shortage of memory that one does not meet alone is nobody's."""
+    seen: list[tuple[str, list[int]]] = []
+    engine = NumberEngine(
+        at=lambda stage, numbers: seen.append((stage, numbers)), classify_faults={2: ValueError("bad")}
+    )
+    engine.classified_at_once = 8
+    async with running() as device:
+        results = await together(device, engine, 4)
+    assert [type(one) for one in results] == [EngineResult, EngineResult, ValueError, EngineResult]
+    assert ("classify each", [0, 1, 2, 3]) in seen
+    assert [answer(results[number])[0] for number in (0, 1, 3)] == [0, 1, 3]

@@ -20,6 +20,7 @@ from model.network.clip_text import ClipTextEncoder
 from model.network.config import EBSegConfig
 from model.network.copies import copies_of, upload
 from model.network.fusion import Fusion, Level
+from model.network.graphs import RECORDERS, Graphs
 from model.network.kernels import ONE_PICTURE_AT_A_TIME
 from model.network.layers import at_least_float32, resize
 from model.network.mask_attention import MaskAttention
@@ -75,6 +76,7 @@ class EBSeg(nn.Module):
         self.mask_attention = mask_attention
         self.background = background
         self._channels = TableCache()
+        self.graphs = Graphs()
 
     @property
     def device(self) -> torch.device:
@@ -150,12 +152,12 @@ class EBSeg(nn.Module):
             raise PictureError(f"pictures of {sorted(padded)} cannot be padded to {shape[0]} x {shape[1]}")
         if ONE_PICTURE_AT_A_TIME.on(self.device) and len(pictures) > 1:
             return [self.predict_each([picture], shape)[0] for picture in pictures]
-        if len(set(sizes)) == 1 and padded == {shape}:
+        if len(set(sizes)) == 1 and padded == {shape} and not self.graphs.counts(shape):
             together = self.predict(torch.stack(list(pictures)))
             return [together[i] for i in range(len(sizes))]
         batch = torch.stack([pad_to(picture, shape) for picture in pictures])
         images, extents = copies_of(self.device).upload([batch, torch.tensor(sizes)])
-        mask_logits, supervised, mask_attention, frozen = self(images, extents)
+        mask_logits, supervised, mask_attention, frozen = self.graphs.run(self, images, extents)
         together = MaskPredictions(
             mask_logits=mask_logits,
             supervised=supervised,
@@ -164,6 +166,21 @@ class EBSeg(nn.Module):
             image_size=sizes[0],
         )
         return [replace(together[i], image_size=size) for i, size in enumerate(sizes)]
+
+    @torch.inference_mode()
+    def record(self, shape: tuple[int, int], count: int) -> bool:
+        """Records the network for so many pictures of a padded shape, which `predict_each` replays.
+
+        Returns:
+            Whether the device could; it may run out of memory, too.
+        """
+        if self.device.type not in RECORDERS:
+            return False
+        images = torch.zeros(count, 3, *shape, dtype=torch.uint8, device=self.device)
+        sizes = upload(torch.tensor([shape] * count), self.device)
+        self(images, sizes)
+        tables = [module.tables() for module in self.modules() if isinstance(module, TableCache)]
+        return self.graphs.record(self, images, sizes, tables)
 
     def forward(self, images: Tensor, sizes: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The network that `predict` runs; `torch.export` and `torch.compile` take it as one graph.

@@ -77,6 +77,11 @@ class TableCache(nn.Module):
                     self._kept.popitem(last=False)
         return tables
 
+    def tables(self) -> list[Any]:
+        """All that are kept now."""
+        with self._lock:
+            return [kept.tables for kept in self._kept.values()]
+
     def forget(self) -> None:
         """Drops all tables."""
         with self._lock:

@@ -110,6 +110,10 @@ class Room:
             self._free, self._batches = memory.free(), 0
         return max(1, int(SPARE * self._free) // max(1, self._of(shape)))
 
+    def free(self) -> int | None:
+        """Bytes that are free now; None where there is no bound."""
+        return None if self._memory is None else self._memory.free()
+
     def ran(self) -> None:
         """Notes that a batch ran."""
         self._batches += 1

@@ -37,6 +37,7 @@ from service.scheduling.engine import (
 )
 from service.scheduling.out_of_memory import release_memory
 from service.scheduling.padded_shapes import few_shapes, listed
+from service.scheduling.recordings import Recordings
 from service.settings import SettingsError
 
 _WARM_WORDS = ("sky", "tree", "road", "house")  # embedded and classified by `warm`
@@ -79,6 +80,7 @@ class TorchEngine:
         self._batch = 1
         self._shapes = list(shapes)
         self._room = Room.of(segmenter.ebseg.device)
+        self._recordings: Recordings | None = Recordings(segmenter.ebseg, self._room)
         self._warm = False  # whether anything has run
         self.text_digest = hashlib.sha256(f"{text_digest}:{tokenizer}:{context}".encode()).hexdigest()
 
@@ -227,6 +229,8 @@ class TorchEngine:
         measured = self._steps(picture)
         if first and self.segmenter.ebseg.device.type != "cpu":
             self._batch = self._best_batch(picture, measured[0].seconds)
+        if self._recordings is not None and self._recordings.record(padded, self._batch):
+            measured = self._steps(picture)
         return measured
 
     def _steps(self, picture: PreparedPicture) -> list[Measurement]:
@@ -277,7 +281,7 @@ class TorchEngine:
 
     def close(self) -> None:
         """Lets go of the weights."""
-        self._segmenter = self._own_words = None
+        self._segmenter = self._own_words = self._recordings = None
 
 
 def _at(masks: MaskPredictions, device: torch.device) -> MaskPredictions:

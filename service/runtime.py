@@ -115,6 +115,7 @@ class Service:
         self.metrics.host_bytes.labels("limit").set_function(lambda: self.memory.most)
         self.metrics.watch(
             inflight=lambda: self.admission.pending,
+            expected_work=lambda: self.admission.expected_seconds,
             depths={
                 "device": lambda: self.scheduler.depth,
                 **{lane: partial(self.pictures.depth, lane) for lane in LANES},

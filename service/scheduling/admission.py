@@ -63,6 +63,11 @@ class Admission:
         """Device seconds that the requests under way are expected to need still."""
         return max(0.0, self._pending_seconds)
 
+    @property
+    def expected_seconds(self) -> float:
+        """Seconds that the devices, side by side, need for all under way; 0 before any is measured."""
+        return self.pending_seconds / self._devices
+
     @contextmanager
     def admit(self, memory: HostAccount | None = None) -> Iterator["Ticket"]:
         """Holds a place. On leaving, it is given back with all that its ticket reserved of devices.

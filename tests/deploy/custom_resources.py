@@ -40,17 +40,78 @@ RULE = {
             "annotations",
             alert=TEXT,
             expr=TEXT,
-            labels=_object("severity", severity={"enum": ["page", "ticket"]}),
+            labels=_object("severity", severity={"enum": ["critical", "warning"]}),
             annotations=_object(
-                "summary", "description", "runbook", summary=TEXT, description=TEXT, runbook=TEXT
+                "summary", "description", "runbook_url", summary=TEXT, description=TEXT, runbook_url=TEXT
             ),
             **{"for": DURATION},
         ),
     ]
 }
-PROMETHEUS_RULE = _resource(
-    "monitoring.coreos.com/v1",
-    _object("groups", groups=_array(_object("name", "rules", name=TEXT, rules=_array(RULE)))),
+GROUPS = _object("groups", groups=_array(_object("name", "rules", name=TEXT, rules=_array(RULE))))
+PROMETHEUS_RULE = _resource("monitoring.coreos.com/v1", GROUPS)
+GOOGLE_RULES = _resource("monitoring.googleapis.com/v1", GROUPS)
+POD_MONITORING = _resource(
+    "monitoring.googleapis.com/v1",
+    _object(
+        "selector",
+        "endpoints",
+        selector=_object("matchLabels", matchLabels=TEXTS),
+        targetLabels=_object(fromPod=_array(_object("from", "to", **{"from": TEXT}, to=TEXT))),
+        endpoints=_array(
+            _object("port", "interval", port=TEXT, path=TEXT, interval=DURATION, timeout=DURATION)
+        ),
+    ),
+)
+HTTP_ROUTE = _resource(
+    "gateway.networking.k8s.io/v1",
+    _object(
+        "parentRefs",
+        "rules",
+        parentRefs=_array(_object("name", name=TEXT, namespace=TEXT)),
+        hostnames=_array(TEXT),
+        rules=_array(
+            _object(
+                matches=_array(
+                    _object(
+                        path=_object("value", type={"enum": ["Exact", "PathPrefix"]}, value=TEXT),
+                    )
+                ),
+                timeouts=_object(request=DURATION, backendRequest=DURATION),
+                backendRefs=_array(_object("name", "port", name=TEXT, port=NUMBER)),
+            )
+        ),
+    ),
+)
+SERVING_RUNTIME = _resource(
+    "serving.kserve.io/v1alpha1",
+    _object(
+        "containers",
+        "supportedModelFormats",
+        annotations=TEXTS,
+        supportedModelFormats=_array(
+            _object("name", name=TEXT, version=TEXT, autoSelect={"type": "boolean"})
+        ),
+        protocolVersions=_array({"enum": ["v1", "v2", "grpc-v2"]}),
+        containers=_array(ANYTHING),
+    ),
+)
+INFERENCE_SERVICE = _resource(
+    "serving.kserve.io/v1beta1",
+    _object(
+        "predictor",
+        predictor=_object(
+            "model",
+            terminationGracePeriodSeconds=NUMBER,
+            model=_object(
+                "modelFormat",
+                modelFormat=_object("name", name=TEXT),
+                runtime=TEXT,
+                protocolVersion={"enum": ["v1", "v2"]},
+                storageUri={"type": "string", "pattern": "^(s3|gs|pvc|hf|https)://"},
+            ),
+        ),
+    ),
 )
 SERVICE_MONITOR = _resource(
     "monitoring.coreos.com/v1",
@@ -119,4 +180,9 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     "ServiceMonitor": SERVICE_MONITOR,
     "ScaledObject": SCALED_OBJECT,
     "PyTorchJob": PYTORCH_JOB,
+    "Rules": GOOGLE_RULES,
+    "PodMonitoring": POD_MONITORING,
+    "HTTPRoute": HTTP_ROUTE,
+    "ServingRuntime": SERVING_RUNTIME,
+    "InferenceService": INFERENCE_SERVICE,
 }

@@ -8,6 +8,14 @@ from tests.deploy.files import ROOT
 GRAFANA = ROOT / "docker" / "grafana"
 DASHBOARD = GRAFANA / "dashboards" / "ebseg.json"
 
+# Some of those that NVIDIA's DCGM exporter has without being asked (its default-counters.csv), with a value.
+CARD_METRICS = {
+    "DCGM_FI_PROF_GR_ENGINE_ACTIVE": 0.91,
+    "DCGM_FI_PROF_PIPE_TENSOR_ACTIVE": 0.34,
+    "DCGM_FI_DEV_FB_USED": 6021,
+    "DCGM_FI_DEV_POWER_USAGE": 71.5,
+}
+
 
 def dashboard() -> dict[str, Any]:
     """The whole document."""

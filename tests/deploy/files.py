@@ -1,4 +1,4 @@
-"""What the deployment's tests read: YAML files, and manifests as `kubectl kustomize` renders them."""
+"""What the deployment's tests read: YAML files, and manifests as Helm and `kubectl kustomize` render them."""
 
 import functools
 import shutil
@@ -18,10 +18,27 @@ from tests.waiting import WAIT
 ROOT = Path(__file__).parents[2]
 K8S = ROOT / "k8s"
 VERSION: str = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
-OVERLAYS = ("cpu", "gpu", "gpu-keda", "gpu-bucket", "canary")
-SERVING = ("cpu", "gpu", "gpu-keda", "gpu-bucket")  # overlays that bring everything; canary adds to one
-JOBS = ("batch", "publisher", "pull", "pull-bucket", "training")
-FOLDERS = [*(f"overlays/{name}" for name in OVERLAYS), *JOBS]
+CHART = K8S / "chart"
+EXAMPLES = CHART / "examples"
+# Sets of values that the chart is rendered with: files of its examples, later ones over earlier ones.
+SETS: dict[str, tuple[str, ...]] = {
+    "defaults": (),
+    "cpu": ("cpu",),
+    "hub": ("hub",),
+    "gpu": ("gpu",),
+    "keda": ("gpu", "keda"),
+    "canary": ("gpu", "canary"),
+    "external-redis": ("gpu", "external-redis"),
+    "mig": ("gpu", "mig"),
+    "time-slicing": ("gpu", "time-slicing"),
+    "eks": ("eks",),
+    "gke": ("gke",),
+    "gke-autopilot": ("gke", "gke-autopilot"),
+    "aks": ("aks",),
+}
+JOBS = ("batch", "kserve", "publisher", "pull", "pull-bucket", "training")
+FOLDERS = [*SETS, *JOBS]
+NAMESPACE = "ebseg"
 # Of Kubernetes; matchLabelKeys and sleep in preStop are on by default since the oldest.
 OLDEST, NEWEST = "1.31", "1.37"
 # What the service may still take once it is drained: a load under way ends, caches are written back and
@@ -49,13 +66,32 @@ def read_yaml(path: Path) -> Any:
     return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
+def helm(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Runs helm, and tells of nothing but its remarks on links, which the chart has two of."""
+    done = subprocess.run(
+        [tool("helm"), *arguments], capture_output=True, text=True, timeout=WAIT, check=False
+    )
+    lines = [line for line in done.stderr.splitlines() if "found symbolic link in path" not in line]
+    done.stderr = "\n".join(lines)
+    return done
+
+
+def helm_template(*arguments: str, release: str = "ebseg") -> "subprocess.CompletedProcess[str]":
+    """`helm template` of the chart for the oldest Kubernetes, with arguments such as --set."""
+    cluster = ("--namespace", NAMESPACE, "--kube-version", f"{OLDEST}.0")
+    return helm("template", release, str(CHART), *cluster, *arguments)
+
+
 @functools.cache
-def rendered(folder: str) -> tuple[Manifest, ...]:
-    """All manifests of a kustomization below k8s/, such as "overlays/gpu"; not to be changed."""
-    command = [tool("kubectl"), "kustomize", str(K8S / folder)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT, check=False)
+def rendered(name: str) -> tuple[Manifest, ...]:
+    """All manifests of a set of values, or of a kustomization below k8s/; not to be changed."""
+    if name in SETS:
+        done = helm_template(*(f"--values={EXAMPLES / file}.yaml" for file in SETS[name]))
+    else:
+        command = [tool("kubectl"), "kustomize", str(K8S / name)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT, check=False)
     assert done.returncode == 0, done.stderr
-    assert not done.stderr, done.stderr  # such as warnings of fields that kustomize will drop
+    assert not done.stderr, done.stderr  # such as warnings of fields that will be dropped
     return tuple(manifest for manifest in yaml.load_all(done.stdout, yaml.CSafeLoader) if manifest)
 
 
@@ -71,33 +107,29 @@ def one(folder: str, kind: str, name: str) -> Manifest:
 
 
 def pod_spec(manifest: Manifest) -> dict[str, Any]:
-    """The pod's specification of a Deployment, StatefulSet or Job."""
+    """A copy of the pod's specification of a Deployment, StatefulSet or Job."""
     spec: dict[str, Any] = manifest["spec"]["template"]["spec"]
-    return spec
+    return {**spec, "containers": [dict(container) for container in spec["containers"]]}
 
 
-def service_pod(overlay: str) -> dict[str, Any]:
-    """The pod that runs ebseg in an overlay."""
-    name = "ebseg-canary" if overlay == "canary" else "ebseg"
-    return pod_spec(one(f"overlays/{overlay}", "Deployment", name))
+def service_pod(name: str) -> dict[str, Any]:
+    """The pod that runs ebseg with a set of values."""
+    return pod_spec(one(name, "Deployment", "ebseg"))
 
 
-def settings_variables(overlay: str) -> dict[str, str]:
-    """Variables of ebseg's container that are written out: the ConfigMap's, then the container's own."""
-    (container,) = service_pod(overlay)["containers"]
-    values: dict[str, str] = {}
-    for source in container["envFrom"]:
-        (found,) = [
-            manifest
-            for manifest in of_kind(f"overlays/{overlay}", "ConfigMap")
-            if manifest["metadata"]["name"] == source["configMapRef"]["name"]
-        ]
-        values |= found["data"]
-    return values | {entry["name"]: entry["value"] for entry in container["env"] if "value" in entry}
+def settings_variables(name: str) -> dict[str, str]:
+    """Variables of ebseg's container that are written out."""
+    (container,) = service_pod(name)["containers"]
+    return {entry["name"]: entry["value"] for entry in container["env"] if "value" in entry}
+
+
+def on_gpu(name: str) -> bool:
+    """Whether a set of values is for GPUs."""
+    return SETS[name][:1] not in ((), ("cpu",), ("hub",))
 
 
 def pod_templates(folder: str) -> list[tuple[str, dict[str, Any]]]:
-    """Every pod that a kustomization starts, with a name for it."""
+    """Every pod that is started, with a name for it."""
     found = []
     for manifest in rendered(folder):
         if manifest["kind"] in ("Deployment", "StatefulSet", "Job"):

@@ -64,14 +64,22 @@ class Prometheus:
 
 
 @contextlib.contextmanager
-def prometheus(*targets: str) -> Iterator[Prometheus]:
-    """Runs one that scrapes `host:port` addresses as the job ebseg, with the shipped alerts, hastened."""
+def prometheus(*targets: str, cards: str) -> Iterator[Prometheus]:
+    """Runs one with the shipped alerts, hastened.
+
+    Args:
+        targets: `host:port` addresses that it scrapes as the job ebseg.
+        cards: the same of an exporter of metrics of GPUs.
+    """
     rules = (ROOT / "docker" / "prometheus" / "alerts.yml").read_text(encoding="utf-8")
     quick = f"{SCRAPE_S * 1000:.0f}ms"
     config = {  # JSON is YAML
         "global": {"scrape_interval": quick, "scrape_timeout": quick, "evaluation_interval": quick},
         "rule_files": ["alerts.yml"],
-        "scrape_configs": [{"job_name": "ebseg", "static_configs": [{"targets": list(targets)}]}],
+        "scrape_configs": [
+            {"job_name": "ebseg", "static_configs": [{"targets": list(targets)}]},
+            {"job_name": "dcgm-exporter", "static_configs": [{"targets": [cards]}]},
+        ],
     }
     with tempfile.TemporaryDirectory(prefix="ebseg-prometheus-") as name:
         folder = Path(name)

@@ -12,7 +12,7 @@ from check_jsonschema.builtin_schemas import get_builtin_schema  # type: ignore[
 
 from model.storage.packaged import PRETRAINED
 from service.settings import load_settings
-from tests.deploy.files import AFTER_DRAIN_S, ROOT, VERSION, read_yaml
+from tests.deploy.files import AFTER_DRAIN_S, CHART, ROOT, VERSION, read_yaml
 from tests.waiting import WAIT
 
 COMPOSE = ROOT / "docker-compose.yml"
@@ -118,14 +118,12 @@ def test_redis_is_set_up_as_on_kubernetes() -> None:
     options = {
         name.removeprefix("--"): value for name, value in zip(command[1::2], command[2::2], strict=True)
     }
-    text = (ROOT / "k8s" / "base" / "redis.conf").read_text(encoding="utf-8")
+    text = (CHART / "files" / "redis.conf").read_text(encoding="utf-8")
     shared = dict(line.split(" ", 1) for line in text.splitlines() if line and line[0] != "#")
     assert (options.pop("save"), shared["save"]) == ("", '""')
     assert options == {name: shared[name] for name in options}
     assert SERVICES["redis"]["mem_limit"] == f"{2 * int(options['maxmemory'].removesuffix('mb'))}m"
-    for overlay in ("cpu", "gpu"):
-        images = read_yaml(ROOT / "k8s" / "overlays" / overlay / "kustomization.yaml")["images"]
-        assert SERVICES["redis"]["image"] in [f"{entry['name']}:{entry['newTag']}" for entry in images]
+    assert SERVICES["redis"]["image"] == read_yaml(CHART / "values.yaml")["redis"]["image"]
 
 
 def test_seed_fills_an_empty_registry_and_leaves_any_other(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import ebseg
 from requirements import layers, pytorch
 from service.bench.process import free_port
 from service.settings import load_settings
-from tests.deploy.files import OVERLAYS, ROOT, VERSION, service_pod, tool
+from tests.deploy.files import ROOT, SETS, VERSION, service_pod, tool
 from tests.service.fakes import FakeEngine, live
 from tests.waiting import WAIT
 
@@ -75,10 +75,10 @@ def test_is_run_as_the_manifests_say() -> None:
         }
     )
     assert (settings.host, settings.port) == ("0.0.0.0", int(port))
-    for overlay in OVERLAYS:
-        context = service_pod(overlay)["securityContext"]
+    for values in SETS:
+        context = service_pod(values)["securityContext"]
         assert user == f"{context['runAsUser']}:{context['runAsGroup']}"
-        assert service_pod(overlay)["containers"][0]["args"] == json.loads(arguments("CMD")[0])
+        assert service_pod(values)["containers"][0]["args"] == json.loads(arguments("CMD")[0])
     assert json.loads(arguments("ENTRYPOINT")[0]) == ["ebseg"]
     assert ebseg.build_parser().parse_args(json.loads(arguments("CMD")[0])).run
     assert arguments("STOPSIGNAL") == ["SIGTERM"]

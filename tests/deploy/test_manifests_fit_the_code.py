@@ -1,7 +1,7 @@
 """What the manifests say of the service, held against it: ports, probes, settings, times, metrics."""
 
+import json
 import re
-from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -10,38 +10,32 @@ import pytest
 import ebseg
 from model.released.known import RELEASED
 from service.app import create_app
-from service.batch.plan import share
-from service.commands.batch import command as batch_command
-from service.commands.complaint import UNUSABLE
 from service.observability.metrics import Metrics
 from service.settings import Settings, load_settings
 from tests.deploy.files import (
     AFTER_DRAIN_S,
     K8S,
-    OVERLAYS,
-    SERVING,
-    VERSION,
+    SETS,
     of_kind,
+    on_gpu,
     one,
     read_yaml,
-    rendered,
     service_pod,
     settings_variables,
 )
 from tests.deploy.names import metric_names, unknown_metrics
 from tests.service.fakes import FakeEngine
 from tests.waiting import until
-from training.commands.train import config_of
 
 PASSWORD = "ab12"
 ADAPTER = K8S / "prometheus-adapter" / "values.yaml"
 
 
-def settings_of(overlay: str) -> Settings:
-    """The service's settings in a pod of the overlay, with the example Secret's values and a password."""
+def settings_of(values: str) -> Settings:
+    """The service's settings in a pod of the values, with the example Secret's values and a password."""
     secret = {**read_yaml(K8S / "secret.example.yaml")["stringData"], "redis-password": PASSWORD}
-    variables = settings_variables(overlay)
-    (container,) = service_pod(overlay)["containers"]
+    variables = settings_variables(values)
+    (container,) = service_pod(values)["containers"]
     for entry in container["env"]:
         if "secretKeyRef" in entry.get("valueFrom", {}):
             variables[entry["name"]] = secret[entry["valueFrom"]["secretKeyRef"]["key"]]
@@ -54,27 +48,57 @@ def settings_of(overlay: str) -> Settings:
     return load_settings({name.removeprefix("EBSEG_").lower(): value for name, value in own.items()})
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS)
-def test_settings(overlay: str) -> None:
-    settings = settings_of(overlay)
-    (container,) = service_pod(overlay)["containers"]
+@pytest.mark.parametrize("values", SETS)
+def test_settings(values: str) -> None:
+    settings = settings_of(values)
+    (container,) = service_pod(values)["containers"]
     assert [port["containerPort"] for port in container["ports"]] == [settings.port]
     assert settings.host == "0.0.0.0"
-    assert settings.device == ("cpu" if overlay == "cpu" else "cuda")
-    assert len(settings.api_keys) == len(settings.admin_keys) == 1
-    assert settings.redis_url is not None
-    redis = one(f"overlays/{'gpu' if overlay == 'canary' else overlay}", "Service", "ebseg-redis")
-    url = urlsplit(settings.redis_url.get_secret_value())
-    assert (url.hostname, url.port) == (redis["metadata"]["name"], redis["spec"]["ports"][0]["port"])
-    assert url.password == PASSWORD
+    assert settings.device == ("cuda" if on_gpu(values) else "cpu")
+    keys = 0 if values in ("defaults", "hub") else 1
+    assert len(settings.api_keys) == len(settings.admin_keys) == keys
     mounts = {mount["mountPath"]: mount.get("readOnly", False) for mount in container["volumeMounts"]}
-    if overlay == "gpu-bucket":
-        assert str(settings.registry).startswith("s3://")
-        assert mounts[str(settings.cache_dir)] is False
-    else:
-        assert mounts[str(settings.registry)] is True
     assert mounts["/tmp"] is False
+    assert settings.model == (None if values == "defaults" else "ebseg-base")
+    if values == "defaults":
+        assert settings.registry is None
+    elif "/fetched" in mounts and values != "hub":
+        assert urlsplit(str(settings.registry)).scheme == {"eks": "s3", "aks": "az"}.get(values, "gs")
+        assert mounts[str(settings.cache_dir)] is False
+    elif values != "hub":
+        assert mounts[str(settings.registry)] is True
     assert hasattr(ebseg.build_parser().parse_args(container["args"]), "print_config")  # `ebseg serve`
+
+
+@pytest.mark.parametrize("values", SETS)
+def test_redis_that_is_asked_for(values: str) -> None:
+    settings = settings_of(values)
+    if values in ("defaults", "hub", "gke", "gke-autopilot"):
+        assert settings.redis_url is None
+        return
+    assert settings.redis_url is not None
+    url = urlsplit(settings.redis_url.get_secret_value())
+    assert url.password == PASSWORD
+    if values == "external-redis":
+        assert (url.scheme, url.hostname, url.port) == ("rediss", "redis.example.com", 6380)
+    else:
+        redis = one(values, "Service", "ebseg-redis")
+        assert (url.hostname, url.port) == (redis["metadata"]["name"], redis["spec"]["ports"][0]["port"])
+
+
+def test_a_pull_writes_what_the_pod_serves() -> None:
+    pod = service_pod("hub")
+    (pull,) = pod["initContainers"]
+    args = ebseg.build_parser().parse_args(pull["args"])
+    settings, model = settings_of("hub"), RELEASED[args.source]
+    assert (str(args.registry), model.checkpoint) == (settings.registry, settings.model)
+    (volume,) = [volume for volume in pod["volumes"] if volume["name"] == "fetched"]
+    # the downloaded file and the checkpoint made of it, both float32
+    assert 8 * model.parameters < int(volume["emptyDir"]["sizeLimit"].removesuffix("Gi")) << 30
+    for container in (pull, *pod["containers"]):
+        assert {"name": "fetched", "mountPath": "/fetched"} in container["volumeMounts"]
+    assert args.registry.is_relative_to("/fetched")
+    assert {"name": "HF_HOME", "value": "/fetched/cache"} in pull["env"]
 
 
 def test_a_service_of_our_name_would_set_the_port() -> None:
@@ -82,22 +106,22 @@ def test_a_service_of_our_name_would_set_the_port() -> None:
 
     The service ignores it, and would listen on its usual port.
     """
-    name = one("overlays/gpu", "Service", "ebseg")["metadata"]["name"]
+    name = one("gpu", "Service", "ebseg")["metadata"]["name"]
     linked = f"{name}_port".upper()
     assert linked.removeprefix("EBSEG_").lower() in Settings.model_fields
-    for overlay in OVERLAYS:
-        assert service_pod(overlay)["enableServiceLinks"] is False
+    for values in SETS:
+        assert service_pod(values)["enableServiceLinks"] is False
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("overlay", OVERLAYS)
-async def test_probes(overlay: str) -> None:
-    (container,) = service_pod(overlay)["containers"]
+@pytest.mark.parametrize("values", SETS)
+async def test_probes(values: str) -> None:
+    (container,) = service_pod(values)["containers"]
     probes = {kind: container[f"{kind}Probe"] for kind in ("startup", "liveness", "readiness")}
     paths = {kind: probe["httpGet"]["path"] for kind, probe in probes.items()}
     assert paths == {"startup": "/startupz", "liveness": "/livez", "readiness": "/readyz"}
     assert {probe["httpGet"]["port"] for probe in probes.values()} == {container["ports"][0]["name"]}
-    settings = settings_of(overlay).model_copy(
+    settings = settings_of(values).model_copy(
         update={"device": "cpu", "redis_url": None, "registry": None, "model": None}
     )
     app = create_app(settings, FakeEngine())
@@ -108,17 +132,16 @@ async def test_probes(overlay: str) -> None:
         await until(lambda: app.state.service.state == "ready")
         for path in [*paths.values(), "/metrics"]:  # no probe has a key
             assert (await client.get(path)).status_code == 200
-        assert (await client.get("/v1/models")).status_code == 401
+        assert (await client.get("/v1/models")).status_code == (401 if settings.api_keys else 200)
     startup = probes["startup"]["periodSeconds"] * probes["startup"]["failureThreshold"]
     assert startup >= 600
-    name = "ebseg-canary" if overlay == "canary" else "ebseg"
-    assert one(f"overlays/{overlay}", "Deployment", name)["spec"]["progressDeadlineSeconds"] > startup
+    assert one(values, "Deployment", "ebseg")["spec"]["progressDeadlineSeconds"] > startup
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS)
-def test_grace_period_is_longer_than_the_drain(overlay: str) -> None:
-    spec = service_pod(overlay)
-    settings = settings_of(overlay)
+@pytest.mark.parametrize("values", SETS)
+def test_grace_period_is_longer_than_the_drain(values: str) -> None:
+    spec = service_pod(values)
+    settings = settings_of(values)
     (container,) = spec["containers"]
     pause = container["lifecycle"]["preStop"]["sleep"]["seconds"]
     readiness = container["readinessProbe"]
@@ -128,29 +151,32 @@ def test_grace_period_is_longer_than_the_drain(overlay: str) -> None:
     assert settings.drain_timeout_s * 1000 >= settings.timeout_ms
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS)
-def test_threads_follow_the_pods_cores(overlay: str) -> None:
-    (container,) = service_pod(overlay)["containers"]
+@pytest.mark.parametrize("values", SETS)
+def test_threads_follow_the_pods_cores(values: str) -> None:
+    (container,) = service_pod(values)["containers"]
     (threads,) = [entry for entry in container["env"] if entry["name"] == "OMP_NUM_THREADS"]
-    assert threads["valueFrom"]["resourceFieldRef"]["resource"] == "requests.cpu"
-    cores = container["resources"]["requests"]["cpu"]
+    limits, requests = (container["resources"][kind] for kind in ("limits", "requests"))
+    # the field of a limit that is not set would be all of the node's cores
+    kind = "limits" if "cpu" in limits else "requests"
+    assert threads["valueFrom"]["resourceFieldRef"]["resource"] == f"{kind}.cpu"
+    cores = container["resources"][kind]["cpu"]
     assert cores.isdigit()  # whole ones
-    if overlay == "cpu":
-        assert container["resources"]["limits"]["cpu"] == cores
-    else:
-        assert "cpu" not in container["resources"]["limits"]
-        decoding = settings_of(overlay).decode_threads
-        assert decoding is not None
-        assert decoding <= int(cores)
+    decoding = settings_of(values).decode_threads
+    assert decoding is not None
+    assert decoding <= int(cores)
+    if values == "cpu":
+        assert limits["cpu"] == requests["cpu"]
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS)
-def test_memory_holds_what_the_settings_allow(overlay: str) -> None:
+@pytest.mark.parametrize("values", SETS)
+def test_memory_holds_what_the_settings_allow(values: str) -> None:
     """The sum that docs/operations.md works out: bytes at the worst moment, against the limit."""
-    settings = settings_of(overlay)
-    (container,) = service_pod(overlay)["containers"]
+    settings = settings_of(values)
+    (container,) = service_pod(values)["containers"]
     limit = int(container["resources"]["limits"]["memory"].removesuffix("Gi")) << 30
-    weights, peak = 1.0e9, 1.4e9  # EBSeg-B in float32, and what a large request adds, PyTorch itself included
+    # EBSeg-B in float32, and what a large request adds, PyTorch itself included; and of EBSeg-tiny
+    weights, peak = (1.0e9, 1.4e9) if settings.model else (0.02e9, 0.9e9)
+    peak += 3.0e9 if on_gpu(values) else 0  # CUDA
     bodies = settings.max_pending * settings.max_bytes
     assert settings.decode_threads is not None  # a limit of processor time is not seen as fewer cores
     decoding = settings.decode_threads * 3 * settings.max_pixels
@@ -159,165 +185,71 @@ def test_memory_holds_what_the_settings_allow(overlay: str) -> None:
     assert 2 * weights + peak + bodies + decoding + prepared + caches < limit
 
 
-@pytest.mark.parametrize("overlay", SERVING)
-def test_metrics_that_scaling_and_scraping_name(overlay: str) -> None:
-    folder = f"overlays/{overlay}"
+@pytest.mark.parametrize("values", SETS)
+def test_metrics_that_scaling_and_scraping_name(values: str) -> None:
     known = metric_names(Metrics())
     adapter = {rule["name"]["as"]: rule for rule in read_yaml(ADAPTER)["rules"]["custom"]}
-    for scaler in of_kind(folder, "HorizontalPodAutoscaler"):
+    for scaler in of_kind(values, "HorizontalPodAutoscaler"):
         asked = [metric["pods"]["metric"]["name"] for metric in scaler["spec"]["metrics"]]
         assert set(asked) == set(adapter) <= known
-    for scaled in of_kind(folder, "ScaledObject"):
+    for scaled in of_kind(values, "ScaledObject"):
         for trigger in scaled["spec"]["triggers"]:
             assert unknown_metrics(trigger["metadata"]["query"]) == set()
     for rule in adapter.values():
         assert unknown_metrics(rule["seriesQuery"]) == set()
-    (monitor,) = of_kind(folder, "ServiceMonitor")
-    service = one(folder, "Service", "ebseg")
-    (endpoint,) = monitor["spec"]["endpoints"]
+    service = one(values, "Service", "ebseg")
     (port,) = service["spec"]["ports"]
-    (container,) = service_pod(overlay)["containers"]
-    assert endpoint["port"] == port["name"]
+    (container,) = service_pod(values)["containers"]
     assert port["targetPort"] == container["ports"][0]["name"]
-    assert endpoint["path"] == "/metrics"
-    assert service["metadata"]["labels"][monitor["spec"]["jobLabel"]] == "ebseg"
+    for monitor in of_kind(values, "ServiceMonitor"):
+        (endpoint,) = monitor["spec"]["endpoints"]
+        assert (endpoint["port"], endpoint["path"]) == (port["name"], "/metrics")
+        assert service["metadata"]["labels"][monitor["spec"]["jobLabel"]] == "ebseg"
+    for monitor in of_kind(values, "PodMonitoring"):
+        (endpoint,) = monitor["spec"]["endpoints"]
+        assert (endpoint["port"], endpoint["path"]) == (container["ports"][0]["name"], "/metrics")
+        assert monitor["metadata"]["name"] == "ebseg"  # Google's job label
+
+
+@pytest.mark.parametrize(("values", "kind"), [("eks", "alb"), ("gke", "gateway"), ("aks", "nginx")])
+def test_a_proxy_allows_what_the_service_allows(values: str, kind: str) -> None:
+    """Bodies of max_bytes, and a little more than max_timeout_ms; not the metrics."""
+    settings = settings_of(values)
+    seconds = settings.max_timeout_ms // 1000 + 5
+    if kind == "gateway":
+        (route,) = of_kind(values, "HTTPRoute")
+        hidden, shown = route["spec"]["rules"]
+        assert shown["timeouts"] == {"request": f"{seconds}s"}
+        assert [match["path"]["value"] for match in hidden["matches"]] == ["/metrics"]
+        assert "backendRefs" not in hidden
+        return
+    notes = one(values, "Ingress", "ebseg")["metadata"]["annotations"]
+    notes = {name.split("/")[1]: value for name, value in notes.items()}
+    if kind == "nginx":
+        assert int(notes["proxy-body-size"]) == settings.max_bytes
+        assert {int(notes[f"proxy-{way}-timeout"]) for way in ("read", "send")} == {seconds}
+        metrics = one(values, "Ingress", "ebseg-metrics")
+        (path,) = metrics["spec"]["rules"][0]["http"]["paths"]
+        assert (path["path"], path["pathType"]) == ("/metrics", "Exact")
+        (denied,) = metrics["metadata"]["annotations"].values()
+        assert denied == "0.0.0.0/0,::/0"
+    else:
+        assert notes["load-balancer-attributes"] == f"idle_timeout.timeout_seconds={seconds}"
+        assert notes["healthcheck-path"] == "/readyz"
+        path, _ = one(values, "Ingress", "ebseg")["spec"]["rules"][0]["http"]["paths"]
+        assert path["path"] == "/metrics"
+        action = f"actions.{path['backend']['service']['name']}"
+        assert json.loads(notes[action])["fixedResponseConfig"]["statusCode"] == "404"
 
 
 def test_redis_keeps_vocabularies() -> None:
     """Only keys with a time to live may be thrown away; docs/http.md asks for it."""
-    (config,) = [found for found in of_kind("overlays/gpu", "ConfigMap") if "redis.conf" in found["data"]]
+    (config,) = [found for found in of_kind("gpu", "ConfigMap") if "redis.conf" in found["data"]]
     lines = dict(
         line.split(" ", 1) for line in config["data"]["redis.conf"].splitlines() if line and line[0] != "#"
     )
     assert lines["maxmemory-policy"].startswith("volatile-")
     assert lines["appendonly"] == "yes"
     megabytes = int(lines["maxmemory"].removesuffix("mb"))
-    (redis,) = one("overlays/gpu", "StatefulSet", "ebseg-redis")["spec"]["template"]["spec"]["containers"]
+    (redis,) = one("gpu", "StatefulSet", "ebseg-redis")["spec"]["template"]["spec"]["containers"]
     assert int(redis["resources"]["limits"]["memory"].removesuffix("Mi")) >= 2 * megabytes
-
-
-def training_job() -> dict[str, Any]:
-    (job,) = of_kind("training", "PyTorchJob")
-    spec: dict[str, Any] = job["spec"]
-    return spec
-
-
-def test_training_command_is_one_that_ebseg_takes(monkeypatch: pytest.MonkeyPatch) -> None:
-    from torch.distributed.run import parse_args
-
-    spec = training_job()
-    replicas = spec["pytorchReplicaSpecs"]
-    nodes = sum(replica["replicas"] for replica in replicas.values())
-    for name, value in {
-        "NNODES": str(nodes),
-        "NPROC_PER_NODE": spec["nprocPerNode"],
-        "MASTER_ADDR": "first",
-    }.items():
-        monkeypatch.setenv(f"PET_{name}", value)  # as the operator does
-    for replica in replicas.values():
-        (container,) = replica["template"]["spec"]["containers"]
-        assert container["command"] == ["torchrun"]
-        launched = parse_args(container["args"])
-        assert (launched.nnodes, launched.master_addr) == (str(nodes), "first")
-        assert (launched.module, launched.training_script) == (True, "ebseg")
-        assert container["resources"]["limits"]["nvidia.com/gpu"] == launched.nproc_per_node
-        args = ebseg.build_parser().parse_args(launched.training_script_args)
-        config = config_of(args)
-        assert config.batch % (nodes * int(launched.nproc_per_node) * config.accumulate) == 0
-        mounts = {mount["mountPath"]: mount.get("readOnly", False) for mount in container["volumeMounts"]}
-        assert mounts[f"/{args.folder.parts[1]}"] is False
-        for path in (config.data, config.init):
-            assert mounts[f"/{str(path).split('/')[1]}"] is True
-
-
-def test_training_goes_on_after_a_restart() -> None:
-    for replica in training_job()["pytorchReplicaSpecs"].values():
-        assert replica["restartPolicy"] == "OnFailure"
-        assert "--fresh" not in replica["template"]["spec"]["containers"][0]["args"]
-
-
-def test_no_manifest_names_a_variable_that_is_unknown() -> None:
-    known = {f"EBSEG_{name.upper()}" for name in Settings.model_fields}
-    for overlay in OVERLAYS:
-        assert set(re.findall(r"EBSEG_[A-Z_]+", str(rendered(f"overlays/{overlay}")))) <= known
-
-
-def test_pull_command_is_one_that_ebseg_takes() -> None:
-    """It writes what the service serves, from a cache that a restarted container finds again."""
-    job = one("pull", "Job", "ebseg-pull")["spec"]
-    pod = job["template"]["spec"]
-    (container,) = pod["containers"]
-    args = ebseg.build_parser().parse_args(container["args"])
-    model = RELEASED[args.source]
-    variables = settings_variables("gpu")
-    assert str(args.registry) == variables["EBSEG_REGISTRY"]
-    assert model.checkpoint == variables["EBSEG_MODEL"]
-    mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
-    assert mounts[str(args.registry)] == "registry"
-    (home,) = [entry["value"] for entry in container["env"] if entry["name"] == "HF_HOME"]
-    assert mounts[home] == "cache"
-    assert pod["restartPolicy"] == "OnFailure"  # the pod's own folders stay
-    bounds = [
-        int(volume["emptyDir"]["sizeLimit"].removesuffix("Gi"))
-        for volume in pod["volumes"]
-        if "emptyDir" in volume
-    ]
-    assert sum(bounds) < int(container["resources"]["limits"]["ephemeral-storage"].removesuffix("Gi"))
-    assert 4 * model.parameters < bounds[0] << 30
-    assert job["ttlSecondsAfterFinished"] > 0
-    assert container["image"] == f"ebseg:{VERSION}-cpu"
-
-
-def test_pull_to_a_bucket_publishes_what_it_fetched() -> None:
-    pod = one("pull-bucket", "Job", "ebseg-pull")["spec"]["template"]["spec"]
-    (fetch,), (publish,) = pod["initContainers"], pod["containers"]
-    (plain,) = one("pull", "Job", "ebseg-pull")["spec"]["template"]["spec"]["containers"]
-    for key in ("image", "args", "env", "envFrom", "volumeMounts", "securityContext"):
-        assert fetch[key] == plain[key]
-    fetched = ebseg.build_parser().parse_args(fetch["args"])
-    args = ebseg.build_parser().parse_args(publish["args"])
-    model = RELEASED[fetched.source].checkpoint
-    variables = settings_variables("gpu-bucket")
-    assert args.source == fetched.registry / model / "1"
-    assert args.destination == f"{variables['EBSEG_REGISTRY']}/{variables['EBSEG_MODEL']}"
-    assert args.force
-    assert publish["volumeMounts"] == fetch["volumeMounts"]
-    assert all("emptyDir" in volume for volume in pod["volumes"])
-    accounts = [account["metadata"]["name"] for account in of_kind("pull-bucket", "ServiceAccount")]
-    assert accounts == [pod["serviceAccountName"]]
-    (training,) = {
-        container["image"]
-        for replica in training_job()["pytorchReplicaSpecs"].values()
-        for container in replica["template"]["spec"]["containers"]
-    }
-    assert publish["image"] == training  # which has the packages
-
-
-def test_the_batch_job_runs_all_shares() -> None:
-    """Each index has its share, and exit codes mean to Kubernetes what they mean to ebseg."""
-    job = one("batch", "Job", "ebseg-batch")["spec"]
-    pod = job["template"]["spec"]
-    (container,) = pod["containers"]
-    args = ebseg.build_parser().parse_args(container["args"])
-    assert args.run is batch_command.run
-    assert job["completionMode"] == "Indexed"
-    assert args.shard == f"/{job['completions']}"
-    assert job["parallelism"] <= job["completions"]
-    for index in (0, job["completions"] - 1):
-        assert share(f"{index}{args.shard}") == (index, job["completions"])
-    rules = {rule["action"]: rule for rule in job["podFailurePolicy"]["rules"]}
-    assert rules["FailJob"]["onExitCodes"] == {"operator": "In", "values": [UNUSABLE]}
-    assert rules["Ignore"]["onPodConditions"][0]["type"] == "DisruptionTarget"
-    assert args.tolerate_errors  # else a broken picture would be tried again and fail the Job
-    assert job["backoffLimitPerIndex"] > 0
-    assert pod["restartPolicy"] == "Never"  # which a policy for failures asks for
-    # what needs no package that the image lacks
-    assert args.form == "tar"
-    assert args.out.startswith("s3://")
-    assert {volume["name"] for volume in pod["volumes"]} == {"registry", "tmp"}
-    assert args.setting_checkpoint.startswith(f"{settings_variables('gpu')['EBSEG_REGISTRY']}/")
-    assert container["image"] == f"ebseg:{VERSION}-cpu"
-    accounts = [account["metadata"]["name"] for account in of_kind("batch", "ServiceAccount")]
-    assert accounts == [pod["serviceAccountName"]]
-    threads = next(entry["value"] for entry in container["env"] if entry["name"] == "OMP_NUM_THREADS")
-    assert threads == container["resources"]["requests"]["cpu"]

@@ -7,10 +7,11 @@ from service.settings import Settings
 from tests.deploy.figures import WIDTH
 from tests.deploy.files import (
     AFTER_DRAIN_S,
+    EXAMPLES,
     NEWEST,
     OLDEST,
-    OVERLAYS,
     ROOT,
+    SETS,
     of_kind,
     one,
     read_yaml,
@@ -26,10 +27,10 @@ def defaults(name: str) -> int:
 
 
 def test_grace_period() -> None:
-    for overlay in OVERLAYS:
-        spec = service_pod(overlay)
+    for values in SETS:
+        spec = service_pod(values)
         pause = spec["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
-        drain = settings_variables(overlay)["EBSEG_DRAIN_TIMEOUT_S"]
+        drain = settings_variables(values)["EBSEG_DRAIN_TIMEOUT_S"]
         grace = spec["terminationGracePeriodSeconds"]
         for written in (
             f"A grace period of {grace} s: {pause} s until proxies have noticed, {drain} s",
@@ -40,28 +41,36 @@ def test_grace_period() -> None:
 
 
 def test_limits_and_scaling() -> None:
-    for overlay, kind in {"cpu": "CPU", "gpu": "GPU"}.items():
-        (container,) = service_pod(overlay)["containers"]
+    for values, kind in {"cpu": "CPU", "gpu": "GPU"}.items():
+        (container,) = service_pod(values)["containers"]
         memory = container["resources"]["limits"]["memory"].replace("Gi", " GiB")
         (row,) = re.findall(r"\| sum; limit \| ([^|]+) \| ([^|]+) \|", TEXT)
         assert row[kind == "GPU"].strip().endswith(memory)
-        pending = settings_variables(overlay)["EBSEG_MAX_PENDING"]
+        pending = settings_variables(values)["EBSEG_MAX_PENDING"]
         assert f"{pending} x 21 MB" in TEXT
-        age, inflight = [
-            metric["pods"]["target"]["averageValue"]
-            for metric in one(f"overlays/{overlay}", "HorizontalPodAutoscaler", "ebseg")["spec"]["metrics"]
-        ]
-        wanted = {
-            "cpu": f"CPU pods: {inflight} under way, or {age} s",
-            "gpu": f"GPU pods: more than {inflight} requests under way",
-        }
-        assert wanted[overlay] in TEXT
-    scaler = one("overlays/gpu", "HorizontalPodAutoscaler", "ebseg")["spec"]
-    assert f"(`maxReplicas` in `k8s/base/autoscaler.yaml` is {scaler['maxReplicas']})" in TEXT
+        (metric,) = one(values, "HorizontalPodAutoscaler", "ebseg")["spec"]["metrics"]
+        assert f"{kind} pods: more than {metric['pods']['target']['averageValue']} s" in TEXT
+        assert f"`{metric['pods']['metric']['name']}`" in TEXT
+    scaler = one("gpu", "HorizontalPodAutoscaler", "ebseg")["spec"]
+    assert f"(`autoscaling.maxReplicas` is {scaler['maxReplicas']})" in TEXT
+    requests = service_pod("gpu")["containers"][0]["resources"]["requests"]
+    assert f"asks for {requests['cpu']} cores and {requests['memory'].removesuffix('Gi')} GiB" in TEXT
+
+
+def test_sets_of_values() -> None:
+    (table,) = re.findall(r"has whole sets: (.*?) \"Over another\"", TEXT)
+    written = {
+        name for cell in re.findall(r"\| ((?:`[\w-]+`(?:, )?)+) \|", table) for name in cell.split(", ")
+    }
+    assert written == {f"`{path.stem}`" for path in EXAMPLES.iterdir()}
+    assert "driver 580 or newer" in TEXT
+    locked = (ROOT / "requirements" / "torch.txt").read_text(encoding="utf-8")
+    (cuda,) = re.findall(r"(?m)^cuda-toolkit==(\d+\.\d+)", locked)
+    assert f"The images bring CUDA {cuda}." in TEXT
 
 
 def test_redis_and_caches() -> None:
-    (config,) = [found for found in of_kind("overlays/gpu", "ConfigMap") if "redis.conf" in found["data"]]
+    (config,) = [found for found in of_kind("gpu", "ConfigMap") if "redis.conf" in found["data"]]
     (megabytes,) = re.findall(r"(?m)^maxmemory (\d+)mb$", config["data"]["redis.conf"])
     assert f"**Redis.** {megabytes} MB hold" in TEXT
     kept = defaults("text_cache_bytes")

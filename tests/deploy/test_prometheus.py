@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
@@ -15,7 +16,7 @@ import pytest
 from service.app import create_app
 from service.runtime import Service
 from service.server import build_server, listen
-from tests.deploy.dashboard import as_asked, queries
+from tests.deploy.dashboard import CARD_METRICS, as_asked, queries
 from tests.deploy.files import ROOT
 from tests.deploy.prometheus_server import Prometheus, hastened, prometheus
 from tests.service.caches.redis_server import RedisServer, redis_server
@@ -93,6 +94,36 @@ def wait_for(condition: Callable[[], object], what: Callable[[], object] = lambd
     wait_until(condition, known=lambda: str(what()), pause=0.05)
 
 
+class Exporter(BaseHTTPRequestHandler):
+    """Metrics of one card as NVIDIA's DCGM exporter writes them."""
+
+    def do_GET(self) -> None:
+        labels = 'gpu="0",UUID="GPU-1",device="nvidia0",modelName="NVIDIA L4",Hostname="node"'
+        body = "".join(
+            f"# TYPE {name} gauge\n{name}{{{labels}}} {value}\n" for name, value in CARD_METRICS.items()
+        )
+        self.send_response(200)
+        self.send_header("Content-Type", "text/plain; version=0.0.4")
+        self.end_headers()
+        self.wfile.write(body.encode())
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Says nothing."""
+
+
+@contextmanager
+def card_exporter() -> Iterator[str]:
+    """The address of one that answers."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Exporter) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join(WAIT)
+
+
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     registry, load = tmp_path_factory.mktemp("registry"), Loader()
@@ -104,7 +135,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     with (
         redis_server() as redis,
         served(load, registry, redis.url) as (address, service),
-        prometheus(address, dead) as scraper,
+        card_exporter() as cards,
+        prometheus(address, dead, cards=cards) as scraper,
     ):
         yield Running(f"http://{address}", service, load, registry, redis, scraper, dead)
 

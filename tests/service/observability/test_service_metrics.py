@@ -52,6 +52,7 @@ async def test_after_some_requests() -> None:
     assert values["ebseg_vocabulary_size_sum"] == 6
     assert values[f'ebseg_model_info{{digest="{"d" * 64}",model="fake",version="3"}}'] == 1
     assert values["ebseg_inflight"] == 0
+    assert values["ebseg_expected_work_seconds"] == 0
     for queue in ("device", "decode", "encode"):
         assert values[f'ebseg_queue_depth{{queue="{queue}"}}'] == 0
         assert values[f'ebseg_queue_oldest_age_seconds{{queue="{queue}"}}'] == 0

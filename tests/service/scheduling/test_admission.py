@@ -123,6 +123,7 @@ def test_a_ticket_may_reserve_in_parts_but_not_after_it_left() -> None:
         ticket.reserve(3.0, Deadline(LONG))  # new class names
         assert (ticket.pixels, door.pending_pixels) == (120, 120)
         assert door.pending_seconds == pytest.approx(4.2)
+        assert door.expected_seconds == pytest.approx(4.2)
     with pytest.raises(ClientGoneError):
         reserve(ticket, 1)
     assert door.pending_pixels == 0
@@ -158,6 +159,7 @@ def test_a_request_never_waits_for_itself() -> None:
     with door.admit() as ticket:
         reserve(ticket, 300, 10.0)
         ticket.reserve(6.5, Deadline(10.0))  # 9.5 s in all
+        assert door.expected_seconds == pytest.approx(4.75)  # of two devices, side by side
         with pytest.raises(DeadlineExceededError, match=r"takes about 11.0 s, and"):
             ticket.reserve(1.5, Deadline(10.0))
 

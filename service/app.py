@@ -20,7 +20,16 @@ from service.http.auth import ApiKeys
 from service.http.body_limits import BodyLimits
 from service.http.cross_origin import middleware_options
 from service.http.middleware import Requests, answer_error
-from service.routes import health, inference_protocol, models, page, segment, vocabularies
+from service.routes import (
+    health,
+    image_task,
+    inference_protocol,
+    models,
+    page,
+    segment,
+    several,
+    vocabularies,
+)
 from service.runtime import Service
 from service.scheduling.engine import Engine
 from service.settings import Settings
@@ -61,7 +70,8 @@ def create_app(settings: Settings, *engines: Engine, load: LoadEngine | None = N
     )
     app.state.service = service
     app.state.keys = keys = ApiKeys.of(settings)
-    routers = [routes.router for routes in (segment, vocabularies, models, inference_protocol, health, page)]
+    own = (segment, several, image_task, vocabularies, models, inference_protocol, health, page)
+    routers = [routes.router for routes in own]
     # A route of FastAPI's looks for dependencies, bodies and models at every request; this one has none, and
     # stands before all that would be tried first.
     app.router.routes.insert(0, DirectRoute("/v1/segment", segment.segment, methods=["POST"]))

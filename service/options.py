@@ -39,6 +39,7 @@ METAVARS = {
 }
 
 MAX_PIXELS = 50_000_000  # of a picture, and of an output
+MOST_PICTURES = 256  # of one request, whatever the settings say
 
 OPTIONS: dict[str, str] = {
     "checkpoint": "folder of the checkpoint to serve; left out, the EBSeg-tiny that comes with ebseg",
@@ -59,6 +60,7 @@ OPTIONS: dict[str, str] = {
     "port": "port to listen on; 0 takes a free one; left out, the variable PORT counts (default: 8000)",
     "max_bytes": "largest request body, such as 20 MiB (default: 20 MiB)",
     "max_pixels": "largest picture, and largest output, pixels (default: 50000000)",
+    "max_pictures": "most pictures of a request to /v1/segment/batch, max_bytes in all (default: 16)",
     "max_classes": "longest list of classes (default: 1024)",
     "max_vocabularies_per_key": "most class lists that one API key stores, of 1000 in all (default: 100)",
     "timeout_ms": "time for a request that names none, waiting included, ms (default: 30000)",

@@ -25,7 +25,7 @@ from pydantic_settings import (
 from model.storage.packaged import packaged_checkpoint
 from model.urls import QUOTED, shown
 from model.vocabulary.classes import MAX_CLASSES
-from service.options import MAX_PIXELS, OPTIONS
+from service.options import MAX_PIXELS, MOST_PICTURES, OPTIONS
 from service.setting_values.hosts import Buckets, Hosts
 from service.setting_values.keys import KeyDigests, key_names
 from service.setting_values.origins import Origins
@@ -72,6 +72,7 @@ class Settings(BaseSettings):
     max_bytes: ByteSize = _option("max_bytes", ByteSize(20 << 20), ge=1)
     # Pillow starts to warn of decompression bombs above this many pixels.
     max_pixels: int = _option("max_pixels", MAX_PIXELS, ge=1, le=89_478_485)
+    max_pictures: int = _option("max_pictures", 16, ge=1, le=MOST_PICTURES)
     max_classes: int = _option("max_classes", MAX_CLASSES, ge=1, le=MAX_CLASSES)
     max_vocabularies_per_key: int = _option("max_vocabularies_per_key", 100, ge=1, le=1000)
     timeout_ms: int = _option("timeout_ms", 30_000, ge=1)

@@ -160,10 +160,15 @@ def answer_error(error: Exception, scope: Scope, metrics: Metrics) -> Response:
         scope: of the request; its path decides the form of the answer.
         metrics: where refusals are counted.
     """
+    count_error(error, metrics)
+    respond = error_response if speaks_protocol(scope) else problem_response
+    return respond(error, scope["state"]["request_id"])
+
+
+def count_error(error: Exception, metrics: Metrics) -> None:
+    """Counts an error if it is a refusal, and logs it if it is our fault."""
     kind = kind_of(error)
     if kind.refusal:
         metrics.rejected.labels(kind.slug).inc()
     if kind.internal:
         LOG.error("request failed", exc_info=error)
-    respond = error_response if speaks_protocol(scope) else problem_response
-    return respond(error, scope["state"]["request_id"])

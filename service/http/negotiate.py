@@ -10,6 +10,7 @@ Form = Literal["application/json", "image/png", "image/webp", "application/x-npy
 FORMS: tuple[Form, ...] = get_args(Form)  # the first that fits a wildcard is taken
 # The one entry of `outputs` that says the same as the form.
 OUTPUT_OF: dict[Form, str] = {"image/png": "png", "image/webp": "overlay", "application/x-npy": "npy"}
+PARTS = "multipart/mixed"
 _HEADERS_KEPT = 64
 
 
@@ -51,6 +52,28 @@ def negotiate(accept: str | None) -> Form:
     if best is None or best[0] <= 0:
         raise NotAcceptableError(f"answers come as {', '.join(FORMS)}")
     return best[3]
+
+
+def wants_parts(accept: str | None) -> bool:
+    """Whether an answer for several pictures is to be multipart; a wildcard alone is for a JSON array."""
+    ranges = [_parse(part) for part in (accept or "").split(",")]
+    return any(one.media == PARTS and one.quality > 0 for one in ranges)
+
+
+def form_of_parts(accept: str | None) -> Form:
+    """The form of each picture's answer.
+
+    Args:
+        accept: the header; `multipart/mixed` in it is for the whole, the rest for the parts.
+
+    Raises:
+        NotAcceptableError: a JSON array cannot hold it, or it is none of `FORMS`.
+    """
+    parts = [part for part in (accept or "").split(",") if _parse(part).media != PARTS]
+    form = negotiate(",".join(parts))
+    if form != FORMS[0] and not wants_parts(accept):
+        raise NotAcceptableError(f"several answers come as {FORMS[0]}, or as {PARTS} with {form} in it")
+    return form
 
 
 def _parse(part: str) -> _Range:

@@ -8,6 +8,7 @@ from pydantic.json_schema import models_json_schema
 
 from service.http.auth import install_security
 from service.http.problems import KINDS, MEDIA_TYPE
+from service.schemas.image_task import TaskRequest
 from service.schemas.inference_protocol import InferenceRequest
 from service.schemas.json_request import JsonSegmentRequest
 from service.schemas.models import CanaryRequest, PinRequest
@@ -185,6 +186,52 @@ SEGMENT_QUERY: list[dict[str, Any]] = [
 ]
 
 
+SEVERAL_BODY: dict[str, Any] = {
+    "required": True,
+    "content": {
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "anyOf": [{"required": ["image"]}, {"required": ["url"]}],
+                "properties": {
+                    **_FORM_FIELDS,
+                    **{
+                        name: {"type": "array", "minItems": 1, "items": _FORM_FIELDS[name]}
+                        for name in ("image", "url")
+                    },
+                },
+            },
+            "encoding": {"request": {"contentType": "application/json"}},
+        },
+    },
+}
+SEVERAL_ANSWERS: dict[str, Any] = {
+    "description": "An answer for each picture, in their order",
+    "content": {
+        "application/json": {
+            "schema": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "required": ["status"],
+                    "oneOf": [{"required": ["answer"]}, {"required": ["problem"]}],
+                    "properties": {
+                        "status": {
+                            "type": "integer",
+                            "description": "what /v1/segment would answer with",
+                            "examples": [200],
+                        },
+                        "answer": {"$ref": f"{_REF}SegmentAnswer"},
+                        "problem": {"$ref": f"{_REF}Problem"},
+                    },
+                },
+            }
+        },
+        "multipart/mixed": _file("a part for each picture, with its status in X-Status"),
+    },
+}
+
+
 def json_body(schema: dict[str, Any]) -> dict[str, Any]:
     """`openapi_extra` of a route that reads a JSON document itself.
 
@@ -238,6 +285,7 @@ def install(app: FastAPI, *, keys_required: bool) -> None:
                 [
                     (SegmentRequest, "validation"),
                     (JsonSegmentRequest, "validation"),
+                    (TaskRequest, "validation"),
                     (InferenceRequest, "validation"),
                     (PinRequest, "validation"),
                     (CanaryRequest, "validation"),
@@ -262,7 +310,7 @@ def _install_headers(made: dict[str, Any]) -> None:
     for path, operations in made["paths"].items():
         for operation in operations.values():
             for status, answer in operation["responses"].items():
-                masks = status == "200" and path.endswith(("/v1/segment", "/infer"))
+                masks = status == "200" and path.endswith(("/v1/segment", "/image-segmentation", "/infer"))
                 names = (*_ALWAYS, *_BY_STATUS.get(status, ()), *(_OF_MASKS if masks else ()))
                 references = {name: {"$ref": f"{_HEADERS}{name}"} for name in names}
                 answer["headers"] = {**answer.get("headers", {}), **references}

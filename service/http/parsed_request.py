@@ -57,7 +57,8 @@ Document = TypeVar("Document", bound=BaseModel)
 
 ReadPicture = Callable[[], bytes]
 Fetch = Callable[[SegmentRequest, str], Awaitable[list[bytes]]]
-_Parsed = tuple[SegmentRequest, ReadPicture | str]  # a picture, or its URL
+Picture = ReadPicture | str  # a picture, or its URL
+_Parsed = tuple[SegmentRequest, Picture]
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +237,7 @@ def _from_form(form: FormData) -> _Parsed:
         problems.append(FieldProblem("image", "there is no picture: send it as a file in this field"))
     if problems:
         raise InvalidRequestError(problems)
-    spec = _spec(form)
+    spec = spec_of(form)
     if isinstance(image, UploadFile):
         return spec, image.file.read
     if isinstance(url, UploadFile):
@@ -260,13 +261,22 @@ def _from_query(query: bytes) -> SegmentRequest:
     fields = QueryParams(pairs)
     if problems := problems_of_names(fields, IN_QUERY):
         raise InvalidRequestError(problems)
-    return _spec(fields, "request")
+    return spec_of(fields, "request")
 
 
 _known_query = functools.lru_cache(maxsize=DOCUMENTS_KEPT)(_from_query)  # the same with every picture
 
 
-def _spec(form: ImmutableMultiDict[str, Any], request: str = "the part request") -> SegmentRequest:
+def spec_of(form: ImmutableMultiDict[str, Any], request: str = "the part request") -> SegmentRequest:
+    """What the fields of a form or a query ask for; its picture and unknown fields are not looked at.
+
+    Args:
+        form: the fields.
+        request: what its field `request` is called in errors.
+
+    Raises:
+        InvalidRequestError, MalformedRequestError: fields are wrong.
+    """
     fields = [name for name in (*REPEATED, *PLAIN) if name in form]
     document = form.get("request")
     if document is None:

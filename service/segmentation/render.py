@@ -77,6 +77,11 @@ def _blended(picture: NDArray[np.uint8], paint: NDArray[np.uint8], opacity: floa
     return mixed
 
 
+def png(image: Image.Image) -> bytes:
+    """A picture as PNG."""
+    return _saved(image, "PNG")
+
+
 def _saved(image: Image.Image, form: str, **options: Any) -> bytes:
     buffer = BytesIO()
     image.save(buffer, form, **options)

@@ -20,6 +20,8 @@ pytestmark = pytest.mark.anyio
 Json = dict[str, Any]
 OPERATIONS = {
     "segment": "POST /v1/segment",
+    "segment_batch": "POST /v1/segment/batch",
+    "segment_task": "POST /v1/tasks/image-segmentation",
     "list_vocabularies": "GET /v1/vocabularies",
     "get_vocabulary": "GET /v1/vocabularies/{name}",
     "store_vocabulary": "PUT /v1/vocabularies/{name}",

@@ -1,0 +1,57 @@
+"""`POST /v1/segment/batch`: several pictures and one list of class names in, as many masks out."""
+
+from contextlib import AbstractContextManager, nullcontext
+
+from fastapi import APIRouter, Request, Response
+
+from service.http.auth import ApiKeys
+from service.http.negotiate import form_of_parts, wants_parts
+from service.http.openapi import SEVERAL_ANSWERS, SEVERAL_BODY, problems
+from service.http.parsed_several import read_several
+from service.runtime import Service
+from service.segmentation.answering import HeldResponse, reserving, unless_gone
+from service.segmentation.resolved import chosen_vocabulary
+from service.segmentation.several import joined, segment_all
+
+router = APIRouter(tags=["segmentation"])
+
+
+@router.post(
+    "/v1/segment/batch",
+    operation_id="segment_batch",
+    summary="Segment several pictures",
+    response_class=Response,
+    responses={
+        200: SEVERAL_ANSWERS,
+        **problems(400, 401, 404, 406, 408, 413, 415, 422, 429, 500, 503, pictures=True),
+    },
+    openapi_extra={"requestBody": SEVERAL_BODY},
+)
+async def segment_batch(request: Request) -> Response:
+    """Finds the same classes in several pictures, which share batches on the device.
+
+    Send each picture as a part `image` of one multipart form, or its address as a field `url`, and the
+    rest of the request once. The answer is a JSON array in the order of the pictures, each with a `status`
+    and an `answer` or a `problem`, as `/v1/segment` would answer it alone. With
+    `Accept: multipart/mixed, image/png`, or another form, it is multipart: each part has its own
+    `Content-Type`, and its status in `X-Status`.
+
+    A picture that cannot be read, or for which there is no room, fails alone. All share one time limit.
+    """
+    service: Service = request.app.state.service
+    service.refuse_unless_ready()
+    accept = request.headers.get("accept")
+    form, parts = form_of_parts(accept), wants_parts(accept)
+    service.admission.refuse_if_full()
+    keys: ApiKeys = request.app.state.keys
+    key = keys.check(request.scope)
+
+    def used() -> AbstractContextManager[None]:
+        return nullcontext() if key is None else key.used()
+
+    with reserving(service) as memory:
+        parsed = await read_several(request, service, memory)
+        await chosen_vocabulary(service, parsed.spec)  # what is wrong with all of them is said once
+        answers = await unless_gone(request, segment_all(request, service, parsed, form, used))
+        body, media_type = joined(answers, parts, memory)
+        return HeldResponse(body, memory, headers={"Vary": "Accept"}, media_type=media_type)

@@ -62,10 +62,9 @@ NOT_RUN = {
     "ebseg serve --registry registry --model ebseg-tiny": "tests/load/test_soak.py serves a registry",
     "ebseg serve --registry s3://bucket/registry --model ebseg-base,ebseg-tiny@3 --redis-url "
     "redis://cache:6379/0": "tests/service/hot_loading/test_models_real.py serves from a real S3 server",
-    "curl -F image=@samples/village.jpg -F image=@samples/harbour.jpg -F classes=house,boat "
-    "http://127.0.0.1:8000/v1/segment/batch": "tests/service/routes/test_several.py sends several pictures",
-    'ebseg serve --url-hosts "pictures.example.com,*.cdn.example.com" --url-private-hosts '
-    "store.internal:9000": "tests/service/remote_pictures fetches from servers of its own",
+    "curl -F image=@a.jpg -F image=@b.jpg -F classes=house "
+    "http://127.0.0.1:8000/v1/segment/batch": "tests/service/routes/test_several.py sends several",
+    'ebseg serve --url-hosts "example.com,*.example.com"': "tests/service/remote_pictures has servers",
     "ebseg serve --registry hf://OWNER/REPOSITORY --model ebseg-base": (
         "tests/service/hot_loading/test_models_hub.py serves from a local hub"
     ),
@@ -288,14 +287,11 @@ def test_make_knows_the_target(command: str) -> None:
 
 
 def test_python_over_http(url: str, workspace: Path, environment: dict[str, str]) -> None:
-    task, example = python_blocks("docs/http.md")
-    for code in (task, example):
+    for code in python_blocks("docs/http.md"):
         assert DEFAULT_URL in code
         words = [sys.executable, "-c", code.replace(DEFAULT_URL, url)]
         lines = done(words, environment, workspace).stdout.splitlines()
         assert [line.split()[0] for line in lines] == ["house", "butterfly", "hay"]
-        if code is example:
-            assert all(line.endswith("regions") for line in lines)
 
 
 def test_first_python_example(workspace: Path, environment: dict[str, str]) -> None:

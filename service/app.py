@@ -24,6 +24,7 @@ from service.routes import (
     health,
     image_task,
     inference_protocol,
+    inference_repository,
     models,
     page,
     segment,
@@ -70,7 +71,17 @@ def create_app(settings: Settings, *engines: Engine, load: LoadEngine | None = N
     )
     app.state.service = service
     app.state.keys = keys = ApiKeys.of(settings)
-    own = (segment, several, image_task, vocabularies, models, inference_protocol, health, page)
+    own = (
+        segment,
+        several,
+        image_task,
+        vocabularies,
+        models,
+        inference_repository,
+        inference_protocol,
+        health,
+        page,
+    )
     routers = [routes.router for routes in own]
     # A route of FastAPI's looks for dependencies, bodies and models at every request; this one has none, and
     # stands before all that would be tried first.

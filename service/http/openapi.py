@@ -10,6 +10,7 @@ from service.http.auth import install_security
 from service.http.problems import KINDS, MEDIA_TYPE
 from service.schemas.image_task import TaskRequest
 from service.schemas.inference_protocol import InferenceRequest
+from service.schemas.inference_repository import IndexRequest
 from service.schemas.json_request import JsonSegmentRequest
 from service.schemas.models import CanaryRequest, PinRequest
 from service.schemas.segment import LAST_FRAME, Problem, SegmentAnswer, SegmentRequest
@@ -287,6 +288,7 @@ def install(app: FastAPI, *, keys_required: bool) -> None:
                     (JsonSegmentRequest, "validation"),
                     (TaskRequest, "validation"),
                     (InferenceRequest, "validation"),
+                    (IndexRequest, "validation"),
                     (PinRequest, "validation"),
                     (CanaryRequest, "validation"),
                     (SegmentAnswer, "serialization"),

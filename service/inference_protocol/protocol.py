@@ -32,7 +32,7 @@ from service.schemas.inference_protocol import (
     RequestParameters,
     Tensor,
 )
-from service.schemas.segment import Background, SegmentRequest
+from service.schemas.segment import Background, BalanceSpec, LongSide, SegmentRequest
 
 _DECIMAL = re.compile(r"[0-9]{1,18}", re.ASCII)
 
@@ -79,13 +79,16 @@ def read_inference(chunks: list[bytes], header: str | None, *, model: str, versi
     request = _parsed(document)
     if request.model_name not in (None, model):
         raise MalformedRequestError(f"model_name must be left out, or be the path's: {model}")
-    inputs = _by_name(request, _binary_data(request, behind, header))
+    parameters = request.parameters or RequestParameters()
+    inputs = _by_name(request, _binary_data(request, behind, header), parameters.vocabulary)
     image = inputs[IMAGE.name].elements()
     spec = SegmentRequest.model_construct(
-        classes=[ClassEntry(name=name) for name in inputs[CLASSES.name].strings()],
         model=model,
         version=version,
-        timeout_ms=_timeout_ms(request.parameters),
+        timeout_ms=_timeout_ms(parameters),
+        vocabulary=parameters.vocabulary,
+        balance=None if parameters.mean is None else BalanceSpec(mean=parameters.mean),
+        output_size=None if parameters.long_side is None else LongSide(long_side=parameters.long_side),
         **_optional(inputs),
     )
     return Inference(request.id, ParsedRequest(spec, image.pop), _outputs(request))
@@ -147,7 +150,9 @@ def _binary_data(
     return parts
 
 
-def _by_name(request: InferenceRequest, parts: list[memoryview | None]) -> dict[str, Input]:
+def _by_name(
+    request: InferenceRequest, parts: list[memoryview | None], vocabulary: str | None
+) -> dict[str, Input]:
     """The inputs, after a look at names, types, shapes, and whether all that are needed are there."""
     inputs: dict[str, Input] = {}
     for index, (given, binary) in enumerate(zip(request.inputs, parts, strict=True)):
@@ -161,7 +166,12 @@ def _by_name(request: InferenceRequest, parts: list[memoryview | None]) -> dict[
             raise one.malformed("is there twice")
         one.check()
         inputs[tensor.name] = one
-    missing = [tensor.name for tensor in INPUTS.values() if tensor.required and tensor.name not in inputs]
+    if vocabulary is not None and CLASSES.name in inputs:
+        raise MalformedRequestError("give either the input classes or the parameter vocabulary")
+    needed = [tensor for tensor in INPUTS.values() if tensor.required]
+    if vocabulary is not None:
+        needed.remove(CLASSES)
+    missing = [tensor.name for tensor in needed if tensor.name not in inputs]
     if missing:
         raise MalformedRequestError(f"inputs: {' and '.join(missing)} must be there")
     return inputs
@@ -170,6 +180,8 @@ def _by_name(request: InferenceRequest, parts: list[memoryview | None]) -> dict[
 def _optional(inputs: dict[str, Input]) -> dict[str, Any]:
     """Fields of the request that only some have."""
     fields: dict[str, Any] = {}
+    if CLASSES.name in inputs:
+        fields["classes"] = [ClassEntry(name=name) for name in inputs[CLASSES.name].strings()]
     if TEMPLATES.name in inputs:
         templates = inputs[TEMPLATES.name].strings()
         try:
@@ -184,8 +196,8 @@ def _optional(inputs: dict[str, Input]) -> dict[str, Any]:
     return fields
 
 
-def _timeout_ms(parameters: RequestParameters | None) -> int | None:
-    microseconds = None if parameters is None else parameters.timeout
+def _timeout_ms(parameters: RequestParameters) -> int | None:
+    microseconds = parameters.timeout
     return -(-microseconds // 1000) if microseconds else None  # rounded up
 
 

@@ -182,7 +182,7 @@ async def infer_version(model: Model, version: Version, request: Request) -> Res
 async def _infer(request: Request, model: str, version: str | None) -> Response:
     service: Service = request.app.state.service
     service.refuse_unless_ready()
-    _live_versions(service, model, version)  # before a body is read for nothing
+    live_versions(service, model, version)  # before a body is read for nothing
     service.admission.refuse_if_full()
     with reserving(service) as memory:
         inference = await _read(request, service, memory, model, version)
@@ -219,7 +219,7 @@ async def _read(
     return inference
 
 
-def _live_versions(service: Service, model: str, version: str | None) -> list[str]:
+def live_versions(service: Service, model: str, version: str | None) -> list[str]:
     """Versions of a model that requests can get, the current one first.
 
     Raises:
@@ -236,7 +236,7 @@ def _live_versions(service: Service, model: str, version: str | None) -> list[st
 
 
 def _metadata(request: Request, model: str, version: str | None) -> ModelMetadata:
-    versions = _live_versions(request.app.state.service, model, version)
+    versions = live_versions(request.app.state.service, model, version)
     return ModelMetadata(
         name=model,
         versions=versions,
@@ -247,6 +247,6 @@ def _metadata(request: Request, model: str, version: str | None) -> ModelMetadat
 
 
 async def _ready(request: Request, model: str, version: str | None) -> ModelReady:
-    _live_versions(request.app.state.service, model, version)
+    live_versions(request.app.state.service, model, version)
     await health.readyz(request)
     return ModelReady(name=model, ready=True)

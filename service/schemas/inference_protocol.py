@@ -10,9 +10,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from service.schemas.classes import Strict
+from service.schemas.segment import LONGEST_SIDE
 
 HEADER = "Inference-Header-Content-Length"
-EXTENSIONS = ["binary_tensor_data"]
+EXTENSIONS = ["binary_tensor_data", "model_configuration", "statistics"]
 PLATFORM = "pytorch_safetensors"
 LARGEST = (1 << 63) - 1  # of a dimension or a size
 # a picture of one pixel, in base64
@@ -66,6 +67,15 @@ class RequestParameters(_Given):
         "what is longer than the service gives",
     )
     binary_data_output: bool = Field(default=False, description="outputs come as binary data, not as JSON")
+    vocabulary: str | None = Field(
+        default=None, description="name of a stored class list, instead of the input classes"
+    )
+    mean: Literal["geometric", "arithmetic"] | None = Field(
+        default=None, description="how trained and new classes are balanced, with the weights of that mean"
+    )
+    long_side: int | None = Field(
+        default=None, ge=1, le=LONGEST_SIDE, description="of the outputs, pixels; the picture's if left out"
+    )
 
 
 class InputParameters(_Given):
@@ -202,7 +212,9 @@ class ModelMetadata(BaseModel):
     name: str = Field(description="of the model", examples=["ebseg-base"])
     versions: list[str] = Field(description="those that serve, the usual one first", examples=[["3"]])
     platform: str = Field(description="what computes, and from which files", examples=[PLATFORM])
-    inputs: list[TensorMetadata] = Field(description="what it takes; image and classes are needed")
+    inputs: list[TensorMetadata] = Field(
+        description="what it takes; image is needed, and classes or a vocabulary"
+    )
     outputs: list[TensorMetadata] = Field(description="what it gives")
 
 

@@ -14,6 +14,7 @@ import pytest
 from model.confidence.caution import untrained
 from model.errors import CheckpointError
 from service.scheduling.engine import Engine
+from service.schemas.inference_protocol import EXTENSIONS
 from tests.service.fakes import INFO, PNG, FakeEngine, encoded, picture, running
 from tests.service.inference_protocol.inference_requests import (
     BINARY_CLASSES,
@@ -53,7 +54,7 @@ def error(answer: httpx.Response, status: int) -> str:
 async def test_what_server_and_model_say_of_themselves() -> None:
     async with running() as (client, _):
         server = (await client.get("/v2")).json()
-        assert (server["name"], server["extensions"]) == ("ebseg", ["binary_tensor_data"])
+        assert (server["name"], server["extensions"]) == ("ebseg", EXTENSIONS)
         assert (await client.get("/v2/health/live")).json() == {"live": True}
         assert (await client.get("/v2/health/ready")).json() == {"ready": True}
         for path in ("/v2/models/fake", "/v2/models/fake/versions/3"):
@@ -145,7 +146,7 @@ async def test_errors_have_the_protocols_form() -> None:
         assert "not loaded" in error(other, 404)
         old = await infer(client, IMAGE, CLASSES, path="/v2/models/fake/versions/2/infer")
         assert "there is 3" in error(old, 404)
-        for path in ("/v2/", "/v2/models", "/v2/models/fake/config", "/v2/repository/index"):
+        for path in ("/v2/", "/v2/models", "/v2/models/other/config", "/v2/models/fake/versions/2/stats"):
             error(await client.get(path), 404)
         error(await client.get(INFER), 405)
         assert service.admission.pending == 0
@@ -257,7 +258,7 @@ async def test_the_documentation_has_the_routes() -> None:
     async with running() as (client, _):
         document = (await client.get("/openapi.json")).json()
     paths = {path: operations for path, operations in document["paths"].items() if path.startswith("/v2")}
-    assert len(paths) == 9
+    assert len(paths) == 15
     for operations in paths.values():
         for operation in operations.values():
             for status, answer in operation["responses"].items():

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException
 
 from service.runtime import Service
+from service.schemas.inference_protocol import EXTENSIONS
 from tests.service.fakes import BASE64, PNG, FakeEngine, encoded, live, picture
 from tests.waiting import WAIT, wait_until
 
@@ -68,7 +69,7 @@ def test_health_and_metadata() -> None:
         assert client.is_model_ready("fake", "3")
         assert not client.is_model_ready("fake", "4")
         assert not client.is_model_ready("other")
-        assert client.get_server_metadata()["extensions"] == ["binary_tensor_data"]
+        assert client.get_server_metadata()["extensions"] == EXTENSIONS
         described = client.get_model_metadata("fake", "3")
         assert (described["name"], described["versions"]) == ("fake", ["3"])
         assert [output["name"] for output in described["outputs"]][:2] == ["label_map", "confidence"]
@@ -186,7 +187,7 @@ def test_errors_arrive_with_their_words() -> None:
             client.infer("fake", inputs(), request_compression_algorithm="gzip")
         assert "Content-Encoding" in message(caught, 415)
         with pytest.raises(InferenceServerException) as caught:
-            client.get_model_config("fake")
+            client.get_trace_settings("fake")
         assert message(caught, 404) == "there is nothing at this path; /openapi.json lists all paths"
         assert service.admission.pending == 0
 

@@ -191,14 +191,14 @@ class Arrivals:
             self._coming = None
         self.last_error = self.public_error = None
         self.quarantine.accept(found.number)
-        self.metrics.model_loads.labels("loaded").inc()
+        self.metrics.model_loads.labels(self.served.name, "loaded").inc()
         self.metrics.model_load_seconds.observe(version.seconds)
         return version
 
     def _failed(self, error: Exception) -> None:
         self.last_error = in_words(error)
         self.public_error = f"{in_public(error)}; the log of the service says more"
-        self.metrics.model_loads.labels("failed").inc()
+        self.metrics.model_loads.labels(self.served.name, "failed").inc()
         LOG.warning(
             "the registry could not be followed; it is tried again",
             extra={"model": self.served.name, "reason": self.last_error},

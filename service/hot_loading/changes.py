@@ -90,7 +90,7 @@ class Changes:
             else:
                 number = await self._go_back(served.current.number, before, by)
                 done = f"version {number} serves again, and stays until unpinned"
-            self._follower.metrics.model_loads.labels("rolled_back").inc()
+            self._follower.metrics.model_loads.labels(served.name, "rolled_back").inc()
             LOG.info("rolled back", extra={"model": served.name, "version": number, "reason": by})
             return done
 

@@ -292,7 +292,7 @@ class Follower(Arrivals):
 
     def _fallen_back(self, canary: LoadedVersion, reason: str) -> None:
         self.quarantine.refuse(RegistryVersion(canary.number, canary.fingerprint), reason, logged=reason)
-        self.metrics.model_loads.labels("rolled_back").inc()
+        self.metrics.model_loads.labels(self.served.name, "rolled_back").inc()
 
     def _waiting(self) -> list[str]:
         return [

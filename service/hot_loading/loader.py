@@ -37,8 +37,8 @@ LOAD_SECONDS = 1800.0  # a load that takes longer hangs
 class LoadingDevice(Protocol):
     """What loading needs of a device."""
 
-    async def call(self, work: Callable[[], T]) -> T:
-        """Runs work on the device's thread, between two batches."""
+    async def call(self, work: Callable[[], T], *, since: float | None = None) -> T:
+        """Runs work on the device's thread, between two steps, as urgent as if it had come at `since`."""
 
     def recent_shapes(self) -> list[tuple[int, int]]:
         """Network rows and columns of recent pictures."""
@@ -172,10 +172,10 @@ class Loading:
         # Other models' loads are waited for, and their time is not this one's. Where it hangs or is
         # cancelled, a thread may still use the engines: they are dropped, not closed.
         async with self._turn, limited(LOAD_SECONDS, "loading"):
-            began = time.perf_counter()
+            began, since = time.perf_counter(), time.monotonic()
             engines = await self.thread.run(partial(self._engines, folder, manifest, verified))
             try:
-                await self._warm(engines)
+                await self._warm(engines, since)
             except Exception:
                 await self.thread.run(partial(close, engines))
                 raise
@@ -199,13 +199,14 @@ class Loading:
             raise
         return engines
 
-    async def _warm(self, engines: Sequence[Engine]) -> None:
+    async def _warm(self, engines: Sequence[Engine], since: float) -> None:
         usual = await self.thread.run(lambda: [_shape(engines[0], size) for size in USUAL_PICTURES])
         for engine, device in zip(engines, self._devices, strict=True):
             for shape in dict.fromkeys([*usual, *device.recent_shapes()]):
-                # one shape a call, so that batches of the old version go in between
+                # One shape a call, so that steps of the old version go in between. All are as old as the
+                # whole loading: where requests never end, each would wait `ageing_s` if it counted anew.
                 warm = partial(_warm_one, engine, shape, required=shape in usual)
-                self.on_warmed(engine.info, await device.call(warm))
+                self.on_warmed(engine.info, await device.call(warm, since=since))
 
 
 def may_pass(error: BaseException) -> bool:

@@ -62,6 +62,7 @@ class Models:
         self._loading = Loading(thread, devices, names=names, dtype=settings.dtype, load=load)
         self._loading.on_warmed = lambda info, measured: self.on_warmed(info, measured)
         for name, (policy, source) in asked.items():
+            metrics.expect_model(name)
             self._served[name] = Served(name, metrics, partial(self._free, name))
             self._followers[name] = Follower(
                 self._served[name],
@@ -122,7 +123,7 @@ class Models:
         if not self._followers:
             folder = settings.checkpoint_folder()
             version = await self._loading.bring_up(folder)
-            self._metrics.model_loads.labels("loaded").inc()
+            self._metrics.model_loads.labels(version.info.name, "loaded").inc()
             self._metrics.model_load_seconds.observe(version.seconds)
             self._serve_fixed(version)
             return
@@ -242,6 +243,7 @@ class Models:
 
     def _serve_fixed(self, version: LoadedVersion) -> None:
         name = version.info.name
+        self._metrics.expect_model(name)
         self._served[name] = Served(name, self._metrics, partial(self._free, name))
         self._served[name].serve(version)
 

@@ -56,7 +56,7 @@ class Quarantine:
         )
         while len(self.refused) > MOST_QUARANTINED:
             del self.refused[min(self.refused)]
-        self._metrics.model_loads.labels("quarantined").inc()
+        self._metrics.model_loads.labels(self._model, "quarantined").inc()
         LOG.error("version refused", extra={"model": self._model, "version": number, "reason": logged})
 
     def accept(self, number: int) -> None:

@@ -105,7 +105,7 @@ class Metrics:
             "redis_breaker_state", "Circuit breaker of Redis: 0 closed, 1 half-open, 2 open"
         )
         self.model_info = self._gauge("model_info", "The loaded models", "model", "version", "digest")
-        self.model_loads = self._counter("model_loads", "Attempts to load a version", "result")
+        self.model_loads = self._counter("model_loads", "Attempts to load a version", "model", "result")
         self.registry_up = self._gauge(
             "registry_up", "Whether the registry answered when it was last looked at", "model"
         )
@@ -137,9 +137,12 @@ class Metrics:
         # a dashboard finds these before the first request
         for reason in ENDED:
             self.connections_ended.labels(reason)
-        for result in LOAD_RESULTS:
-            self.model_loads.labels(result)
         self.rejected.labels("out-of-memory")  # an alert compares with what was before the first one
+
+    def expect_model(self, model: str) -> None:
+        """Makes the series of a model's loads: alerts compare with what was before the first one."""
+        for result in LOAD_RESULTS:
+            self.model_loads.labels(model, result)
 
     def watch(
         self,

@@ -63,10 +63,15 @@ class Device:
         self._runner = runner
         self._thread: threading.Thread | None = None
 
-    async def call(self, work: Callable[[], T]) -> T:
+    async def call(self, work: Callable[[], T], *, since: float | None = None) -> T:
         """Runs other work on the device's thread, when its turn comes.
 
         Cancelling the caller takes the work out if it has not begun.
+
+        Args:
+            work: to be run.
+            since: when what it is a part of began, `time.monotonic()`. It has waited since then: of several
+                calls after one another the first alone waits for all that came before.
 
         Raises:
             NotReadyError: the scheduler was stopped.
@@ -75,7 +80,7 @@ class Device:
         """
         scheduler = self._scheduler
         waiting: DeviceCall[T] = DeviceCall(
-            scheduler.completions_here(), self.index, work, scheduler.ageing_s
+            scheduler.completions_here(), self.index, work, scheduler.ageing_s, since
         )
         scheduler.put(waiting)
         result: T = await scheduler.answered(waiting)

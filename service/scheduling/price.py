@@ -28,6 +28,7 @@ _REFIT, _REFIT_SECONDS, _REFIT_MOST = 8, 0.02, 64
 _BOUND = 8.0  # a step counts as at most so many times what was expected, and at least so small a part of it
 _APART = 1.2  # units of two steps must differ by so much for the difference to tell the rate
 _LEAST_SECONDS = 1e-6  # that a step counts for; clocks have no finer sense
+_MOST_FREED = 64  # weights that are remembered as freed: a step of theirs may end after that
 
 
 class StepPrice:
@@ -121,18 +122,24 @@ class Prices:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._prices: dict[tuple[str, str, str], StepPrice] = {}  # by weights, device and step
+        self._freed: OrderedDict[str, None] = OrderedDict()
         self._observed = -math.inf
 
     def observe(self, info: ModelInfo, step: str, units: int, seconds: float) -> None:
-        """Takes in how long a step of one version on one device took."""
+        """Takes in how long a step of one version on one device took, unless its weights are freed."""
         if units <= 0:
             return
         with self._lock:
-            self._price(info, step).observe(units, seconds)
+            if info.digest in self._freed:
+                return
+            key = (info.digest, info.device, step)
+            self._prices.setdefault(key, StepPrice()).observe(units, seconds)
             self._observed = time.monotonic()
 
     def warmed(self, info: ModelInfo, measured: Sequence[Measurement]) -> None:
-        """Begins with what a warm-up took."""
+        """Begins with what a warm-up took; weights that were freed are there again."""
+        with self._lock:
+            self._freed.pop(info.digest, None)
         for step, units, seconds in measured:
             self.observe(info, step, units, seconds)
 
@@ -174,14 +181,14 @@ class Prices:
         return time.monotonic() - self._observed <= TRUSTED_SECONDS
 
     def forget(self, digest: str) -> None:
-        """Drops the prices of weights that are freed."""
+        """Drops the prices of weights that are freed, and takes in none until they are warmed up again."""
         with self._lock:
+            self._freed[digest] = None
+            if len(self._freed) > _MOST_FREED:
+                self._freed.popitem(last=False)
             for key in [key for key in self._prices if key[0] == digest]:
                 del self._prices[key]
 
     def _price(self, info: ModelInfo, step: str) -> StepPrice:
-        key = (info.digest, info.device, step)
-        price = self._prices.get(key)
-        if price is None:
-            price = self._prices[key] = StepPrice()
-        return price
+        """What is known of a step; an empty price, which is not kept, of one that was never seen."""
+        return self._prices.get((info.digest, info.device, step)) or StepPrice()

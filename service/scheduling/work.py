@@ -133,13 +133,21 @@ class DeviceCall(Waiting[T], Generic[T]):
         device: index of the device.
         work: to be run.
         ageing_s: its turn comes as that of a request of a far deadline does.
+        since: when what it is a part of began, `time.monotonic()`; now, if it is all there is.
     """
 
-    def __init__(self, completions: CompletionQueue, device: int, work: Callable[[], T], ageing_s: float):
+    def __init__(
+        self,
+        completions: CompletionQueue,
+        device: int,
+        work: Callable[[], T],
+        ageing_s: float,
+        since: float | None = None,
+    ):
         super().__init__(completions)
         self.device = device
         self.work = work
-        self.urgency = self.submitted + ageing_s
+        self.urgency = (self.submitted if since is None else since) + ageing_s
         self.number = 0
 
     @property

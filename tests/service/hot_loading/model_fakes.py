@@ -160,9 +160,11 @@ class FakeDevice:
     def __init__(self, shapes: Sequence[tuple[int, int]] = ()):
         self.shapes = list(shapes)
         self.calls = 0
+        self.since: list[float | None] = []
 
-    async def call(self, work: Callable[[], T]) -> T:
+    async def call(self, work: Callable[[], T], *, since: float | None = None) -> T:
         self.calls += 1
+        self.since.append(since)
         await asyncio.sleep(0)
         return work()
 

@@ -35,7 +35,7 @@ from tests.service.hot_loading.model_fakes import (
 from tests.waiting import WAIT, until
 
 pytestmark = pytest.mark.anyio
-USUAL = [(480, 640), (640, 480), (512, 512), (720, 1280)]
+USUAL = [(480, 640), (640, 480), (512, 512), (720, 1280), (1280, 720)]
 
 
 async def test_starts_with_the_newest(tmp_path: Path) -> None:
@@ -119,7 +119,9 @@ async def test_every_shape_is_warm_before_the_swap(registry: Path) -> None:
         assert [engine.info.device for engine in load.engines] == ["cpu", "cpu"]
         assert [verify for _, _, verify in load.asked] == [True, False]  # the same files
         assert [engine.warmed for engine in load.engines] == [USUAL, [*USUAL, (96, 128)]]
-        assert [device.calls for device in devices] == [4, 5]  # batches go in between
+        assert [device.calls for device in devices] == [5, 6]  # steps go in between
+        assert len({since for device in devices for since in device.since}) == 1
+        assert all(since is not None for device in devices for since in device.since)
         with models.lease() as lease:
             assert list(lease.engines) == load.engines
         assert models.status("a").versions[0].device == "cpu,cpu"

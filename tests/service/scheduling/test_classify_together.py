@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.service.scheduling.queue_fakes import Line
 from tests.service.scheduling.scheduler_fakes import NumberEngine
-from tests.service.scheduling.test_queue import Line
 
 
 @pytest.fixture

@@ -107,6 +107,22 @@ def test_a_requests_price_is_the_sum_of_its_steps_and_the_median_of_its_devices(
     assert prices.seconds(devices, work) == 0
 
 
+def test_a_late_step_of_freed_weights_leaves_nothing() -> None:
+    """Neither it nor a question for its price does; a warm-up of the same weights begins anew."""
+    prices = Prices()
+    prices.observe(INFO, "predict", 1000, 1.0)
+    prices.forget(INFO.digest)
+    prices.observe(INFO, "predict", 1000, 1.0)
+    assert (prices.seconds([INFO], Work(pixels=1000)), prices.chunk(INFO, 77)) == (0.0, 77)
+    assert prices._prices == {}
+    prices.warmed(INFO, [Measurement("predict", 1000, 2.0)])
+    prices.observe(INFO, "predict", 1000, 2.0)
+    assert prices.seconds([INFO], Work(pixels=1000)) == pytest.approx(2.0)
+    for number in range(1000):
+        prices.forget(f"{number:064}")
+    assert len(prices._freed) == 64
+
+
 def test_an_old_price_refuses_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     prices = Prices()
     assert not prices.trusted

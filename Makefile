@@ -38,7 +38,7 @@ DEVELOPMENT := $(VENV)/.development
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup demo serve test test-all image-check tools check bench soak train-tiny lock
+.PHONY: help setup demo serve test test-all image-check tools check docs bench soak train-tiny lock
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
@@ -109,6 +109,9 @@ check: $(DEVELOPMENT) ## lint, formatting, types, dead code, directions of impor
 	$(BIN)/mypy
 	$(BIN)/vulture
 	$(BIN)/pytest -q tests/test_imports.py
+
+docs: $(DEVELOPMENT) ## build the documents as a site in out/site; a link that leads nowhere ends it
+	$(BIN)/python docs/build_site.py
 
 bench: $(DEVELOPMENT) ## measure model, training and service on this machine; takes minutes
 	$(BIN)/ebseg bench engine --variant base --size 640 --classes 150 --dtype float32

@@ -14,8 +14,8 @@ FOLDER = Path(__file__).resolve().parent
 LAYERS = ("serving", "training", "development")
 # What each is made from: extras of the project; development has the group of that name beside them.
 EXTRAS = {
-    "serving": ("service", "s3", "otlp"),
-    "training": ("service", "s3", "otlp", "training"),
+    "serving": ("service", "s3", "gs", "azure", "otlp"),
+    "training": ("service", "s3", "gs", "azure", "otlp", "training"),
     "development": ("dev",),
 }
 # The layers' files; PyTorch's is apart, as it is in images, and without CUDA it comes from elsewhere.

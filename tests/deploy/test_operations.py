@@ -83,7 +83,7 @@ def test_redis_and_caches() -> None:
 def test_ports_and_versions() -> None:
     for service in read_yaml(ROOT / "docker-compose.yml")["services"].values():
         for port in service.get("ports", []):
-            published = port.split(":")[1]
+            published = port.split(":")[-1]
             assert f"({published})" in TEXT or f"(port {published})" in TEXT
     assert f"Kubernetes {OLDEST} or newer" in TEXT
     assert f"the Kubernetes schemas ({OLDEST} and {NEWEST})" in TEXT

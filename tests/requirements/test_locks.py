@@ -91,9 +91,10 @@ def test_no_layer_repeats_a_lower_one_or_departs_from_it() -> None:
 def test_extras_and_groups_are_all_locked() -> None:
     project = wanted.document()
     assert set(project["project"]["optional-dependencies"]) == {
-        "model", "service", "training", "batch", "ray", "s3", "otlp", "dev"
+        "model", "service", "training", "batch", "ray", "s3", "gs", "azure", "otlp", "dev"
     }  # fmt: skip
-    assert project["project"]["optional-dependencies"]["dev"] == ["ebseg[service,training,batch,ray,s3,otlp]"]
+    (everything,) = project["project"]["optional-dependencies"]["dev"]
+    assert everything == "ebseg[service,training,batch,ray,s3,gs,azure,otlp]"
     assert layers.EXTRAS["development"] == ("dev",)
     assert set(project["dependency-groups"]) == {"dev", "moto"}
 

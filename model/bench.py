@@ -21,6 +21,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from model import VARIANTS, EBSeg, Segmenter, TrainingClasses, Vocabulary
 from model.allocator import keep_freed_memory
 from model.network.build import build
+from model.network.copies import copies_of, upload
+from model.network.device import device_named
 from model.storage.checkpoint import load
 
 MATRIX_SIDE = 2048
@@ -39,48 +41,91 @@ def bench_engine(
     size: int,
     classes: int,
     dtype: str,
+    device: str,
+    batch: list[int],
+    compiled: bool,
+    shape: tuple[int, int] | None,
     runs: int,
     progress: Progress,
 ) -> dict[str, Any]:
-    """One square picture to a label map, against the machine's own matrix-product rate.
+    """A picture to a label map, against the device's own matrix-product rate.
 
     The limit is the necessary floating point work over the rate of a 2048^3 matrix product of the
-    same type (`limit_dtype` says when of another), taken between the runs. The vocabulary's text
-    embeddings are at hand, as in a service.
+    same type (`limit_dtype` says when of another), taken between the runs, on a GPU before them. The
+    vocabulary's text embeddings are at hand, as in a service.
+
+    Args:
+        variant, checkpoint: the model.
+        size: side of the square picture, pixels.
+        classes: of the vocabulary.
+        dtype: that the model computes in.
+        device: torch's name, or "auto".
+        batch: numbers of pictures that `predict` is measured with besides (`device_bench`); on a GPU always.
+        compiled: whether `torch.compile` makes the network for that.
+        shape: rows and columns of the picture instead of the square.
+        runs: timed ones.
+        progress: told about the steps.
     """
+    from model.device_bench import bench_batches
+    from model.gpu_card import card_here
+
     keep_freed_memory()
     progress("building the model")
-    ebseg = _model(variant, checkpoint)
+    ebseg = model_of(variant, checkpoint)
     weights = weights_size(ebseg)
-    vocabulary = _vocabulary(classes)
+    vocabulary = vocabulary_of(classes)
     text = ebseg.encode_text(vocabulary.names, ["a photo of a {}."])  # their values do not matter here
-    segmenter = Segmenter(ebseg.to_compute_dtype(DTYPES[dtype]), short_side=None)
-    picture = segmenter.prepare(picture_array(size, size))
+    shape = shape or (size, size)
+    place = device_named(device)
+    segmenter = Segmenter(
+        ebseg.to_compute_dtype(DTYPES[dtype]).to(place), short_side=None, long_side=max(shape)
+    )
+    picture = segmenter.prepare(picture_array(*shape))
+    there = upload(text, place)
     stages: dict[str, list[float]] = {"predict": [], "classify": []}
 
     def run() -> None:
         start = time.perf_counter()
         predictions = segmenter.predict([picture])
         middle = time.perf_counter()
-        segmenter.label_map(predictions, vocabulary, output_size=(size, size), text=text)
+        segmenter.label_map(predictions, vocabulary, output_size=shape, text=there)
         stages["predict"].append(middle - start)
         stages["classify"].append(time.perf_counter() - middle)
 
     flops = BASE_640_FLOPS
-    if (ebseg.config.variant, size) != ("base", 640):
+    if (ebseg.config.variant, shape) != ("base", (640, 640)):
         with FlopCounterMode(display=False) as counter:
             run()
         flops = float(counter.get_total_flops())
-    limit = limit_dtype(DTYPES[dtype], progress)
-    product = matrix_product(limit)
-    seconds, product_seconds = in_turn([run, product], runs, progress)
-    rate = 2 * MATRIX_SIDE**3 / statistics.median(product_seconds)
+    card = card_here() if place.type == "cuda" else None
+    batches: dict[str, Any] = {"device": str(place)}
+    limit = DTYPES[dtype]
+    if place.type != "cpu" or batch or compiled:
+        batches = bench_batches(
+            ebseg,
+            picture,
+            batch or [1],
+            flops=flops,
+            dtype=dtype,
+            compiled=compiled,
+            card=card,
+            runs=runs,
+            progress=progress,
+        )
+    if place.type == "cpu":
+        limit = limit_dtype(limit, progress)
+        seconds, product_seconds = in_turn([run, matrix_product(limit)], runs, progress)
+        rate = 2 * MATRIX_SIDE**3 / statistics.median(product_seconds)
+    else:
+        (seconds,) = in_turn([run], runs, progress)
+        rate = batches["device_matmul_flops_per_second"]
     median = statistics.median(seconds)
     return {
         "bench": "engine",
         "variant": ebseg.config.variant,
         "checkpoint": str(checkpoint) if checkpoint else "untrained",
         "size": size,
+        "shape": list(shape),
         "classes": classes,
         "dtype": dtype,
         **machine(),
@@ -95,23 +140,33 @@ def bench_engine(
         "fraction_of_limit": flops / rate / median,
         "weights_bytes": weights,
         "peak_bytes": peak_bytes(),
+        **batches,
     }
 
 
 def bench_text(
-    *, variant: str, checkpoint: Path | None, classes: int, size: int, runs: int, progress: Progress
+    *,
+    variant: str,
+    checkpoint: Path | None,
+    classes: int,
+    size: int,
+    device: str,
+    runs: int,
+    progress: Progress,
 ) -> dict[str, Any]:
     """Embedding unseen class names with 14 templates, in units of one float32 `predict`."""
     keep_freed_memory()
     progress("building the model")
-    segmenter = Segmenter(_model(variant, checkpoint), short_side=None)
+    place = device_named(device)
+    segmenter = Segmenter(model_of(variant, checkpoint).to(place), short_side=None)
+    settle = copies_of(place).settle  # a GPU is done later than asked
     picture = segmenter.prepare(picture_array(size, size))
     names = Vocabulary.builtin("ade20k-847").names
     fresh = _unseen(names, classes)
     text_seconds, predict_seconds = in_turn(
         [
-            lambda: segmenter.ebseg.encode_text(next(fresh)),
-            lambda: segmenter.predict([picture]),
+            lambda: (segmenter.ebseg.encode_text(next(fresh)), settle()),
+            lambda: (segmenter.predict([picture]), settle()),
         ],
         runs,
         progress,
@@ -123,6 +178,7 @@ def bench_text(
         "classes": classes,
         "templates": 14,
         "size": size,
+        "device": str(place),
         **machine(),
         "runs": runs,
         "seconds": text_seconds,
@@ -141,18 +197,23 @@ def bench_memory(
     height: int,
     classes: int,
     dtype: str,
+    device: str,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Peak memory over the weights' own size while a large picture gets many classes."""
+    """Peak memory over the weights' own size while a large picture gets many classes; a GPU's where it is."""
+    from model.gpu_card import card_here
+
     keep_freed_memory()
     progress("building the model")
-    ebseg = _model(variant, checkpoint).to_compute_dtype(DTYPES[dtype])
+    place = device_named(device)
+    ebseg = model_of(variant, checkpoint).to_compute_dtype(DTYPES[dtype]).to(place)
+    card = card_here() if place.type == "cuda" else None
     weights = weights_size(ebseg)
     segmenter = Segmenter(ebseg)
     progress(f"segmenting {width} x {height} pixels into {classes} classes")
     start = time.perf_counter()
-    labels = segmenter.segment(picture_array(height, width), _vocabulary(classes)).labels
-    peak = peak_bytes()
+    labels = segmenter.segment(picture_array(height, width), vocabulary_of(classes)).labels
+    peak = peak_bytes() if card is None else card.memory()["peak_bytes"]
     return {
         "bench": "memory",
         "variant": ebseg.config.variant,
@@ -160,6 +221,7 @@ def bench_memory(
         "height": height,
         "classes": classes,
         "dtype": dtype,
+        "device": str(place),
         **machine(),
         "seconds": time.perf_counter() - start,
         "distinct_labels": int(np.unique(labels).size),
@@ -169,7 +231,8 @@ def bench_memory(
     }
 
 
-def _model(variant: str, checkpoint: Path | None) -> EBSeg:
+def model_of(variant: str, checkpoint: Path | None) -> EBSeg:
+    """A checkpoint's model, or one with random weights."""
     if checkpoint is not None:
         ebseg = load(checkpoint).ebseg
     else:
@@ -177,7 +240,8 @@ def _model(variant: str, checkpoint: Path | None) -> EBSeg:
     return ebseg.requires_grad_(False)  # counting operations stumbles over what could have gradients
 
 
-def _vocabulary(classes: int) -> Vocabulary:
+def vocabulary_of(classes: int) -> Vocabulary:
+    """So many classes, each of one word list."""
     names = Vocabulary.builtin("ade20k-847").names
     more = [f"thing number {i}" for i in range(classes - len(names))]
     return Vocabulary.of((names + more)[:classes])

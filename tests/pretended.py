@@ -370,6 +370,8 @@ def pretended_device() -> Iterator[torch.device]:
     """The device, with streams whose copies are late, and the host's generators for its own."""
     found = torch.device(NAME, 0)
     before = torch._C._only_lift_cpu_tensors(), torch.Generator
+    overwritten = torch.__future__.get_overwrite_module_params_on_conversion()
+    torch.__future__.set_overwrite_module_params_on_conversion(True)  # in place, `host` would stay as it was
     torch._C._set_only_lift_cpu_tensors(True)  # else torch.tensor(..., device=) goes round tensors of Python
     torch.Generator = HostGenerator  # type: ignore[misc]
     STREAMS[NAME] = LateStreams
@@ -377,6 +379,7 @@ def pretended_device() -> Iterator[torch.device]:
     try:
         yield found
     finally:
+        torch.__future__.set_overwrite_module_params_on_conversion(overwritten)
         torch._C._set_only_lift_cpu_tensors(before[0])
         torch.Generator = before[1]  # type: ignore[misc]
         del STREAMS[NAME]

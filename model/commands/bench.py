@@ -7,6 +7,7 @@ import argparse
 import inspect
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ def add_commands(
         "measure the model against what this machine can do",
         """
   ebseg bench engine --variant base --size 640 --classes 150 --dtype float32
+  ebseg bench engine --device cuda --batch 1,8 --compile --dtype bfloat16
+  ebseg bench classes
   ebseg bench text --classes 150
   ebseg bench memory --classes 847 --width 4000 --height 3000
 """,
@@ -43,6 +46,33 @@ def add_commands(
     _add_size(parser)
     parser.add_argument("--classes", type=count, default=150, metavar="K", help="classes (default: 150)")
     parser.add_argument("--dtype", choices=DTYPES, default="float32", help="compute type (default: float32)")
+    add_device(parser)
+    parser.add_argument(
+        "--batch",
+        type=_batches,
+        default=[],
+        metavar="N,N",
+        help="measure predict for batches of so many pictures, too (default: 1 on a GPU, else none)",
+    )
+    parser.add_argument(
+        "--compile", dest="compiled", action="store_true", help="by a network that torch.compile makes"
+    )
+    parser.add_argument(
+        "--shape", type=_shape, metavar="ROWSxCOLUMNS", help="of the picture, pixels (default: the square)"
+    )
+    _add_runs(parser)
+    add_json(parser)
+
+    parser = add_command(
+        commands,
+        "classes",
+        _run,
+        "a picture with 1, 20, 150 and 847 names, and with other names again",
+        "\n  ebseg bench classes --variant base\n",
+    )
+    _add_model(parser)
+    _add_size(parser)
+    add_device(parser)
     _add_runs(parser)
     add_json(parser)
 
@@ -56,6 +86,7 @@ def add_commands(
     _add_model(parser)
     _add_size(parser)
     parser.add_argument("--classes", type=count, default=150, metavar="K", help="classes (default: 150)")
+    add_device(parser)
     _add_runs(parser)
     add_json(parser)
 
@@ -71,14 +102,21 @@ def add_commands(
     parser.add_argument("--height", type=count, default=3000, metavar="N", help="pixels (default: 3000)")
     parser.add_argument("--classes", type=count, default=847, metavar="K", help="classes (default: 847)")
     parser.add_argument("--dtype", choices=DTYPES, default="float32", help="compute type (default: float32)")
+    add_device(parser)
     add_json(parser)
     return commands
 
 
 def _run(args: argparse.Namespace) -> int:
-    from model import bench
+    from model import bench, class_bench
 
-    function = getattr(bench, f"bench_{args.benchmark}")
+    functions: dict[str, Callable[..., dict[str, Any]]] = {
+        "engine": bench.bench_engine,
+        "text": bench.bench_text,
+        "memory": bench.bench_memory,
+        "classes": class_bench.bench_classes,
+    }
+    function = functions[args.benchmark]
     names = inspect.signature(function).parameters.keys() - {"progress"}
     options = {name: getattr(args, name) for name in names}
     report(args, function(**options, progress=print_step))
@@ -96,6 +134,28 @@ def report(args: argparse.Namespace, found: dict[str, Any]) -> None:
 def print_step(step: str) -> None:
     """Progress of a benchmark, a line a step on standard error."""
     print(step, file=sys.stderr, flush=True)
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Adds `--device`."""
+    parser.add_argument(
+        "--device",
+        default="auto",
+        metavar="DEVICE",
+        help="where it is measured: auto, cpu, cuda or cuda:N; auto takes a GPU if there is one "
+        "(default: auto)",
+    )
+
+
+def _batches(words: str) -> list[int]:
+    return [count(word) for word in words.split(",")]
+
+
+def _shape(words: str) -> tuple[int, int]:
+    rows, times, columns = words.partition("x")
+    if not times:
+        raise argparse.ArgumentTypeError(f"{words!r} is no shape such as 640x960")
+    return count(rows), count(columns)
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

@@ -26,7 +26,7 @@ class Mark(Protocol):
 
 
 class Streams(Protocol):
-    """What copies need of a device: a stream for them beside that which computes."""
+    """What copies of one direction need of a device: a stream for them beside that which computes."""
 
     def pinned(self, nbytes: int) -> Tensor:
         """Memory of the host that copies may read and write while the host goes on, uint8."""
@@ -127,38 +127,40 @@ class Copies:
 
     Args:
         device: whose.
-        streams: of the device; None copies plainly, and on a CPU nothing.
+        make: gives streams of the device; None copies plainly, and on a CPU nothing.
     """
 
-    def __init__(self, device: torch.device, streams: Streams | None) -> None:
+    def __init__(self, device: torch.device, make: "Callable[[torch.device], Streams] | None") -> None:
         self._device = device
-        self._streams = streams
+        # apart: downloads wait for what is computed, and what is needed next is uploaded meanwhile
+        self._uploads = None if make is None else make(device)
+        self._downloads = None if make is None else make(device)
         self._lock = threading.Lock()
         self._filled: list[tuple[Tensor, Mark]] = []  # pinned, oldest first, each until its mark
         self._free: list[Tensor] = []  # pinned, of downloads that have arrived
 
     def upload(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """The same on the device, in one copy; tensors that are there already stay as they are."""
-        if self._streams is None:
+        if self._uploads is None:
             return [tensor.to(self._device) for tensor in tensors]
         away = [tensor for tensor in tensors if tensor.device != self._device]
         with torch.inference_mode(False), torch.no_grad():  # buffers outlive the mode that is on now
-            arrived = iter(self._uploaded(away, self._streams) if away else [])
+            arrived = iter(self._uploaded(away, self._uploads) if away else [])
         return [next(arrived) if tensor.device != self._device else tensor for tensor in tensors]
 
     def download(self, tensors: Sequence[Tensor]) -> Download:
         """Begins to copy tensors to the host; what is computed afterwards does not change them."""
-        if self._streams is None:
+        if self._downloads is None:
             return Download(lambda: [tensor.cpu() for tensor in tensors])
         with torch.inference_mode(False), torch.no_grad():
-            return self._downloading([tensor.detach().contiguous() for tensor in tensors], self._streams)
+            return self._downloading([tensor.detach().contiguous() for tensor in tensors], self._downloads)
 
     def settle(self) -> None:
         """Lets the host wait until all is done that the device was asked for."""
-        if self._streams is not None:
+        if self._downloads is not None:
             with self._lock:
-                self._streams.copy_after_compute()
-                mark = self._streams.mark()
+                self._downloads.copy_after_compute()
+                mark = self._downloads.mark()
             mark.wait()
 
     def _uploaded(self, tensors: list[Tensor], streams: Streams) -> list[Tensor]:
@@ -238,8 +240,7 @@ def copies_of(device: torch.device) -> Copies:
     with _COPIES_LOCK:
         found = _COPIES.get(device)
         if found is None:
-            make = STREAMS.get(device.type)
-            found = _COPIES[device] = Copies(device, None if make is None else make(device))
+            found = _COPIES[device] = Copies(device, STREAMS.get(device.type))
         return found
 
 

@@ -133,7 +133,7 @@ class EBSeg(nn.Module):
         """`predict` for pictures of any sizes whose padded size is one: each gets what it gets alone.
 
         Args:
-            pictures: uint8 [3, rows, columns] each.
+            pictures: uint8 [3, rows, columns] each, on the host or where the weights are.
             shape: rows and columns to pad to instead, multiples of the stride. The network sees padding, so
                 a larger shape than a picture's own changes what it gets, though not with its company.
 
@@ -152,11 +152,11 @@ class EBSeg(nn.Module):
             raise PictureError(f"pictures of {sorted(padded)} cannot be padded to {shape[0]} x {shape[1]}")
         if ONE_PICTURE_AT_A_TIME.on(self.device) and len(pictures) > 1:
             return [self.predict_each([picture], shape)[0] for picture in pictures]
+        *here, extents = copies_of(self.device).upload([*pictures, torch.tensor(sizes)])
         if len(set(sizes)) == 1 and padded == {shape} and not self.graphs.counts(shape):
-            together = self.predict(torch.stack(list(pictures)))
+            together = self.predict(torch.stack(here))
             return [together[i] for i in range(len(sizes))]
-        batch = torch.stack([pad_to(picture, shape) for picture in pictures])
-        images, extents = copies_of(self.device).upload([batch, torch.tensor(sizes)])
+        images = torch.stack([pad_to(picture, shape) for picture in here])
         mask_logits, supervised, mask_attention, frozen = self.graphs.run(self, images, extents)
         together = MaskPredictions(
             mask_logits=mask_logits,

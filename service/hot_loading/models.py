@@ -58,7 +58,12 @@ class Models:
         self._set_up(metrics, thread, cache)
         self._settings: Settings | None = settings
         names = device_names(settings.device)
-        load = load or partial(load_engine, map_weights=settings.map_weights, padding=settings.padding)
+        load = load or partial(
+            load_engine,
+            map_weights=settings.map_weights,
+            padding=settings.padding,
+            early=len(names) == 1,
+        )
         self._loading = Loading(thread, devices, names=names, dtype=settings.dtype, load=load)
         self._loading.on_warmed = lambda info, measured: self.on_warmed(info, measured)
         for name, (policy, source) in asked.items():

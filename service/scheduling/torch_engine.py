@@ -65,10 +65,17 @@ class TorchEngine:
         segmenter, info: of `load_engine`.
         text_digest: sha256 of the text tower's weights.
         shapes: that pictures are padded to where one is near enough; see `padded_shapes`.
+        early: whether `prepare` brings pictures to the device, while it works for others.
     """
 
     def __init__(
-        self, segmenter: Segmenter, info: ModelInfo, text_digest: str, shapes: Sequence[tuple[int, int]] = ()
+        self,
+        segmenter: Segmenter,
+        info: ModelInfo,
+        text_digest: str,
+        shapes: Sequence[tuple[int, int]] = (),
+        *,
+        early: bool = False,
     ):
         self._segmenter: Segmenter | None = segmenter
         self._own_words: OwnWords | None = None
@@ -79,6 +86,7 @@ class TorchEngine:
         context = segmenter.ebseg.clip_text.positional_embedding.shape[0]
         self._batch = 1
         self._shapes = list(shapes)
+        self._early = early
         self._room = Room.of(segmenter.ebseg.device)
         self._recordings: Recordings | None = Recordings(segmenter.ebseg, self._room)
         self._warm = False  # whether anything has run
@@ -116,13 +124,15 @@ class TorchEngine:
         return [len(templates) * (len(tokenizer.encode(name)) + 1) for name in names]
 
     def prepare(self, picture: NDArray[np.uint8]) -> PreparedPicture:
-        """RGB uint8 [H, W, 3] -> uint8 [3, h, w] at network resolution.
+        """RGB uint8 [H, W, 3] -> uint8 [3, h, w] at network resolution, on the host or already on the device.
 
         Raises:
             PictureError: a shape that the model cannot take.
         """
         pixels = self.segmenter.prepare(picture)
         shape = (pixels.shape[1], pixels.shape[2])
+        if self._early:
+            pixels = upload(pixels, self.segmenter.ebseg.device)
         padded = listed(shape, self._shapes)
         return PreparedPicture(pixels=pixels, shape=padded, cost=padded[0] * padded[1])
 
@@ -302,6 +312,7 @@ def load_engine(
     golden: bool = True,
     map_weights: bool = False,
     padding: str = "own",
+    early: bool = False,
 ) -> TorchEngine:
     """Loads a version folder for serving, and sees that it computes what its golden file says.
 
@@ -312,6 +323,7 @@ def load_engine(
         verify_digests: leave it out only for a folder that was just verified.
         golden: run the golden test, which takes as long as a picture; and look at the text tower's digest.
         map_weights: leave weights on the CPU in their file; see `checkpoint.load`.
+        early: see `TorchEngine`; of use where no other device may get the picture.
         padding: "own", or "few" for a short list of padded shapes; see `padded_shapes`.
 
     Raises:
@@ -347,7 +359,7 @@ def load_engine(
         card=manifest.card,
     )
     shapes = few_shapes(loaded.ebseg.config.short_side) if padding == "few" else []
-    return TorchEngine(Segmenter(loaded.ebseg), info, manifest.text_digest, shapes)
+    return TorchEngine(Segmenter(loaded.ebseg), info, manifest.text_digest, shapes, early=early)
 
 
 def device_names(setting: str) -> list[str]:

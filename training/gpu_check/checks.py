@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from model.errors import ModelError
+from model.gpu_card import CheckedDevice
 from model.network.copies import download, upload
 from model.network.device import number_type
 from model.network.ebseg import EBSeg
@@ -28,7 +29,6 @@ from model.storage import golden
 from model.storage.checkpoint import check_golden, load
 from model.vocabulary.classes import Vocabulary
 from training.config import TrainConfig
-from training.gpu_check.card import CheckedDevice
 from training.losses.criterion import EBSegLoss
 from training.losses.matcher import Target
 from training.run.loss_module import on_device

@@ -108,7 +108,7 @@ class _Hasty(LateStreams):
 
 def test_a_missing_wait_would_be_seen(device: torch.device) -> None:
     x = numbers(3, 0)
-    there = Copies(device, _Hasty(device)).upload([x])[0]
+    there = Copies(device, _Hasty).upload([x])[0]
     assert not torch.equal(there.cpu(), x)
 
 

@@ -1,6 +1,7 @@
 """TorchEngine on the pretended accelerator: its waits, batches by padded shape, and a version's end."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,12 +11,13 @@ import torch
 from numpy.typing import NDArray
 
 from model.errors import PictureError
+from model.network.copies import copies_of
 from model.segmenter import Segmenter
 from model.vocabulary.classes import Vocabulary
 from service.scheduling.deadline import Deadline
 from service.scheduling.engine import Job
 from service.scheduling.torch_engine import Prediction, TorchEngine, load_engine
-from tests.pretended import counted, pretended_device
+from tests.pretended import LateStreams, counted, pretended_device
 
 VOCABULARY = Vocabulary.of(["sky", "tree"])
 SIZES = [(190, 250), (192, 256), (180, 230)]  # all 192 x 256 when padded, as they are taken here
@@ -128,3 +130,38 @@ def test_warm_up_finds_a_batch_and_another_version_takes_over(
     assert isinstance(prediction, Prediction)
     again = second.predict([second.prepare(picture((64, 96), 0))])[0]
     assert torch.equal(again.masks.frozen.cpu(), prediction.masks.frozen.cpu())
+
+
+def early(folder: Path, device: torch.device) -> TorchEngine:
+    """An engine whose pictures come to the device as soon as they are prepared."""
+    loaded = load_engine(folder, golden=False)
+    segmenter = Segmenter(loaded.segmenter.ebseg.to(device), short_side=None)
+    return TorchEngine(segmenter, loaded.info, "digest", early=True)
+
+
+def test_a_batch_is_uploaded_while_another_one_runs(tiny_checkpoint: Path, device: torch.device) -> None:
+    """By the threads that prepare it: predict copies nothing, and neither side waits for the other."""
+    late, engine = on(tiny_checkpoint, device), early(tiny_checkpoint, device)
+    wanted = late.predict([late.prepare(picture(size, seed)) for seed, size in enumerate(SIZES)])
+    running = copies_of(device).download([wanted[0].masks.frozen])  # has not ended
+    with counted() as counts:
+        with ThreadPoolExecutor(3) as pool:
+            ready = list(pool.map(engine.prepare, [picture(size, s) for s, size in enumerate(SIZES)]))
+        assert {one.pixels.device for one in ready} == {device}
+        masks = engine.segmenter.predict_each([one.pixels for one in ready], ready[0].shape)
+    assert counts.waits == []
+    running.wait()
+    for own, other in zip(masks, wanted, strict=True):
+        assert own.image_size == other.masks.image_size
+        assert torch.equal(own.mask_logits.cpu(), other.masks.mask_logits.cpu())
+
+
+def test_a_picture_that_is_read_before_it_has_arrived_would_be_seen(
+    tiny_checkpoint: Path, device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = early(tiny_checkpoint, device)
+    shown = picture(SIZES[0], 0)
+    (sound,) = engine.predict([engine.prepare(shown)])
+    monkeypatch.setattr(LateStreams, "compute_after", lambda self, mark: None)
+    (hasty,) = engine.predict([engine.prepare(shown)])
+    assert not torch.equal(sound.masks.frozen.cpu(), hasty.masks.frozen.cpu())

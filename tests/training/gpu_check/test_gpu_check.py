@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
+from model.gpu_card import CheckedDevice, card_here
 from tests.pretended import counted, pretended_device
 from training.gpu_check import checks
 from training.gpu_check.__main__ import NO_CARD, main
-from training.gpu_check.card import CheckedDevice, card_here
 from training.gpu_check.checks import CHECKS
 
 QUICK = ["--side", "64", "--batches", "1,2", "--soak", "0"]
@@ -38,6 +38,9 @@ class PretendedCard:
 
     def memory(self) -> dict[str, int]:
         return {"bytes": 0, "peak_bytes": 0}
+
+    def watts(self) -> float | None:
+        return None
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What the check needs of a card: to count waits for it, to wait for it, and its memory."""
+"""What is asked of a card: to count waits for it, to wait for it, its memory, watts and data sheet."""
 
 import warnings
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ import torch
 
 
 class CheckedDevice(Protocol):
-    """A device that is checked."""
+    """A device that is checked or measured."""
 
     device: torch.device
 
@@ -24,6 +24,9 @@ class CheckedDevice(Protocol):
 
     def memory(self) -> dict[str, int]:
         """Bytes now, and the most that there were."""
+
+    def watts(self) -> float | None:
+        """That it draws now; None where nothing tells."""
 
 
 class CudaCard:
@@ -75,6 +78,40 @@ class CudaCard:
             "bytes": torch.cuda.memory_allocated(self.device),
             "peak_bytes": torch.cuda.max_memory_allocated(self.device),
         }
+
+    def watts(self) -> float | None:
+        """By NVML, where its Python package is installed."""
+        try:
+            return torch.cuda.power_draw(self.device) / 1000
+        except (ModuleNotFoundError, RuntimeError):
+            return None
+
+
+# Floating point operations a second, dense, that NVIDIA's data sheets give for a card, by how its name
+# begins: float32 without tensor cores, and bfloat16 (float16 where there is no bfloat16) with them. Half of a
+# sheet's figure "with sparsity" where it gives that alone. Of names that begin alike the longest counts.
+DATA_SHEETS: dict[str, tuple[float, float]] = {
+    "NVIDIA H200": (67e12, 989e12),
+    "NVIDIA H100 NVL": (60e12, 835e12),
+    "NVIDIA H100 PCIe": (51e12, 756e12),
+    "NVIDIA H100": (67e12, 989e12),
+    "NVIDIA A100": (19.5e12, 312e12),
+    "NVIDIA A30": (10.3e12, 165e12),
+    "NVIDIA A10": (31.2e12, 125e12),
+    "NVIDIA L40S": (91.6e12, 362e12),
+    "NVIDIA L4": (30.3e12, 121e12),
+    "Tesla V100": (15.7e12, 125e12),
+    "Tesla T4": (8.1e12, 65e12),
+}
+
+
+def data_sheet_peak(name: str, dtype: str) -> float | None:
+    """Floating point operations a second by a card's data sheet; None for one that is not listed."""
+    listed = max((own for own in DATA_SHEETS if name.startswith(own)), key=len, default=None)
+    if listed is None:
+        return None
+    single, half = DATA_SHEETS[listed]
+    return single if dtype == "float32" else half
 
 
 def card_here() -> CheckedDevice | None:

@@ -1,7 +1,7 @@
 """Benchmark of a training step: how near it comes to three times the forward pass' ideal time.
 
 A backward pass does about twice the work of its forward pass, so a step cannot take less than three
-times the forward's floating point work at the machine's own matrix-product rate. As in model/bench.py
+times the forward's floating point work at the machine's own matrix-product rate. As in model/bench
 the rate is measured in turn with the steps, and every figure is printed with what it is made of. Where
 other work takes turns with it, the same ratio of processor time says more than that of seconds passed.
 """
@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from model.allocator import keep_freed_memory
-from model.bench import (
+from model.bench.engine import (
     MATRIX_SIDE,
     Progress,
     in_turn,

@@ -1,4 +1,4 @@
-"""`ebseg bench`: the commands around model/bench.py. Each prints one JSON object, its last line.
+"""`ebseg bench`: the commands around model/bench. Each prints one JSON object, its last line.
 
 For people the same figures come before it, a line each; `--json` leaves them out.
 """
@@ -108,13 +108,14 @@ def add_commands(
 
 
 def _run(args: argparse.Namespace) -> int:
-    from model import bench, class_bench
+    from model.bench import engine
+    from model.bench import names as names_bench
 
     functions: dict[str, Callable[..., dict[str, Any]]] = {
-        "engine": bench.bench_engine,
-        "text": bench.bench_text,
-        "memory": bench.bench_memory,
-        "classes": class_bench.bench_classes,
+        "engine": engine.bench_engine,
+        "text": engine.bench_text,
+        "memory": engine.bench_memory,
+        "classes": names_bench.bench_classes,
     }
     function = functions[args.benchmark]
     names = inspect.signature(function).parameters.keys() - {"progress"}

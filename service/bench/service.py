@@ -17,7 +17,7 @@ from typing import Any, TypedDict, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from model.bench import machine
+from model.bench.engine import machine
 from model.storage.packaged import packaged_checkpoint
 from model.vocabulary.classes import Vocabulary
 from service.bench.limit import LimitPool

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 import ebseg
-import model.bench
 from model.allocator import keep_freed_memory, return_freed_memory
+from model.bench import engine
 
 ROOT = Path(__file__).parents[2]
 
@@ -69,13 +69,13 @@ def test_limit_is_float32s_where_the_type_is_emulated(
     def product(dtype: torch.dtype, side: int) -> Callable[[], None]:
         return lambda: clock.append(clock[-1] + took[dtype])
 
-    monkeypatch.setattr(model.bench, "matrix_product", product)
-    monkeypatch.setattr("model.bench.time.process_time", lambda: clock[-1])
+    monkeypatch.setattr(engine, "matrix_product", product)
+    monkeypatch.setattr("model.bench.engine.time.process_time", lambda: clock[-1])
     notes: list[str] = []
-    assert model.bench.limit_dtype(torch.bfloat16, notes.append) == limit
-    assert model.bench.limit_dtype(torch.float32, notes.append) == torch.float32
+    assert engine.limit_dtype(torch.bfloat16, notes.append) == limit
+    assert engine.limit_dtype(torch.float32, notes.append) == torch.float32
     emulated = limit == torch.float32
-    assert model.bench.limit_figures(torch.bfloat16, limit)["dtype_emulated"] == emulated
+    assert engine.limit_figures(torch.bfloat16, limit)["dtype_emulated"] == emulated
     assert notes == ["this processor emulates bfloat16: the limit is float32's, 60.0 times faster"] * emulated
 
 

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 import ebseg
-from model import VARIANTS, TrainingClasses, device_bench
-from model.device_bench import bench_batches
-from model.gpu_card import DATA_SHEETS, data_sheet_peak
+from model import VARIANTS, TrainingClasses
+from model.bench import batches
+from model.bench.batches import bench_batches
+from model.bench.gpu_card import DATA_SHEETS, data_sheet_peak
 from model.network.build import build
 from tests.golden.weights import picture
 from tests.pretended import pretended_device
@@ -27,7 +28,7 @@ class NamedCard(PretendedCard):
 
 def test_batches_on_a_card(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fractions are the arithmetic over rate and seconds; nothing waits in predict."""
-    monkeypatch.setattr(device_bench, "MATRIX_SIDE", 64)
+    monkeypatch.setattr(batches, "MATRIX_SIDE", 64)
     with pretended_device() as device:
         network = build(VARIANTS["tiny"], TrainingClasses.of(["a"]), seed=0).to(device)
         steps: list[str] = []

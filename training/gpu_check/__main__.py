@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from model.gpu_card import CheckedDevice, card_here
+from model.bench.gpu_card import CheckedDevice, card_here
 from model.storage.packaged import packaged_checkpoint
 from training.gpu_check.checks import Subject, run_checks
 

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
+from model.bench.gpu_card import CheckedDevice
 from model.errors import ModelError
-from model.gpu_card import CheckedDevice
 from model.network.copies import download, upload
 from model.network.device import number_type
 from model.network.ebseg import EBSeg

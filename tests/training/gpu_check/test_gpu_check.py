@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from model.gpu_card import CheckedDevice, card_here
+from model.bench.gpu_card import CheckedDevice, card_here
 from tests.pretended import counted, pretended_device
 from training.gpu_check import checks
 from training.gpu_check.__main__ import NO_CARD, main

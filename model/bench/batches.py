@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from model.bench import MATRIX_SIDE, Progress
-from model.gpu_card import CheckedDevice, data_sheet_peak
+from model.bench.engine import MATRIX_SIDE, Progress
+from model.bench.gpu_card import CheckedDevice, data_sheet_peak
 from model.network.copies import copies_of
 from model.network.ebseg import EBSeg
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from model.allocator import keep_freed_memory
-from model.bench import Progress, in_turn, machine, model_of, picture_array, vocabulary_of
+from model.bench.engine import Progress, in_turn, machine, model_of, picture_array, vocabulary_of
 from model.network.device import device_named
 from model.segmenter import Segmenter
 

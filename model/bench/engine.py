@@ -66,8 +66,8 @@ def bench_engine(
         runs: timed ones.
         progress: told about the steps.
     """
-    from model.device_bench import bench_batches
-    from model.gpu_card import card_here
+    from model.bench.batches import bench_batches
+    from model.bench.gpu_card import card_here
 
     keep_freed_memory()
     progress("building the model")
@@ -201,7 +201,7 @@ def bench_memory(
     progress: Progress,
 ) -> dict[str, Any]:
     """Peak memory over the weights' own size while a large picture gets many classes; a GPU's where it is."""
-    from model.gpu_card import card_here
+    from model.bench.gpu_card import card_here
 
     keep_freed_memory()
     progress("building the model")

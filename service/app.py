@@ -59,16 +59,18 @@ def create_app(settings: Settings, *engines: Engine, load: LoadEngine | None = N
         finally:
             await service.stop()
 
-    app = FastAPIOffline(  # a FastAPI whose /docs loads nothing from elsewhere
+    app = FastAPIOffline(  # a FastAPI that has the files of /docs itself
         title="EBSeg",
         version=_version(),
         description=DESCRIPTION,
         lifespan=lifespan,
         redirect_slashes=False,
-        redoc_url=None,  # its page would, and one is enough
+        docs_url=None,  # ours, in page.py, asks for what stands beside it, wherever that is
+        redoc_url=None,  # one is enough
         # FastAPI's own would put users' paths and queries into spans; ours are in otlp.py
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
+    app.root_path = settings.root_path or ""  # as an argument it would be taken for what a server prepends
     app.state.service = service
     app.state.keys = keys = ApiKeys.of(settings)
     own = (
@@ -103,7 +105,7 @@ def create_app(settings: Settings, *engines: Engine, load: LoadEngine | None = N
     # FastAPI has answers of its own to these two; everything else reaches the middleware
     app.add_exception_handler(HTTPException, on_error)
     app.add_exception_handler(RequestValidationError, on_error)
-    paths = [*(route.path for route in routes), "/docs", "/openapi.json"]
+    paths = [*(route.path for route in routes), "/openapi.json"]
     app.add_middleware(
         Requests,
         metrics=service.metrics,

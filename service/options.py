@@ -18,6 +18,7 @@ METAVARS = {
     "registry": "PLACE",
     "checkpoint": "FOLDER",
     "_dir": "FOLDER",
+    "_path": "PATH",
     "model": "NAMES",
     "host": "ADDRESS",
     "_hosts": "HOSTS",
@@ -58,6 +59,8 @@ OPTIONS: dict[str, str] = {
     "often than it answered, seconds (default: 3600.0)",
     "host": "address to listen on; 0.0.0.0 for all (default: 127.0.0.1)",
     "port": "port to listen on; 0 takes a free one; left out, the variable PORT counts (default: 8000)",
+    "root_path": "path below which a proxy passes requests on without cutting it off, such as /ebseg; "
+    "left out, the proxy cuts it off",
     "max_bytes": "largest request body, such as 20 MiB (default: 20 MiB)",
     "max_pixels": "largest picture, and largest output, pixels (default: 50000000)",
     "max_pictures": "most pictures of a request to /v1/segment/batch, max_bytes in all (default: 16)",

@@ -280,6 +280,7 @@ def install(app: FastAPI, *, keys_required: bool) -> None:
                 description=f"{app.description}\n{CONVENTIONS}",
                 routes=app.routes,
                 tags=TAGS,
+                servers=[{"url": ".", "description": "where this document is"}],
                 license_info={"name": "MIT", "identifier": "MIT"},
             )
             _, definitions = models_json_schema(

@@ -1,4 +1,4 @@
-"""`/` and `/static/...`: the page, and the files that it is made of."""
+"""`/`, `/static/...` and `/docs`: the page, the files that it is made of, and that of the interface."""
 
 import functools
 import hashlib
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fastapi import APIRouter, HTTPException, Request, Response
+from fastapi.openapi.docs import get_swagger_ui_html
 
 FOLDER = Path(__file__).parents[1] / "static"
 MEDIA_TYPES = {
@@ -55,6 +56,19 @@ class Asset:
 def page(request: Request) -> Response:
     """The page."""
     return _answer("index.html", request)
+
+
+@router.api_route("/docs", methods=_READ)
+def docs(request: Request) -> Response:
+    """The HTTP interface, with a form to try it; every address in it is relative to this one."""
+    beside = "static-offline-docs"  # where FastAPIOffline has its files
+    return get_swagger_ui_html(
+        openapi_url="openapi.json",
+        title=f"{request.app.title} - Swagger UI",
+        swagger_js_url=f"{beside}/swagger-ui-bundle.js",
+        swagger_css_url=f"{beside}/swagger-ui.css",
+        swagger_favicon_url=f"{beside}/favicon.png",
+    )
 
 
 @router.api_route("/static/{path:path}", methods=_READ)

@@ -148,6 +148,7 @@ def test_serve_has_every_setting_as_a_flag(tmp_path: Path, capsys: pytest.Captur
     values |= {"log_format": "text", "redis_url": "redis://cache:6379/0", "otlp_endpoint": "http://traces"}
     values |= {"api_keys": "a" * 16, "admin_keys": "b" * 16, "map_weights": "true"}
     values |= {"max_header_bytes": "4096", "share_caches": "true", "cors_origins": "https://pages.example"}
+    values |= {"root_path": "/a"}
     values |= {"url_hosts": "a.example", "url_private_hosts": "b.example:81", "url_buckets": "s3://shelf"}
     given = [name for name in OPTIONS if name not in ("registry", "model")]  # these stand against checkpoint
     words = [f"--{name.replace('_', '-')}={values.get(name, 77)}" for name in given]

@@ -11,11 +11,13 @@ from model.network.json_reading import UNIONS
 from training.config import TrainConfig
 from training.errors import TrainingError
 
+RECIPES = Path(__file__).parents[1] / "recipes"
 EXAMPLES = """
   ebseg train runs/tiny --data data/storybook --variant tiny --steps 4000 --batch 8 --crop 192 \\
       --short-sides 144 192 240 --val-split val
   ebseg train runs/base --data data/coco-stuff --init registry/encoders-base/1 --fresh-decoder --amp float16
   ebseg train runs/base --config base.json --set learning_rate=8e-5
+  ebseg train runs/own --config own-data --data data/own --print-config
   torchrun --nproc-per-node 8 -m ebseg train runs/base --data data/coco-stuff --config base.json
 
 A run goes on where it stopped when the same command is given again.
@@ -28,7 +30,15 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         commands, "train", run, "train a model, or go on with a run that was cut off", EXAMPLES
     )
     parser.add_argument("folder", type=Path, metavar="RUN", help="the run's folder; made if it is not there")
-    parser.add_argument("--config", type=Path, metavar="FILE", help="JSON file of fields; options go over it")
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help=f"JSON file of fields, or one of {', '.join(presets())}; options go over it",
+    )
+    parser.add_argument(
+        "--print-config", action="store_true", help="print the run's configuration as JSON, and train nothing"
+    )
     parser.add_argument(
         "--set",
         action="append",
@@ -53,6 +63,9 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 def run(args: argparse.Namespace) -> int:
     """`ebseg train`."""
     config = config_of(args)
+    if args.print_config:
+        print(json.dumps(config.to_dict(), indent=1))
+        return 0
     from training.run.folder import CHECKPOINT, RUN_METRICS, STATE
 
     if args.resume and not (args.folder / STATE).exists():
@@ -92,6 +105,11 @@ def _score(value: float | None) -> str:
     return "none" if value is None else f"{value:.1f}"
 
 
+def presets() -> dict[str, Path]:
+    """Files of fields that come along, by name."""
+    return {path.stem: path for path in sorted(RECIPES.glob("*.json"))}
+
+
 def config_of(args: argparse.Namespace) -> TrainConfig:
     """The configuration that a command line asks for: the file, then options, then `--set`.
 
@@ -100,8 +118,9 @@ def config_of(args: argparse.Namespace) -> TrainConfig:
     """
     values: dict[str, Any] = {}
     if args.config is not None:
+        path = presets().get(str(args.config), args.config)
         try:
-            values = json.loads(args.config.read_text(encoding="utf-8"))
+            values = json.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise TrainingError(f"{args.config} cannot be read: {error.strerror or error}") from error
         except ValueError as error:

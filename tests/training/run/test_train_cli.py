@@ -10,7 +10,7 @@ import pytest
 
 import ebseg
 from tests.training.run.runs import micro_run, write_dataset, write_micro_checkpoint
-from training.commands.train import add, config_of
+from training.commands.train import add, config_of, presets
 from training.config import TrainConfig
 from training.errors import TrainingError
 
@@ -59,6 +59,28 @@ def test_file_then_options_then_set(tmp_path: Path) -> None:
     assert (found.steps, found.batch, found.seed, found.ema) == (1, 4, 6, 0.5)
     assert config(*LEAST, "--set", "val_split=val", "--set", "short_sides=[3]").short_sides == (3,)
     assert config(*LEAST, "--val-split", "val", "--set", "val_split=null").val_split is None
+
+
+def test_presets_are_printed_and_are_files_of_fields(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert list(presets()) == ["ebseg-base", "ebseg-large", "own-data"]
+    for name in presets():
+        args = parsed(
+            str(tmp_path / "run"), "--config", name, "--data", "d", "--batch", "8", "--print-config"
+        )
+        assert args.run(args) == 0
+        printed = capsys.readouterr().out
+        assert not (tmp_path / "run").exists()
+        (tmp_path / "again.json").write_text(printed)
+        again = config("--config", str(tmp_path / "again.json"))
+        assert again == config("--config", name, "--data", "d", "--batch", "8")
+    assert config("--config", "ebseg-large", "--data", "d").learning_rate == 8e-5
+    own = config("--config", "own-data", "--data", "d")
+    assert (own.keep_best, own.patience, own.val_split) == ("miou_all", 4, "val")
+    base = config("--config", "ebseg-base", "--data", "d")
+    paper = TrainConfig(data="d", init=base.init, fresh_decoder=True, amp="float16", name=base.name)
+    assert base == paper
 
 
 @pytest.mark.parametrize(

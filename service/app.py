@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import FastAPI, Request
@@ -90,7 +91,7 @@ def create_app(settings: Settings, *engines: Engine, load: LoadEngine | None = N
     app.router.routes.insert(0, DirectRoute("/v1/segment", segment.segment, methods=["POST"]))
     for router in routers:
         app.include_router(router)
-    openapi.install(app, keys_required=bool(settings.api_keys))
+    openapi.install(app, keys_required=bool(settings.api_keys), served=partial(_served, service))
 
     routes = [route for router in routers for route in router.routes if isinstance(route, Route)]
 
@@ -128,6 +129,12 @@ class DirectRoute(Route):
         """Whether it answers a request, and what is added to the request's scope."""
         match, found = super().matches(scope)
         return match, {**found, "route": self}
+
+
+def _served(service: Service) -> tuple[str, int] | None:
+    """The default model and the version of it that serves; None while it loads."""
+    loaded = service.models.statuses() if service.started else []
+    return (loaded[0].name, loaded[0].versions[0].version) if loaded else None
 
 
 def _version() -> str:

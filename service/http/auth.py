@@ -14,6 +14,7 @@ from starlette.types import Scope
 from service.caller import NO_KEY, Caller
 from service.errors import ForbiddenError, KeyLimitedError, UnauthorizedError
 from service.http.api_key import ApiKey
+from service.http.problem_examples import example
 from service.http.problems import KINDS, MEDIA_TYPE, Kind
 from service.setting_values.keys import key_names
 from service.settings import Settings
@@ -166,7 +167,11 @@ def _refusal(path: str, kind: Kind, when: str) -> dict[str, Any]:
     """OpenAPI's entry for a refusal, in the form that errors of the path have."""
     protocol = path == "/v2" or path.startswith("/v2/")
     media, schema = ("application/json", "ErrorAnswer") if protocol else (MEDIA_TYPE, "Problem")
-    content = {media: {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
+    problem = example(kind.slug, kind.status, kind.title)
+    shown = (
+        {"example": {"error": problem["value"]["detail"]}} if protocol else {"examples": {kind.slug: problem}}
+    )
+    content = {media: {"schema": {"$ref": f"#/components/schemas/{schema}"}, **shown}}
     return {"description": when if protocol else f"{when} (`{kind.slug}`)", "content": content}
 
 

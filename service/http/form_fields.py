@@ -42,6 +42,15 @@ def problems_of_names(fields: ImmutableMultiDict[str, Any], known: Collection[st
     return problems
 
 
+def filled(fields: ImmutableMultiDict[str, Any]) -> ImmutableMultiDict[str, Any]:
+    """The fields that hold something: what people leave empty in a form is sent empty, too."""
+    items = fields.multi_items()
+    given = {name for name, value in items if (value.size if isinstance(value, UploadFile) else value)}
+    if len(given) == len(fields):
+        return fields
+    return ImmutableMultiDict([(name, value) for name, value in items if name in given])
+
+
 def refuse_query(fields: ImmutableMultiDict[str, Any]) -> None:
     """Raises InvalidRequestError for a query beside a form or a document, which would be ignored."""
     asked = [name for name in fields if name in KNOWN]

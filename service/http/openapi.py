@@ -1,5 +1,6 @@
 """What /docs shows of bodies and answers that FastAPI does not make itself."""
 
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import FastAPI
@@ -7,6 +8,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 from service.http.auth import install_security
+from service.http.problem_examples import example
 from service.http.problems import KINDS, MEDIA_TYPE
 from service.schemas.image_task import TaskRequest
 from service.schemas.inference_protocol import InferenceRequest
@@ -84,9 +86,8 @@ def _field(name: str, schema: dict[str, Any], more: str = "") -> dict[str, Any]:
 def _in_query(name: str, field: dict[str, Any]) -> dict[str, Any]:
     """A form field as a parameter of the query."""
     about = f"for a body that is the picture: {field['description']}"
-    if name == "request":
-        reference = {"schema": {"$ref": field["$ref"]}}
-        return {"description": about, "content": {"application/json": reference}}
+    if name == "request":  # text alone: /docs would send a schema's example beside every form
+        return {"description": f"{about}; a SegmentRequest, as text", "schema": _TEXT}
     return {
         "description": about,
         "schema": {key: value for key, value in field.items() if key != "description"},
@@ -161,6 +162,28 @@ _FORM_FIELDS: dict[str, Any] = {
     "frame": _field("frame", {"type": "integer", "minimum": 0, "maximum": LAST_FRAME, "examples": [0]}),
     "timeout_ms": _field("timeout_ms", {"type": "integer", "minimum": 1, "examples": [30_000]}),
 }
+# /docs fills forms with an example of every field, and all of these together contradict one another; what it
+# leaves empty is sent, too, and counts as left out
+_FILLED = frozenset({"image", "classes"})
+
+
+def _as_filled(name: str, field: dict[str, Any]) -> dict[str, Any]:
+    """A field of the form as /docs is to show it before anybody types: empty, but for those of `_FILLED`."""
+    if name in _FILLED:
+        return field
+    if name == "request":
+        document = {"$ref": field["$ref"]}
+        field = {"anyOf": [_TEXT, document], "description": field["description"]}
+    shown = {key: value for key, value in field.items() if key != "examples"}
+    if such := field.get("examples"):
+        shown["description"] += "; such as " + " or ".join(f"`{_as_text(one)}`" for one in such)
+    return {**shown, "example": [] if field.get("type") == "array" else ""}
+
+
+def _as_text(value: Any) -> str:
+    return ", ".join(value) if isinstance(value, list) else str(value)
+
+
 SEGMENT_BODY: dict[str, Any] = {
     "required": True,
     "content": {
@@ -168,9 +191,8 @@ SEGMENT_BODY: dict[str, Any] = {
             "schema": {
                 "type": "object",
                 "oneOf": [{"required": ["image"]}, {"required": ["url"]}],
-                "properties": _FORM_FIELDS,
+                "properties": {name: _as_filled(name, field) for name, field in _FORM_FIELDS.items()},
             },
-            "encoding": {"request": {"contentType": "application/json"}},
         },
         "application/json": {"schema": {"$ref": f"{_REF}JsonSegmentRequest"}},
         **dict.fromkeys(
@@ -249,28 +271,44 @@ def named(schema: str) -> dict[str, Any]:
     return {"$ref": _REF + schema}
 
 
-def problems(*statuses: int, pictures: bool = False) -> dict[int | str, dict[str, Any]]:
+def problems(
+    *statuses: int, pictures: bool = False, only: str | None = None
+) -> dict[int | str, dict[str, Any]]:
     """OpenAPI's entry for error answers of these statuses.
 
     Args:
         statuses: those that a route can answer with.
         pictures: whether it takes pictures, so that problems with these are described, too.
+        only: the one kind of problem that it answers with, by its slug, if there is but one.
     """
     titles: dict[int, dict[str, str]] = {}
     for kind in KINDS.values():
-        if pictures or kind.slug not in _OF_PICTURES:
+        if kind.slug == only or (only is None and (pictures or kind.slug not in _OF_PICTURES)):
             titles.setdefault(kind.status, {}).setdefault(kind.slug, kind.title)
     return {
         status: {
             "description": "; ".join(f"{title} (`{slug}`)" for slug, title in titles[status].items()),
-            "content": {MEDIA_TYPE: {"schema": {"$ref": f"{_REF}Problem"}}},
+            "content": {
+                MEDIA_TYPE: {
+                    "schema": {"$ref": f"{_REF}Problem"},
+                    "examples": {
+                        slug: example(slug, status, title) for slug, title in titles[status].items()
+                    },
+                }
+            },
         }
         for status in statuses
     }
 
 
-def install(app: FastAPI, *, keys_required: bool) -> None:
-    """Makes the app's schema hold the models that its routes refer to by name, headers, and the keys."""
+def install(app: FastAPI, *, keys_required: bool, served: Callable[[], tuple[str, int] | None]) -> None:
+    """Makes the app's schema hold the models that its routes refer to by name, headers, and the keys.
+
+    Args:
+        app: whose schema it is.
+        keys_required: whether requests need a key.
+        served: the default model and its version, which examples name; None while it loads.
+    """
 
     def schema() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -302,9 +340,23 @@ def install(app: FastAPI, *, keys_required: bool) -> None:
             install_security(made, required=keys_required)
             _install_headers(made)
             app.openapi_schema = made
+        if now := served():
+            _name_served(app.openapi_schema, *now)
         return app.openapi_schema
 
     app.openapi = schema  # type: ignore[method-assign]
+
+
+def _name_served(made: dict[str, Any], model: str, version: int) -> None:
+    """Makes the examples of paths, in place, those of the model that serves: /docs fills its forms so."""
+    for path, operations in made["paths"].items():
+        for operation in operations.values():
+            for parameter in operation.get("parameters", ()):
+                if parameter["in"] == "path":
+                    (written,) = parameter["schema"]["examples"]
+                    named_model = parameter["name"] == "model" or path.startswith("/v1/models")
+                    is_version = parameter["name"] == "version"
+                    parameter["example"] = str(version) if is_version else model if named_model else written
 
 
 def _install_headers(made: dict[str, Any]) -> None:

@@ -29,6 +29,7 @@ from service.http.form_fields import (
     PLAIN,
     REPEATED,
     document_of,
+    filled,
     is_picture,
     problems_of_names,
     refuse_query,
@@ -230,14 +231,16 @@ def _joined(chunks: list[bytes]) -> bytes:
 
 def _from_form(form: FormData) -> _Parsed:
     problems = problems_of_names(form, KNOWN)
-    image, url = form.get("image"), form.get("url")
+    fields = filled(form)
+    url = fields.get("url")
+    image = (form if url is None else fields).get("image")  # an empty one is a broken picture
     if image is not None and url is not None:
         problems.append(FieldProblem("url", _ONE_WAY))
     elif url is None and not isinstance(image, UploadFile):
         problems.append(FieldProblem("image", "there is no picture: send it as a file in this field"))
     if problems:
         raise InvalidRequestError(problems)
-    spec = spec_of(form)
+    spec = spec_of(fields)
     if isinstance(image, UploadFile):
         return spec, image.file.read
     if isinstance(url, UploadFile):
@@ -261,7 +264,7 @@ def _from_query(query: bytes) -> SegmentRequest:
     fields = QueryParams(pairs)
     if problems := problems_of_names(fields, IN_QUERY):
         raise InvalidRequestError(problems)
-    return spec_of(fields, "request")
+    return spec_of(filled(fields), "request")
 
 
 _known_query = functools.lru_cache(maxsize=DOCUMENTS_KEPT)(_from_query)  # the same with every picture

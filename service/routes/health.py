@@ -1,6 +1,6 @@
 """Is the process alive, has it started, is it ready; and the metrics."""
 
-from typing import Any, Literal
+from typing import Literal
 
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -14,9 +14,7 @@ from service.observability.watch import stalled
 from service.runtime import Service
 
 router = APIRouter(tags=["operation"])
-_UNHEALTHY: dict[int | str, dict[str, Any]] = {
-    503: {**problems(503)[503], "description": "No; `detail` says why (`not-ready`)"}
-}
+_UNHEALTHY = problems(503, only="not-ready")
 _OPENMETRICS = "application/openmetrics-text"
 
 

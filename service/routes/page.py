@@ -1,4 +1,4 @@
-"""`/`, `/static/...` and `/docs`: the page, the files that it is made of, and that of the interface."""
+"""`/`, `/docs` and `/static/...`: the pages, and the files that they are made of."""
 
 import functools
 import hashlib
@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fastapi import APIRouter, HTTPException, Request, Response
-from fastapi.openapi.docs import get_swagger_ui_html
 
 FOLDER = Path(__file__).parents[1] / "static"
 MEDIA_TYPES = {
@@ -60,15 +59,8 @@ def page(request: Request) -> Response:
 
 @router.api_route("/docs", methods=_READ)
 def docs(request: Request) -> Response:
-    """The HTTP interface, with a form to try it; every address in it is relative to this one."""
-    beside = "static-offline-docs"  # where FastAPIOffline has its files
-    return get_swagger_ui_html(
-        openapi_url="openapi.json",
-        title=f"{request.app.title} - Swagger UI",
-        swagger_js_url=f"{beside}/swagger-ui-bundle.js",
-        swagger_css_url=f"{beside}/swagger-ui.css",
-        swagger_favicon_url=f"{beside}/favicon.png",
-    )
+    """The interface, to be read and tried."""
+    return _answer("docs.html", request)
 
 
 @router.api_route("/static/{path:path}", methods=_READ)

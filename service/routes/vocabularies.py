@@ -12,15 +12,11 @@ from service.vocabularies.catalog import MOST_BYTES_EACH, NAME, summary_of
 from service.vocabularies.stored_vocabulary import StoredVocabulary
 
 MOST_BODY_BYTES = 2 * MOST_BYTES_EACH  # JSON can say the same in more bytes than are stored
-Name = Annotated[
-    str,
-    Path(
-        pattern=NAME,
-        description="at most 100 lower case letters, digits, dots, dashes and underscores; the first is "
-        "a letter or a digit",
-        examples=["my-street"],
-    ),
-]
+_WORDS = (
+    "at most 100 lower case letters, digits, dots, dashes and underscores; the first is a letter or a digit"
+)
+Name = Annotated[str, Path(pattern=NAME, description=_WORDS, examples=["my-street"])]
+Known = Annotated[str, Path(pattern=NAME, description=_WORDS, examples=["voc-20"])]
 _BODY: dict[str, Any] = {
     name: value
     for name, value in VocabularyRequest.model_json_schema(
@@ -57,7 +53,7 @@ async def vocabularies(request: Request) -> VocabularyList:
     response_model_exclude_none=True,
     responses=problems(401, 404, 422, 500, 503),
 )
-async def vocabulary(name: Name, request: Request) -> VocabularyDetails:
+async def vocabulary(name: Known, request: Request) -> VocabularyDetails:
     """One class list, in its order, with synonyms."""
     service: Service = request.app.state.service
     return _details(await service.vocabularies.get(name))

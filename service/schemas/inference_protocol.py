@@ -251,14 +251,31 @@ def metadata_of(tensors: dict[str, Tensor]) -> list[TensorMetadata]:
     ]
 
 
+_ERRORS = {  # what each status says, and words that such an error may have
+    400: ("The request cannot be read", "the document is no JSON: expected value at line 1 column 1"),
+    401: ("A key is needed", "this needs a key: send it as Authorization: Bearer KEY or X-API-Key: KEY"),
+    404: ("No such model or version", "this version of ebseg-tiny is not loaded; there is 1"),
+    408: ("The body arrived too slowly", "the body did not arrive within 30 s"),
+    413: ("The body or the picture is too large", "the body is too large; at most 20971520 bytes are taken"),
+    415: ("Unsupported media type", "a body is taken as it is, without a Content-Encoding"),
+    422: ("A value cannot be used", "inputs.1: there is no input 'labels'"),
+    429: ("Too many requests", "the queue is full; try again in 2 s"),
+    500: ("Internal error", "something went wrong inside the service; its log has more"),
+    503: ("Not ready, or out of memory", "the model is loading"),
+    504: ("The request took too long", "no answer within 30 s; see timeout_ms"),
+}
+
+
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """OpenAPI's entry for error answers of these statuses, and of any other one."""
-    described = {400: "The request cannot be read", 401: "A key is needed", 404: "No such model or version",
-                 408: "The body arrived too slowly", 413: "The body or the picture is too large",
-                 415: "Unsupported media type", 422: "A value cannot be used", 429: "Too many requests",
-                 500: "Internal error", 503: "Not ready, or out of memory",
-                 504: "The request took too long"}  # fmt: skip
     entries: dict[int | str, dict[str, Any]] = {
-        status: {"model": ErrorAnswer, "description": described[status]} for status in statuses
+        status: _error(description, words)
+        for status, (description, words) in _ERRORS.items()
+        if status in statuses
     }
-    return entries | {"default": {"model": ErrorAnswer, "description": "Any other error"}}
+    return entries | {"default": _error("Any other error", "this path does not take this method")}
+
+
+def _error(description: str, words: str) -> dict[str, Any]:
+    example = {"application/json": {"example": {"error": words}}}
+    return {"model": ErrorAnswer, "description": description, "content": example}

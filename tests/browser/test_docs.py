@@ -1,15 +1,106 @@
 """The interface's own page, in a network that has nothing but the service."""
 
-from playwright.sync_api import expect
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
-from tests.browser.conftest import OpenPage
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from service.app import create_app
+from service.server import build_server
+from tests.browser.conftest import Opened, OpenPage
+from tests.browser.reading import ROOT
+from tests.service.fakes import in_thread, settings
+from tests.service.hot_loading.model_fakes import Loader, publish
+from tests.service.http.test_openapi import OPERATIONS
+
+ADMIN = "an-admin-key-for-docs-1"
+SCENE = ROOT / "samples" / "village.jpg"
+BODIES = ["multipart/form-data", "application/json", "image/jpeg"]
+# what each operation answers to the first click, where that is not 200
+OTHERS = {"store_vocabulary": "201", "remove_vocabulary": "204"}
 
 
-def test_api_leads_to_a_form_that_sends_requests(visit: OpenPage) -> None:
-    page = visit()
+def opened_operation(page: Page, name: str) -> Locator:
+    """An operation of /docs, ready to be filled in."""
+    block = page.locator(f".opblock[id$='-{name}']")
+    block.locator(".opblock-summary-control").click()
+    block.get_by_role("button", name="Try it out").click()
+    return block
+
+
+def executed(block: Locator) -> Locator:
+    """The status of what comes back."""
+    block.get_by_role("button", name="Execute").click()
+    return block.locator(".live-responses-table .response-col_status").nth(1)
+
+
+def docs(page: Page) -> Page:
+    """The page, by the link that leads there."""
     page.get_by_role("link", name="API").click()
     expect(page.locator(".opblock-summary-path")).to_contain_text(["/v1/segment"])
-    page.locator("#operations-operation-livez .opblock-summary-control").click()
-    page.get_by_role("button", name="Try it out").click()
-    page.get_by_role("button", name="Execute").click()
-    expect(page.locator(".live-responses-table .response-col_status").nth(1)).to_contain_text("200")
+    return page
+
+
+@pytest.mark.parametrize("media", BODIES)
+def test_a_chosen_picture_is_segmented_at_the_first_click(visit: OpenPage, media: str) -> None:
+    page = docs(visit())
+    block = opened_operation(page, "segment")
+    block.get_by_label("Request content type").select_option(media)
+    if media != "application/json":
+        block.locator("input[type=file]").set_input_files(SCENE)
+    if media == "image/jpeg":
+        block.get_by_placeholder("vocabulary", exact=True).fill("voc-20")
+    expect(executed(block)).to_contain_text("200")
+    body = block.locator(".live-responses-table .response-col_description code").first
+    answer = json.loads(body.text_content() or "")
+    assert answer["size"] == ({"width": 8, "height": 8} if "json" in media else {"width": 512, "height": 384})
+
+
+@contextmanager
+def administered(registry: Path) -> Iterator[str]:
+    """A server whose model has the versions that the examples of its administration name: its address."""
+    for version in (3, 4, 5):  # the newest serves, the others can be asked for
+        publish(registry, "fake", version)
+    own = settings(registry=str(registry), model="fake", device="cpu", admin_keys=ADMIN)
+    app = create_app(own, load=Loader())
+    with in_thread(build_server(app, own), ready=lambda: app.state.service.state == "ready") as url:
+        yield url
+
+
+def test_every_route_answers_the_first_click(opened: Opened, tmp_path: Path) -> None:
+    with administered(tmp_path) as url:
+        page = docs(opened(url))
+        page.get_by_role("button", name="Authorize").first.click()
+        page.locator(".auth-container input").first.fill(ADMIN)
+        page.locator(".auth-container").first.get_by_role("button", name="Apply credentials").click()
+        page.get_by_role("button", name="Close").first.click()
+        answered = {}
+        for name in OPERATIONS:
+            block = opened_operation(page, name)
+            for file in block.locator("input[type=file]").all():
+                file.set_input_files(SCENE)
+            status = executed(block)
+            expect(status).to_have_text(re.compile(r"^\s*\d+"))
+            answered[name] = (status.text_content() or "").strip()[:3]
+            block.locator(".opblock-summary-control").click()
+    assert answered == {name: OTHERS.get(name, "200") for name in OPERATIONS}
+
+
+def test_each_error_shows_an_example_of_its_own(visit: OpenPage) -> None:
+    page = docs(visit())
+    block = page.locator(".opblock[id$='-segment']")
+    block.locator(".opblock-summary-control").click()
+    details = set()
+    rows = block.locator(".responses-table:not(.live-responses-table) tr.response")
+    for row in rows.all():
+        status = (row.locator(".response-col_status").text_content() or "").strip()
+        if status == "200":
+            continue
+        shown = json.loads(row.locator(".model-example code").first.text_content() or "")
+        assert str(shown["status"]) == status
+        details.add(shown["detail"])
+    assert len(details) == rows.count() - 1

@@ -260,16 +260,17 @@ def test_written_into_openapi() -> None:
     segment = closed["paths"]["/v1/segment"]["post"]
     assert segment["security"] == NEEDED
     assert segment["responses"].keys() == {"200", "401", "403", "429"}
-    assert segment["responses"]["403"] == {
-        "description": "The key's role is not enough (`forbidden`)",
-        "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
-    }
+    refusal = segment["responses"]["403"]
+    assert refusal["description"] == "The key's role is not enough (`forbidden`)"
+    shown = refusal["content"]["application/problem+json"]
+    assert shown["schema"] == {"$ref": "#/components/schemas/Problem"}
+    assert shown["examples"]["forbidden"]["value"]["status"] == 403
     models = closed["paths"]["/v1/models"]["get"]["responses"]
     assert models.keys() == {"200", "401", "429"}  # a key for reading is enough
     infer = closed["paths"]["/v2/models/{model}/infer"]["post"]["responses"]
-    assert infer["403"]["content"] == {
-        "application/json": {"schema": {"$ref": "#/components/schemas/ErrorAnswer"}}
-    }
+    shown = infer["403"]["content"]["application/json"]
+    assert shown["schema"] == {"$ref": "#/components/schemas/ErrorAnswer"}
+    assert shown["example"]["error"]
 
 
 NAMED = f"shop:sha256:{digest(KEY)}"

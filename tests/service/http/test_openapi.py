@@ -10,6 +10,7 @@ import jsonschema  # type: ignore[import-untyped]
 import numpy as np
 import pytest
 
+from service.http.problem_examples import DETAILS
 from service.http.problems import KINDS
 from service.segmentation.encode import rles
 from service.segmentation.polygons import polygons
@@ -131,6 +132,26 @@ async def test_errors_are_listed_by_the_word_of_their_type(document: Json) -> No
         "The body is too large (`too-many-bytes`); The request needs too much memory (`too-much-memory`)"
     )
     assert put["413"]["description"] == too_large
+
+
+async def test_every_error_has_an_example_of_its_kind(document: Json) -> None:
+    kinds = {(kind.slug, kind.status): kind.title for kind in reversed(KINDS.values())}
+    assert DETAILS.keys() == {slug for slug, _ in kinds}
+    schema = {"$ref": "#/components/schemas/Problem", "components": document["components"]}
+    for _, path, operation in operations(document):
+        for status, answer in operation["responses"].items():
+            if status.startswith("2"):
+                continue
+            ((media, content),) = answer["content"].items()
+            if path.startswith("/v2"):
+                assert (media, content["example"].keys()) == ("application/json", {"error"}), (path, status)
+                continue
+            for slug, example in content["examples"].items():
+                value = example["value"]
+                jsonschema.Draft202012Validator(schema).validate(value)
+                assert value["type"] == f"urn:ebseg:problem:{slug}"
+                assert value["status"] == int(status)
+                assert value["title"] == kinds[slug, value["status"]]
 
 
 async def test_headers_are_told_and_come() -> None:

@@ -96,6 +96,22 @@ async def test_form_fields_answer_the_same(fields: dict[str, Any]) -> None:
     assert answer.json()["classes"] == expected["classes"]
 
 
+async def test_fields_that_are_left_empty_in_a_form_count_as_left_out() -> None:
+    empty = dict.fromkeys(("request", "background", "outputs", "version", "templates"), "")
+    async with running() as (client, _):
+        expected = (await post(client)).json()
+        files = {"image": ("p.png", PNG)}
+        answer = await client.post("/v1/segment", files=files, data={"classes": "sky,tree", **empty})
+        nothing = await client.post("/v1/segment", files=files, data={"classes": "", **empty})
+        unknown = await client.post("/v1/segment", files=files, data={"classes": "sky", "class": ""})
+        one = await client.post("/v1/segment", files=files, data={"classes": ["sky", ""]})
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["classes"] == expected["classes"]
+    assert "classes" in problem(nothing, 422)["detail"]
+    assert problem(unknown, 422)["errors"][0]["field"] == "class"
+    assert "empty" in problem(one, 422)["detail"]
+
+
 async def test_request_part_may_be_a_file() -> None:
     document = json.dumps({"classes": ["sky", "tree"]}).encode()
     files = {"image": ("p.png", PNG, "image/png"), "request": ("r.json", document, "application/json")}

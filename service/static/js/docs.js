@@ -1,0 +1,25 @@
+// The interface's own page: Swagger UI over openapi.json.
+
+/** What was filled into a form is no JSON document: another content type begins with its own example. */
+const beginAnew = () => ({
+  statePlugins: {
+    oas3: {
+      wrapActions: {
+        setRequestContentType: (original, { oas3Actions }) => (chosen) => {
+          oas3Actions.setRequestBodyValue({ value: undefined, pathMethod: chosen.pathMethod });
+          return original(chosen);
+        },
+      },
+    },
+  },
+});
+
+window.SwaggerUIBundle({
+  url: "openapi.json",
+  dom_id: "#swagger-ui",
+  deepLinking: true,
+  showExtensions: true,
+  showCommonExtensions: true,
+  presets: [window.SwaggerUIBundle.presets.apis],
+  plugins: [beginAnew],
+});

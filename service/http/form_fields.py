@@ -43,9 +43,9 @@ def problems_of_names(fields: ImmutableMultiDict[str, Any], known: Collection[st
 
 
 def filled(fields: ImmutableMultiDict[str, Any]) -> ImmutableMultiDict[str, Any]:
-    """The fields that hold something: what people leave empty in a form is sent empty, too."""
+    """The fields that hold something: what people leave empty in a form is sent as empty text, too."""
     items = fields.multi_items()
-    given = {name for name, value in items if (value.size if isinstance(value, UploadFile) else value)}
+    given = {name for name, value in items if value != ""}
     if len(given) == len(fields):
         return fields
     return ImmutableMultiDict([(name, value) for name, value in items if name in given])

@@ -232,8 +232,9 @@ def _joined(chunks: list[bytes]) -> bytes:
 def _from_form(form: FormData) -> _Parsed:
     problems = problems_of_names(form, KNOWN)
     fields = filled(form)
-    url = fields.get("url")
-    image = (form if url is None else fields).get("image")  # an empty one is a broken picture
+    image, url = fields.get("image"), fields.get("url")
+    if url is not None and isinstance(image, UploadFile) and not image.size:
+        image = None  # a browser sends an empty file where none was chosen
     if image is not None and url is not None:
         problems.append(FieldProblem("url", _ONE_WAY))
     elif url is None and not isinstance(image, UploadFile):

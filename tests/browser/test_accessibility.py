@@ -38,6 +38,7 @@ def test_axe_finds_nothing(visit: OpenPage, scheme: str) -> None:
     page = visit(color_scheme=scheme)
     assert violations(page) == []
     choose_scene(page)
+    page.locator("#compare").click()
     page.locator("#threshold").fill("0.6")
     expect(page.locator("#legend .other-row")).to_be_visible()
     page.click("#save-open")
@@ -69,7 +70,7 @@ def test_whole_journey_by_keyboard(visit: OpenPage) -> None:
     expect(status).to_have_text(re.compile(r"found in [\d.]+ m?s: \w+"))
     tab_to(page, "#opacity")
     page.keyboard.press("ArrowRight")
-    expect(page.locator("#opacity-value")).to_have_text("55%")
+    expect(page.locator("#opacity-value")).to_have_text("40%")
     tab_to(page, ".chip button")
     expect(page.locator(":focus")).to_have_attribute("aria-label", "Remove house")
     page.keyboard.press("Enter")

@@ -49,7 +49,8 @@ def docs(page: Page) -> Page:
 def test_a_chosen_picture_is_segmented_at_the_first_click(visit: OpenPage, media: str) -> None:
     page = docs(visit())
     block = opened_operation(page, "segment")
-    block.get_by_label("Request content type").select_option(media)
+    if media != BODIES[0]:
+        block.get_by_label("Request content type").select_option(media)
     if media != "application/json":
         block.locator("input[type=file]").set_input_files(SCENE)
     if media == "image/jpeg":

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page
 
+from service.schemas.lists import listed
 from service.segmentation.encode import rles
 from tests.browser.conftest import OpenPage
 
@@ -78,6 +79,65 @@ def test_suggestions_are_ranked(page: Page) -> None:
         words,
     )
     assert ranked == ["wall", "Wall clock", "stone wall", "drywall"]
+
+
+def test_words_of_the_model_come_before_all_others(page: Page) -> None:
+    ranked = page.evaluate(
+        "async (lists) => (await import('./static/js/suggestions.js')).ranked(lists, 'wall', new Set())",
+        [["drywall", "Wall"], ["wall", "wallpaper"], ["wall clock"]],
+    )
+    assert ranked == ["Wall", "drywall", "wallpaper", "wall clock"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sky, tree",
+        " sky ,\n tree , ",
+        '"red, ripe apple", tree',
+        '"say ""a"", b",c',
+        "red\\, ripe apple, tree",
+        "sky\ntree",
+        '["a, b", "c"]',
+        '{"name": "tree", "synonyms": ["bush"]}',
+        "a\\b, c",
+        'a"b, c',
+    ],
+)
+def test_lists_are_read_as_the_service_reads_them(page: Page, text: str) -> None:
+    entries = [{"name": one} if isinstance(one, str) else one for one in listed([text])]
+    assert call(page, "listed", "listed", text) == [one for one in entries if one["name"]]
+
+
+@pytest.mark.parametrize("text", ['"open', '"a" b', '["a"', "[1]", '[{"synonyms": []}]'])
+def test_lists_that_cannot_be_read_are_refused_in_words(page: Page, text: str) -> None:
+    told = page.evaluate(
+        "async (text) => { try { (await import('./static/js/listed.js')).listed(text); return null; } "
+        "catch (error) { return error.message; } }",
+        text,
+    )
+    assert re.search("quotes|JSON|name", told)
+
+
+def test_names_are_written_so_that_they_are_read_again(page: Page) -> None:
+    names = ["sky", "red, ripe apple", 'a "b" c', "[x]", "back\\slash", "two\nlines"]
+    assert listed([call(page, "listed", "written", names)]) == names
+
+
+@pytest.mark.parametrize(
+    ("typed", "parts"),
+    [
+        ("sk", ["", "sk"]),
+        ("sky, tr", ["sky", "tr"]),
+        ("a,b,", ["a,b", ""]),
+        ('"red, ri', ["", '"red, ri']),
+        ('sky, "red, ri', ["sky", '"red, ri']),
+        ('"red, ripe", t', ['"red, ripe"', "t"]),
+        ('["a",', ["", '["a",']),
+    ],
+)
+def test_a_comma_ends_a_name_unless_it_belongs_to_it(page: Page, typed: str, parts: list[str]) -> None:
+    assert call(page, "listed", "complete", typed) == parts
 
 
 def test_files_are_short_plain_and_ask_nobody_else() -> None:

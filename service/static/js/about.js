@@ -4,14 +4,31 @@ import { byId, el, wholePercent } from "./dom.js";
 
 const MOST_WORDS = 60; // more would be a page of their own; GET v1/models has them all
 
-/** Shows the card of a model, by name; null is the service's default. */
+const named = (models, name) => models.find((one) => (name === null ? one.default : one.name === name));
+
+/** The words that a model's card lists, by the model's name; none where it has a sentence, or no card. */
+export function ownWords(models, name) {
+  const words = named(models, name)?.card?.words;
+  return Array.isArray(words) ? words : [];
+}
+
+/** Shows the card of a model, by name; null is the service's default. What it warns of is in sight. */
 export function showAbout(models, name) {
-  const model = models.find((one) => (name === null ? one.default : one.name === name));
+  const model = named(models, name);
+  const warnings = model ? warningsOf(model) : [];
+  byId("model-note").replaceChildren(...warnings.map((textContent) => el("p", { textContent })));
+  byId("model-note").hidden = warnings.length === 0;
   const rows = model ? facts(model) : [];
   byId("about").hidden = rows.length === 0;
   byId("about-facts").replaceChildren(...rows.flatMap(([term, text]) => (
     [el("dt", { textContent: term }), el("dd", { textContent: text })]
   )));
+}
+
+function warningsOf({ untrained, card }) {
+  const warnings = untrained ? ["The weights of this model are random: its masks mean nothing."] : [];
+  if (card?.domain) warnings.push(`This model is for ${card.domain.replace(/[.]$/, "")}.`);
+  return warnings;
 }
 
 function facts({ name, version, license, card }) {

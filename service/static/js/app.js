@@ -1,18 +1,21 @@
 // The page: what it knows, and who hears of changes.
 
-import { showAbout } from "./about.js";
+import { ownWords, showAbout } from "./about.js";
 import { Chips } from "./chips.js";
 import { Code } from "./code.js";
 import { showDetails } from "./details.js";
 import { byId, el, milliseconds, say, wholePercent } from "./dom.js";
 import { installDownloads } from "./downloads.js";
+import { FILL, colorOf } from "./drawing.js";
 import { installKey } from "./key.js";
 import { Legend, summaryOf } from "./legend.js";
+import { installLink, readLink } from "./link.js";
 import { Lists, installSaving } from "./lists.js";
 import { labelMap } from "./mask.js";
-import { chosenModel, loadModels } from "./models.js";
+import { chooseModel, chosenModel, loadModels } from "./models.js";
 import { clearNotice, showError, showStopped, showWaiting } from "./notices.js";
 import { installIntake, markScene, openPicture, showScenes } from "./picture.js";
+import { Recents } from "./recents.js";
 import { Colors, requestDocument } from "./request.js";
 import { Runner, same } from "./runner.js";
 import { fetchConfidence } from "./scores.js";
@@ -41,6 +44,7 @@ const colors = new Colors();
 const stage = new Stage(fetchConfidences, (label) => legend.highlight(label), (label) => legend.toggle(label));
 const legend = new Legend((hidden) => stage.look({ hidden }), (focus) => stage.look({ focus }));
 const code = new Code();
+const recents = new Recents((blob, name) => takePicture(blob, name));
 const chips = new Chips(() => {
   state.scene = "";
   state.vocabulary = null;
@@ -127,7 +131,7 @@ function onAnswer(sent, answer, text, roundTrip) {
   );
   legend.show(answer, previous);
   if (state.threshold === null) showThreshold(answer.background);
-  chips.paint(new Map(answer.classes.map(({ name, color }) => [name, color])));
+  chips.paint(new Map(answer.classes.map((one) => [one.name, colorOf(one)])));
   showDetails(answer, { roundTrip, first: state.first });
   code.show(sent);
   if (sent.picture.bitmap === null) say(`the browser cannot show this picture; the mask is shown alone: ${summary}`);
@@ -164,7 +168,8 @@ async function takePicture(blob, name, scene = null) {
   markScene(scene?.name ?? "");
   forgetResult();
   stage.show(picture);
-  byId("choose-other").hidden = false;
+  byId("others").hidden = false;
+  if (scene === null) recents.add(picture);
   if (scene || state.scene) { // a photograph does not inherit a scene's words
     colors.forget();
     chips.set((scene?.classes ?? []).map((each) => ({ name: each })));
@@ -211,9 +216,14 @@ async function takeList(name, lists) {
 
 function installSliders() {
   const opacity = byId("opacity");
-  opacity.addEventListener("input", () => {
+  const showOpacity = () => {
     byId("opacity-value").textContent = `${opacity.value}%`;
     opacity.setAttribute("aria-valuetext", `${opacity.value}%`);
+  };
+  opacity.value = String(100 * FILL);
+  showOpacity();
+  opacity.addEventListener("input", () => {
+    showOpacity();
     stage.look({ opacity: opacity.value / 100 });
   });
   const threshold = byId("threshold");
@@ -241,6 +251,29 @@ function showThreshold({ threshold, source }) {
   byId("threshold-own").hidden = !asked;
 }
 
+/** Takes over what the address carries, once. */
+async function takeLink(lists) {
+  if (location.hash.length < 2) return;
+  const asked = readLink(location.hash);
+  history.replaceState(null, "", location.pathname + location.search); // what is changed from here on is not in it
+  if (!chooseModel(models, asked)) {
+    const which = asked.version === null ? asked.model : `${asked.model}, version ${asked.version}`;
+    showError({ title: "The link's model is not here", message: `This service does not serve ${which}` }, null);
+  }
+  showAbout(models, chosenModel().model);
+  state.threshold = asked.threshold;
+  if (asked.threshold !== null) byId("threshold").value = String(asked.threshold);
+  if (asked.threshold !== null) showThreshold({ threshold: asked.threshold, source: "request" });
+  if (asked.vocabulary) {
+    byId("list").value = lists.has(asked.vocabulary) ? asked.vocabulary : "";
+    if (byId("list").value) await takeList(asked.vocabulary, lists);
+    else showError({ title: "The link's list is not here", message: `There is no list ${asked.vocabulary}` }, null);
+  } else if (asked.classes.length) {
+    chips.set(asked.classes);
+    classesChanged(0);
+  }
+}
+
 async function connect(lists) {
   try {
     models = await loadModels(() => {
@@ -249,6 +282,7 @@ async function connect(lists) {
     showAbout(models, chosenModel().model);
     await lists.refresh(state.vocabulary ?? "");
     clearNotice();
+    await takeLink(lists);
   } catch (error) {
     showError(error, () => connect(lists));
   }
@@ -261,13 +295,17 @@ async function start() {
   const lists = new Lists(words, () => renewSuggestions());
   showScenes(scenes, takeScene);
   installIntake((file) => takePicture(file, file.name), (message) => showError({ title: "No picture", message }, null));
-  const renewSuggestions = installSuggestions(chips, () => lists.words, () => lists.readWords());
+  const renewSuggestions = installSuggestions(
+    chips, () => [ownWords(models, chosenModel().model), lists.words], () => lists.readWords(),
+  );
   installSaving(lists, chips, (name) => {
     state.vocabulary = name;
     say(`saved as ${name}`);
     refresh();
   });
-  installDownloads(() => state.shown, () => stage.overlay(), onError);
+  installDownloads(() => state.shown, stage, onError);
+  installLink(() => ({ classes: chips.classes, ...state, ...chosenModel() }));
+  await recents.open();
   installKey(() => connect(lists).then(() => refresh()));
   byId("list").addEventListener("change", () => takeList(byId("list").value, lists));
   byId("model").addEventListener("change", () => {

@@ -1,8 +1,10 @@
 // The chosen classes as chips, and the box that new ones are typed into.
 
 import { byId, el, say, swatch } from "./dom.js";
+import { listed } from "./listed.js";
 
 const SHOWN = 18; // of a long list, until all are asked for
+const HELP = byId("class-help").textContent;
 
 /** Chips; `onChange` is called after every change that a user made. */
 export class Chips {
@@ -35,15 +37,28 @@ export class Chips {
     this.#draw();
   }
 
-  /** Adds names, which may have commas between. */
-  add(text) {
+  /** Adds the names of a text, see `listed`; tells whether it could be read, and says why not. */
+  addText(text) {
+    try {
+      const entries = listed(text);
+      this.#help("");
+      this.add(entries);
+    } catch (error) {
+      this.#help(error.message);
+      return false;
+    }
+    return true;
+  }
+
+  /** Adds entries that are not there yet. */
+  add(entries) {
     const have = new Set(this.#classes.map(({ name }) => name.toLowerCase()));
     const fresh = [];
-    for (const name of text.split(/[,\n]/).map((part) => part.trim().replace(/\s+/g, " "))) {
-      if (!name) continue;
-      if (have.has(name.toLowerCase())) say(`${name} is chosen already`);
-      else fresh.push({ name });
-      have.add(name.toLowerCase());
+    for (const entry of entries) {
+      const name = entry.name.toLowerCase();
+      if (have.has(name)) say(`${entry.name} is chosen already`);
+      else fresh.push(entry);
+      have.add(name);
     }
     if (fresh.length === 0) return;
     this.#classes = [...this.#classes, ...fresh];
@@ -61,6 +76,14 @@ export class Chips {
   paint(colors) {
     this.#colors = colors;
     this.#draw();
+  }
+
+  /** Says what is wrong with a text; an empty one says how to type. */
+  #help(wrong) {
+    const help = byId("class-help");
+    help.textContent = wrong || HELP;
+    help.classList.toggle("wrong", wrong !== "");
+    if (wrong) say(wrong);
   }
 
   #remove(index) {

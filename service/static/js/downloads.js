@@ -2,10 +2,11 @@
 
 import { SEGMENT_MS, call } from "./api.js";
 import { byId, saveFile } from "./dom.js";
+import { labelMap } from "./mask.js";
 import { requestForm } from "./request.js";
 
-/** Wires the buttons; `current()` gives {sent, answer, text}, `overlay()` a picture, `onError` hears what fails. */
-export function installDownloads(current, overlay, onError) {
+/** Wires the buttons; `current()` gives {sent, answer, text}, `stage` draws, `onError` hears what fails. */
+export function installDownloads(current, stage, onError) {
   const offer = (id, ending, make) => byId(id).addEventListener("click", async () => {
     const button = byId(id);
     button.disabled = true;
@@ -22,7 +23,14 @@ export function installDownloads(current, overlay, onError) {
   offer("get-rle", "rle.json", ({ sent, answer, text }) => (sent.document.output_size
     ? again(sent, answer, "rle", "application/json")
     : new Blob([text], { type: "application/json" })));
-  offer("get-overlay", "overlay.png", overlay);
+  offer("get-overlay", "overlay.png", () => stage.overlay());
+  offer("get-cutout", "cutout.png", async ({ sent, answer }) => {
+    if (sent.picture.bitmap === null) throw new Error("The browser cannot show this picture, so it cannot cut it out.");
+    const whole = sent.document.output_size
+      ? JSON.parse(await (await again(sent, answer, "rle", "application/json")).text())
+      : answer;
+    return stage.cutOut(sent.picture, { labels: labelMap(whole), ...whole.size, classes: whole.classes });
+  });
 }
 
 /** The same call in another form, at the picture's own size; the service has the prediction still. */

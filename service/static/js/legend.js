@@ -1,6 +1,7 @@
 // What was found: colours, shares, confidences; a click shows or hides a class.
 
 import { byId, el, percent, swatch, wholePercent } from "./dom.js";
+import { colorOf } from "./drawing.js";
 
 /** The legend; `onChange` gets the set of hidden labels, `onFocus` the label that is pointed at, 0 for none. */
 export class Legend {
@@ -61,7 +62,9 @@ export class Legend {
     }
   }
 
-  #row({ label, name, color, trained, area, fraction, mean_confidence: mean }) {
+  #row(found) {
+    const { label, name, trained, area, fraction, mean_confidence: mean } = found;
+    const color = colorOf(found);
     const focus = (to) => () => this.#onFocus(to);
     const share = el("span", { className: "share" });
     share.style.setProperty("--share", String(fraction));

@@ -82,7 +82,7 @@ export class Lists {
     const words = new Map(this.#own.map((word) => [word.toLowerCase(), word]));
     for (const name of names) {
       for (const { name: title, synonyms } of this.#details.get(name)) {
-        const said = title.includes(",") ? synonyms : [title, ...synonyms]; // "road, route" is no word
+        const said = title.includes(",") ? synonyms : [title, ...synonyms]; // "road, route" is a class of two words
         for (const word of said) if (!words.has(word.toLowerCase())) words.set(word.toLowerCase(), word);
       }
     }

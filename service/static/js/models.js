@@ -42,6 +42,15 @@ export function chosenModel() {
   return { model, version };
 }
 
+/** Chooses {model, version}, of a link; tells whether the service has them. */
+export function chooseModel(models, { model, version }) {
+  const fallback = models.find((one) => one.default)?.name === model && version === null;
+  const wanted = model === null || fallback ? "" : value(model, version);
+  const found = [...byId("model").options].some((one) => one.value === wanted);
+  if (found) byId("model").value = wanted;
+  return found;
+}
+
 function policyWords({ name, policy, pinned, version }) {
   if (policy === "fixed") return name;
   if (pinned !== null) return `${name}, pinned to ${pinned}`;

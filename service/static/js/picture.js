@@ -23,12 +23,15 @@ export async function openPicture(blob, name, url = null) {
 
 /** Listens to drop, paste and the file dialog; `onFile` gets a File, `onNone` the reason why there is none. */
 export function installIntake(onFile, onNone) {
-  const input = byId("file");
-  for (const id of ["choose", "choose-other"]) byId(id).addEventListener("click", () => input.click());
-  input.addEventListener("change", () => {
-    if (input.files.length) onFile(named(input.files[0]));
-    input.value = ""; // so that the same file can be chosen again
-  });
+  const openers = { file: ["choose", "choose-other"], camera: ["shoot", "shoot-other"] };
+  for (const [id, buttons] of Object.entries(openers)) {
+    const input = byId(id);
+    for (const button of buttons) byId(button).addEventListener("click", () => input.click());
+    input.addEventListener("change", () => {
+      if (input.files.length) onFile(named(input.files[0]));
+      input.value = ""; // so that the same file can be chosen again
+    });
+  }
 
   const hint = byId("drop-hint");
   let inside = 0;

@@ -2,6 +2,7 @@
 
 const GRID = 128; // cells of the long side; a name needs no finer place
 const THIN = 3; // cells to the nearest edge; in a thinner region a name would lie over its neighbours
+const NEARLY = 0.75; // of the thickest place; among such places the middle one looks best
 const MOST = 40;
 
 /** The label map in at most GRID x GRID cells. */
@@ -57,14 +58,18 @@ function connected({ cells, columns }) {
 }
 
 /**
- * Places {label, x, y} of names, x and y as shares of the picture: the thickest place of each region that has
- * room, the roomiest first.
+ * Places {label, x, y} of names, x and y as shares of the picture: a thick place in the middle of each region
+ * that has room, the roomiest first.
  */
 export function namePlaces(result) {
   const grid = coarse(result);
   const depth = depths(grid);
   const places = connected(grid).map((region) => {
-    const best = region.reduce((top, at) => (depth[at] > depth[top] ? at : top));
+    const deepest = region.reduce((top, at) => Math.max(top, depth[at]), 0);
+    const mean = (of) => region.reduce((sum, at) => sum + of(at), 0) / region.length;
+    const [column, row] = [mean((at) => at % grid.columns), mean((at) => Math.floor(at / grid.columns))];
+    const away = (at) => (at % grid.columns - column) ** 2 + (Math.floor(at / grid.columns) - row) ** 2;
+    const best = region.filter((at) => depth[at] >= NEARLY * deepest).reduce((top, at) => (away(at) < away(top) ? at : top));
     return {
       label: grid.cells[best],
       room: depth[best],

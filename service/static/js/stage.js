@@ -1,7 +1,10 @@
 // The picture under its mask, and what is read under the pointer or the keyboard's cross.
 
+import { Compare } from "./compare.js";
 import { byId, say, wholePercent } from "./dom.js";
-import { paint } from "./mask.js";
+import { FILL, colorOf, cutOut, paint, ring } from "./drawing.js";
+import { Names } from "./names.js";
+import { Zoom } from "./zoom.js";
 
 const STEP = 1 / 40; // of the picture, for arrow keys
 const LARGE_STEP = 1 / 8;
@@ -11,8 +14,13 @@ const KEYS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDo
 export class Stage {
   #photo = byId("photo");
   #mask = byId("mask");
+  #ring = byId("ring");
   #result = null; // {labels, width, height, classes, confidence}
-  #look = { opacity: 0.5, hidden: new Set(), focus: 0 };
+  #look = { opacity: FILL, hidden: new Set(), focus: 0 };
+  #ringed = 0; // label of the class with a line around it
+  #zoom = new Zoom(byId("view"), byId("layers"), () => this.#arrange());
+  #compare = new Compare(() => this.#arrange());
+  #names = new Names((x, y) => this.#zoom.place(x, y));
   #cross = null;
   #place = null; // [x, y] that is read, as shares of the picture
   #toggles = false; // whether the click that comes hides or shows what is read
@@ -41,19 +49,32 @@ export class Stage {
       // a finger cannot point: its first tap reads, one more on the same class hides or shows
       this.#toggles = event.pointerType !== "touch" || before === this.#labelRead();
     });
-    mask.addEventListener("click", () => { if (this.#toggles) this.#toggle(); });
+    mask.addEventListener("click", () => { if (this.#toggles && !this.#zoom.dragged) this.#toggle(); });
     mask.addEventListener("pointerleave", (event) => { if (event.pointerType !== "touch") this.#stopReading(); });
     mask.addEventListener("pointercancel", () => this.#stopReading());
     mask.addEventListener("blur", () => this.#stopReading());
     mask.addEventListener("keydown", (event) => this.#onKey(event));
+    byId("zoom-in").addEventListener("click", () => this.#zoom.key("+"));
+    byId("zoom-out").addEventListener("click", () => this.#zoom.key("-"));
+    byId("zoom-all").addEventListener("click", () => this.#zoom.reset());
+    byId("show-names").addEventListener("click", () => {
+      const shown = byId("names").hidden;
+      byId("names").hidden = !shown;
+      byId("show-names").setAttribute("aria-pressed", String(shown));
+      this.#arrange();
+    });
   }
 
   /** Shows a picture without a mask. */
   show(picture) {
     this.#result = null;
+    this.#names.show(null);
     this.#stopReading();
+    this.#compare.stop();
+    this.#zoom.reset();
     byId("invitation").hidden = true;
     byId("view").hidden = false;
+    byId("tools").hidden = true;
     byId("stage").dataset.empty = "false";
     this.#photo.classList.toggle("unknown", picture.bitmap === null);
     this.#resize(picture.width || 4, picture.height || 3, picture.bitmap);
@@ -68,6 +89,8 @@ export class Stage {
     }
     this.#mask.setAttribute("aria-label", `Picture ${picture.name} and mask: ${summary}`);
     this.#look.focus = 0;
+    this.#names.show(result);
+    byId("tools").hidden = false;
     this.draw();
   }
 
@@ -86,9 +109,9 @@ export class Stage {
   draw() {
     const context = this.#mask.getContext("2d");
     context.clearRect(0, 0, this.#mask.width, this.#mask.height);
-    if (this.#result === null) return;
-    const { labels, width, height, classes } = this.#result;
-    context.putImageData(paint(labels, width, height, classes, this.#look), 0, 0);
+    if (this.#result !== null) context.putImageData(paint(this.#result, this.#look), 0, 0);
+    this.#encircle(0);
+    this.#arrange();
   }
 
   /** Picture and mask in one, as a PNG. */
@@ -101,8 +124,36 @@ export class Stage {
     return new Promise((resolve) => { both.toBlob(resolve, "image/png"); });
   }
 
+  /** The picture where a class is that is not hidden, clear elsewhere, as a PNG; of the result's size. */
+  async cutOut(picture, result) {
+    const hidden = this.#look.hidden;
+    const shown = new Set(result.classes.map(({ label }) => label).filter((label) => !hidden.has(label)));
+    const canvas = cutOut(picture.bitmap, result, shown);
+    return new Promise((resolve) => { canvas.toBlob(resolve, "image/png"); });
+  }
+
+  /** Puts names, and the line between before and after, where zoom and sizes have them. */
+  #arrange() {
+    const edge = this.#compare.edge;
+    const begin = Math.max(0, (edge - this.#zoom.place(0, 0)[0]) / this.#zoom.scale);
+    // not a clip path: pointers are to be heard where nothing is drawn, too
+    const from = (pixels) => (edge > 0 ? `linear-gradient(to right, transparent ${pixels}px, black ${pixels}px)` : "");
+    for (const canvas of [this.#mask, this.#ring]) canvas.style.maskImage = from(begin);
+    byId("names").style.maskImage = from(edge);
+    this.#names.arrange(this.#look.hidden);
+  }
+
+  /** Draws a line around the regions of a class; 0 draws none. */
+  #encircle(label) {
+    if (label === this.#ringed) return;
+    this.#ringed = label;
+    const context = this.#ring.getContext("2d");
+    context.clearRect(0, 0, this.#ring.width, this.#ring.height);
+    if (label && this.#result !== null) context.putImageData(ring(this.#result, label), 0, 0);
+  }
+
   #resize(width, height, bitmap) {
-    for (const canvas of [this.#photo, this.#mask]) [canvas.width, canvas.height] = [width, height];
+    for (const canvas of [this.#photo, this.#mask, this.#ring]) [canvas.width, canvas.height] = [width, height];
     byId("view").style.setProperty("--ratio", String(width / height));
     if (bitmap) {
       const context = this.#photo.getContext("2d");
@@ -122,12 +173,17 @@ export class Stage {
       this.#toggle();
       return;
     }
+    if (!event.ctrlKey && !event.metaKey && this.#zoom.key(event.key)) {
+      event.preventDefault();
+      return;
+    }
     const way = KEYS[event.key];
     if (way === undefined || this.#result === null) return;
     event.preventDefault();
     const step = event.shiftKey ? LARGE_STEP : STEP;
     const move = (from, by) => Math.min(0.999, Math.max(0, from + by * step));
     this.#cross = this.#cross ? [move(this.#cross[0], way[0]), move(this.#cross[1], way[1])] : [0.5, 0.5];
+    this.#zoom.show(...this.#cross);
     this.#read(...this.#cross, true);
   }
 
@@ -140,17 +196,20 @@ export class Stage {
     const reading = byId("reading");
     reading.textContent = text;
     reading.hidden = false;
-    reading.style.left = `${100 * x}%`;
-    reading.style.top = `${100 * y}%`;
-    reading.classList.toggle("leftwards", x > 0.6);
-    reading.classList.toggle("upwards", y > 0.8);
+    const [left, top] = this.#zoom.place(x, y);
+    const view = byId("view");
+    reading.style.left = `${left}px`;
+    reading.style.top = `${top}px`;
+    reading.classList.toggle("leftwards", left > 0.6 * view.clientWidth);
+    reading.classList.toggle("upwards", top > 0.8 * view.clientHeight);
     const found = classes.find((one) => one.label === label);
-    reading.style.setProperty("--color", found?.color ?? "transparent");
+    reading.style.setProperty("--color", found ? colorOf(found) : "transparent");
     const cross = byId("cross");
     cross.hidden = !aloud;
     cross.style.left = reading.style.left;
     cross.style.top = reading.style.top;
     if (aloud) say(text);
+    this.#encircle(label);
     this.#onRead(label);
     this.#onLook();
   }
@@ -190,6 +249,7 @@ export class Stage {
     this.#place = null;
     byId("reading").hidden = true;
     byId("cross").hidden = true;
+    this.#encircle(0);
     this.#onRead(0);
   }
 }

@@ -1,6 +1,7 @@
 // Suggestions under the class box, by the ARIA pattern of an editable combobox with a list.
 
 import { byId, el } from "./dom.js";
+import { complete } from "./listed.js";
 
 const MOST = 8;
 
@@ -18,11 +19,20 @@ export function rank(words, text, taken) {
   return found.flat().slice(0, MOST);
 }
 
+/** The best `MOST` words of several lists, all that fit of one before any of the next. */
+export function ranked(lists, text, taken) {
+  const found = new Map(); // by small letters: a word is suggested once
+  for (const words of lists) {
+    for (const word of rank(words, text, taken)) if (!found.has(word.toLowerCase())) found.set(word.toLowerCase(), word);
+  }
+  return [...found.values()].slice(0, MOST);
+}
+
 /**
  * Wires the box.
  *
- * Args: chips; `words()` gives the words to suggest, most fitting first; `onFocus` may fetch more of them, and
- * what this returns is to be called when they are there.
+ * Args: chips; `words()` gives lists of words to suggest, those to come first before the others; `onFocus` may
+ * fetch more of them, and what this returns is to be called when they are there.
  */
 export function installSuggestions(chips, words, onFocus) {
   const input = byId("class-input");
@@ -44,49 +54,45 @@ export function installSuggestions(chips, words, onFocus) {
     input.setAttribute("aria-activedescendant", all[active].id);
     all[active].scrollIntoView({ block: "nearest" });
   }
-  function take(text) {
-    input.value = "";
+  function take(add) {
+    if (add()) input.value = "";
     close();
-    chips.add(text);
     input.focus();
   }
+  const takeText = (text) => take(() => chips.addText(text));
+  const takeWord = (word) => take(() => { chips.add([{ name: word }]); return true; });
   function open() {
     const taken = new Set(chips.classes.map(({ name }) => name.toLowerCase()));
-    const fitting = rank(words(), input.value, taken);
+    const fitting = ranked(words(), input.value, taken);
     active = -1;
     input.removeAttribute("aria-activedescendant");
     list.replaceChildren(...fitting.map((word, index) => el("li", {
       id: `suggestion-${index}`, role: "option", "aria-selected": "false", textContent: word,
       onpointerdown: (event) => event.preventDefault(), // the box keeps the focus
-      onclick: () => take(word),
+      onclick: () => takeWord(word),
     })));
     list.hidden = fitting.length === 0;
     input.setAttribute("aria-expanded", String(!list.hidden));
   }
 
   input.addEventListener("input", () => {
-    const last = input.value.lastIndexOf(",");
-    if (last >= 0) { // what stands before a comma is complete
-      const [complete, rest] = [input.value.slice(0, last), input.value.slice(last + 1).trimStart()];
-      input.value = rest;
-      chips.add(complete);
-    }
+    const [before, rest] = complete(input.value);
+    if (before && chips.addText(before)) input.value = rest;
     if (input.value.trim()) open();
     else close();
   });
   input.addEventListener("focus", onFocus);
   input.addEventListener("blur", () => {
     close();
-    const typed = input.value;
-    input.value = "";
-    chips.add(typed); // what was typed is kept
+    if (chips.addText(input.value)) input.value = ""; // what was typed is kept
   });
   input.addEventListener("click", () => { if (list.hidden) open(); });
   input.addEventListener("paste", (event) => {
     const text = event.clipboardData.getData("text/plain");
     if (!/[,\n]/.test(text)) return;
     event.preventDefault();
-    take(`${input.value}${text}`);
+    input.value += text; // stays there if it cannot be read
+    takeText(input.value);
   });
   input.addEventListener("keydown", (event) => {
     if (event.isComposing) return;
@@ -97,8 +103,8 @@ export function installSuggestions(chips, words, onFocus) {
     } else if (event.key === "Enter") {
       event.preventDefault();
       const chosen = options()[active];
-      if (chosen) take(chosen.textContent);
-      else if (input.value.trim()) take(input.value);
+      if (chosen) takeWord(chosen.textContent);
+      else if (input.value.trim()) takeText(input.value);
     } else if (event.key === "Escape" && !list.hidden) {
       event.preventDefault();
       close();

@@ -21,7 +21,8 @@ async def test_page_and_all_that_it_names_are_served() -> None:
         page = await client.get("/")
         assert page.status_code == 200
         assert page.headers["content-type"] == "text/html; charset=utf-8"
-        named = re.findall(r'(?:src|href)="(static/[^"]+)"', page.text)
+        interface = await client.get("/docs")
+        named = re.findall(r'(?:src|href)="(static/[^"]+)"', page.text + interface.text)
         assert len(named) >= 5
         seen, waiting = set(), [name.removeprefix("static/") for name in named]
         while waiting:

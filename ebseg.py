@@ -22,6 +22,15 @@ if TYPE_CHECKING:
 
 __all__ = ["build_parser", "load", "main"]
 
+EPILOG = """\
+Examples:
+  ebseg segment photo.jpg --classes "sky, tree, road" --overlay overlay.png
+  ebseg serve
+  ebseg pull base
+
+`ebseg COMMAND --help` lists the options of a command, with examples.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage or unusable input, 130 interrupted, 141 nobody reads on."""
 DONE, FAILED, UNUSABLE, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 130, 141
 
 PACKAGES = ("model", "service", "training")
@@ -172,6 +181,40 @@ def _meant(given: str, known: Iterable[str]) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
+SECTIONS = {  # of `ebseg --help`; commands that are in none stand in the last one
+    "pictures in, masks out": ("segment", "batch", "serve"),
+    "a service that runs": ("models", "vocabularies"),
+    "weights": ("pull", "import", "inspect", "init", "export", "publish"),
+    "data and training": (
+        *("prepare", "check", "storybook", "pretrain", "encoders", "train", "train-tiny"),
+        *("evaluate", "reproduce", "calibrate", "ablate"),
+    ),
+    "more": (),
+}
+
+
+class _Sections(argparse.RawDescriptionHelpFormatter):
+    """Help whose commands stand in sections."""
+
+    def _format_action(self, action: argparse.Action) -> str:
+        if not isinstance(action, argparse._SubParsersAction):
+            return super()._format_action(action)
+        entries = {entry.dest: entry for entry in action._choices_actions}
+        known = [name for names in SECTIONS.values() for name in names]
+        rest = [name for name in entries if name not in known]
+        parts = []
+        for title, names in SECTIONS.items():
+            shown = [name for name in names or rest if name in entries]
+            self._indent()
+            parts += [
+                f"  {title}:\n",
+                *(super(_Sections, self)._format_action(entries[name]) for name in shown),
+                "\n",
+            ]
+            self._dedent()
+        return "".join(parts)
+
+
 class _Version(argparse.Action):
     """Looks the version up only when asked for it, so a checkout that is not installed runs as well."""
 
@@ -192,8 +235,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = _Parser(
         prog="ebseg",
         description="Open-vocabulary semantic segmentation: a picture and class names in, a mask out.",
-        epilog="Run `ebseg COMMAND --help` for the options of a command, with examples. Exit codes: 0 done, "
-        "1 failed, 2 wrong usage or unusable input, 130 interrupted, 141 nobody reads the output.",
+        epilog=EPILOG,
+        formatter_class=_Sections,
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     parser.add_argument("--debug", action="store_true", help="print the traceback of an error as well")

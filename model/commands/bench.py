@@ -166,7 +166,11 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--variant", choices=VARIANTS, default="base", help="untrained weights of it (default: base)"
+        "--variant",
+        choices=VARIANTS,
+        default="base",
+        metavar="VARIANT",
+        help=f"untrained weights of it: {', '.join(VARIANTS)} (default: base)",
     )
     parser.add_argument(
         "--checkpoint", type=Path, metavar="DIR", help="a checkpoint folder's weights instead (default: none)"

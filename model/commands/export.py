@@ -39,5 +39,10 @@ def run(args: argparse.Namespace) -> int:
         loaded = load(args.directory, progress=progress)
     tensors = to_official(loaded.ebseg)
     write_state_dict(args.official, tensors)
-    report(args, loaded.manifest, f"wrote {len(tensors)} tensors to {args.official}")
+    report(
+        args,
+        loaded.manifest,
+        f"wrote {len(tensors)} tensors to {args.official}",
+        f"give the official code MODEL.WEIGHTS {args.official}",
+    )
     return 0

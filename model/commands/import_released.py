@@ -50,7 +50,10 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         help='torch file or detectron2 pickle of a state dict, alone or under "model"; nothing in it is run',
     )
     parser.add_argument(
-        "--variant", choices=VARIANTS, help="configuration of the weights (default: what their shapes tell)"
+        "--variant",
+        choices=VARIANTS,
+        metavar="VARIANT",
+        help=f"configuration of the weights: {', '.join(VARIANTS)} (default: what their shapes tell)",
     )
     target = parser.add_mutually_exclusive_group(required=True)
     target.add_argument("--out", type=Path, metavar="DIR", help=OUT_HELP)
@@ -105,7 +108,8 @@ def run(args: argparse.Namespace) -> int:
                 progress=progress,
             )
     if not args.dry_run:
-        report(args, imported.manifest, f"imported {args.file} as {args.out}")
+        then = f"ebseg serve --checkpoint {args.out}"
+        report(args, imported.manifest, f"imported {args.file} as {args.out}", then)
         return 0
     if args.json:
         print(json.dumps({"file": str(args.file)} | account.to_json()))

@@ -23,7 +23,13 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
   ebseg init --variant base --seed 7 --out registry/ebseg-base/1
 """,
     )
-    parser.add_argument("--variant", choices=VARIANTS, required=True, help="configuration to build")
+    parser.add_argument(
+        "--variant",
+        choices=VARIANTS,
+        required=True,
+        metavar="VARIANT",
+        help=f"configuration to build: {', '.join(VARIANTS)}",
+    )
     parser.add_argument("--seed", type=seed, default=0, metavar="N", help="seed of the weights (default: 0)")
     parser.add_argument("--out", type=Path, metavar="DIR", required=True, help=OUT_HELP)
     parser.add_argument("--json", action="store_true", help=JSON_HELP)
@@ -59,5 +65,5 @@ def run(args: argparse.Namespace) -> int:
             progress=progress,
         )
     _LOG.warning("%s version %d is untrained: its masks mean nothing", name, version)
-    report(args, manifest, f"made {args.out}, untrained")
+    report(args, manifest, f"made {args.out}, untrained", f"ebseg inspect {args.out}")
     return 0

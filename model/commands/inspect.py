@@ -2,16 +2,19 @@
 
 import argparse
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from model.command import JSON_HELP, add_command
-from model.commands.output import progress_bars
+from model.commands.output import mebibytes, progress_bars
 from model.errors import CheckpointError
 
 if TYPE_CHECKING:
     from model.confidence.card import Card
     from model.storage.checkpoint import LoadedCheckpoint
+
+MOST_WORDS = 12  # of a card, in a table
 
 
 def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -101,12 +104,13 @@ def _print_table(loaded: "LoadedCheckpoint") -> None:
             f"frozen {part.frozen:g}"
             for kind, part in weights
         },
-        "files": f"{sum(entry.bytes for entry in manifest.files.values()):,} bytes",
-        **{f"  {name}": f"{entry.bytes:,} bytes" for name, entry in manifest.files.items()},
-        "metrics": "" if loaded.metrics else "none",
-        **{f"  {name}": _shown(value) for name, value in loaded.metrics.items()},
-        "notes": "" if manifest.training else "none",
-        **{f"  {name}": value for name, value in manifest.training.items()},
+        "files": mebibytes(sum(entry.bytes for entry in manifest.files.values())),
+        **{f"  {name}": mebibytes(entry.bytes) for name, entry in manifest.files.items()},
+        "metrics": _listed(loaded.metrics),
+        "training": f"{len(manifest.training)} settings, which --json prints"
+        if manifest.training
+        else "none",
+        "next": f"ebseg serve --checkpoint {loaded.directory}",
     }
     console = Console(highlight=False, markup=False)
     if not console.is_terminal:
@@ -120,7 +124,7 @@ def _print_table(loaded: "LoadedCheckpoint") -> None:
 def _card_rows(card: "Card | None") -> dict[str, object]:
     if card is None:
         return {"card": "none"}
-    words = card.words if isinstance(card.words, str) else ", ".join(card.words)
+    words = card.words if isinstance(card.words, str) else _some(card.words)
     threshold = "none" if card.threshold is None else f"{card.threshold:.3f}"
     return {
         "card": "",
@@ -128,20 +132,23 @@ def _card_rows(card: "Card | None") -> dict[str, object]:
         "  words": words,
         **{f"  trained on {source.name}": source.terms for source in card.training_data},
         **{f"  licence of {part.name}": part.license for part in card.parts},
-        **{f"  score {name}": _shown(value) for name, value in card.scores.items()},
+        "  scores": _listed(card.scores),
         "  threshold": f"{threshold}, {card.threshold_note}",
-        **{f"  calibration {name}": _shown(value) for name, value in card.calibration.items()},
-        **(
-            {}
-            if card.confidence is None
-            else {"  confidence": ", ".join(f"{value:.3f} at {share:g}" for share, value in card.confidence)}
-        ),
         **({"  notes": card.notes} if card.notes else {}),
     }
 
 
-def _shown(metric: Any) -> str:
-    """A metric in a cell: scores of every class would be no table any more."""
-    if isinstance(metric, list | dict):
-        return f"{len(metric)} entries, which --json prints"
-    return f"{metric:.2f}" if isinstance(metric, float) else str(metric)
+def _some(words: Sequence[str]) -> str:
+    """The first words of a card, and how many more there are."""
+    more = len(words) - MOST_WORDS
+    return ", ".join(words[:MOST_WORDS]) + (f" and {more} more, which --json prints" if more > 0 else "")
+
+
+def _listed(figures: Mapping[str, Any]) -> str:
+    """Figures in a row; those of every class would be no table any more."""
+    short = {name: value for name, value in figures.items() if not isinstance(value, list | dict)}
+    return ", ".join(f"{name} {_shown(value)}" for name, value in short.items()) or "none"
+
+
+def _shown(figure: Any) -> str:
+    return f"{figure:.2f}" if isinstance(figure, float) else str(figure)

@@ -14,12 +14,17 @@ if TYPE_CHECKING:
 LINE_SECONDS = 5.0  # between lines of progress where there is no terminal
 
 
-def report(args: argparse.Namespace, manifest: "Manifest", line: str) -> None:
-    """Prints what was made: a line and the digest, or with `--json` the manifest."""
+def report(args: argparse.Namespace, manifest: "Manifest", line: str, then: str) -> None:
+    """Prints what was made: a line, the digest and a command to go on with; or with `--json` the manifest."""
     if args.json:
         print(manifest.to_json())
     else:
-        print(f"{line}\ndigest {manifest.digest}")
+        print(f"{line}\ndigest {manifest.digest}\nnext: {then}")
+
+
+def mebibytes(count: int) -> str:
+    """Bytes in units that people use."""
+    return f"{count / (1 << 20):.1f} MiB" if count >= 1 << 20 else f"{count / (1 << 10):.1f} KiB"
 
 
 def notify(line: str) -> None:
@@ -74,12 +79,15 @@ class _Lines:
 
     def __init__(self) -> None:
         self._printed_at = time.monotonic()
+        self._done_then: dict[str, int] = {}
 
     def advance(self, step: str, done: int, total: int) -> None:
         """Prints a line if the last one is a while ago."""
         now = time.monotonic()
-        if now - self._printed_at < LINE_SECONDS:
+        before = self._done_then.setdefault(step, done)  # what was there before did not come with any speed
+        passed = now - self._printed_at
+        if passed < LINE_SECONDS:
             return
-        self._printed_at = now
+        self._printed_at, self._done_then[step] = now, done
         of = f" of {total / 1e6:.0f} MB, {done / total:.0%}" if total else " MB"
-        notify(f"{step}: {done / 1e6:.0f}{of}")
+        notify(f"{step}: {done / 1e6:.0f}{of}, {(done - before) / passed / 1e6:.1f} MB/s")

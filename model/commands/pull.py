@@ -167,4 +167,4 @@ def _report(args: argparse.Namespace, order: "Order", pulled: "Pulled") -> None:
         print(f"{pulled.directory} is there already and whole, made of {source}")
     else:
         print(f"pulled {order.source} as {pulled.directory}")
-    print(f"digest {manifest.digest}\nserve it with: ebseg serve --checkpoint {pulled.directory}")
+    print(f"digest {manifest.digest}\nnext: ebseg serve --checkpoint {pulled.directory}")

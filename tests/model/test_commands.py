@@ -221,7 +221,7 @@ def test_inspect_prints_a_table(run: Command, untrained: Path) -> None:
         "state untrained: its masks mean nothing",
         f"digest {manifest.digest}",
     ]
-    assert f"model.safetensors {manifest.files['model.safetensors'].bytes:,} bytes" in rows
+    assert f"model.safetensors {manifest.files['model.safetensors'].bytes / 2**20:.1f} MiB" in rows
     assert "licence MIT" in rows
     assert "domain none: the weights are random, the masks mean nothing" in rows
     assert "threshold none, not measured: there is nothing to measure" in rows
@@ -230,6 +230,8 @@ def test_inspect_prints_a_table(run: Command, untrained: Path) -> None:
     assert "balance geometric" in rows
     assert "trained classes supervised 0.21, mask attention 0.7, frozen 0.09" in rows
     assert "metrics none" in rows
+    assert rows[-1] == f"next ebseg serve --checkpoint {untrained}"
+    assert len(rows) < 40
 
 
 def test_inspect_as_json(run: Command, untrained: Path) -> None:

@@ -157,6 +157,8 @@ def _run(args: argparse.Namespace, plan: "BatchPlan", model: str, digest: str) -
         "pictures_per_second": round(rate, 3),
     }
     _print(args, found)
+    if not args.json:
+        print(f"next: look at {shown(plan.out)}/sheet.webp and {shown(plan.out)}/summary.png")
     if result.errors:
         print(f"ebseg: {result.errors} pictures have errors; --retry-errors does them again", file=sys.stderr)
     return FAILED if result.errors and not args.tolerate_errors else 0

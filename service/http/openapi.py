@@ -217,14 +217,11 @@ SEVERAL_BODY: dict[str, Any] = {
                 "type": "object",
                 "anyOf": [{"required": ["image"]}, {"required": ["url"]}],
                 "properties": {
-                    **_FORM_FIELDS,
-                    **{
-                        name: {"type": "array", "minItems": 1, "items": _FORM_FIELDS[name]}
-                        for name in ("image", "url")
-                    },
+                    **{name: _as_filled(name, field) for name, field in _FORM_FIELDS.items()},
+                    "image": {"type": "array", "minItems": 1, "items": _FORM_FIELDS["image"]},
+                    "url": {"type": "array", "minItems": 1, "items": _FORM_FIELDS["url"], "example": []},
                 },
             },
-            "encoding": {"request": {"contentType": "application/json"}},
         },
     },
 }

@@ -6,7 +6,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
 
 from service.errors import FieldProblem, InvalidRequestError, UnsupportedMediaError
-from service.http.form_fields import KNOWN, problems_of_names, refuse_query
+from service.http.form_fields import KNOWN, filled, problems_of_names, refuse_query
 from service.http.multipart import parsed_form, read_form
 from service.http.parsed_request import (
     MOST_FIELDS,
@@ -64,7 +64,7 @@ def _parsed(content_type: str, chunks: list[bytes], most: int) -> ParsedSeveral:
     if form is None:
         form = parsed_form(content_type, chunks, max_files=files, max_fields=MOST_FIELDS)
     chunks.clear()
-    given = [(name, value) for name, value in form.multi_items() if name in _PICTURES]
+    given = [(name, value) for name, value in form.multi_items() if name in _PICTURES and value != ""]
     rest = FormData([(name, value) for name, value in form.multi_items() if name not in _PICTURES])
     problems = problems_of_names(rest, KNOWN)
     if not given:
@@ -79,4 +79,4 @@ def _parsed(content_type: str, chunks: list[bytes], most: int) -> ParsedSeveral:
     pictures: list[Picture] = [
         value.file.read if isinstance(value, UploadFile) else value for _, value in given
     ]
-    return ParsedSeveral(spec_of(rest), pictures)
+    return ParsedSeveral(spec_of(filled(rest)), pictures)

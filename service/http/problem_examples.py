@@ -8,7 +8,7 @@ DETAILS = {  # by the slug of a kind
     "bad-picture": "the picture is broken or cut short",
     "unauthorized": "this needs a key: send it as Authorization: Bearer KEY or X-API-Key: KEY",
     "forbidden": "this needs an admin key, and the key that was sent is none",
-    "not-found": "there is no vocabulary of the name voc-21; did you mean voc-20?",
+    "not-found": "there is no vocabulary of this name; GET /v1/vocabularies lists all",
     "not-acceptable": "answers come as application/json, image/png, image/webp, application/x-npy",
     "conflict": "this vocabulary is built in and cannot be changed; store yours by another name",
     "body-too-slow": "the body did not arrive within 30 s",

@@ -1,5 +1,6 @@
 """What a stranger needs to write a client from the OpenAPI document alone."""
 
+import io
 import json
 import re
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ import httpx
 import jsonschema  # type: ignore[import-untyped]
 import numpy as np
 import pytest
+from PIL import Image
 
 from service.http.problem_examples import DETAILS
 from service.http.problems import KINDS
@@ -259,3 +261,20 @@ async def test_examples_of_masks_are_one_mask(document: Json) -> None:
     assert schemas["Rle"]["properties"]["size"]["examples"] == [run_lengths["size"]]
     assert schemas["Rle"]["properties"]["counts"]["examples"] == [run_lengths["counts"]]
     assert schemas["Polygon"]["properties"]["exterior"]["examples"] == [region.exterior.tolist()]
+
+
+async def test_who_knows_only_the_document_gets_a_mask() -> None:
+    """Looks for an operation that takes a form, and sends a file and what the schema has examples of."""
+    async with running() as (client, _):
+        document = (await client.get("/openapi.json")).json()
+        (method, path, operation), *_ = operations(document)  # the first is what the service is for
+        fields = operation["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]
+        files = {name: PNG for name, field in fields.items() if field.get("format") == "binary"}
+        data = {name: field["examples"][0] for name, field in fields.items() if "examples" in field}
+        assert "image/png" in operation["responses"]["200"]["content"]
+        headers = {"Accept": "image/png"}
+        answer = await client.request(method, path, files=files, data=data, headers=headers)
+    assert answer.status_code == 200, answer.text
+    with Image.open(io.BytesIO(answer.content)) as mask:
+        assert json.loads(mask.info["classes"]) == ["other", *data["classes"]]
+        assert mask.size == (8, 6)

@@ -24,6 +24,7 @@ from ebseg_client.errors import (
     UnavailableError,
 )
 from ebseg_client.exchange import Retry
+from ebseg_client.regions import FoundRegion, LeftOut, Panoptic, Polygon, RegionOptions
 from ebseg_client.requests import Balance, ClassSpec, SegmentOptions, Shares
 from ebseg_client.results import (
     AnswerWarning,
@@ -36,7 +37,6 @@ from ebseg_client.results import (
     ModelDetails,
     ModelList,
     ModelVersion,
-    Polygon,
     QuarantinedVersion,
     Segmentation,
     Segmented,
@@ -65,9 +65,11 @@ __all__ = [
     "FieldProblem",
     "FieldsRefusedError",
     "FoundClass",
+    "FoundRegion",
     "Health",
     "InputError",
     "KeyRefusedError",
+    "LeftOut",
     "LoadedVersion",
     "MissingModel",
     "ModelChange",
@@ -75,10 +77,12 @@ __all__ = [
     "ModelList",
     "ModelVersion",
     "NotFoundError",
+    "Panoptic",
     "PictureRefusedError",
     "Polygon",
     "ProblemError",
     "QuarantinedVersion",
+    "RegionOptions",
     "RequestRefusedError",
     "Retry",
     "SegmentOptions",

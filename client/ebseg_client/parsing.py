@@ -3,6 +3,7 @@
 What is taken and what is refused is the same as by the service's own schemas, which tests hold beside it.
 """
 
+import base64
 import re
 import reprlib
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from ebseg_client.fields import (
     time,
 )
 from ebseg_client.labels import Maps
+from ebseg_client.regions import FoundRegion, LeftOut, Panoptic, Polygon, Ring
 from ebseg_client.requests import ClassSpec
 from ebseg_client.results import (
     AnswerWarning,
@@ -34,9 +36,7 @@ from ebseg_client.results import (
     ModelDetails,
     ModelList,
     ModelVersion,
-    Polygon,
     QuarantinedVersion,
-    Ring,
     Segmentation,
     Share,
     UnfinishedVersion,
@@ -46,6 +46,7 @@ from ebseg_client.results import (
 )
 
 T = TypeVar("T")
+FILES = ("png", "overlay", "npy", "scores", "confidence", "soft_mask", "cutout")
 _COLOR = re.compile("#[0-9a-fA-F]{6}")
 
 
@@ -65,14 +66,14 @@ def segmentation(document: Document) -> Segmentation:
     """The answer of `POST /v1/segment`."""
     width, height = (field(document["size"], name, int) for name in ("width", "height"))
     entries = field(document, "classes", list)
-    if width < 1 or height < 1 or not entries:
+    if width < 1 or height < 1:
         raise ValueError(f"{len(entries)} classes in maps of {width} x {height}")
-    files = {name: file(document, name) for name in ("png", "overlay", "npy", "scores")}
+    files = {name: file(document, name) for name in FILES}
     counts = [_counts(entry, height, width) for entry in entries]
     rles = tuple(one for one in counts if one is not None)
     if rles and len(rles) < len(entries):
         raise ValueError(f"run lengths of {len(rles)} of {len(entries)} classes")
-    maps = Maps(height, width, rles=rles or None, png=files["png"], npy=files["npy"])
+    maps = Maps(height, width, rles=rles if rles or not entries else None, png=files["png"], npy=files["npy"])
     other = optional(document, "other", dict)
     return Segmentation(
         width=width,
@@ -86,7 +87,19 @@ def segmentation(document: Document) -> Segmentation:
         timings_ms=mapped(document, "timings_ms", float),
         request_id=field(document, "request_id", str),
         png=files["png"],
-        overlay=files["overlay"],
+        overlay_file=files["overlay"],
+        regions=None
+        if document.get("regions") is None
+        else listed(document, "regions", lambda entry: _region(entry, (height, width))),
+        regions_left_out=None
+        if document.get("regions_left_out") is None
+        else LeftOut(**fields(field(document, "regions_left_out", dict), count=int, area=int)),
+        coco=optional(document, "coco", dict),
+        panoptic=_panoptic(optional(document, "panoptic", dict)),
+        geojson=optional(document, "geojson", dict),
+        confidence=files["confidence"],
+        soft_mask=files["soft_mask"],
+        cutout=files["cutout"],
         document=document,
         _maps=maps,
         _scores=files["scores"],
@@ -101,6 +114,29 @@ def _counts(entry: Document, height: int, width: int) -> str | None:
     if (size := field(rle, "size", list)) != [height, width] or not all(type(side) is int for side in size):
         raise ValueError(f"run lengths of {reprlib.repr(size)} in maps of {height} x {width}")
     return field(rle, "counts", str)
+
+
+def _region(entry: Document, size: tuple[int, int]) -> FoundRegion:
+    polygon = optional(entry, "polygon", dict)
+    return FoundRegion(
+        **fields(entry, id=int, label=int, name=str, area=int, score=float),
+        bbox=_box(entry["bbox"]),
+        polygon=None if polygon is None else _polygon(polygon),
+        _rle=_counts(entry, *size),
+        _size=size,
+    )
+
+
+def _panoptic(entry: Document | None) -> Panoptic | None:
+    if entry is None:
+        return None
+    return Panoptic(base64.b64decode(field(entry, "png", str), validate=True), field(entry, "document", dict))
+
+
+def _box(box: Any) -> tuple[int, ...]:
+    if type(box) is not list or len(box) != 4 or not all(type(side) is int for side in box):
+        raise TypeError(f"a box is {reprlib.repr(box)}")
+    return tuple(box)
 
 
 def _caches(entry: Document) -> dict[str, str]:
@@ -124,6 +160,7 @@ def _found_class(entry: Document, label: int, maps: Maps) -> FoundClass:
         **fields(entry, name=str, trained=bool, area=int, fraction=float),
         label=label,
         color=_color(field(entry, "color", str)),
+        bbox=None if entry.get("bbox") is None else _box(entry["bbox"]),  # older services tell none
         confidence=nullable(entry, "mean_confidence", float),
         polygons=None if entry.get("polygons") is None else listed(entry, "polygons", _polygon),
         _maps=maps,

@@ -1,5 +1,6 @@
 """What is sent: a picture in any form that Python has, and the request's document."""
 
+import dataclasses
 import io
 import os
 from collections.abc import Collection, Mapping, Sequence
@@ -9,11 +10,26 @@ from typing import Any, Literal, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from ebseg_client.errors import InputError
+from ebseg_client.regions import RegionOptions
 
-Output = Literal["rle", "png", "overlay", "polygons", "npy", "scores"]
+Output = Literal[
+    "rle",
+    "png",
+    "overlay",
+    "polygons",
+    "npy",
+    "scores",
+    "regions",
+    "coco",
+    "panoptic",
+    "geojson",
+    "confidence",
+    "soft_mask",
+    "cutout",
+]
 Picture = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any]
 """A file's path, a file's content, or the pixels: uint8 [H, W], [H, W, 3] RGB or [H, W, 4] RGBA."""
 
@@ -68,13 +84,16 @@ class SegmentOptions(TypedDict, total=False):
     """Options of a segmentation; left out, the service decides.
 
     Attributes:
-        vocabulary: name of a stored class list, instead of classes.
+        vocabulary: name of a stored class list, instead of classes; "auto": whatever is seen.
         templates: "vild", "imagenet", "plain", or sentences of your own, each with one "{}".
         synonym_mode: a class with synonyms is as likely as its "best" word, or as the "mean" of its words.
         balance: instead of the checkpoint's.
         background: pixels of a lower confidence, 0..1, become "other", label 0; "none": every pixel gets a
             class; left out, the threshold of the model's card holds.
         outputs: parts of the answer; ("rle",) if left out, which is enough for `labels` and masks.
+        regions: which regions, where outputs has "regions", "coco", "panoptic" or "geojson".
+        subject: name of the class that "soft_mask" and "cutout" show; may be left out if there is only one.
+        palette: colours of classes without one: "distinct", "voc", or "#rrggbb" for labels 1, 2, ...
         long_side: of the maps, pixels; else they have the picture's size.
         model, version: which of the loaded ones.
         frame: of an animation, or page of a document, from 0; the first one if left out.
@@ -87,6 +106,9 @@ class SegmentOptions(TypedDict, total=False):
     balance: Balance | None
     background: float | Literal["none"] | None
     outputs: Collection[Output] | None
+    regions: RegionOptions | None
+    subject: str | None
+    palette: str | Sequence[str] | None
     long_side: int | None
     model: str | None
     version: int | None
@@ -107,7 +129,16 @@ def request_document(classes: Classes | None, options: SegmentOptions) -> dict[s
         raise InputError("give either classes or a vocabulary")
     document: dict[str, Any] = {
         name: options.get(name)
-        for name in ("vocabulary", "templates", "synonym_mode", "model", "version", "frame")
+        for name in (
+            "vocabulary",
+            "templates",
+            "synonym_mode",
+            "subject",
+            "palette",
+            "model",
+            "version",
+            "frame",
+        )
     }
     if classes is not None:
         document["classes"] = class_documents(classes)
@@ -128,6 +159,10 @@ def request_document(classes: Classes | None, options: SegmentOptions) -> dict[s
         document["background"] = {"threshold": background}
     if (outputs := options.get("outputs")) is not None:
         document["outputs"] = sorted(outputs)
+    if (regions := options.get("regions")) is not None:
+        if not isinstance(regions, RegionOptions):
+            raise InputError(f"regions are RegionOptions, got {type(regions).__name__}")
+        document["regions"] = dataclasses.asdict(regions)
     if (long_side := options.get("long_side")) is not None:
         document["output_size"] = {"long_side": long_side}
     given = {name: value for name, value in document.items() if value is not None}
@@ -187,6 +222,20 @@ def picture_bytes(picture: Picture) -> bytes:
             except OSError as error:
                 raise InputError(f"{picture} cannot be read: {error.strerror or error}") from None
     raise InputError(f"a picture is a path, bytes, a Pillow image or an array, got {type(picture).__name__}")
+
+
+def picture_pixels(picture: Picture, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """A picture's pixels, upright, RGB, uint8 [H, W, 3], at a size (width, height).
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        with Image.open(io.BytesIO(picture_bytes(picture))) as image:
+            upright = ImageOps.exif_transpose(image).convert("RGB")
+    except (OSError, ValueError, SyntaxError) as error:
+        raise InputError(f"the picture cannot be drawn on: {error}") from None
+    return np.asarray(upright if upright.size == size else upright.resize(size, Image.Resampling.LANCZOS))
 
 
 def _png(image: Image.Image) -> bytes:

@@ -1,6 +1,7 @@
 """What the service answers, as types; `parsing.py` makes them."""
 
-from collections.abc import Iterator
+import io
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -8,13 +9,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from ebseg_client.errors import AnswerError, ClientError
+from ebseg_client import drawing
+from ebseg_client.errors import AnswerError, ClientError, InputError
 from ebseg_client.fields import Document
 from ebseg_client.labels import Maps, read_npy
-from ebseg_client.requests import ClassSpec
-
-Ring = tuple[tuple[int, int], ...]
+from ebseg_client.regions import FoundRegion, LeftOut, Panoptic, Polygon
+from ebseg_client.requests import ClassSpec, Picture, picture_pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,14 +27,6 @@ class ModelVersion:
     version: int
     digest: str
     untrained: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Polygon:
-    """One region: rings of (x, y) along the pixels' edges, filled by the even-odd rule."""
-
-    exterior: Ring
-    holes: tuple[Ring, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +48,7 @@ class FoundClass:
         trained: whether it counted as one that the model was trained on.
         area: pixels.
         fraction: of all pixels, 0..1.
+        bbox: left, top, width and height of all its pixels; None if it has none.
         confidence: mean over its pixels, 0..1; None if it has none.
         polygons: its regions, if asked for.
     """
@@ -64,6 +59,7 @@ class FoundClass:
     trained: bool
     area: int
     fraction: float
+    bbox: tuple[int, ...] | None
     confidence: float | None
     polygons: tuple[Polygon, ...] | None
     _maps: Maps = field(repr=False, compare=False)
@@ -111,7 +107,11 @@ class Segmentation:
         caches: where the text embeddings and the prediction came from, see docs/http.md.
         timings_ms: by stage.
         request_id: names the request in the service's log.
-        png, overlay: the indexed PNG and the WebP picture, if asked for.
+        png, overlay_file: the indexed PNG and the picture under its mask as WebP, if asked for.
+        regions: if asked for; `regions_left_out` says what they lack, None if nothing.
+        coco, geojson, panoptic: the regions in other tools' formats, if asked for.
+        confidence, soft_mask: grey PNG, if asked for: of each pixel's class, and of the class `subject`.
+        cutout: RGBA PNG of that class's pixels, if asked for.
         document: the whole answer, as JSON values.
     """
 
@@ -126,7 +126,15 @@ class Segmentation:
     timings_ms: dict[str, float]
     request_id: str
     png: bytes | None = field(repr=False)
-    overlay: bytes | None = field(repr=False)
+    overlay_file: bytes | None = field(repr=False)
+    regions: tuple[FoundRegion, ...] | None = field(repr=False)
+    regions_left_out: LeftOut | None
+    coco: Document | None = field(repr=False)
+    panoptic: Panoptic | None = field(repr=False)
+    geojson: Document | None = field(repr=False)
+    confidence: bytes | None = field(repr=False)
+    soft_mask: bytes | None = field(repr=False)
+    cutout: bytes | None = field(repr=False)
     document: Document = field(repr=False, compare=False)
     _maps: Maps = field(repr=False, compare=False)
     _scores: bytes | None = field(repr=False, compare=False)
@@ -158,6 +166,61 @@ class Segmentation:
     def found(self) -> tuple[FoundClass, ...]:
         """The classes that have pixels, largest first."""
         return tuple(sorted((c for c in self.classes if c.area), key=lambda c: -c.area))
+
+    def overlay(self, picture: Picture | None = None, opacity: float = drawing.OPACITY) -> Image.Image:
+        """The picture under its mask, RGB, of the maps' size.
+
+        Args:
+            picture: that was sent; left out, the service's overlay if "overlay" was among the outputs, else
+                the label map alone in its colours.
+            opacity: of the colours, 0..1.
+
+        Raises:
+            InputError: the answer holds no label map, or the picture cannot be read.
+        """
+        if picture is None and self.overlay_file is not None:
+            with Image.open(io.BytesIO(self.overlay_file)) as image:
+                return image.convert("RGB")
+        colors = drawing.rgb_of([one.color for one in self.classes])
+        if picture is None:
+            return Image.fromarray(drawing.painted(self.labels, colors))
+        pixels = picture_pixels(picture, (self.width, self.height))
+        return Image.fromarray(drawing.overlay(pixels, self.labels, colors, opacity))
+
+    def show(self, picture: Picture | None = None) -> None:
+        """Shows `overlay` in the system's viewer of pictures."""
+        self.overlay(picture).show()
+
+    def to_supervision(self) -> Any:
+        """`supervision.Detections`: the regions if they were asked for with run lengths, else a detection for
+        each class that has pixels.
+
+        Raises:
+            InputError: the package supervision is not here, or the answer holds no masks.
+        """
+        try:
+            import supervision
+        except ImportError:
+            raise InputError(
+                "to_supervision needs the package supervision: pip install supervision"
+            ) from None
+        entries: Sequence[FoundRegion | FoundClass] = self.found if self.regions is None else self.regions
+        if not entries:
+            return supervision.Detections.empty()
+        boxes = np.array([one.bbox for one in entries], np.float64)
+        boxes[:, 2:] += boxes[:, :2]
+        scores = [one.score if isinstance(one, FoundRegion) else one.confidence for one in entries]
+        return supervision.Detections(
+            xyxy=boxes,
+            mask=np.stack([one.mask() for one in entries]),
+            confidence=np.array(scores, np.float64),
+            class_id=np.array([one.label for one in entries]),
+            data={"class_name": np.array([one.name for one in entries])},
+        )
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the label map in its colours, or the overlay, and a legend."""
+        return drawing.page(self.overlay(), [(one.name, one.color, one.fraction) for one in self.found])
 
     def __getitem__(self, name: str) -> FoundClass:
         """The class of this name.

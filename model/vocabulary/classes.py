@@ -31,6 +31,7 @@ BUILTIN_NAMES = (
     "ade20k-150",
     "ade20k-847",
 )
+LARGEST_BUILTIN = "ade20k-847"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ebseg_client.drawing import overlay
 from model.errors import PictureError
 from service.batch.listing import Item
 from service.batch.reading import UnreadableError, content_of
@@ -15,7 +16,6 @@ from service.batch.rows import Row
 from service.errors import ServiceError
 from service.segmentation.colors import class_colors, to_hex
 from service.segmentation.decode import decode
-from service.segmentation.render import overlay
 from service.segmentation.sheet import SheetEntry
 
 

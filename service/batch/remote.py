@@ -10,7 +10,8 @@ from service.batch.reading import UnreadableError, content_of
 from service.batch.request import read_batch_request
 from service.batch.rows import COLUMNS, Row, failed, row_id
 from service.local.remote_errors import is_of_all
-from service.schemas.segment import BalanceSpec, SegmentRequest, WeightShares
+from service.schemas.balance import BalanceSpec, WeightShares
+from service.schemas.segment import SegmentRequest
 
 PATIENCE_S = 600.0  # for one picture, waits for a busy service included
 

@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from service.errors import UsageError
-from service.schemas.segment import SegmentRequest
+from service.schemas.segment import AUTO, SegmentRequest
 from service.segmentation.requested import read_request
 
 _ROWS = "the columns of rows are always the same"
 _PATIENCE = "nobody waits for an answer"
 _HERE = "which model segments is not part of it"
-MEANINGLESS_HERE = {"outputs": _ROWS, "timeout_ms": _PATIENCE, "model": _HERE, "version": _HERE}
-MEANINGLESS_REMOTELY = {"outputs": _ROWS, "timeout_ms": _PATIENCE}
+MEANINGLESS_REMOTELY = {"outputs": _ROWS, "regions": _ROWS, "subject": _ROWS, "timeout_ms": _PATIENCE}
+MEANINGLESS_HERE = MEANINGLESS_REMOTELY | {"model": _HERE, "version": _HERE}
 
 
 def read_batch_request(document: Mapping[str, Any], *, remote: bool) -> SegmentRequest:
@@ -28,4 +28,6 @@ def read_batch_request(document: Mapping[str, Any], *, remote: bool) -> SegmentR
     for name, reason in (MEANINGLESS_REMOTELY if remote else MEANINGLESS_HERE).items():
         if getattr(spec, name) is not None:
             raise UsageError(f"{name}: leave it out of the request of a run, for {reason}")
+    if spec.vocabulary == AUTO:
+        raise UsageError("vocabulary: auto gives each picture classes of its own; name the list for a run")
     return spec

@@ -171,7 +171,9 @@ class BatchSegmenter:
                     vocabulary=vocabulary,
                     text=unit_rows(engine.embed(vocabulary.words, vocabulary.templates)),
                     balance=to_balance(self._spec.balance, engine.info.balance),
-                    colors=reported_colors(vocabulary, given_colors(self._spec, vocabulary)),
+                    colors=reported_colors(
+                        vocabulary.reported, given_colors(self._spec, vocabulary), self._spec.palette
+                    ),
                     outputs=self._outputs,
                     batch_size=self._given_batch_size or (CPU_BATCH if name == "cpu" else CUDA_BATCH),
                     max_pixels=self._max_pixels,

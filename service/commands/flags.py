@@ -58,8 +58,8 @@ def add_service(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help=JSON_HELP)
 
 
-def class_list(texts: list[str]) -> list[Any]:
-    """Classes of flags that may be repeated: names with commas between, or JSON, see `lists.listed`.
+def class_list(texts: list[str], flag: str = "--classes") -> list[Any]:
+    """Values of a flag that may be repeated: names with commas between, or JSON, see `lists.listed`.
 
     Raises:
         UsageError: they cannot be read.
@@ -70,7 +70,7 @@ def class_list(texts: list[str]) -> list[Any]:
     try:
         return listed(texts)
     except ValueError as error:
-        raise UsageError(f"--classes: {error}") from None
+        raise UsageError(f"{flag}: {error}") from None
 
 
 def class_specs(entries: "list[Any]", place: str) -> "list[str | ClassSpec]":

@@ -9,9 +9,10 @@ from service.errors import FieldProblem, InvalidRequestError
 from service.schemas.field_problems import unknown_field
 from service.schemas.lists import listed
 
-REPEATED = ("classes", "outputs", "templates")
+REPEATED = ("classes", "outputs", "templates", "palette")
 PLAIN = (
     "vocabulary",
+    "subject",
     "synonym_mode",
     "background",
     "mean",
@@ -22,6 +23,7 @@ PLAIN = (
     "timeout_ms",
 )
 
+AS_THEY_ARE = tuple(name for name in PLAIN if name not in ("background", "mean"))
 ONCE = ("image", "url", "request", *PLAIN)
 KNOWN = frozenset((*ONCE, *REPEATED))
 IN_QUERY = KNOWN - {"image", "url"}
@@ -69,16 +71,15 @@ def document_of(fields: ImmutableMultiDict[str, Any]) -> dict[str, Any]:
     wrong = [name for name in (*REPEATED, *PLAIN, "url") if name in files]
     if wrong:
         raise InvalidRequestError([FieldProblem(name, "must be text, not a file") for name in wrong])
-    document: dict[str, Any] = {
-        name: fields[name]
-        for name in ("vocabulary", "synonym_mode", "output_size", "model", "version", "frame", "timeout_ms")
-        if name in fields
-    }
+    document: dict[str, Any] = {name: fields[name] for name in AS_THEY_ARE if name in fields}
     for name in ("classes", "outputs"):
         if name in fields:
             document[name] = _list(name, fields.getlist(name))
     if "templates" in fields:
         document["templates"] = _templates(fields.getlist("templates"))
+    if "palette" in fields:
+        colors = _list("palette", fields.getlist("palette"))
+        document["palette"] = colors[0] if colors in (["distinct"], ["voc"]) else colors
     if "background" in fields:
         given = fields["background"]
         document["background"] = None if given == "none" else {"threshold": given}

@@ -8,8 +8,12 @@ from service.errors import NotAcceptableError
 
 Form = Literal["application/json", "image/png", "image/webp", "application/x-npy"]
 FORMS: tuple[Form, ...] = get_args(Form)  # the first that fits a wildcard is taken
-# The one entry of `outputs` that says the same as the form.
-OUTPUT_OF: dict[Form, str] = {"image/png": "png", "image/webp": "overlay", "application/x-npy": "npy"}
+# The entries of `outputs` that are such a file; without `outputs` it is the first.
+OUTPUTS_OF: dict[Form, list[str]] = {
+    "image/png": ["png", "confidence", "soft_mask", "cutout"],
+    "image/webp": ["overlay"],
+    "application/x-npy": ["npy"],
+}
 PARTS = "multipart/mixed"
 _HEADERS_KEPT = 64
 

@@ -7,6 +7,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
+from model.vocabulary.classes import MAX_NAME_LENGTH
 from service.http.auth import install_security
 from service.http.problem_examples import example
 from service.http.problems import KINDS, MEDIA_TYPE
@@ -15,7 +16,8 @@ from service.schemas.inference_protocol import InferenceRequest
 from service.schemas.inference_repository import IndexRequest
 from service.schemas.json_request import JsonSegmentRequest
 from service.schemas.models import CanaryRequest, PinRequest
-from service.schemas.segment import LAST_FRAME, Problem, SegmentAnswer, SegmentRequest
+from service.schemas.problem import Problem
+from service.schemas.segment import LAST_FRAME, SegmentAnswer, SegmentRequest
 
 _REF = "#/components/schemas/"
 _HEADERS = "#/components/headers/"
@@ -98,7 +100,7 @@ SEGMENT_ANSWERS: dict[str, Any] = {
     "description": "The mask, in the form that `Accept` asks for",
     "content": {
         "application/json": {"schema": {"$ref": f"{_REF}SegmentAnswer"}},
-        "image/png": _file("the label map; its pixels are labels"),
+        "image/png": _file("the label map, whose pixels are labels; or what `outputs` names instead"),
         "image/webp": _file("the picture under its mask"),
         "application/x-npy": _file("the label map for numpy.load, uint16 [H, W]"),
     },
@@ -153,6 +155,10 @@ _FORM_FIELDS: dict[str, Any] = {
     },
     "outputs": _field(
         "outputs", {**_NAMES, "minItems": 1, "examples": [["rle", "npy"], ["rle,npy"]]}, _COMMAS
+    ),
+    "subject": _field("subject", {**_TEXT, "maxLength": MAX_NAME_LENGTH}),
+    "palette": _field(
+        "palette", {**_NAMES, "minItems": 1, "examples": [["voc"], ["#87ceeb, #2e8b57"]]}, _COMMAS
     ),
     "output_size": _field(
         "output_size", {**_TEXT, "examples": ["image", "320"]}, ': "image", or the long side in pixels'

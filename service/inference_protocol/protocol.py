@@ -17,6 +17,7 @@ from service.errors import FieldProblem, InvalidRequestError, MalformedRequestEr
 from service.http.inference_errors import MOST_PROBLEMS
 from service.http.parsed_request import MOST_COMMAS, ParsedRequest
 from service.inference_protocol.input import Input
+from service.schemas.balance import BalanceSpec
 from service.schemas.classes import ClassEntry
 from service.schemas.field_problems import field_problems
 from service.schemas.inference_protocol import (
@@ -32,7 +33,7 @@ from service.schemas.inference_protocol import (
     RequestParameters,
     Tensor,
 )
-from service.schemas.segment import Background, BalanceSpec, LongSide, SegmentRequest
+from service.schemas.segment import Background, LongSide, SegmentRequest
 
 _DECIMAL = re.compile(r"[0-9]{1,18}", re.ASCII)
 

@@ -22,9 +22,10 @@ from service.local.picture_result import PictureResult
 from service.scheduling.deadline import Deadline
 from service.scheduling.engine import Engine, EngineResult, Job, unit_rows
 from service.scheduling.torch_engine import device_names, load_engine
-from service.schemas.segment import SegmentRequest
-from service.segmentation.answer import SegmentationResult, json_answer
+from service.schemas.segment import AUTO, SegmentRequest
+from service.segmentation.answer import SegmentationResult, json_answer, only_seen
 from service.segmentation.encode import resized
+from service.segmentation.outputs import OF_SCORES, check_outputs
 from service.segmentation.requested import given_colors, output_size, to_balance
 
 
@@ -60,6 +61,8 @@ class LocalModel:
             ServiceError: a size that is too large, or a balance that this model cannot do.
         """
         size = output_size(spec.output_size, (picture.shape[0], picture.shape[1]), max_pixels)
+        outputs = frozenset(spec.outputs or ())
+        check_outputs(outputs, size, len(vocabulary))
         with self._turn:
             began = time.perf_counter()
             prepared = self.engine.prepare(picture)
@@ -80,7 +83,7 @@ class LocalModel:
                 output_size=size,
                 threshold=spec.background_for(self.engine.info.card).least,
                 balance=to_balance(spec.balance, self.engine.info.balance),
-                scores=False,
+                scores=bool(outputs & OF_SCORES),
                 deadline=Deadline(float("inf")),
             )
             result = self.engine.classify(prediction, job)
@@ -109,35 +112,36 @@ def picture_result(
 
     Args:
         model, spec, vocabulary, result: who made it, and of what.
-        picture: RGB, uint8 [H, W, 3]; None if it is not to be kept for overlays.
+        picture: RGB, uint8 [H, W, 3]; None if no output shows it.
         seconds: by stage.
         began: when the work began, by `time.perf_counter`.
         remarks: what decoding left out of account.
     """
-    answer = json_answer(
-        SegmentationResult(
-            vocabulary=vocabulary,
-            given_colors=given_colors(spec, vocabulary),
-            info=model.engine.info,
-            result=result,
-            picture=None,
-            background=spec.background_for(model.engine.info.card),
-            outputs=frozenset(["rle"]),
-            request_id="",
-            seconds=seconds,
-            began=began,
-            caches=None,
-            check=Deadline(float("inf")).check,
-            request_warnings=tuple(map(ignored_profile, remarks)),
-        )
-    )
-    document: dict[str, Any] = answer.model_dump(mode="json", exclude_unset=True)
-    read_back = segmentation(document)
-    del document["request_id"]  # of no request
     if picture is not None:
         height, width = result.labels.shape
         picture = resized(picture, (height, width))
-    return PictureResult(answer=read_back, document=document, labels=result.labels, picture=picture)
+    made = SegmentationResult(
+        vocabulary=vocabulary,
+        given_colors=given_colors(spec, vocabulary),
+        spec=spec,
+        info=model.engine.info,
+        result=result,
+        picture=picture,
+        background=spec.background_for(model.engine.info.card),
+        outputs=frozenset(spec.outputs or ["rle"]),
+        request_id="",
+        seconds=seconds,
+        began=began,
+        caches=None,
+        check=Deadline(float("inf")).check,
+        request_warnings=tuple(map(ignored_profile, remarks)),
+    )
+    if spec.vocabulary == AUTO:
+        made = only_seen(made)
+    document: dict[str, Any] = json_answer(made).model_dump(mode="json", exclude_unset=True)
+    read_back = segmentation(document)
+    del document["request_id"]  # of no request
+    return PictureResult(answer=read_back, document=document, labels=made.result.labels, picture=picture)
 
 
 def load_local(folder: Path, *, device: str, dtype: str) -> LocalModel:

@@ -7,9 +7,9 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageColor
+from PIL import Image
 
-from ebseg_client import Segmentation
+from ebseg_client import Segmentation, drawing
 from service.errors import UsageError
 from service.segmentation import render
 from service.segmentation.sheet import SheetEntry
@@ -39,7 +39,7 @@ class PictureResult:
         """The picture under its mask, RGB, uint8 [H, W, 3]."""
         if self.picture is None:
             raise ValueError("the picture was not kept")
-        return render.overlay(self.picture, self.labels, self._colors())
+        return drawing.overlay(self.picture, self.labels, self._colors())
 
     def entry(self, title: str) -> SheetEntry:
         """The picture on a contact sheet."""
@@ -52,8 +52,7 @@ class PictureResult:
         return SheetEntry.of(title, Image.fromarray(self.picture), Image.fromarray(self.overlay()), classes)
 
     def _colors(self) -> NDArray[np.uint8]:
-        chosen = [ImageColor.getrgb(item.color) for item in self.answer.classes]
-        return np.array(chosen, dtype=np.uint8)
+        return drawing.rgb_of([item.color for item in self.answer.classes])
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,11 +15,25 @@ _SHARE = 0.6  # of what is free: estimates miss, and allocators keep more than w
 _BURST = 64 << 20  # bytes reserved at a time, after which it is worth while to return freed memory
 _LEAST = 64 << 20  # bytes that requests get in any case
 _DECODING = 10  # bytes a pixel: Pillow's four, ours three, and room for alpha and 16 bits
-_OVERLAY = 3  # bytes an output pixel, of the picture that waits for its mask
+_PICTURE = 3  # bytes an output pixel, of the picture that waits for its mask
+_REGIONS = 28  # bytes an output pixel while regions are found, see `segmentation.regions`
 _RESULT = 6  # bytes an output pixel: labels and confidence
 _COPIES = 3  # of an answer while it is made: a file, its base64, the document
 # bytes an output pixel, of an answer's parts at their largest
-_PARTS = {"png": 1, "npy": 2, "overlay": 4, "rle": 2, "polygons": 6}
+_PARTS = {
+    "png": 1,
+    "npy": 2,
+    "overlay": 4,
+    "rle": 2,
+    "polygons": 6,
+    "regions": 6,
+    "coco": 2,
+    "panoptic": 3,
+    "geojson": 6,
+    "confidence": 1,
+    "soft_mask": 1,
+    "cutout": 4,
+}
 _TENSORS = 4  # the same of an answer without such parts
 
 
@@ -132,8 +146,10 @@ def answer_bytes(pixels: int, words: int, outputs: frozenset[str]) -> int:
         outputs: of the answer.
     """
     parts = sum(2 * words if part == "scores" else _PARTS[part] for part in outputs) or _TENSORS
-    overlay = _OVERLAY if "overlay" in outputs else 0
-    return pixels * (overlay + _RESULT + _COPIES * parts)
+    held = _RESULT + (_PICTURE if outputs & {"overlay", "cutout"} else 0)
+    held += _REGIONS if outputs & {"regions", "coco", "panoptic", "geojson"} else 0
+    held += 2 * words if "soft_mask" in outputs else 0  # the scores that it is made of
+    return pixels * (held + _COPIES * parts)
 
 
 def usable() -> int:

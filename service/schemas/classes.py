@@ -7,6 +7,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from model.vocabulary.classes import MAX_CLASSES, ClassName
 from service.schemas.lists import listed
 
+COLOR = r"^#[0-9A-Fa-f]{6}$"
+
 
 class Strict(BaseModel):
     """Base of what goes in."""
@@ -29,7 +31,7 @@ class ClassEntry(Strict):
     )
     color: str | None = Field(
         default=None,
-        pattern=r"^#[0-9A-Fa-f]{6}$",
+        pattern=COLOR,
         description="of the class in pictures",
         examples=["#2e8b57"],
     )

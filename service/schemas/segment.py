@@ -4,15 +4,15 @@ A multipart request carries the same document in its part `request`; with `appli
 is one more field. Unknown fields are errors.
 """
 
+import re
 from functools import cached_property
-from typing import Annotated, Any, Literal, Protocol, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
-    PlainSerializer,
     PlainValidator,
     model_validator,
 )
@@ -20,52 +20,33 @@ from pydantic import (
 from model.confidence.background import BackgroundRule, Source, asked, of_card
 from model.confidence.card import Card
 from model.confidence.caution import Code
-from model.errors import ModelError
-from model.vocabulary.classes import Vocabulary
+from model.vocabulary.classes import MAX_NAME_LENGTH, Vocabulary
 from model.vocabulary.templates import SETS, resolve
-from service.schemas.classes import ClassList, Strict
+from service.schemas.balance import BalanceSpec
+from service.schemas.classes import COLOR, ClassList, Strict
+from service.schemas.masks import Polygon, Rle
+from service.schemas.regions import LeftOut, Panoptic, RegionAnswer, RegionSpec
 
-Output = Literal["rle", "png", "overlay", "polygons", "npy", "scores"]
+Output = Literal[
+    "rle",
+    "png",
+    "overlay",
+    "polygons",
+    "npy",
+    "scores",
+    "regions",
+    "coco",
+    "panoptic",
+    "geojson",
+    "confidence",
+    "soft_mask",
+    "cutout",
+]
+OF_REGIONS = frozenset({"regions", "coco", "panoptic", "geojson"})  # outputs made of regions
+OF_ONE_CLASS = frozenset({"soft_mask", "cutout"})  # outputs that show `subject`
+AUTO = "auto"  # the vocabulary that stands for the largest built-in one, of which what is seen is answered
 LAST_FRAME = 9999
 LONGEST_SIDE = 16_384  # pixels; the number of pixels has its own limit among the settings
-
-
-class WeightShares(Strict):
-    """Shares of the three embeddings; they add up to 1."""
-
-    supervised: float = Field(
-        ge=0, le=1, description="of the fully supervised embedding, A in the paper", examples=[0.2]
-    )
-    mask_attention: float = Field(
-        ge=0, le=1, description="of the mask attention embedding, B in the paper", examples=[0.7]
-    )
-    frozen: float = Field(ge=0, le=1, description="of the frozen embedding, D in the paper", examples=[0.1])
-
-    @model_validator(mode="after")
-    def _whole(self) -> Self:
-        from model.network.balance import Weights
-
-        try:
-            Weights(**self.model_dump())
-        except ModelError as error:
-            raise ValueError(str(error)) from None
-        return self
-
-
-class BalanceSpec(Strict):
-    """How trained and new classes are balanced: a mean, and either both weights or that mean's own."""
-
-    mean: Literal["geometric", "arithmetic"] = Field(
-        description="geometric: of the class probabilities; arithmetic: of the embeddings"
-    )
-    trained: WeightShares | None = Field(default=None, description="for classes that count as trained")
-    new: WeightShares | None = Field(default=None, description="for all other classes")
-
-    @model_validator(mode="after")
-    def _both_or_none(self) -> Self:
-        if (self.trained is None) != (self.new is None):
-            raise ValueError("give the weights of both, trained and new, or of neither")
-        return self
 
 
 class Background(Strict):
@@ -84,6 +65,16 @@ class LongSide(Strict):
 
 def _templates(value: Any) -> tuple[str, ...]:
     return resolve(value)
+
+
+def _palette(value: Any) -> Any:
+    if value in ("distinct", "voc"):
+        return value
+    if isinstance(value, list | tuple) and all(
+        isinstance(color, str) and re.fullmatch(COLOR, color) for color in value
+    ):
+        return tuple(value)
+    raise ValueError('must be "distinct", "voc", or a list of colours such as #1f77b4')
 
 
 def _size(value: Any) -> Any:
@@ -122,7 +113,9 @@ class SegmentRequest(Strict):
         "by case only; or give `vocabulary`",
     )
     vocabulary: str | None = Field(
-        default=None, description="name of a stored class list, instead of `classes`"
+        default=None,
+        description="name of a stored class list, instead of `classes`; auto: the largest built-in one, of "
+        "which only the classes that are seen are answered, the largest first",
     )
     templates: Annotated[
         tuple[str, ...], PlainValidator(_templates, Literal["vild", "imagenet", "plain"] | list[str])
@@ -142,7 +135,28 @@ class SegmentRequest(Strict):
         "null: never, every pixel gets a class",
     )
     outputs: list[Output] | None = Field(
-        default=None, min_length=1, max_length=6, description='parts of a JSON answer; ["rle"] if left out'
+        default=None,
+        min_length=1,
+        max_length=len(get_args(Output)),
+        description='parts of a JSON answer; ["rle"] if left out',
+    )
+    regions: RegionSpec | None = Field(
+        default=None, description="which regions, where outputs has regions, coco, panoptic or geojson"
+    )
+    subject: str | None = Field(
+        default=None,
+        max_length=MAX_NAME_LENGTH,
+        description="name of the class that soft_mask and cutout show; may be left out if there is only one",
+        examples=["tree"],
+    )
+    palette: Annotated[
+        Literal["distinct", "voc"] | tuple[str, ...],
+        PlainValidator(_palette, Literal["distinct", "voc"] | list[Annotated[str, Field(pattern=COLOR)]]),
+    ] = Field(
+        default="distinct",
+        description="colours of classes without a `color`: as far apart as can be, those of PASCAL VOC, or a "
+        "list for labels 1, 2, ...",
+        examples=["voc", ["#87ceeb", "#2e8b57"]],
     )
     output_size: Annotated[LongSide | None, BeforeValidator(_size, Literal["image"] | LongSide)] = Field(
         default=None, description="size of the answer's maps", json_schema_extra={"default": "image"}
@@ -170,6 +184,15 @@ class SegmentRequest(Strict):
     def _one_source(self) -> Self:
         if (self.classes is None) == (self.vocabulary is None):
             raise ValueError("give either classes or vocabulary")
+        return self
+
+    @model_validator(mode="after")
+    def _used(self) -> Self:
+        outputs = frozenset(self.outputs or ())
+        if self.regions is not None and not outputs & OF_REGIONS:
+            raise ValueError(f"regions needs one of {', '.join(sorted(OF_REGIONS))} in outputs")
+        if self.subject is not None and not outputs & OF_ONE_CLASS:
+            raise ValueError(f"subject needs one of {', '.join(sorted(OF_ONE_CLASS))} in outputs")
         return self
 
     def background_for(self, card: Card | None) -> BackgroundRule:
@@ -208,47 +231,6 @@ class ModelAnswer(BaseModel):
     untrained: bool = Field(description="the weights are random; the masks mean nothing")
 
 
-class Rle(BaseModel):
-    """A mask as COCO's compressed run lengths; pycocotools reads them.
-
-    The runs go down the columns, from the left one to the right one; they are outside and inside of the
-    mask by turns, and the first, which may be 0, is outside. Each is written as a number: the first three
-    as they are, every later one minus the run two before it. A number is cut into groups of five bits, in
-    two's complement and the lowest first, until the rest is only sign; a group is the character of code
-    48 + bits, and 32 more if another group of the number follows.
-    """
-
-    size: list[int] = Field(description="[height, width]", examples=[[2, 3]])
-    counts: str = Field(description="the run lengths", examples=["2111"])
-
-
-class CornerArray(Protocol):
-    """Integers [N, 2], as NumPy has them; lists of a million corners would cost more than all else."""
-
-    def tolist(self) -> list[list[int]]:
-        """The same as lists."""
-
-
-def _listed(ring: CornerArray) -> list[list[int]]:
-    return ring.tolist()
-
-
-Ring = Annotated[
-    CornerArray, PlainValidator(lambda ring: ring), PlainSerializer(_listed, return_type=list[list[int]])
-]
-
-
-class Polygon(BaseModel):
-    """One region: rings of [x, y] corners along the pixels' edges, filled by the even-odd rule."""
-
-    exterior: Ring = Field(
-        description="the outer ring; [0, 0] is the picture's upper left corner, and the last corner is "
-        "joined to the first",
-        examples=[[[1, 0], [1, 1], [2, 1], [2, 2], [3, 2], [3, 0]]],
-    )
-    holes: list[Ring] = Field(description="rings around what is left out")
-
-
 class ClassAnswer(BaseModel):
     """One class of the answer, in the order of the request."""
 
@@ -257,8 +239,17 @@ class ClassAnswer(BaseModel):
     color: str = Field(description="in palettes and overlays, #rrggbb", examples=["#2e8b57"])
     trained: bool = Field(description="whether it counted as trained")
     area: int = Field(description="pixels")
-    fraction: float = Field(description="of all pixels, 0..1")
-    mean_confidence: float | None = Field(description="over its pixels, 0..1; null if it has none")
+    fraction: float = Field(description="of all pixels, 0..1, to six decimals; `area` is exact")
+    bbox: list[int] | None = Field(
+        default=None,
+        min_length=4,
+        max_length=4,
+        description="left, top, width and height of all its pixels; null if it has none",
+        examples=[[0, 12, 640, 200]],
+    )
+    mean_confidence: float | None = Field(
+        description="over its pixels, 0..1, to four decimals; null if it has none"
+    )
     rle: Rle | None = Field(default=None, description='its mask, if outputs has "rle"')
     polygons: list[Polygon] | None = Field(
         default=None, description='its regions, if outputs has "polygons"; none if it has no pixels'
@@ -337,30 +328,29 @@ class SegmentAnswer(BaseModel):
         description="class scores, float16 [K, H, W], .npy in base64. The largest of a pixel decides its "
         "class; divided by the sum of all K, if that is above 1, it is the confidence",
     )
+    regions: list[RegionAnswer] | None = Field(default=None, description='if outputs has "regions"')
+    regions_left_out: LeftOut | None = Field(
+        default=None, description="regions that no part of the answer has; left out if there are none"
+    )
+    coco: dict[str, Any] | None = Field(
+        default=None, description="regions as instances in COCO's format: images, annotations, categories"
+    )
+    panoptic: Panoptic | None = Field(default=None, description="regions as COCO's panoptic segments")
+    geojson: dict[str, Any] | None = Field(
+        default=None, description="regions as a FeatureCollection of polygons, in pixels; y goes down"
+    )
+    confidence: str | None = Field(
+        default=None, description="confidence of each pixel's class, 8-bit grey PNG in base64; 255 is 1"
+    )
+    soft_mask: str | None = Field(
+        default=None,
+        description="how much each pixel is of the class `subject`, 8-bit grey PNG in base64; 255 is 1",
+    )
+    cutout: str | None = Field(
+        default=None, description="the picture's pixels of the class `subject`, RGBA PNG in base64"
+    )
     timings_ms: dict[str, float] = Field(
         description="by stage: decode_wait, decode, text (beside the others), queue, predict, classify, "
         "encode_wait, encode; and total",
         examples=[{"decode": 21.5, "queue": 0.1, "predict": 812.0, "encode": 9.3}],
     )
-
-
-class FieldError(BaseModel):
-    """One wrong field."""
-
-    field: str = Field(description="its path in the request; lists count from 0", examples=["classes.3"])
-    message: str = Field(description="what is wrong with it", examples=["class 3 has an empty name"])
-
-
-class Problem(BaseModel):
-    """An error, as RFC 9457 has it."""
-
-    type: str = Field(
-        description="urn:ebseg:problem: and a word by which programs tell errors apart; each operation "
-        "lists the words of its errors",
-        examples=["urn:ebseg:problem:too-many-pixels"],
-    )
-    title: str = Field(description="the type in words", examples=["The picture is too large"])
-    status: int = Field(description="the answer's HTTP status", examples=[413])
-    detail: str = Field(description="what is wrong this time, and what to do about it")
-    request_id: str = Field(description="the same as in X-Request-ID; the service's log has it, too")
-    errors: list[FieldError] | None = Field(default=None, description="field by field, for invalid requests")

@@ -2,36 +2,44 @@
 
 import base64
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ebseg_client.drawing import overlay
 from model.confidence.background import BackgroundRule
 from model.confidence.caution import AnswerWarning, cautions, untrained
 from model.vocabulary.classes import Vocabulary
-from service.http.negotiate import OUTPUT_OF, Form
+from service.http.negotiate import Form
 from service.scheduling.engine import EngineResult, ModelInfo
+from service.schemas.masks import Polygon, Rle
+from service.schemas.regions import LeftOut, Panoptic, RegionAnswer, RegionSpec
 from service.schemas.segment import (
+    OF_REGIONS,
     BackgroundAnswer,
     CacheAnswer,
     ClassAnswer,
     ModelAnswer,
     Other,
-    Polygon,
-    Rle,
     SegmentAnswer,
+    SegmentRequest,
     Size,
     WarningAnswer,
 )
 from service.segmentation import encode, render
 from service.segmentation.colors import reported_colors, to_hex
+from service.segmentation.exchange import SCORE_DIGITS, coco_instances, coco_panoptic, geojson
+from service.segmentation.polygons import Region as Outline
 from service.segmentation.polygons import polygons
+from service.segmentation.regions import Regions, find_regions
 
-FILES = frozenset({"png", "overlay", "npy", "scores"})  # outputs that are files; base64 in JSON
+# outputs that are files; base64 in JSON
+FILES = frozenset({"png", "overlay", "npy", "scores", "confidence", "soft_mask", "cutout"})
+FRACTION_DIGITS = 6  # a picture has millions of pixels
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,9 +57,10 @@ class SegmentationResult:
     Attributes:
         vocabulary: K classes, of which some may be ignored.
         given_colors: the caller's, one a class.
+        spec: the request.
         info: the model.
         result: of the engine.
-        picture: RGB, uint8 [H, W, 3] of the label map's size; needed for an overlay.
+        picture: RGB, uint8 [H, W, 3] of the label map's size; needed for outputs that show it.
         background: which threshold was used.
         outputs: what to make.
         request_id: to put into the answer.
@@ -60,10 +69,13 @@ class SegmentationResult:
         began: when the request's work began, by `time.perf_counter`.
         check: raises when going on is in vain.
         request_warnings: what there is to say of the request itself.
+        seen: the classes of labels 1, 2, ... by their place in the vocabulary, where the label map has only
+            those that are seen; None: all that are not ignored, in their order.
     """
 
     vocabulary: Vocabulary
     given_colors: list[str | None]
+    spec: SegmentRequest
     info: ModelInfo
     result: EngineResult
     picture: NDArray[np.uint8] | None
@@ -75,22 +87,28 @@ class SegmentationResult:
     caches: Caches | None
     check: Callable[[], None]
     request_warnings: tuple[AnswerWarning, ...] = ()
+    seen: Sequence[int] | None = None
+
+    @property
+    def reported(self) -> Sequence[int]:
+        """The classes of labels 1, 2, ..., by their place in the vocabulary."""
+        return self.vocabulary.reported if self.seen is None else self.seen
 
     @cached_property
     def names(self) -> list[str]:
-        """Of the classes that are not ignored; the first has label 1."""
+        """Of the classes that are answered; the first has label 1."""
         names = self.vocabulary.names
-        return [names[index] for index in self.vocabulary.reported]
+        return [names[index] for index in self.reported]
 
     @cached_property
     def trained(self) -> list[bool]:
         """Which of them count as trained."""
-        return [self.result.trained[index] for index in self.vocabulary.reported]
+        return [self.result.trained[index] for index in self.reported]
 
     @cached_property
     def colors(self) -> NDArray[np.uint8]:
         """Theirs."""
-        return reported_colors(self.vocabulary, self.given_colors)
+        return reported_colors(self.reported, self.given_colors, self.spec.palette)
 
     @cached_property
     def warnings(self) -> tuple[AnswerWarning, ...]:
@@ -98,8 +116,18 @@ class SegmentationResult:
         info, result = self.info, self.result
         if info.untrained:
             return (untrained(info.name), *self.request_warnings)
-        doubts = cautions(info.name, info.card, self.vocabulary.classes, result.trained, result.own)
+        about = range(len(self.vocabulary)) if self.seen is None else self.seen
+        classes, trained = [self.vocabulary.classes[at] for at in about], [result.trained[at] for at in about]
+        doubts = cautions(info.name, info.card, classes, trained, result.own)
         return (*doubts, *self.request_warnings)
+
+    @property
+    def subject(self) -> int:
+        """The label of the class that a cut-out shows; one that no pixel has if it is not seen."""
+        names = self.names
+        if self.spec.subject is None:
+            return 1
+        return names.index(self.spec.subject) + 1 if self.spec.subject in names else len(names) + 1
 
     @property
     def may_be_other(self) -> bool:
@@ -131,7 +159,8 @@ def encode_answer(segmentation: SegmentationResult, form: Form) -> Answer:
         # unset parts are left out; a null that was set, as in mean_confidence, stays
         body = json_answer(segmentation).model_dump_json(exclude_unset=True).encode()
     else:
-        body = make_file(segmentation, OUTPUT_OF[form])
+        (output,) = segmentation.outputs
+        body = make_file(segmentation, output)
     seconds = {**segmentation.seconds, "encode": time.perf_counter() - started}
     return Answer(
         body=body,
@@ -167,7 +196,8 @@ def json_answer(segmentation: SegmentationResult) -> SegmentAnswer:
     background = segmentation.background
     parts["background"] = BackgroundAnswer(threshold=background.threshold, source=background.source)
     if segmentation.may_be_other:
-        parts["other"] = Other(area=int(area[0]), fraction=int(area[0]) / labels.size)
+        parts["other"] = Other(area=int(area[0]), fraction=_fraction(area[0], labels))
+    parts |= region_parts(segmentation)
     for name in segmentation.outputs & FILES:
         segmentation.check()
         parts[name] = base64.b64encode(make_file(segmentation, name)).decode("ascii")
@@ -189,7 +219,13 @@ def make_file(segmentation: SegmentationResult, name: str) -> bytes:
     if name == "npy":
         return encode.npy(labels)
     if name == "overlay" and segmentation.picture is not None:
-        return render.webp(render.overlay(segmentation.picture, labels, segmentation.colors))
+        return render.webp(overlay(segmentation.picture, labels, segmentation.colors))
+    if name == "confidence":
+        return render.grey_png(result.confidence)
+    if name == "cutout" and segmentation.picture is not None:
+        return render.cutout_png(segmentation.picture, labels == segmentation.subject)
+    if name == "soft_mask" and result.scores is not None:
+        return render.grey_png(encode.share_of(result.scores, segmentation.subject))
     if name == "scores" and result.scores is not None:
         return encode.npy(result.scores)
     raise ValueError(f"nothing to make {name} of")
@@ -200,7 +236,9 @@ def _classes(
 ) -> list[ClassAnswer]:
     labels, names = segmentation.result.labels, segmentation.names
     colors, trained = segmentation.colors, segmentation.trained
-    rles = encode.rles(labels, len(names)) if "rle" in segmentation.outputs else None
+    runs = encode.runs_of(labels, len(names))
+    boxes = encode.boxes(runs)
+    rles = encode.rles_of(runs) if "rle" in segmentation.outputs else None
     regions = polygons(labels, len(names), segmentation.check) if "polygons" in segmentation.outputs else None
     classes = []
     for index, name in enumerate(names):
@@ -211,8 +249,9 @@ def _classes(
             "color": to_hex(colors[index]),
             "trained": trained[index],
             "area": int(area[label]),
-            "fraction": int(area[label]) / labels.size,
-            "mean_confidence": float(confidence[label]) if area[label] else None,
+            "fraction": _fraction(area[label], labels),
+            "bbox": boxes[index],
+            "mean_confidence": round(float(confidence[label]), SCORE_DIGITS) if area[label] else None,
         }
         if rles is not None:
             parts["rle"] = Rle(**rles[index])
@@ -223,3 +262,78 @@ def _classes(
             ]
         classes.append(ClassAnswer(**parts))
     return classes
+
+
+def only_seen(segmentation: SegmentationResult) -> SegmentationResult:
+    """The same with no classes but those that are seen, the largest first, whose labels are 1, 2, ...."""
+    result, reported = segmentation.result, segmentation.reported
+    areas = np.bincount(result.labels.ravel(), minlength=len(reported) + 1)[1:]
+    order = np.argsort(-areas, kind="stable")[: np.count_nonzero(areas)]
+    renamed = np.zeros(len(reported) + 1, np.uint16)
+    renamed[order + 1] = np.arange(1, len(order) + 1)
+    scores = None if result.scores is None else result.scores[order]
+    return replace(
+        segmentation,
+        result=replace(result, labels=renamed[result.labels], scores=scores),
+        seen=[reported[at] for at in order],
+    )
+
+
+def _fraction(area: np.int64, labels: NDArray[np.uint16]) -> float:
+    return round(int(area) / labels.size, FRACTION_DIGITS)
+
+
+def region_parts(segmentation: SegmentationResult) -> dict[str, Any]:
+    """The parts of an answer that are made of regions, as far as they are wanted."""
+    outputs = segmentation.outputs & OF_REGIONS
+    if not outputs:
+        return {}
+    wanted = segmentation.spec.regions or RegionSpec()
+    found = find_regions(
+        segmentation.result.labels,
+        segmentation.result.confidence,
+        min_area=wanted.min_area,
+        max_count=wanted.max_count,
+        check=segmentation.check,
+    )
+    names = segmentation.names
+    outlines = None
+    if "geojson" in outputs or ("regions" in outputs and wanted.shape == "polygon"):
+        outlines = polygons(found.numbers, len(found), segmentation.check)
+    parts: dict[str, Any] = {}
+    if found.left_out:
+        parts["regions_left_out"] = LeftOut(count=found.left_out, area=found.left_out_area)
+    if "regions" in outputs:
+        parts["regions"] = _regions(found, names, wanted.shape, outlines)
+    if "coco" in outputs:
+        parts["coco"] = coco_instances(found, names)
+    if "panoptic" in outputs:
+        png = base64.b64encode(render.number_png(found.numbers)).decode("ascii")
+        parts["panoptic"] = Panoptic(png=png, document=coco_panoptic(found, names))
+    if "geojson" in outputs and outlines is not None:
+        parts["geojson"] = geojson(found, outlines, names, [to_hex(color) for color in segmentation.colors])
+    return parts
+
+
+def _regions(
+    found: Regions, names: Sequence[str], shape: str, outlines: Sequence[Sequence[Outline]] | None
+) -> list[RegionAnswer]:
+    rles = encode.rles(found.numbers, len(found)) if shape == "rle" else None
+    regions = []
+    for at in range(len(found)):
+        label = int(found.labels[at])
+        parts: dict[str, Any] = {
+            "id": at + 1,
+            "label": label,
+            "name": names[label - 1],
+            "bbox": found.boxes[at].tolist(),
+            "area": int(found.areas[at]),
+            "score": round(float(found.scores[at]), SCORE_DIGITS),
+        }
+        if rles is not None:
+            parts["rle"] = Rle(**rles[at])
+        if shape == "polygon" and outlines is not None:
+            (outline,) = outlines[at]
+            parts["polygon"] = Polygon.model_construct(exterior=outline.exterior, holes=outline.holes)
+        regions.append(RegionAnswer(**parts))
+    return regions

@@ -2,39 +2,61 @@
 
 import functools
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model.vocabulary.classes import Vocabulary
-
-OTHER = (0, 0, 0)  # colour of pixels that belong to no class; RGB
+Palette = Literal["distinct", "voc"] | tuple[str, ...]
 _LISTS_KEPT = 256
 _STEPS = 16  # candidates per channel: 4,096 in all
 _LIGHTNESS = (25.0, 92.0)  # CIELAB's L; darker and lighter ones hardly differ from black and white
 
 
-def class_colors(given: Sequence[str | None]) -> NDArray[np.uint8]:
+def class_colors(given: Sequence[str | None], palette: Palette = "distinct") -> NDArray[np.uint8]:
     """A colour for each class.
 
     Args:
-        given: "#rrggbb" where the caller chose one. The others get colours that nobody chose, in a
-            fixed order in which each is as far from those before it as can be.
+        given: "#rrggbb" where the caller chose one.
+        palette: where the others' colours come from. "distinct": colours that nobody chose, in a fixed order
+            in which each is as far from those before it as can be; "voc": PASCAL VOC's colour of the label;
+            or the colours of labels 1, 2, ..., beyond which "distinct" goes on.
 
     Returns:
         uint8 [K, 3], RGB; to be read only.
     """
+    if palette == "voc":
+        given = [voc_color(label) if color is None else color for label, color in enumerate(given, 1)]
+    elif palette != "distinct":
+        given = [
+            palette[at] if color is None and at < len(palette) else color for at, color in enumerate(given)
+        ]
     return _class_colors(tuple(given))
 
 
-def reported_colors(vocabulary: Vocabulary, given: Sequence[str | None]) -> NDArray[np.uint8]:
+def voc_color(label: int) -> str:
+    """PASCAL VOC's colour of a label, "#rrggbb"; from 256 on they come again.
+
+    The label's bits are dealt to the three channels, from the highest bit down.
+    """
+    channels = [0, 0, 0]
+    for place in range(8):
+        for channel in range(3):
+            channels[channel] |= (label >> 3 * place + channel & 1) << 7 - place
+    return to_hex(channels)
+
+
+def reported_colors(
+    reported: Sequence[int], given: Sequence[str | None], palette: Palette = "distinct"
+) -> NDArray[np.uint8]:
     """A colour for each class that answers tell of, see `class_colors`.
 
     Args:
-        vocabulary: all classes.
-        given: a colour or None for each of them.
+        reported: places of these classes among all.
+        given: a colour or None for each of all classes.
+        palette: for those without.
     """
-    return class_colors([given[index] for index in vocabulary.reported])
+    return class_colors([given[index] for index in reported], palette)
 
 
 @functools.lru_cache(maxsize=_LISTS_KEPT)  # callers send the same classes with every picture

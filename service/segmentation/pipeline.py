@@ -35,12 +35,13 @@ from service.scheduling.host_memory import answer_bytes, decoding_bytes
 from service.scheduling.out_of_memory import is_out_of_memory, release_memory
 from service.scheduling.price import Work
 from service.scheduling.work import Request
-from service.segmentation.answer import Answer, Caches, SegmentationResult, encode_answer
+from service.schemas.segment import AUTO
+from service.segmentation.answer import Answer, Caches, SegmentationResult, encode_answer, only_seen
 from service.segmentation.decode import decode
 from service.segmentation.encode import resized
-from service.segmentation.outputs import check_outputs, chosen_outputs
+from service.segmentation.outputs import OF_PICTURE, OF_SCORES, check_outputs, chosen_outputs
 from service.segmentation.request_text import RequestText
-from service.segmentation.requested import output_size, to_balance
+from service.segmentation.requested import check_subject, output_size, to_balance
 from service.segmentation.resolved import chosen_deadline, chosen_vocabulary
 
 LOG = logging.getLogger(__name__)
@@ -161,7 +162,7 @@ class PicturePlan:
         prepared: for the network; None if there is a prediction.
         known: the prediction that an earlier request made of it.
         key: of the prediction cache; None where it is off.
-        picture: at output size, where an overlay is wanted.
+        picture: at output size, where an output shows it.
         picture_size, output_size: rows and columns of the upright picture, and of the answer.
         seconds: by stage so far.
         remarks: what decoding left out of account.
@@ -239,6 +240,7 @@ class _Request(Generic[E]):
         service, spec = self.service, self.parsed.spec
         began = time.perf_counter()
         vocabulary, given_colors = await chosen_vocabulary(service, spec)
+        check_subject(spec, self.spec.outputs, vocabulary)
         engine = self.lease.engines[0]  # one of equal ones, but for what runs on a device
         balance = to_balance(spec.balance, engine.info.balance)
         background = spec.background_for(engine.info.card)
@@ -259,7 +261,7 @@ class _Request(Generic[E]):
                     output_size=plan.output_size,
                     threshold=background.least,
                     balance=balance,
-                    scores="scores" in self.spec.outputs,
+                    scores=bool(self.spec.outputs & OF_SCORES),
                     deadline=self.deadline,
                     key=plan.key,
                     picture_size=plan.picture_size,
@@ -276,6 +278,7 @@ class _Request(Generic[E]):
         segmentation = SegmentationResult(
             vocabulary=vocabulary,
             given_colors=given_colors,
+            spec=spec,
             info=engine.info,
             result=result,
             picture=plan.picture,
@@ -324,13 +327,13 @@ class _Request(Generic[E]):
                 predictions.remark(key, tuple(remarks))
         else:
             self._reserve(engine, known.size, words, pixels=0)
-            if "overlay" in self.spec.outputs:
+            if self.spec.outputs & OF_PICTURE:
                 picture = decode(data, max_pixels=settings.max_pixels, frame=spec.frame)
         size = _size(picture) if known is None else known.size
         output = output_size(spec.output_size, size, settings.max_pixels)
         self.spec.check(output, len(vocabulary))
         prepared = engine.prepare(picture) if known is None and picture is not None else None
-        shown = resized(picture, output) if picture is not None and "overlay" in self.spec.outputs else None
+        shown = resized(picture, output) if picture is not None and self.spec.outputs & OF_PICTURE else None
         del picture, data  # and with them what decoding has reserved
         self.ticket.hold(answer_bytes(output[0] * output[1], words, self.spec.outputs))
         return PicturePlan(
@@ -348,13 +351,14 @@ class _Request(Generic[E]):
         """Picture thread: the answer, as one stage."""
         segmentation.seconds["encode_wait"] = time.perf_counter() - submitted
         with stage("encode"), telling_of_memory():
-            return self.spec.encode(segmentation)
+            seen = self.parsed.spec.vocabulary == AUTO
+            return self.spec.encode(only_seen(segmentation) if seen else segmentation)
 
     def _reserve(self, engine: Engine, size: tuple[int, int], words: int, *, pixels: int) -> None:
         """Reserves what devices are expected to need for the picture."""
         rows, columns = output_size(self.parsed.spec.output_size, size, self.service.settings.max_pixels)
         later = answer_bytes(rows * columns, words, self.spec.outputs)
-        decoded = not pixels and "overlay" not in self.spec.outputs
+        decoded = not pixels and not self.spec.outputs & OF_PICTURE
         self.ticket.hold(later if decoded else max(later, decoding_bytes(size[0] * size[1])))
         work = Work(pixels=pixels, classified=rows * columns * words)
         infos = [one.info for one in self.lease.engines]

@@ -6,12 +6,14 @@ Label maps are uint16 [H, W]; 0 is "other", k is the k-th class that is not igno
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.segmentation.render import Labels
+from service.segmentation import render
 
+Labels = render.Labels | NDArray[np.int32]
 Ring = NDArray[np.int32]
 Indices = NDArray[np.int64]
 CORNER_BLOCK = 1 << 20  # corners looked at at a time
@@ -65,7 +67,7 @@ def polygons(labels: Labels, classes: int, check: Callable[[], None] = lambda: N
     Returns:
         The regions of each class, the lowest first.
     """
-    padded = np.pad(labels, 1)
+    padded: Any = np.pad(labels, 1)  # of the same type
     turns = _turns(padded, check)
     order, starts = _rings(turns, _following(turns), check)
     return _regions(padded, turns, order, starts, classes, check)

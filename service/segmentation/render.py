@@ -1,4 +1,4 @@
-"""Label map to pictures: the indexed PNG, and the mask laid over the picture.
+"""Label map to pictures: PNG and WebP files; `ebseg_client.drawing` lays the mask over the picture.
 
 Label maps are uint16 [H, W]; 0 is "other", k is the k-th class that is not ignored. NumPy and Pillow do it
 all, for `ebseg segment --url` draws with them alone.
@@ -13,13 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
-from service.segmentation.colors import OTHER
+from ebseg_client.drawing import OTHER
 
 Labels = NDArray[np.uint16]
 MOST_PALETTE_CLASSES = 255  # a palette has 256 entries, and one is "other"
 WEBP_LONGEST = 16383  # pixels of a side that WebP can hold
-OPACITY = 0.5
-BLOCK = 1 << 17  # pixels blended at a time; they stay in the processor's cache
+QUICK = 1  # zlib's level: photographs hardly get smaller by more, and take several times as long
 
 
 def label_png(labels: Labels, names: Sequence[str], colors: NDArray[np.uint8]) -> bytes:
@@ -38,43 +37,33 @@ def label_png(labels: Labels, names: Sequence[str], colors: NDArray[np.uint8]) -
     return _saved(image, "PNG", pnginfo=chunk)
 
 
-def overlay(
-    picture: NDArray[np.uint8], labels: Labels, colors: NDArray[np.uint8], opacity: float = OPACITY
-) -> NDArray[np.uint8]:
-    """The picture with its classes' colours laid over it and thin borders between them.
+def grey_png(shares: NDArray[np.float32]) -> bytes:
+    """Numbers from 0 to 1, [H, W], as 8-bit grey PNG: 255 is 1."""
+    return _saved(Image.fromarray(np.rint(shares * 255).astype(np.uint8)), "PNG", compress_level=QUICK)
+
+
+def cutout_png(picture: NDArray[np.uint8], mask: NDArray[np.bool_]) -> bytes:
+    """The picture's pixels where the mask is, as RGBA PNG; all others are transparent black.
 
     Args:
-        picture: RGB, uint8 [H, W, 3], of the label map's size; "other" shows it untouched.
-        labels: label map.
-        colors: uint8 [K, 3].
-        opacity: of the colours; borders are opaque.
+        picture: RGB, uint8 [H, W, 3].
+        mask: [H, W].
     """
-    paint = np.concatenate([np.array([OTHER], np.uint8), colors])[labels]
-    blended = _blended(picture, paint, opacity)
-    border = np.zeros(labels.shape, bool)
-    border[:, 1:] |= labels[:, 1:] != labels[:, :-1]
-    border[1:] |= labels[1:] != labels[:-1]
-    blended[border] = paint[border]
-    untouched = labels == 0
-    blended[untouched] = picture[untouched]
-    return blended
+    layer = np.zeros((*mask.shape, 4), np.uint8)
+    layer[mask, :3] = picture[mask]
+    layer[mask, 3] = 255
+    return _saved(Image.fromarray(layer), "PNG", compress_level=QUICK)
+
+
+def number_png(numbers: NDArray[np.int32]) -> bytes:
+    """Numbers below 2^24, [H, W], as RGB PNG as panoptic pictures have them: R + 256 G + 65,536 B."""
+    channels = np.stack([numbers >> shift & 255 for shift in (0, 8, 16)], -1).astype(np.uint8)
+    return _saved(Image.fromarray(channels), "PNG", compress_level=QUICK)
 
 
 def webp(picture: NDArray[np.uint8]) -> bytes:
     """RGB, uint8 [H, W, 3], as WebP; neither side above `WEBP_LONGEST`."""
     return _saved(Image.fromarray(picture), "WEBP", quality=85)
-
-
-def _blended(picture: NDArray[np.uint8], paint: NDArray[np.uint8], opacity: float) -> NDArray[np.uint8]:
-    """Both pictures mixed, rounded to the nearest, halves to the even one."""
-    mixed = np.empty_like(picture)
-    rows = max(1, BLOCK // picture.shape[1])
-    for top in range(0, len(picture), rows):
-        block = slice(top, top + rows)
-        sums = picture[block] * np.float32(1 - opacity)
-        sums += paint[block] * np.float32(opacity)
-        mixed[block] = np.rint(sums, out=sums)
-    return mixed
 
 
 def png(image: Image.Image) -> bytes:

@@ -1,15 +1,18 @@
 """What a request asks for, checked before a model is there; imports neither torch nor NumPy."""
 
+import difflib
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from model.storage.verify import verify
-from model.vocabulary.classes import Vocabulary
+from model.vocabulary.classes import LARGEST_BUILTIN, Vocabulary
 from service.errors import UsageError, invalid
+from service.schemas.balance import BalanceSpec
 from service.schemas.field_problems import field_problems
-from service.schemas.segment import BalanceSpec, LongSide, SegmentRequest
+from service.schemas.segment import AUTO, OF_ONE_CLASS, LongSide, SegmentRequest
 from service.settings import Settings
 
 if TYPE_CHECKING:
@@ -61,15 +64,30 @@ def requested_vocabulary(
     """
     if spec.vocabulary is None:
         vocabulary = spec.listed
-    elif spec.vocabulary in Vocabulary.builtin_names():
-        vocabulary = Vocabulary.builtin(spec.vocabulary, spec.templates)
+    elif spec.vocabulary in (AUTO, *Vocabulary.builtin_names()):
+        name = LARGEST_BUILTIN if spec.vocabulary == AUTO else spec.vocabulary
+        vocabulary = Vocabulary.builtin(name, spec.templates)
     else:
         raise UsageError(
             f"there is no built-in vocabulary {spec.vocabulary!r}; "
-            f"known are {', '.join(Vocabulary.builtin_names())}"
+            f"known are {', '.join((AUTO, *Vocabulary.builtin_names()))}"
         )
     check_length("classes", len(vocabulary), most)
     return vocabulary
+
+
+def check_subject(spec: SegmentRequest, outputs: Collection[str], vocabulary: Vocabulary) -> None:
+    """Raises InvalidRequestError if a cut-out is wanted of no class, or of one that is not answered."""
+    if not OF_ONE_CLASS.intersection(outputs):
+        return
+    names = vocabulary.names
+    reported = [names[index] for index in vocabulary.reported]
+    if spec.subject is None and len(reported) > 1:
+        raise invalid("subject", "is missing: which class do soft_mask and cutout show?")
+    if spec.subject is not None and spec.subject not in reported:
+        near = difflib.get_close_matches(spec.subject, reported, 1)
+        meant = f"; did you mean {near[0]}?" if near else ""
+        raise invalid("subject", f"is none of the classes that are answered{meant}")
 
 
 def checked_for_here(settings: Settings, spec: SegmentRequest) -> tuple[Vocabulary, Path]:
@@ -81,6 +99,7 @@ def checked_for_here(settings: Settings, spec: SegmentRequest) -> tuple[Vocabula
     if "," in settings.device:
         raise UsageError(f"pictures are segmented on one device without a service, got {settings.device}")
     vocabulary = requested_vocabulary(spec, settings.max_classes)
+    check_subject(spec, spec.outputs or (), vocabulary)
     folder = settings.checkpoint_folder()
     verify(folder, digests=False)
     return vocabulary, folder

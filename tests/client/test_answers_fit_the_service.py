@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from ebseg_client import AnswerError, ClientError, calls, parsing, requests, results
 from ebseg_client.errors import FieldProblem, ProblemError
 from ebseg_client.exchange import Call, Retry, Send, exchange
+from ebseg_client.regions import Polygon
 from service.routes.health import HealthAnswer
 from service.schemas import models, segment, vocabularies
 from tests.service.commands.test_remote_commands import DETAILS
@@ -31,7 +32,17 @@ CARD = {
     "notes": "none",
 }
 MODEL = DETAILS | {"card": CARD}
-FOUND = ANSWER["classes"][0] | {"polygons": [{"exterior": [[0, 0], [0, 1], [2, 1]], "holes": [[[1, 0]]]}]}
+POLYGON = {"exterior": [[0, 0], [0, 1], [2, 1]], "holes": [[[1, 0]]]}
+FOUND = ANSWER["classes"][0] | {"polygons": [POLYGON], "bbox": [1, 2, 3, 4]}
+REGION = {
+    "id": 1,
+    "label": 1,
+    "name": "sky",
+    "bbox": [1, 2, 3, 4],
+    "area": 2,
+    "score": 0.5,
+    "polygon": POLYGON,
+}
 # every field that an answer may have
 COMPLETE: dict[type[BaseModel], tuple[Callable[[Any], object], dict[str, Any]]] = {
     segment.SegmentAnswer: (
@@ -43,7 +54,12 @@ COMPLETE: dict[type[BaseModel], tuple[Callable[[Any], object], dict[str, Any]]] 
             "caches": {"text": "l1", "prediction": "miss"},
             "other": {"area": 1, "fraction": 0.5},
             "background": {"threshold": 0.5, "source": "card"},
-            **dict.fromkeys(("png", "overlay", "npy", "scores"), "QUJD"),
+            **dict.fromkeys(parsing.FILES, "QUJD"),
+            "regions": [REGION | {"rle": FOUND["rle"]}],
+            "regions_left_out": {"count": 1, "area": 2},
+            "coco": {"images": []},
+            "panoptic": {"png": "QUJD", "document": {"images": []}},
+            "geojson": {"features": []},
         },
     ),
     models.ModelList: (
@@ -114,8 +130,6 @@ WITHIN_CARDS = ".card."
 REFUSED = {
     "size.width": "maps have pixels",
     "size.height": "maps have pixels",
-    "classes": "a segmentation has classes",
-    "classes.0": "a segmentation has classes",
     "classes.0.label": "labels count from 1",
     "classes.0.color": "#rrggbb",
     "classes.0.rle": "of all classes or of none, and of the maps' size",
@@ -126,6 +140,9 @@ REFUSED = {
     "overlay": "base64",
     "npy": "base64",
     "scores": "base64",
+    "confidence": "base64",
+    "soft_mask": "base64",
+    "cutout": "base64",
 }
 RINGS = (".exterior", ".holes")  # whose elements the service's schema, which only writes them, does not check
 
@@ -230,7 +247,7 @@ def test_values_arrive_in_their_fields() -> None:
     assert got[0].last_checked_at == datetime.fromisoformat("2026-01-02T03:04:07+00:00")
     found = parsing.segmentation(COMPLETE[segment.SegmentAnswer][1])
     assert (found.caches, found.timings_ms) == ({"text": "l1", "prediction": "miss"}, {"total": 1.0})
-    assert found.classes[0].polygons == (results.Polygon(((0, 0), (0, 1), (2, 1)), (((1, 0),),)),)
+    assert found.classes[0].polygons == (Polygon(((0, 0), (0, 1), (2, 1)), (((1, 0),),)),)
     assert found.other == results.Share(1, 0.5)
     stored = parsing.vocabulary(COMPLETE[vocabularies.VocabularyDetails][1])
     assert stored.classes == (requests.ClassSpec("boat", ("ship",), True, "#00ff00", 0.5, True),)

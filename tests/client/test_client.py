@@ -80,7 +80,7 @@ def test_typed_answer(client: EBSegClient) -> None:
     assert answer.timings_ms["total"] > 0
     assert answer.warnings == ()
     assert answer.document["request_id"] == answer.request_id
-    assert (answer.png, answer.overlay, answer.scores) == (None, None, None)
+    assert (answer.png, answer.overlay_file, answer.scores) == (None, None, None)
 
 
 @pytest.mark.parametrize("output", ["rle", "png", "npy"])
@@ -101,17 +101,28 @@ def test_label_map_of_many_classes_comes_through_a_grey_png(client: EBSegClient)
 
 
 def test_all_outputs(client: EBSegClient) -> None:
-    answer = client.segment(PNG, CLASSES, outputs=get_args(Output), long_side=4)
+    subject = CLASSES[1] if isinstance(CLASSES[1], str) else CLASSES[1].name
+    answer = client.segment(PNG, CLASSES, outputs=get_args(Output), long_side=4, subject=subject)
     assert (answer.width, answer.height) == (4, 3)
     assert answer.scores is not None
     assert answer.scores.shape == (3, 3, 4)
     assert answer.scores.dtype == np.float16
     assert answer.png is not None
-    assert answer.overlay is not None
-    with Image.open(io.BytesIO(answer.overlay)) as overlay:
+    assert answer.overlay_file is not None
+    with Image.open(io.BytesIO(answer.overlay_file)) as overlay:
         assert (overlay.format, overlay.size) == ("WEBP", (4, 3))
     (first,) = answer.classes[0].polygons or ()
     assert first.holes == ()
+    assert answer.regions is not None
+    for region in answer.regions:
+        assert set(answer.labels[region.mask()].tolist()) == {region.label}
+        assert region.mask().sum() == region.area
+    for grey in (answer.confidence, answer.soft_mask, answer.cutout):
+        assert grey is not None
+        with Image.open(io.BytesIO(grey)) as image:
+            assert image.size == (4, 3)
+    assert answer.coco is not None
+    assert len(answer.coco["annotations"]) == len(answer.regions)
     x, y = np.array(first.exterior).T
     assert (x.max() - x.min()) * (y.max() - y.min()) == answer.classes[0].area
 

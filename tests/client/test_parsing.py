@@ -42,7 +42,7 @@ def changed(document: Any, path: tuple[str | int, ...], value: Any) -> Any:
         (segmentation, ("size", "width"), 2.0),
         (segmentation, ("size", "height"), 0),
         (segmentation, ("size",), None),
-        (segmentation, ("classes",), []),
+        (segmentation, ("classes", 0, "bbox"), [1, 2, 3]),
         (segmentation, ("classes",), None),
         (segmentation, ("classes", 0), "sky"),
         (segmentation, ("classes", 0, "name"), 7),

@@ -10,22 +10,36 @@ import pytest
 from pydantic import BaseModel
 
 import ebseg_client
+from ebseg_client import regions as found_regions
 from ebseg_client import requests, results
 from ebseg_client.errors import FieldProblem
 from service.app import create_app
 from service.routes.health import HealthAnswer
-from service.schemas import classes, inference_protocol, models, segment, vocabularies
+from service.schemas import (
+    balance,
+    classes,
+    inference_protocol,
+    masks,
+    models,
+    problem,
+    regions,
+    segment,
+    vocabularies,
+)
 from service.settings import Settings
 
 ANSWERS: dict[type[BaseModel], type] = {
     segment.SegmentAnswer: results.Segmentation,
     segment.ClassAnswer: results.FoundClass,
-    segment.Polygon: results.Polygon,
+    masks.Polygon: found_regions.Polygon,
+    regions.RegionAnswer: found_regions.FoundRegion,
+    regions.LeftOut: found_regions.LeftOut,
+    regions.Panoptic: found_regions.Panoptic,
     segment.Other: results.Share,
     segment.BackgroundAnswer: results.UsedBackground,
     segment.WarningAnswer: results.AnswerWarning,
     segment.ModelAnswer: results.ModelVersion,
-    segment.FieldError: FieldProblem,
+    problem.FieldError: FieldProblem,
     vocabularies.VocabularySummary: results.VocabularySummary,
     vocabularies.VocabularyDetails: results.Vocabulary,
     vocabularies.StoredClass: requests.ClassSpec,
@@ -42,8 +56,9 @@ ANSWERS: dict[type[BaseModel], type] = {
 REQUESTS: dict[type[BaseModel], type] = {
     segment.SegmentRequest: requests.SegmentOptions,
     classes.ClassEntry: requests.ClassSpec,
-    segment.BalanceSpec: requests.Balance,
-    segment.WeightShares: requests.Shares,
+    regions.RegionSpec: found_regions.RegionOptions,
+    balance.BalanceSpec: requests.Balance,
+    balance.WeightShares: requests.Shares,
 }
 # what is a type of its own in the service, and none in the client
 WITHIN: dict[str, str] = {
@@ -65,7 +80,13 @@ RENAMED: dict[tuple[type[BaseModel], str], tuple[tuple[str, ...], str]] = {
     (segment.SegmentAnswer, "npy"): (("_maps",), "labels and masks give the arrays"),
     (segment.SegmentAnswer, "scores"): (("_scores",), "scores gives the array"),
     (segment.SegmentAnswer, "png"): (("png",), _FILE),
-    (segment.SegmentAnswer, "overlay"): (("overlay",), _FILE),
+    (segment.SegmentAnswer, "overlay"): (("overlay_file",), f"{_FILE}; overlay draws"),
+    (segment.SegmentAnswer, "confidence"): (("confidence",), _FILE),
+    (segment.SegmentAnswer, "soft_mask"): (("soft_mask",), _FILE),
+    (segment.SegmentAnswer, "cutout"): (("cutout",), _FILE),
+    (regions.Panoptic, "png"): (("png",), _FILE),
+    (regions.RegionAnswer, "rle"): (("_rle", "_size"), "mask gives the array"),
+    (segment.SegmentRequest, "palette"): (("palette",), "a palette's name is text, a list any sequence"),
     (segment.ClassAnswer, "mean_confidence"): (("confidence",), "a FoundClass is no pixel's"),
     (segment.ClassAnswer, "rle"): (("_maps",), "labels and masks give the arrays"),
     (vocabularies.StoredClass, "ignore"): (("ignore",), "left out is False, as in requests"),
@@ -87,7 +108,7 @@ OWN: dict[tuple[type, str], str] = {
 def form(kind: Any) -> Any:
     """A type as both sides would write it: lists for all sequences, a client's class for its schema."""
     origin, arguments = get_origin(kind), get_args(kind)
-    if kind in (segment.CornerArray, results.Ring):
+    if kind in (masks.CornerArray, found_regions.Ring):
         return "ring"
     if origin is Annotated:
         return form(arguments[0])

@@ -18,10 +18,12 @@ from service.commands.flags import (
     given_settings,
 )
 from service.commands.remote import complain_of, connected
+from service.commands.segment.plan import ENDINGS
 
 if TYPE_CHECKING:
     from service.commands.segment.plan import SegmentPlan
 
+MOST_REGIONS = 20_000  # of an answer
 TIMEOUT = 60.0  # seconds, of each picture
 EXAMPLES = """
   ebseg segment samples/village.jpg --classes "house, umbrella, clouds" --overlay overlay.png
@@ -29,6 +31,8 @@ EXAMPLES = """
   ebseg segment photo.jpg --vocabulary ade20k-150 --checkpoint registry/ebseg-base/1 --out mask.png
   ebseg segment samples/room.jpg --classes "clock, lamp" --background 0.3 --json
   ebseg segment samples --classes "house, boat, car, lamp" --out masks --overlay overlays --sheet sheet.png
+  ebseg segment samples --vocabulary auto --coco instances.json --min-area 64
+  ebseg segment samples/village.jpg --classes "house, hay" --save cutout=house.png --subject house
   ebseg segment photos --classes "sky, tree" --out masks --url http://127.0.0.1:8000 --parallel 8
 
 A folder stands for the pictures in it. With a folder or several pictures, --out and --overlay are folders,
@@ -56,7 +60,8 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     what.add_argument(
         "--vocabulary",
         metavar="NAME",
-        help="a built-in class list, such as ade20k-150; with --url also one that the service stores",
+        help="a built-in class list, such as ade20k-150; auto: what is seen of the largest one; with "
+        "--url also a list that the service stores",
     )
     parser.add_argument(
         "--background",
@@ -91,6 +96,28 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         type=Path,
         metavar="FILE",
         help="write a contact sheet, pictures beside their overlays: .png, .jpg or .webp",
+    )
+    parser.add_argument(
+        "--save",
+        action="append",
+        default=[],
+        type=_saved,
+        metavar="OUTPUT=PATH",
+        help="write a further output: confidence, soft_mask or cutout (.png), or geojson (.geojson); a "
+        "folder for several pictures; may be repeated",
+    )
+    parser.add_argument(
+        "--coco",
+        type=Path,
+        metavar="FILE",
+        help="write the regions of all pictures as COCO's instances: .json",
+    )
+    parser.add_argument(
+        "--min-area", type=count, metavar="N", help="of regions in --coco and geojson, pixels (default: 1)"
+    )
+    parser.add_argument("--subject", metavar="NAME", help="the class that soft_mask and cutout show")
+    parser.add_argument(
+        "--palette", metavar="COLOURS", help='distinct (default), voc, or "#rrggbb, ..." for labels 1, 2, ...'
     )
     parser.add_argument(
         "--parallel", type=count, default=4, metavar="N", help="pictures at a time (default: 4)"
@@ -138,6 +165,8 @@ def run(args: argparse.Namespace) -> int:
             sheet=args.sheet,
             as_json=args.json,
             parallel=args.parallel,
+            saved=_by_name(args.save),
+            coco=args.coco,
         )
         return _run_here(args, job) if args.url is None else _run_there(args, job)
     except UsageError as error:
@@ -181,7 +210,7 @@ def _run_here(args: argparse.Namespace, job: "SegmentPlan") -> int:
 
 def _run_there(args: argparse.Namespace, job: "SegmentPlan") -> int:
     """Segments with a running service, which looks at the request."""
-    from ebseg_client import ClientError, SegmentOptions
+    from ebseg_client import ClientError, RegionOptions, SegmentOptions
     from model.pictures.decode import settle_warnings
     from service.commands.segment.files import run as run_job
     from service.commands.segment.remote import RemoteSource
@@ -195,6 +224,10 @@ def _run_there(args: argparse.Namespace, job: "SegmentPlan") -> int:
         model=args.model,
         version=args.version,
         frame=args.frame,
+        outputs=request.get("outputs"),
+        regions=RegionOptions(**request["regions"]) if "regions" in request else None,
+        subject=args.subject,
+        palette=request.get("palette"),
     )
     timeout = TIMEOUT if args.timeout is None else args.timeout
     settle_warnings()
@@ -212,6 +245,10 @@ def _refuse_mixture(args: argparse.Namespace) -> None:
     here = {f"--{name.replace('_', '-')}": value for name, value in given_settings(args).items()}
     if args.url is None and args.model is not None and "--checkpoint" in here:
         raise UsageError("--model and --checkpoint do not go together: give one of them")
+    if args.min_area is not None and args.coco is None and "geojson" not in dict(args.save):
+        raise UsageError("--min-area needs --coco or --save geojson=..., whose regions it is of")
+    if args.subject is not None and not {"soft_mask", "cutout"} & set(dict(args.save)):
+        raise UsageError("--subject needs --save soft_mask=... or --save cutout=..., which show it")
     if args.url is None and args.model is None and args.yes:
         raise UsageError("--yes needs a --model that may be missing, as in --model base --yes")
     here |= {"--config": args.config, "--yes": args.yes or None}
@@ -233,7 +270,39 @@ def _request(args: argparse.Namespace) -> dict[str, Any]:
         request["background"] = None if args.background == "none" else {"threshold": args.background}
     if args.frame is not None:
         request["frame"] = args.frame
+    further = [*_by_name(args.save), *(["coco"] if args.coco is not None else [])]
+    if further:
+        request["outputs"] = ["rle", *further]
+    if {"coco", "geojson"} & set(further):
+        request["regions"] = {"min_area": args.min_area or 1, "max_count": MOST_REGIONS}
+    if args.subject is not None:
+        request["subject"] = args.subject
+    if args.palette is not None:
+        colors = class_list([args.palette], "--palette")
+        request["palette"] = colors[0] if colors in (["distinct"], ["voc"]) else colors
     return request
+
+
+def _saved(text: str) -> tuple[str, Path]:
+    """What `--save` takes."""
+    name, equals, path = text.partition("=")
+    if name not in ENDINGS or not equals or not path:
+        known = ", ".join(ENDINGS)
+        raise argparse.ArgumentTypeError(f"must be OUTPUT=PATH, OUTPUT one of {known}, got {text!r}")
+    return name, Path(path)
+
+
+def _by_name(saved: list[tuple[str, Path]]) -> dict[str, Path]:
+    """Where each output of `--save` goes.
+
+    Raises:
+        UsageError: one comes twice.
+    """
+    from service.errors import UsageError
+
+    if len(dict(saved)) < len(saved):
+        raise UsageError("--save: each output may be given once")
+    return dict(saved)
 
 
 def _frame(text: str) -> int:

@@ -1,5 +1,6 @@
 """The pictures of `ebseg segment`, one after the other: what is written and printed of each."""
 
+import base64
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,7 @@ from rich.text import Text
 from ebseg_client import Segmentation
 from ebseg_client.parallel import in_order
 from model.storage.files import replacing
+from service.commands.segment.instances import Instances
 from service.commands.segment.plan import SegmentPlan
 from service.commands.tables import print_table, stdout
 from service.errors import UsageError
@@ -38,8 +40,9 @@ def run(job: SegmentPlan, source: PictureSegmenter) -> int:
         Exception: whatever keeps all files, or the only one, from being segmented.
         UsageError, OSError: a result cannot be written.
     """
-    pictures = job.overlays is not None or job.sheet is not None
-    for targets in (job.masks, job.overlays):
+    pictures = job.overlays is not None or job.sheet is not None or "cutout" in job.saved
+    instances = Instances()
+    for targets in (job.masks, job.overlays, *job.saved.values()):
         for target in (targets or {}).values():
             target.parent.mkdir(parents=True, exist_ok=True)  # exists already, unless it is a folder of many
     entries: list[SheetEntry] = []
@@ -55,12 +58,20 @@ def run(job: SegmentPlan, source: PictureSegmenter) -> int:
             if not job.many:
                 one.get()
             rows.append(_Row.of(one))
+            if job.coco is not None and one.found is not None:
+                instances.add(one.file, one.found.document.pop("coco"))
+            if one.found is not None:
+                for name in job.saved:
+                    del one.found.document[name]  # they are in their files
             if job.as_json:
                 print(json.dumps(_json_line(job, one)), flush=job.many)
             elif one.found is not None and not job.many:
                 _print_table(one.found.answer)
             if job.sheet is not None and one.found is not None and len(entries) < MOST_ON_SHEET:
                 entries.append(one.found.entry(one.file.name))
+    if job.coco is not None:
+        with replacing(job.coco) as partial:
+            partial.write_text(json.dumps(instances.document()), encoding="utf-8")
     if job.sheet is not None and entries:
         contact_sheet(entries).save(job.sheet)
     if job.many and not job.as_json:
@@ -98,11 +109,19 @@ def _written(job: SegmentPlan, one: FileResult) -> FileResult:
         if job.masks is not None:
             with replacing(job.masks[one.file]) as partial:
                 partial.write_bytes(one.found.mask())
+        for name, targets in job.saved.items():
+            with replacing(targets[one.file]) as partial:
+                partial.write_bytes(_content(one.found.document[name]))
         if job.overlays is not None:
             _write_overlay(job.overlays[one.file], one.found.overlay())
     except UsageError as error:
         return FileResult(one.file, None, error)
     return one
+
+
+def _content(value: Any) -> bytes:
+    """A file of an answer: base64, or a document."""
+    return base64.b64decode(value) if isinstance(value, str) else json.dumps(value).encode()
 
 
 def _write_overlay(path: Path, picture: NDArray[np.uint8]) -> None:

@@ -1,14 +1,16 @@
 """The pictures of `ebseg segment` and where their results go, looked at before anything heavy is imported."""
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from model.pictures.suffixes import PICTURES
 from service.errors import UsageError
 
 OVERLAY_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+ENDINGS = {"confidence": ".png", "soft_mask": ".png", "cutout": ".png", "geojson": ".geojson"}  # of --save
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,6 +22,8 @@ class SegmentPlan:
         many: whether a folder or several pictures were named; then results go to folders.
         masks, overlays: where each file's go; None if they are not wanted.
         sheet: where the contact sheet goes.
+        saved: for each further output where each file's goes.
+        coco: where the document of all pictures' instances goes.
         as_json: print JSON, one object a line, instead of a table.
         parallel: pictures at a time.
     """
@@ -31,6 +35,8 @@ class SegmentPlan:
     sheet: Path | None
     as_json: bool
     parallel: int
+    saved: dict[str, dict[Path, Path]] = field(default_factory=dict)
+    coco: Path | None = None
 
 
 def plan(
@@ -41,6 +47,8 @@ def plan(
     sheet: Path | None,
     as_json: bool,
     parallel: int,
+    saved: Mapping[str, Path] = MappingProxyType({}),
+    coco: Path | None = None,
 ) -> SegmentPlan:
     """Looks at all that can be wrong with files before anything is segmented.
 
@@ -53,12 +61,16 @@ def plan(
     if many:
         masks = None if out is None else _in_folder(files, out, ".png")
         overlays = None if overlay is None else _in_folder(files, overlay, ".webp")
+        further = {name: _in_folder(files, path, ENDINGS[name]) for name, path in saved.items()}
     else:
+        further = {name: {files[0]: _checked(path, (ENDINGS[name],))} for name, path in saved.items()}
         masks = None if out is None else {files[0]: _checked(out, (".png",))}
         overlays = None if overlay is None else {files[0]: _checked(overlay, OVERLAY_SUFFIXES)}
         _refuse_unreadable(files[0])
     targets = [target for group in (masks, overlays) if group is not None for target in group.values()]
+    targets += [target for group in further.values() for target in group.values()]
     targets += [] if sheet is None else [_checked(sheet, OVERLAY_SUFFIXES)]
+    targets += [] if coco is None else [_checked(coco, (".json",))]
     sources = Counter(file.resolve() for file in files)
     for source, times in sources.items():
         if times > 1:
@@ -78,6 +90,8 @@ def plan(
         sheet=sheet,
         as_json=as_json,
         parallel=parallel,
+        saved=further,
+        coco=coco,
     )
 
 

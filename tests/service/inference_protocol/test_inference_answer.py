@@ -17,6 +17,7 @@ from service.inference_protocol.protocol import Inference
 from service.scheduling.deadline import Deadline
 from service.scheduling.engine import EngineResult, ModelInfo
 from service.schemas.inference_protocol import OUTPUTS, InferenceAnswer
+from service.schemas.segment import SegmentRequest
 from service.segmentation.answer import SegmentationResult
 from tests.service.fakes import INFO
 from tests.service.inference_protocol.inference_requests import CLASSES, IMAGE, body, elements, read
@@ -33,6 +34,7 @@ def segmentation(info: ModelInfo = INFO, deadline: Deadline | None = None) -> Se
     return SegmentationResult(
         vocabulary=Vocabulary.builtin("voc-20"),
         given_colors=[None] * 20,
+        spec=SegmentRequest(vocabulary="voc-20"),
         info=info,
         result=result,
         picture=None,

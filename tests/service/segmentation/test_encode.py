@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco
 
+from ebseg_client import drawing
 from service.segmentation import encode, render
 from service.segmentation.colors import class_colors, to_hex
 
@@ -95,23 +96,23 @@ def test_overlay_blends_draws_borders_and_leaves_other_alone() -> None:
     labels[:, 3:] = 2
     labels[3] = 0
     colors = np.array([[200, 0, 100], [0, 0, 0]], np.uint8)
-    made = render.overlay(picture, labels, colors)
+    made = drawing.overlay(picture, labels, colors)
     assert (made[:3, :3] == (150, 50, 100)).all()
     assert (made[:3, 3] == 0).all()  # the border, opaque
     assert (made[:3, 4:] == 50).all()
     assert (made[3] == 100).all()
     assert (picture == 100).all()
-    assert (render.overlay(picture, labels, colors, opacity=0.25)[0, 0] == (125, 75, 100)).all()
+    assert (drawing.overlay(picture, labels, colors, opacity=0.25)[0, 0] == (125, 75, 100)).all()
 
 
 @pytest.mark.parametrize("opacity", [0.5, 0.25])
 def test_overlay_blends_as_opencv_does(opacity: float) -> None:
     """Every pair of values of a channel, over more than one block."""
-    picture = np.zeros((3, render.BLOCK // 2, 3), np.uint8)
+    picture = np.zeros((3, drawing.BLOCK // 2, 3), np.uint8)
     picture[:] = np.arange(picture.shape[1])[:, None] % 256
     labels = np.ones(picture.shape[:2], np.uint16)
     for value in range(256):
-        made = render.overlay(picture, labels, np.full((1, 3), value, np.uint8), opacity)
+        made = drawing.overlay(picture, labels, np.full((1, 3), value, np.uint8), opacity)
         expected = cv2.addWeighted(picture, 1 - opacity, np.full_like(picture, value), opacity, 0)
         assert (made == expected).all()
 

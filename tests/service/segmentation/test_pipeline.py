@@ -15,8 +15,9 @@ from service.errors import DeadlineExceededError, InvalidRequestError
 from service.http.parsed_request import ParsedRequest
 from service.scheduling.deadline import Deadline
 from service.scheduling.engine import EngineResult
+from service.schemas.balance import BalanceSpec
 from service.schemas.classes import ClassEntry
-from service.schemas.segment import BalanceSpec, LongSide, SegmentRequest
+from service.schemas.segment import LongSide, SegmentRequest
 from service.segmentation import answer
 from service.segmentation.answer import SegmentationResult, encode_answer, make_file
 from service.segmentation.outputs import check_outputs
@@ -98,6 +99,7 @@ def segmentation(deadline: Deadline, *outputs: str) -> SegmentationResult:
     return SegmentationResult(
         vocabulary=vocabulary,
         given_colors=[None] * 20,
+        spec=SegmentRequest(vocabulary="voc-20"),
         info=INFO,
         result=result,
         picture=None,

@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from service.errors import DeadlineExceededError
-from service.schemas.segment import Polygon
+from service.schemas.masks import Polygon
 from service.segmentation import polygons as module
 from service.segmentation.polygons import CORNER_BLOCK, polygons
 

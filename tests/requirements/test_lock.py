@@ -20,6 +20,8 @@ dependencies = ["argcomplete>=3"]
 service = ["torch", "fastapi>=1,<3"]
 s3 = []
 otlp = []
+gs = []
+azure = []
 training = ["torch", "fastapi", "tensorboard"]
 dev = ["ebseg[service,training]"]
 

@@ -70,6 +70,7 @@ WITHIN: dict[str, str] = {
     "LicensedPartDetails": "part of the card",
     "VocabularyList": "the list itself",
     "Problem": "ProblemError, an exception",
+    "TaskSegment": "Hugging Face's task, which has a client of its own",
 }
 _FILE = "bytes, from base64"
 # (schema, field): the client's field or fields for it, and the reason

@@ -114,12 +114,22 @@ def test_predictions_tell_the_size_before_padding(predictions: MaskPredictions) 
 
 
 def test_half_precision_is_near(uneven: EBSeg, pictures: Tensor, plain_stages: list[Stage]) -> None:
+    """A query of random weights may have a mask of few pixels, whose pooled embedding one flipped pixel turns;
+    which pixels flip depends on the processor's products. So `frozen` is compared where the masks agree."""
     half = copy.deepcopy(uneven).to_compute_dtype(torch.bfloat16)
-    predictions = half.predict(pictures)
-    for name in ("supervised", "mask_attention", "frozen"):
-        found, wanted = getattr(predictions, name), getattr(plain_stages[-1], name)
-        assert found.dtype == torch.float32
-        assert torch.cosine_similarity(found.double(), wanted, dim=-1).median() >= 0.995
+    predictions, wanted = half.predict(pictures), plain_stages[-1]
+    near = {
+        name: torch.cosine_similarity(getattr(predictions, name).double(), getattr(wanted, name), dim=-1)
+        for name in ("supervised", "mask_attention", "frozen")
+    }
+    flipped = ((predictions.mask_logits > 0) != (wanted.mask_logits > 0)).flatten(2).sum(-1)
+    pooled = wanted.frozen.abs().amax(-1) > 0  # no pixel at the resolution of CLIP's features pools to nought
+    kept = pooled & ((wanted.mask_logits > 0).flatten(2).sum(-1) > 50 * flipped)
+    assert kept.sum() >= 3
+    assert near["supervised"].median() >= 0.995
+    assert near["mask_attention"].median() >= 0.995
+    assert near["frozen"][kept].median() >= 0.995
+    assert all(getattr(predictions, name).dtype == torch.float32 for name in near)
     assert half.pixel_decoder.mask_features.weight.dtype == torch.float32
     assert torch.equal(half.encode_text(["cat"]), uneven.encode_text(["cat"]))
 

@@ -76,7 +76,7 @@ def bench_train(
     ebseg = build(VARIANTS[variant], TrainingClasses.coco_stuff(), seed=0).train()
     weights = weights_size(ebseg)
     amp: Amp = "off" if dtype == "float32" else "bfloat16"
-    config = TrainConfig(data="", variant=variant, batch=batch, crop=size, points=points, amp=amp)
+    config = TrainConfig(data="none", variant=variant, batch=batch, crop=size, points=points, amp=amp)
     step = _Step(ebseg, config, masks, AUTOCAST[dtype])
     flops = _forward_flops(ebseg, step.images)
     products_dtype = AUTOCAST[dtype] or torch.float32

@@ -257,7 +257,7 @@ class _TrainingStep:
     """A step on two pictures with four masks each, at fixed points; gives its loss."""
 
     def __init__(self, subject: Subject, ebseg: EBSeg) -> None:
-        config = TrainConfig(data="", variant=ebseg.config.variant, points=1024)
+        config = TrainConfig(data="none", variant=ebseg.config.variant, points=1024)
         self._ebseg = ebseg.train()
         self._optimizer, _ = build_optimizer(ebseg, config)
         self._loss = EBSegLoss(points=config.points)

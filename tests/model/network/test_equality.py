@@ -114,7 +114,7 @@ def test_predictions_tell_the_size_before_padding(predictions: MaskPredictions) 
 
 
 def test_half_precision_is_near(uneven: EBSeg, pictures: Tensor, plain_stages: list[Stage]) -> None:
-    """A query of random weights may have a mask of few pixels, whose pooled embedding one flipped pixel turns;
+    """A query of random weights may have a mask of few pixels, where one flipped pixel turns the embedding;
     which pixels flip depends on the processor's products. So `frozen` is compared where the masks agree."""
     half = copy.deepcopy(uneven).to_compute_dtype(torch.bfloat16)
     predictions, wanted = half.predict(pictures), plain_stages[-1]

@@ -18,6 +18,8 @@ ARROWS = {("service", "model"), ("training", "model"), ("service", CLIENT)}
 FOLDERS = ("model", "service", "training", f"client/{CLIENT}")
 SOURCES = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
 CLIENT_NEEDS = {"httpx", "numpy", "PIL"}  # installing it brings nothing else
+CLIENT_ASKED = {"supervision"}  # imported where a caller asks for its types, never with the module
+IMPORT = ast.Import | ast.ImportFrom
 SERVING = {"fastapi", "starlette", "uvicorn", "pydantic", "pydantic_settings", "prometheus_client", "redis"}
 # Settings are pydantic's; commands that talk to a service take their key where that is not installed.
 # A Kubernetes Indexed Job tells each pod its share by a variable.
@@ -38,7 +40,9 @@ def wrong_arrows(code: str, path: Path) -> set[str]:
         closed |= SERVING
     targets = {target: target.split(".")[0] for target in imported(ast.parse(code), package)}
     if own == CLIENT:
-        closed |= {*targets.values()} - {own, *CLIENT_NEEDS, *sys.stdlib_module_names}
+        top_level = ast.Module([node for node in ast.parse(code).body if isinstance(node, IMPORT)], [])
+        asked = CLIENT_ASKED - set(imported(top_level, package))
+        closed |= {*targets.values()} - {own, *CLIENT_NEEDS, *asked, *sys.stdlib_module_names}
     return {target for target, top in targets.items() if top in closed}
 
 

@@ -14,6 +14,13 @@ const beginAnew = () => ({
   },
 });
 
+/** A file is a string's field; of lists of files Swagger UI asks for a field of their own, and complains of none. */
+const fileField = ({ React }) => ({
+  components: {
+    JsonSchema_string_binary: (fields) => React.createElement(fields.getComponent("JsonSchema_string"), fields),
+  },
+});
+
 window.SwaggerUIBundle({
   url: "openapi.json",
   dom_id: "#swagger-ui",
@@ -21,5 +28,5 @@ window.SwaggerUIBundle({
   showExtensions: true,
   showCommonExtensions: true,
   presets: [window.SwaggerUIBundle.presets.apis],
-  plugins: [beginAnew],
+  plugins: [beginAnew, fileField],
 });

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Self
 from pydantic import BeforeValidator
 from pydantic_settings import NoDecode
 
+from model.urls import shown
+
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 HOST_NAME = re.compile(rf"(?:{_LABEL}\.)*{_LABEL}")
 _ENTRY = re.compile(
@@ -100,7 +102,7 @@ def _buckets(value: Any) -> Any:
     entries = tuple(one.removesuffix("/") for one in _entries(value, "buckets"))
     for entry in entries:
         if not _BUCKET.fullmatch(entry):
-            raise ValueError(f"{entry!r} is no bucket; one is s3://BUCKET or gs://BUCKET")
+            raise ValueError(f"{shown(entry)!r} is no bucket; one is s3://BUCKET or gs://BUCKET")
     return entries
 
 

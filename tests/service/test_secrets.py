@@ -25,6 +25,8 @@ COMMANDS = {
     "serve": ["serve", "--registry", "http://{url}", "--model", "a", "--port", "-1"],
     "redis": ["serve", "--redis-url", "redis://{url}", "--port", "-1"],
     "otlp": ["serve", "--otlp-endpoint", "http://{url}", "--port", "-1"],
+    "buckets": ["serve", "--url-buckets", "s3://{url}", "--port", "-1"],
+    "hosts": ["serve", "--url-hosts", "http://{url}", "--port", "-1"],
     "print": ["serve", "--print-config", "--redis-url", "redis://{url}", "--otlp-endpoint", "http://{url}"],
     "registry": ["serve", "--print-config", "--registry", "http://{url}", "--model", "a"],
     "typo": ["serve", "--redis-ulr", "redis://{url}"],
@@ -103,4 +105,4 @@ def test_every_setting_that_may_be_a_url_is_looked_at() -> None:
     with_urls = {name for name, printed in OPTIONS.items() if "://" in printed}
     tried = {word.removeprefix("--").replace("-", "_") for words in COMMANDS.values() for word in words}
     assert with_urls <= tried
-    assert with_urls == {"registry", "redis_url", "otlp_endpoint"}
+    assert with_urls == {"registry", "redis_url", "otlp_endpoint", "url_buckets"}

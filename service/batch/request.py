@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from service.errors import UsageError
-from service.schemas.segment import AUTO, SegmentRequest
+from service.schemas.segment import AUTO_VOCABULARY, SegmentRequest
 from service.segmentation.requested import read_request
 
 _ROWS = "the columns of rows are always the same"
@@ -28,6 +28,6 @@ def read_batch_request(document: Mapping[str, Any], *, remote: bool) -> SegmentR
     for name, reason in (MEANINGLESS_REMOTELY if remote else MEANINGLESS_HERE).items():
         if getattr(spec, name) is not None:
             raise UsageError(f"{name}: leave it out of the request of a run, for {reason}")
-    if spec.vocabulary == AUTO:
+    if spec.vocabulary == AUTO_VOCABULARY:
         raise UsageError("vocabulary: auto gives each picture classes of its own; name the list for a run")
     return spec

@@ -22,7 +22,7 @@ from service.local.picture_result import PictureResult
 from service.scheduling.deadline import Deadline
 from service.scheduling.engine import Engine, EngineResult, Job, unit_rows
 from service.scheduling.torch_engine import device_names, load_engine
-from service.schemas.segment import AUTO, SegmentRequest
+from service.schemas.segment import AUTO_VOCABULARY, SegmentRequest
 from service.segmentation.answer import SegmentationResult, json_answer, only_seen
 from service.segmentation.encode import resized
 from service.segmentation.outputs import OF_SCORES, check_outputs
@@ -136,7 +136,7 @@ def picture_result(
         check=Deadline(float("inf")).check,
         request_warnings=tuple(map(ignored_profile, remarks)),
     )
-    if spec.vocabulary == AUTO:
+    if spec.vocabulary == AUTO_VOCABULARY:
         made = only_seen(made)
     document: dict[str, Any] = json_answer(made).model_dump(mode="json", exclude_unset=True)
     read_back = segmentation(document)

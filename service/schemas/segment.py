@@ -44,7 +44,9 @@ Output = Literal[
 ]
 OF_REGIONS = frozenset({"regions", "coco", "panoptic", "geojson"})  # outputs made of regions
 OF_ONE_CLASS = frozenset({"soft_mask", "cutout"})  # outputs that show `subject`
-AUTO = "auto"  # the vocabulary that stands for the largest built-in one, of which what is seen is answered
+AUTO_VOCABULARY = (
+    "auto"  # the vocabulary that stands for the largest built-in one, of which what is seen is answered
+)
 LAST_FRAME = 9999
 LONGEST_SIDE = 16_384  # pixels; the number of pixels has its own limit among the settings
 

@@ -35,7 +35,7 @@ from service.segmentation.colors import reported_colors, to_hex
 from service.segmentation.exchange import SCORE_DIGITS, coco_instances, coco_panoptic, geojson
 from service.segmentation.polygons import Region as Outline
 from service.segmentation.polygons import polygons
-from service.segmentation.regions import Regions, find_regions
+from service.segmentation.regions import RegionSet, find_regions
 
 # outputs that are files; base64 in JSON
 FILES = frozenset({"png", "overlay", "npy", "scores", "confidence", "soft_mask", "cutout"})
@@ -316,7 +316,7 @@ def region_parts(segmentation: SegmentationResult) -> dict[str, Any]:
 
 
 def _regions(
-    found: Regions, names: Sequence[str], shape: str, outlines: Sequence[Sequence[Outline]] | None
+    found: RegionSet, names: Sequence[str], shape: str, outlines: Sequence[Sequence[Outline]] | None
 ) -> list[RegionAnswer]:
     rles = encode.rles(found.numbers, len(found)) if shape == "rle" else None
     regions = []

@@ -9,13 +9,13 @@ from typing import Any
 from service.segmentation.encode import rles
 from service.segmentation.polygons import Region as Outline
 from service.segmentation.polygons import Ring
-from service.segmentation.regions import Regions
+from service.segmentation.regions import RegionSet
 
 IMAGE_ID = 1
 SCORE_DIGITS = 4
 
 
-def coco_instances(regions: Regions, names: Sequence[str]) -> dict[str, Any]:
+def coco_instances(regions: RegionSet, names: Sequence[str]) -> dict[str, Any]:
     """A document that `pycocotools.coco.COCO` reads: each region is an annotation, its label the category."""
     masks = rles(regions.numbers, len(regions))
     annotations = [
@@ -25,7 +25,7 @@ def coco_instances(regions: Regions, names: Sequence[str]) -> dict[str, Any]:
     return {"images": [_image(regions)], "annotations": annotations, "categories": _categories(names)}
 
 
-def coco_panoptic(regions: Regions, names: Sequence[str]) -> dict[str, Any]:
+def coco_panoptic(regions: RegionSet, names: Sequence[str]) -> dict[str, Any]:
     """A document that panopticapi reads beside the picture of `regions.numbers`.
 
     Every class counts as a "thing", for each of its regions is a segment. The PNG has no name yet.
@@ -36,7 +36,7 @@ def coco_panoptic(regions: Regions, names: Sequence[str]) -> dict[str, Any]:
 
 
 def geojson(
-    regions: Regions, outlines: Sequence[Sequence[Outline]], names: Sequence[str], colors: Sequence[str]
+    regions: RegionSet, outlines: Sequence[Sequence[Outline]], names: Sequence[str], colors: Sequence[str]
 ) -> dict[str, Any]:
     """A feature for each region, in pixels: x to the right and y down from the upper left corner.
 
@@ -63,7 +63,7 @@ def geojson(
     return {"type": "FeatureCollection", "features": features}
 
 
-def _image(regions: Regions) -> dict[str, Any]:
+def _image(regions: RegionSet) -> dict[str, Any]:
     height, width = regions.numbers.shape
     return {"id": IMAGE_ID, "width": width, "height": height, "file_name": ""}
 
@@ -72,7 +72,7 @@ def _categories(names: Sequence[str]) -> list[dict[str, Any]]:
     return [{"id": label, "name": name, "supercategory": ""} for label, name in enumerate(names, 1)]
 
 
-def _segments(regions: Regions) -> list[dict[str, Any]]:
+def _segments(regions: RegionSet) -> list[dict[str, Any]]:
     """What both of COCO's formats say of a region."""
     columns = (regions.labels.tolist(), regions.areas.tolist(), regions.boxes.tolist())
     return [

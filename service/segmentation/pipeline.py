@@ -35,7 +35,7 @@ from service.scheduling.host_memory import answer_bytes, decoding_bytes
 from service.scheduling.out_of_memory import is_out_of_memory, release_memory
 from service.scheduling.price import Work
 from service.scheduling.work import Request
-from service.schemas.segment import AUTO
+from service.schemas.segment import AUTO_VOCABULARY
 from service.segmentation.answer import Answer, Caches, SegmentationResult, encode_answer, only_seen
 from service.segmentation.decode import decode
 from service.segmentation.encode import resized
@@ -351,7 +351,7 @@ class _Request(Generic[E]):
         """Picture thread: the answer, as one stage."""
         segmentation.seconds["encode_wait"] = time.perf_counter() - submitted
         with stage("encode"), telling_of_memory():
-            seen = self.parsed.spec.vocabulary == AUTO
+            seen = self.parsed.spec.vocabulary == AUTO_VOCABULARY
             return self.spec.encode(only_seen(segmentation) if seen else segmentation)
 
     def _reserve(self, engine: Engine, size: tuple[int, int], words: int, *, pixels: int) -> None:

@@ -16,7 +16,7 @@ BAND = 1 << 19  # pixels worked on at a time
 
 
 @dataclass(frozen=True, slots=True)
-class Regions:
+class RegionSet:
     """R regions: by class, the largest first, and of equal ones the upper one.
 
     Attributes:
@@ -48,7 +48,7 @@ def find_regions(
     min_area: int,
     max_count: int,
     check: Callable[[], None] = lambda: None,
-) -> Regions:
+) -> RegionSet:
     """The regions of a label map.
 
     A picture of twice the size has a pixel for each pixel, and one between two that are of one class: its
@@ -76,7 +76,7 @@ def find_regions(
     renumbered[kept] = np.arange(1, len(kept) + 1)
     check()
     numbers = renumbered[numbers]
-    return Regions(
+    return RegionSet(
         numbers=numbers,
         labels=labels.ravel()[first[kept]].astype(np.int64),
         areas=areas[kept].astype(np.int64),

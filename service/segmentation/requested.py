@@ -12,7 +12,7 @@ from model.vocabulary.classes import LARGEST_BUILTIN, Vocabulary
 from service.errors import UsageError, invalid
 from service.schemas.balance import BalanceSpec
 from service.schemas.field_problems import field_problems
-from service.schemas.segment import AUTO, OF_ONE_CLASS, LongSide, SegmentRequest
+from service.schemas.segment import AUTO_VOCABULARY, OF_ONE_CLASS, LongSide, SegmentRequest
 from service.settings import Settings
 
 if TYPE_CHECKING:
@@ -64,13 +64,13 @@ def requested_vocabulary(
     """
     if spec.vocabulary is None:
         vocabulary = spec.listed
-    elif spec.vocabulary in (AUTO, *Vocabulary.builtin_names()):
-        name = LARGEST_BUILTIN if spec.vocabulary == AUTO else spec.vocabulary
+    elif spec.vocabulary in (AUTO_VOCABULARY, *Vocabulary.builtin_names()):
+        name = LARGEST_BUILTIN if spec.vocabulary == AUTO_VOCABULARY else spec.vocabulary
         vocabulary = Vocabulary.builtin(name, spec.templates)
     else:
         raise UsageError(
             f"there is no built-in vocabulary {spec.vocabulary!r}; "
-            f"known are {', '.join((AUTO, *Vocabulary.builtin_names()))}"
+            f"known are {', '.join((AUTO_VOCABULARY, *Vocabulary.builtin_names()))}"
         )
     check_length("classes", len(vocabulary), most)
     return vocabulary

@@ -29,7 +29,7 @@ from service.errors import (
 )
 from service.observability.metrics import Metrics
 from service.schemas.classes import ClassEntry
-from service.schemas.segment import AUTO
+from service.schemas.segment import AUTO_VOCABULARY
 from service.schemas.vocabularies import VocabularySummary
 from service.vocabularies.shared_store import SharedStore
 from service.vocabularies.store import MOST, MOST_BYTES, ChangedError, Commands, LocalStore, Share
@@ -116,8 +116,8 @@ class Vocabularies:
             NotFoundError: there is none for this caller, or it is damaged.
             StoreUnavailableError: Redis is away, and there is no copy that is young enough.
         """
-        if name in (AUTO, *Vocabulary.builtin_names()):
-            return builtin(LARGEST_BUILTIN if name == AUTO else name)
+        if name in (AUTO_VOCABULARY, *Vocabulary.builtin_names()):
+            return builtin(LARGEST_BUILTIN if name == AUTO_VOCABULARY else name)
         if not re.fullmatch(NAME, name):
             raise NotFoundError(_UNKNOWN)
         copy = self._fresh(name)
@@ -315,5 +315,5 @@ def _contended() -> ConflictError:
 
 
 def _check_own(name: str) -> None:
-    if name in (AUTO, *Vocabulary.builtin_names()):
+    if name in (AUTO_VOCABULARY, *Vocabulary.builtin_names()):
         raise ConflictError("this vocabulary is built in and cannot be changed; store yours by another name")

@@ -117,7 +117,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     )
     parser.add_argument("--subject", metavar="NAME", help="the class that soft_mask and cutout show")
     parser.add_argument(
-        "--palette", metavar="COLOURS", help='distinct (default), voc, or "#rrggbb, ..." for labels 1, 2, ...'
+        "--palette", metavar="COLOURS", help='distinct (default), voc, or colours such as "#ff0000, #00ff00"'
     )
     parser.add_argument(
         "--parallel", type=count, default=4, metavar="N", help="pictures at a time (default: 4)"

@@ -64,7 +64,7 @@ async def infer(client: httpx.AsyncClient, *inputs: Any) -> httpx.Response:
 
 async def test_forms_that_say_nonsense() -> None:
     async with running(engine()) as (client, _):
-        for word in ("None", "null", "", "1.5", "card", "nan"):
+        for word in ("None", "null", "1.5", "card", "nan"):
             answer = await post_form(client, classes="sky", background=word)
             (error,) = problem(answer, 422)["errors"]
             assert error["field"] == "background.threshold"

@@ -12,7 +12,7 @@ from scipy import ndimage
 from service.errors import DeadlineExceededError
 from service.scheduling.deadline import Deadline
 from service.segmentation import regions
-from service.segmentation.regions import Regions, find_regions
+from service.segmentation.regions import RegionSet, find_regions
 
 Labels = NDArray[np.uint16]
 EDGES = [[0, 1, 0], [1, 1, 1], [0, 1, 0]]
@@ -29,7 +29,7 @@ def sure(labels: Labels) -> NDArray[np.float32]:
     return np.random.default_rng(labels.size).random(labels.shape, np.float32)
 
 
-def every(labels: Labels, min_area: int = 1, max_count: int = 10_000) -> Regions:
+def every(labels: Labels, min_area: int = 1, max_count: int = 10_000) -> RegionSet:
     return find_regions(labels, sure(labels), min_area=min_area, max_count=max_count)
 
 

@@ -51,4 +51,4 @@ def test_the_mask_over_http_is_the_models(tiny_checkpoint: Path) -> None:
         assert (mask == (expected.labels == item["label"])).all()
         if item["area"]:
             confidence = expected.confidence[expected.labels == item["label"]].mean()
-            assert abs(item["mean_confidence"] - confidence) < 1e-5
+            assert abs(item["mean_confidence"] - confidence) <= 0.5001e-4  # four decimals

@@ -212,7 +212,7 @@ def test_an_empty_place_has_no_versions(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("location", "reason"),
     [
-        ("gs://bucket/tiny", "gs://bucket/tiny: .*gcsfs.*needed for this kind of registry"),
+        ("oss://bucket/tiny", "oss://bucket/tiny: .*ossfs.*needed for this kind of registry"),
         ("nowhere://bucket/tiny", "nowhere://bucket/tiny: ValueError: Protocol not known"),
         ("registry/no name", "a model's name must be"),
         ("", "name a model's place, REGISTRY/NAME"),

@@ -51,7 +51,7 @@ def test_unusable_entries_are_named(text: str, entry: str, reason: str) -> None:
     assert reason in str(raised.value)
 
 
-@pytest.mark.parametrize("registry", ["gs://bucket", "nowhere://bucket"])
+@pytest.mark.parametrize("registry", ["oss://bucket", "nowhere://bucket"])
 def test_unusable_registries_are_settings_errors(registry: str) -> None:
     with pytest.raises(SettingsError, match=r"^registry: .*bucket/a: "):
         sources(Settings(registry=registry, model="a"))

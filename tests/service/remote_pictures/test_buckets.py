@@ -7,6 +7,7 @@ import fsspec
 import httpx
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
+from fsspec.registry import _registry
 
 from service.remote_pictures.fetcher import PictureFetcher
 from service.settings import SettingsError
@@ -65,5 +66,6 @@ async def test_google_storage_goes_the_same_way(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_bucket_without_its_library_stops_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gcsfs", None)
+    monkeypatch.delitem(_registry, "gs", raising=False)  # where it was loaded before
     with pytest.raises(SettingsError, match="gcsfs"):
         PictureFetcher(settings(url_buckets="gs://shelf"))

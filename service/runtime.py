@@ -112,6 +112,7 @@ class Service:
         self._watch = Watch(self)
         self._loading: asyncio.Task[None] | None = None
         self.metrics.host_bytes.labels("reserved").set_function(lambda: self.memory.reserved)
+        self.metrics.host_bytes.labels("arriving").set_function(lambda: self.memory.arriving)
         self.metrics.host_bytes.labels("limit").set_function(lambda: self.memory.most)
         self.metrics.watch(
             inflight=lambda: self.admission.pending,

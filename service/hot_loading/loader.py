@@ -200,7 +200,7 @@ class Loading:
         return engines
 
     async def _warm(self, engines: Sequence[Engine], since: float) -> None:
-        usual = await self.thread.run(lambda: [_shape(engines[0], size) for size in USUAL_PICTURES])
+        usual = await self.thread.run(partial(usual_shapes, engines[0]))
         for engine, device in zip(engines, self._devices, strict=True):
             for shape in dict.fromkeys([*usual, *device.recent_shapes()]):
                 # One shape a call, so that steps of the old version go in between. All are as old as the
@@ -283,8 +283,10 @@ def _check_identity(engine: Engine, manifest: Manifest) -> None:
         )
 
 
-def _shape(engine: Engine, size: tuple[int, int]) -> tuple[int, int]:
-    return engine.prepare(np.full((*size, 3), 128, np.uint8)).shape
+def usual_shapes(engine: Engine) -> list[tuple[int, int]]:
+    """Shapes of the usual pictures at network resolution. To a CPU an upright one is as one that lies."""
+    sizes = [size for size in USUAL_PICTURES if engine.info.device != "cpu" or size[0] <= size[1]]
+    return [engine.prepare(np.full((*size, 3), 128, np.uint8)).shape for size in sizes]
 
 
 def _warm_one(engine: Engine, shape: tuple[int, int], *, required: bool) -> Sequence[Measurement]:

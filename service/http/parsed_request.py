@@ -4,6 +4,7 @@ The event loop only gathers the pieces of a body. They are put together and pars
 a form is so small that handing it over would take longer.
 """
 
+import asyncio
 import functools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, closing
@@ -170,15 +171,23 @@ async def read_body(request: Request, memory: HostAccount, *, most: int | None =
 
     Raises:
         TooManyBytesError: it has more.
-        HostMemoryError, TooMuchMemoryError: as of `HostAccount.take`.
+        HostMemoryError, TooMuchMemoryError: as of `HostAccount.arrive`.
     """
     chunks: list[bytes] = []
-    # not request.body(), which would keep the bytes for as long as the request lasts
-    async for chunk in request.stream():
-        memory.take(len(chunk))
-        if most is not None and memory.nbytes > most:
-            raise TooManyBytesError(f"the body is too large; at most {most} bytes are taken here")
-        chunks.append(chunk)
+    now = asyncio.get_running_loop().time
+    try:
+        async with asyncio.timeout(None) as until:
+            with memory.arriving(lambda: until.reschedule(now())):
+                # not request.body(), which would keep the bytes for as long as the request lasts
+                async for chunk in request.stream():
+                    memory.arrive(len(chunk))
+                    if most is not None and memory.nbytes > most:
+                        raise TooManyBytesError(f"the body is too large; at most {most} bytes are taken here")
+                    chunks.append(chunk)
+    except TimeoutError:
+        if not until.expired():
+            raise
+        raise memory.full() from None
     return chunks
 
 

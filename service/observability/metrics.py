@@ -90,7 +90,9 @@ class Metrics:
             "step_duration_seconds", "Time of a device's steps", *LABELS, "step", "device"
         )
         self.host_bytes = self._gauge(
-            "host_bytes", "Host memory that requests under way have reserved, and may reserve", "kind"
+            "host_bytes",
+            "Host memory that requests and bodies on their way have reserved, and may reserve",
+            "kind",
         )
         self.rejected = self._counter("rejected", "Requests refused", "reason")
         self.megapixels = self._histogram("image_megapixels", "Size of pictures", MEGAPIXELS)

@@ -5,7 +5,8 @@ byte of an answer has left.
 import os
 import resource
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from service.errors import HostMemoryError, TooMuchMemoryError
@@ -14,6 +15,7 @@ _CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_
 _SHARE = 0.6  # of what is free: estimates miss, and allocators keep more than was asked for
 _BURST = 64 << 20  # bytes reserved at a time, after which it is worth while to return freed memory
 _LEAST = 64 << 20  # bytes that requests get in any case
+_ARRIVING = 0.5  # of all bytes, for bodies on their way: to be put together each needs as much again
 _DECODING = 10  # bytes a pixel: Pillow's four, ours three, and room for alpha and 16 bits
 _PICTURE = 3  # bytes an output pixel, of the picture that waits for its mask
 _REGIONS = 28  # bytes an output pixel while regions are found, see `segmentation.regions`
@@ -51,6 +53,8 @@ class HostBytes:
         self._retry_after = retry_after
         self.lock = threading.RLock()  # of all accounts too: one that was closed gets nothing more
         self.reserved = 0
+        self.arriving = 0  # those of `reserved` that bodies on their way have
+        self._bodies: dict[HostAccount, Callable[[], None]] = {}  # the longest silent first; what ends each
         self._peak = 0  # of `reserved`, since it last subsided
 
     def subsided(self) -> bool:
@@ -73,11 +77,8 @@ class HostBytes:
     def _move(self, account: "HostAccount", change: int) -> None:
         with self.lock:
             held = account.nbytes + change
-            if change > 0 and held > self.most:
-                raise TooMuchMemoryError(
-                    f"this request alone needs about {held >> 20} MiB of memory, there are at most "
-                    f"{self.most >> 20}; send a smaller picture, or set output_size or fewer outputs"
-                )
+            if change > 0:
+                _refuse_above(held, self.most)
             full = change > 0 and self.reserved + change > self.most
             if not full:
                 account.nbytes = held
@@ -85,6 +86,26 @@ class HostBytes:
                 self._peak = max(self._peak, self.reserved)
         if full:
             raise HostMemoryError(self._retry_after())
+
+    def _arrive(self, account: "HostAccount", nbytes: int) -> None:
+        """Reserves bytes of a body; where bodies have their share, the longest silent of larger ones goes."""
+        most, held = int(_ARRIVING * self.most), account.nbytes + nbytes
+        _refuse_above(held, most)
+        while self.arriving + nbytes > most:
+            larger = next((body for body in self._bodies if body.nbytes > held), None)
+            if larger is None:
+                raise HostMemoryError(self._retry_after())
+            end = self._bodies[larger]
+            self._arrived(larger)
+            larger.close()
+            end()
+        self._move(account, nbytes)
+        self.arriving += nbytes
+        self._bodies[account] = self._bodies.pop(account)
+
+    def _arrived(self, account: "HostAccount") -> None:
+        if self._bodies.pop(account, None) is not None:
+            self.arriving -= account.nbytes
 
 
 class HostAccount:
@@ -100,8 +121,39 @@ class HostAccount:
         self._closed = False
         self.nbytes = 0
 
+    @contextmanager
+    def arriving(self, end: Callable[[], None]) -> Iterator[None]:
+        """While a body is on its way, whose bytes `arrive` reserves.
+
+        Args:
+            end: called if a smaller body needs the place, on its thread; what was reserved is given back.
+
+        Raises:
+            HostMemoryError: the body had to go, which shows on leaving at the latest.
+        """
+        host = self._host
+        with host.lock:
+            host._bodies[self] = end
+        try:
+            yield
+            if self._closed:
+                raise self.full()
+        finally:
+            with host.lock:
+                host._arrived(self)
+
+    def arrive(self, nbytes: int) -> None:
+        """Reserves bytes of a body on its way; errors as of `take`, of which bodies have a part only."""
+        with self._host.lock:
+            if not self._closed:
+                self._host._arrive(self, nbytes)
+
+    def full(self) -> HostMemoryError:
+        """What is said to a request whose body had to go."""
+        return HostMemoryError(self._host._retry_after())
+
     def take(self, nbytes: int) -> None:
-        """Reserves bytes of the body.
+        """Reserves bytes of a picture that is fetched.
 
         Raises:
             TooMuchMemoryError: alone it has more than there may be.
@@ -130,6 +182,14 @@ class HostAccount:
             if not self._closed:
                 self._closed = True
                 self._host._move(self, -self.nbytes)
+
+
+def _refuse_above(needed: int, most: int) -> None:
+    if needed > most:
+        raise TooMuchMemoryError(
+            f"this request alone needs about {needed >> 20} MiB of memory, there are at most {most >> 20}; "
+            "send a smaller picture, or set output_size or fewer outputs"
+        )
 
 
 def decoding_bytes(pixels: int) -> int:

@@ -4,15 +4,17 @@ import asyncio
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from service.errors import NotFoundError, NotReadyError
-from service.hot_loading.loader import LoaderThread
+from service.hot_loading.loader import LoaderThread, usual_shapes
 from service.hot_loading.models import Models
 from service.observability.metrics import Metrics
 from service.scheduling.engine import ModelInfo
+from tests.service.fakes import INFO, FakeEngine
 from tests.service.hot_loading.model_fakes import (
     OFTEN,
     FakeDevice,
@@ -35,7 +37,7 @@ from tests.service.hot_loading.model_fakes import (
 from tests.waiting import WAIT, until
 
 pytestmark = pytest.mark.anyio
-USUAL = [(480, 640), (640, 480), (512, 512), (720, 1280), (1280, 720)]
+USUAL = [(480, 640), (512, 512), (720, 1280)]
 
 
 async def test_starts_with_the_newest(tmp_path: Path) -> None:
@@ -113,13 +115,20 @@ async def test_leases_from_many_threads_under_swaps(registry: Path) -> None:
         await until(lambda: load.closings() == dict.fromkeys(range(1, 11), 1) | {11: 0})
 
 
+def test_only_what_differs_is_warmed() -> None:
+    """A GPU records each shape; to a CPU an upright picture is as one that lies."""
+    assert usual_shapes(FakeEngine(replace(INFO, device="cpu"))) == USUAL
+    upright = [(640, 480), (1280, 720)]
+    assert sorted(usual_shapes(FakeEngine(replace(INFO, device="cuda:0")))) == sorted([*USUAL, *upright])
+
+
 async def test_every_shape_is_warm_before_the_swap(registry: Path) -> None:
     devices = [FakeDevice(), FakeDevice([(96, 128), (512, 512)])]
     async with serving(registry, devices=devices) as (models, load, _):
         assert [engine.info.device for engine in load.engines] == ["cpu", "cpu"]
         assert [verify for _, _, verify in load.asked] == [True, False]  # the same files
         assert [engine.warmed for engine in load.engines] == [USUAL, [*USUAL, (96, 128)]]
-        assert [device.calls for device in devices] == [5, 6]  # steps go in between
+        assert [device.calls for device in devices] == [3, 4]  # steps go in between
         assert len({since for device in devices for since in device.since}) == 1
         assert all(since is not None for device in devices for since in device.since)
         with models.lease() as lease:

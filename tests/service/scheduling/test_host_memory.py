@@ -1,9 +1,13 @@
 """The host's memory: what is reserved, refused, and given back."""
 
+import functools
 import resource
+import select
+import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +16,9 @@ import pytest
 from service.errors import HostMemoryError, TooMuchMemoryError
 from service.scheduling import host_memory
 from service.scheduling.host_memory import HostAccount, HostBytes, answer_bytes, decoding_bytes, usable
-from tests.service.fakes import FakeEngine, encoded, live, picture, problem
-from tests.service.inference_protocol.wire import body, connected, head, segment
-from tests.waiting import wait_until
+from tests.service.fakes import PNG, FakeEngine, encoded, live, picture, problem
+from tests.service.inference_protocol.wire import body, connected, head, read_answer, segment
+from tests.waiting import WAIT, wait_until
 
 
 def test_bytes_are_taken_held_kept_and_given_back() -> None:
@@ -38,6 +42,36 @@ def test_bytes_are_taken_held_kept_and_given_back() -> None:
         account.close()
     one.take(1000)  # of a request that is over
     assert host.reserved == 0
+
+
+def test_bodies_on_their_way_have_half_and_the_longest_silent_of_larger_ones_goes() -> None:
+    host = HostBytes(100, lambda: 7)
+    ended: list[str] = []
+    with ExitStack() as stack:
+        accounts = {}
+        for name, nbytes in (("first", 20), ("second", 20), ("small", 5)):
+            account = accounts[name] = host.open()
+            stack.enter_context(suppress(HostMemoryError))  # of those that had to go
+            stack.enter_context(account.arriving(functools.partial(ended.append, name)))
+            account.arrive(nbytes)
+        assert (host.arriving, host.reserved) == (45, 45)
+        accounts["first"].arrive(1)  # now the second one is the longest silent
+        late = host.open()
+        with late.arriving(lambda: ended.append("late")):
+            late.arrive(10)
+            assert ended == ["second"]
+            assert (host.arriving, host.reserved) == (36, 36)
+            with pytest.raises(HostMemoryError) as full:
+                late.arrive(25)  # it would be the largest
+            assert full.value.retry_after == 7
+        assert (host.arriving, host.reserved) == (26, 36)  # it is here, and holds what it took
+        late.hold(30)  # the other half is for all else
+        with pytest.raises(TooMuchMemoryError, match="alone needs"), host.open().arriving(ended.clear) as _:
+            accounts["small"].arrive(46)
+    assert ended == ["second"]
+    assert (host.arriving, host.reserved) == (0, 66)
+    with pytest.raises(HostMemoryError), (gone := host.open()).arriving(lambda: None):
+        gone.close()
 
 
 def test_a_burst_subsides_once() -> None:
@@ -154,13 +188,39 @@ def test_one_request_above_the_bound_and_many_together() -> None:
 def test_bodies_on_their_way_are_bounded_by_bytes_and_hold_no_place() -> None:
     with live(max_host_bytes=1 << 20, body_timeout_s=30, max_pending=1) as (url, service):
         with connected(url) as connection:
-            connection.sendall(head(900_000) + body()[:-20] + b"x" * 700_000)
-            wait_until(lambda: service.memory.reserved > 600_000)
+            connection.sendall(head(900_000) + body()[:-20] + b"x" * 250_000)
+            wait_until(lambda: service.memory.reserved > 250_000)
             assert service.admission.pending == 0
             assert segment(url).status_code == 200
             noise = np.random.default_rng(0).integers(0, 255, (400, 400, 3), np.uint8)
             assert segment(url, encoded(noise)).status_code == 429
         wait_until(lambda: service.memory.reserved == 0)
+
+
+def test_stalled_uploads_leave_room_for_other_requests() -> None:
+    """They may hold half, and give way to whoever sends less."""
+    with live(max_host_bytes=4 << 20, stall_s=30, body_timeout_s=30) as (url, service), ExitStack() as stack:
+        stalled = [stack.enter_context(connected(url)) for _ in range(12)]
+        for connection in stalled:  # 500 KB each: without a bound the ninth would find nothing left
+            connection.sendall(head(900_000) + body()[:-20] + b"x" * 500_000)
+        wait_until(lambda: service.memory.arriving > 3 * 500_000)
+        noise = np.random.default_rng(0).integers(0, 255, (300, 300, 3), np.uint8)
+        began = time.monotonic()
+        for picture_file in (PNG, encoded(noise)):  # 0.1 KB and 270 KB, 900 KB while it is decoded
+            assert segment(url, picture_file).status_code == 200
+        assert time.monotonic() - began < WAIT / 2
+        assert 500_000 < service.memory.arriving <= 2 << 20
+        wait_until(lambda: service.memory.reserved == service.memory.arriving)
+        wait_until(lambda: sum(map(readable, stalled)) >= 8)
+        answers = [read_answer(connection) for connection in stalled if readable(connection)]
+        assert all(answer.startswith(b"HTTP/1.1 429 ") for answer in answers)
+        assert all(b"memory-full" in answer for answer in answers)
+    assert service.memory.reserved == 0
+
+
+def readable(connection: socket.socket) -> bool:
+    """Whether there is something to read."""
+    return bool(select.select([connection], [], [], 0.0)[0])
 
 
 def test_an_answer_that_is_not_read_keeps_its_bytes_until_its_client_goes() -> None:

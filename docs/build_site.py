@@ -3,7 +3,8 @@
     python docs/build_site.py
 
 The pages are laid out as they lie in the repository, so that links between them hold both there and on the
-site. A link that leads nowhere, and a page that no menu has, end the build.
+site, and one more is made of the code: all settings and metrics. A link that leads nowhere, and a page that
+no menu has, end the build.
 """
 
 import re
@@ -12,10 +13,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+from service.observability.metrics import Metrics
+from service.options import OPTIONS, SECTIONS
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGES, SITE = ROOT / "out" / "documents", ROOT / "out" / "site"
 FOLDERS = (".", "docs", "client", "samples")
 PICTURES = (".png", ".jpg", ".svg")
+REFERENCE = Path("docs/reference.md")
+# The same in several languages: a name in bold on a line of its own before each block.
+LANGUAGES = re.compile(r"(?:^\*\*[\w ]+\*\*\n\n```\w+\n(?:.*\n)*?```\n\n?){2,}", re.MULTILINE)
+LANGUAGE = re.compile(r"^\*\*([\w ]+)\*\*\n\n(```\w+\n(?:.*\n)*?```\n)", re.MULTILINE)
 
 
 def lay_out(pages: Path) -> list[Path]:
@@ -24,13 +32,46 @@ def lay_out(pages: Path) -> list[Path]:
     found = []
     for folder in FOLDERS:
         for path in sorted((ROOT / folder).iterdir()):
-            if path.suffix in (".md", *PICTURES) or path.name == "LICENSE":
+            if path.suffix in (".md", *PICTURES) or path.name in ("LICENSE", "tour.ipynb"):
                 target = pages / path.relative_to(ROOT)
                 target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(path, target)
                 if path.suffix == ".md":
+                    target.write_text(tabbed(path.read_text(encoding="utf-8")), encoding="utf-8")
                     found.append(target.relative_to(pages))
+                else:
+                    shutil.copyfile(path, target)
     return found
+
+
+def tabbed(page: str) -> str:
+    """A page whose blocks of the same in several languages are tabs."""
+
+    def tabs(blocks: re.Match[str]) -> str:
+        found = LANGUAGE.findall(blocks[0])
+        return "".join(f'=== "{name}"\n\n{indented(block)}\n' for name, block in found)
+
+    return LANGUAGES.sub(tabs, page)
+
+
+def indented(block: str) -> str:
+    """A block as a part of what stands before it."""
+    return "".join(f"    {line}\n" if line else "\n" for line in block.splitlines())
+
+
+def reference() -> str:
+    """A page of all settings, in the sections of `ebseg serve --help`, and of all metrics."""
+    lines = ["# Settings and metrics", "", "What `ebseg serve --help` and `/metrics` say.", "", "## Settings"]
+    titles = {first: title for title, first in SECTIONS.items()}
+    for name, text in OPTIONS.items():
+        if name in titles:
+            heading = titles[name][0].upper() + titles[name][1:]
+            lines += ["", f"### {heading}", "", "| setting | meaning |", "|---|---|"]
+        lines.append(f"| `{name}` | {text.replace('|', chr(92) + '|')} |")
+    lines += ["", "## Metrics", "", "| metric | kind | what |", "|---|---|---|"]
+    for metric in Metrics().registry.collect():
+        ending = "_total" if metric.type == "counter" else ""
+        lines.append(f"| `{metric.name}{ending}` | {metric.type} | {metric.documentation} |")
+    return "\n".join(lines) + "\n"
 
 
 def summary(text: str) -> tuple[str, str]:
@@ -56,13 +97,16 @@ def llms(pages: Path, names: list[Path]) -> str:
 def main() -> int:
     """Runs the command line; its exit code."""
     names = lay_out(PAGES)
+    (PAGES / REFERENCE).write_text(reference(), encoding="utf-8")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--clean", "--config-file"]
     code = subprocess.run([*command, str(ROOT / "mkdocs.yml")], cwd=ROOT, check=False).returncode
     if code:
         return code
-    (SITE / "llms.txt").write_text(llms(PAGES, names), encoding="utf-8")
     for name in names:  # what llms.txt leads to
-        shutil.copyfile(PAGES / name, SITE / name)
+        shutil.copyfile(ROOT / name, SITE / name)
+    shutil.copyfile(PAGES / REFERENCE, SITE / REFERENCE)
+    names.append(REFERENCE)
+    (SITE / "llms.txt").write_text(llms(SITE, names), encoding="utf-8")
     print(f"{len(names)} pages in out/site; `python -m http.server --directory out/site` shows them")
     return 0
 

@@ -1,0 +1,6 @@
+"""Versioned checkpoint folders.
+
+`checkpoint.py` saves and loads, `manifest.py`, `verify.py`, `golden.py` and `files.py` are its parts;
+`versions.py`: the versions of a model at any URL, `hub/`: on the Hugging Face hub; `work_folder.py`: where
+a version is prepared; `packaged.py`: the checkpoint that comes along.
+"""

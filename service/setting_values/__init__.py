@@ -1,0 +1,1 @@
+"""What settings list: `keys.py`, `origins.py`, `hosts.py`."""

@@ -19,7 +19,7 @@ from PIL import Image
 
 import ebseg
 from service.commands.completion import SHELLS
-from tests.e2e.documents import ROOT, blocks, table_rows
+from tests.e2e.documents import ROOT, blocks, code_spans, table_rows
 from tests.e2e.processes import SECONDS, done, served
 from tests.service.scripted_server import Answer, scripted
 
@@ -131,7 +131,7 @@ def test_json_everywhere() -> None:
 
 def test_commands_are_in_the_document() -> None:
     documented = {
-        row[0].strip("`").removeprefix("ebseg ") for row in table_rows("docs/commands.md", "## Commands")
+        name for row in table_rows("docs/commands.md", "## Commands") for name in code_spans(row[1])
     }
     assert documented == set(LEAVES)
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import playwright
 import pytest
 from PIL import Image
 
@@ -120,6 +121,7 @@ TOO_LONG = {
     "ebseg calibrate ": "takes minutes; test_calibrate.py measures on small pictures",
     "ebseg ablate ": TRAINING,
     "docker build ": "needs a container engine; tests/deploy/build_image.py builds without one",
+    "docker run ": "as above; build_image.py runs what it built",
     "kubectl create ": "needs a cluster",
     "kubectl label ": "needs a cluster",
     "helm ": "needs a cluster; tests/deploy/test_manifests.py renders every set of values",
@@ -294,6 +296,17 @@ def test_python_over_http(url: str, workspace: Path, environment: dict[str, str]
         assert [line.split()[0] for line in lines] == ["house", "butterfly", "hay"]
 
 
+def test_javascript_over_http(url: str, workspace: Path, environment: dict[str, str]) -> None:
+    """In the Node.js that comes with Playwright."""
+    node = Path(playwright.__file__).parent / "driver" / "node"
+    (code,) = [block.text for block in blocks() if (block.document, block.language) == ("docs/http.md", "js")]
+    assert DEFAULT_URL in code
+    (workspace / "example.mjs").write_text(code.replace(DEFAULT_URL, url), encoding="utf-8")
+    lines = done([str(node), "example.mjs"], environment, workspace).stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["house", "butterfly", "hay"]
+    assert all(0 < float(line.split()[1]) < 1 for line in lines)
+
+
 def test_first_python_example(workspace: Path, environment: dict[str, str]) -> None:
     (example,) = python_blocks("README.md")
     # -P: the workspace's own links to the packages do not count
@@ -397,4 +410,4 @@ def test_json_example(document: str, url: str) -> None:
 
 
 def test_blocks_are_of_the_kinds_that_are_run() -> None:
-    assert {block.language for block in blocks()} == {"sh", "python", "json"}
+    assert {block.language for block in blocks()} == {"sh", "python", "json", "js"}

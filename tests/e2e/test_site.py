@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from service.settings import Settings
 from tests.e2e.documents import ROOT, documents
 from tests.waiting import LONG_WAIT
+
+REFERENCE = Path("docs/reference.md")  # made of the code
 
 
 def built(checkout: Path) -> "subprocess.CompletedProcess[str]":
@@ -48,8 +51,13 @@ def test_site(checkout: Path) -> None:
     pages = [path.relative_to(ROOT) for path in documents()]
     assert found == {
         "" if path == Path("README.md") else f"{path.with_suffix('')}/".replace("README/", "")
-        for path in pages
+        for path in [*pages, REFERENCE]
     }
+    settings = (site / REFERENCE).read_text(encoding="utf-8")
+    assert re.findall(r"^\| `(\w+)` \| \S[^|]+ \|$", settings, re.MULTILINE) == list(Settings.model_fields)
+    languages = (site / "docs" / "http" / "index.html").read_text(encoding="utf-8")
+    tabs = re.findall(r"<div class=\"tabbed-labels\">(.*?)</div>", languages, re.DOTALL)
+    assert [re.findall(r">(\w+)</label>", labels) for labels in tabs] == [["curl", "Python", "JavaScript"]]
     hits = [entry["location"] for entry in index["docs"] if "synonym_mode" in entry["text"]]
     assert any(location.startswith("docs/http/") for location in hits)
     for page in site.rglob("index.html"):
@@ -59,8 +67,8 @@ def test_site(checkout: Path) -> None:
     assert lines[0].startswith("# EBSeg")
     assert lines[2].startswith("> ")
     links = [match[1] for line in lines if (match := re.match(r"- \[.+\]\((\S+)\): \S", line))]
-    assert sorted(links) == sorted(str(path) for path in pages if path != Path("README.md"))
-    for link in links:
+    assert sorted(links) == sorted(str(path) for path in [*pages, REFERENCE] if path != Path("README.md"))
+    for link in sorted({*links} - {str(REFERENCE)}):
         assert (site / link).read_text(encoding="utf-8") == (ROOT / link).read_text(encoding="utf-8")
 
 

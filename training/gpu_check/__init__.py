@@ -1,0 +1,1 @@
+"""`make gpu-check`; `checks.py` has what is looked at."""

@@ -1,0 +1,1 @@
+"""Whole ways to a model: `tiny.py` goes the one to EBSeg-tiny."""

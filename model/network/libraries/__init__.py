@@ -3,7 +3,7 @@
 `import open_clip` takes more than twice the time of `import torch`: data sets, image models and download code
 that no part of EBSeg uses. A package's `__path__` says where its modules are found. The packages in here
 name the folders of the installed ones, so a module of theirs is imported alone, under a name of its own:
-`model.network.libraries.open_clip.transformer` is open_clip's file `transformer.py`. What somebody else
+`model.network.libraries.open_clip.transformer` is open_clip's file transformer.py. What somebody else
 imports as `open_clip` stays as it is. A module that is no longer where it was is a ModuleNotFoundError.
 """
 

@@ -1,0 +1,1 @@
+"""`ebseg batch`: what it asks for, and the machine's part of a run."""

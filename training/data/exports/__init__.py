@@ -1,0 +1,1 @@
+"""Exports of annotation tools to the one layout, one module a format."""

@@ -1,0 +1,1 @@
+"""Public archives to the one layout, one module an archive."""

@@ -1,0 +1,1 @@
+"""A tiny CLIP, SAM encoder or Swin, trained on Storybook."""

@@ -40,7 +40,6 @@ NOT_RUN = {
     'make lock UPGRADE="fastapi starlette"': "as above",
     "make lock UPGRADE=all": "as above",
     "make demo": "test_demo.py runs what it runs",
-    "make test": "would run this test in itself",
     "make check test": "would run this test in itself",
     ".venv/bin/python -m tests.load": "takes a minute; tests/load/test_soak.py does some seconds",
     ".venv/bin/python -m tests.load.hostile": "takes a minute; tests/load/test_hostile.py does some seconds",

@@ -3,7 +3,7 @@
     python docs/build_site.py
 
 The pages are laid out as they lie in the repository, so that links between them hold both there and on the
-site, and one more is made of the code: all settings and metrics. A link that leads nowhere, and a page that
+site, and one more is made of the code: settings, metrics, errors. A link that leads nowhere, and a page that
 no menu has, end the build.
 """
 
@@ -13,6 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from service.http.problems import KINDS
 from service.observability.metrics import Metrics
 from service.options import OPTIONS, SECTIONS
 
@@ -59,8 +60,14 @@ def indented(block: str) -> str:
 
 
 def reference() -> str:
-    """A page of all settings, in the sections of `ebseg serve --help`, and of all metrics."""
-    lines = ["# Settings and metrics", "", "What `ebseg serve --help` and `/metrics` say.", "", "## Settings"]
+    """A page of all settings, in the sections of `ebseg serve --help`, all metrics and all errors."""
+    lines = [
+        "# Settings, metrics, errors",
+        "",
+        "What `ebseg serve --help`, `/metrics` and the error documents say.",
+        "",
+        "## Settings",
+    ]
     titles = {first: title for title, first in SECTIONS.items()}
     for name, text in OPTIONS.items():
         if name in titles:
@@ -71,6 +78,9 @@ def reference() -> str:
     for metric in Metrics().registry.collect():
         ending = "_total" if metric.type == "counter" else ""
         lines.append(f"| `{metric.name}{ending}` | {metric.type} | {metric.documentation} |")
+    lines += ["", "## Errors", "", "| status | type | title |", "|---|---|---|"]
+    kinds = {(kind.status, kind.slug, kind.title) for kind in KINDS.values()}
+    lines += [f"| {status} | `{slug}` | {title} |" for status, slug, title in sorted(kinds)]
     return "\n".join(lines) + "\n"
 
 

@@ -48,13 +48,18 @@ def lines(block: Block) -> list[str]:
     return [line for line in whole if line]
 
 
-def table_rows(document: str, heading: str) -> list[list[str]]:
-    """Cells of the rows of the tables under a heading, without the tables' heads."""
+def section(document: str, heading: str) -> str:
+    """What stands under a heading, up to the next one."""
     text = (ROOT / document).read_text(encoding="utf-8")
     _, _, rest = text.partition(f"\n{heading}\n")
     assert rest, f"{document} has no heading {heading!r}"
-    section = re.split(r"^#{2,} ", rest, maxsplit=1, flags=re.MULTILINE)[0]
-    rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("|")]
+    return re.split(r"^#{2,} ", rest, maxsplit=1, flags=re.MULTILINE)[0]
+
+
+def table_rows(document: str, heading: str) -> list[list[str]]:
+    """Cells of the rows of the tables under a heading, without the tables' heads."""
+    text = section(document, heading)
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("|")]
     rules = [index for index, row in enumerate(rows) if set("".join(row)) <= set("-|: ")]
     heads = {index - 1 for index in rules} | set(rules)
     return [[cell.strip() for cell in row] for index, row in enumerate(rows) if index not in heads]

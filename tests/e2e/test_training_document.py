@@ -42,7 +42,6 @@ BASE = "--steps 2 --batch 4 --crop 64 --short-sides 48 64 --points 64 --workers 
 SMALL = {
     "ebseg train runs/base": BASE,
     "torchrun": BASE.replace("--steps 2", "--steps 3"),  # it goes on with the run of the command before
-    "ebseg bench train": "--size 64 --masks 2 --points 64 --steps 5",
     "ebseg storybook data/storybook": "--train 6 --val 3 --jobs 1",
     "ebseg storybook data/held-out": "--val 2 --jobs 1",
     "ebseg pretrain clip": "--scenes 45 --steps 2",

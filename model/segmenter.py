@@ -4,7 +4,7 @@ Shape suffixes: Q queries, K classes, H and W rows and columns of the output.
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,9 +16,11 @@ from torch import Tensor
 
 from model.errors import ModelError, PictureError
 from model.network.balance import Balance
+from model.network.blended import ClassifiedTile, TiledBand, blended_labels, blended_scores
 from model.network.ebseg import EBSeg
 from model.network.label_map import ClassifiedMasks, LabelMap, check_output_size, label_maps, scored_parts
 from model.network.predictions import MaskPredictions
+from model.tiling import TileLayout
 from model.transforms import to_network
 from model.vocabulary.classes import Vocabulary
 
@@ -41,6 +43,26 @@ class LabelRequest:
     predictions: MaskPredictions
     vocabulary: Vocabulary
     output_size: tuple[int, int]
+    text: Tensor | None = None
+    threshold: float = 0.0
+    balance: Balance | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BandRequest:
+    """A band of the label map of a picture that was predicted in tiles; see `model.tiling`.
+
+    Attributes:
+        layout: of its tiles.
+        band: which of the layout's bands.
+        predictions: of each tile that the band needs, by its row and column.
+        vocabulary, text, threshold, balance: as of `LabelRequest`.
+    """
+
+    layout: TileLayout
+    band: int
+    predictions: Mapping[tuple[int, int], MaskPredictions]
+    vocabulary: Vocabulary
     text: Tensor | None = None
     threshold: float = 0.0
     balance: Balance | None = None
@@ -174,10 +196,7 @@ class Segmenter:
                         request.predictions, request.vocabulary, request.text, request.balance
                     ),
                     labels=request.vocabulary.labels,
-                    least=[
-                        request.threshold if item.threshold is None else item.threshold
-                        for item in request.vocabulary.classes
-                    ],
+                    least=_least(request),
                     output_size=request.output_size,
                 )
                 for request in requests
@@ -204,6 +223,37 @@ class Segmenter:
             tile = probabilities.T @ masks_QT
             scores[:, rows, columns] = tile.unflatten(1, (rows.stop - rows.start, -1))
         return scores
+
+    @torch.inference_mode()
+    def band_map(self, request: BandRequest) -> LabelMap:
+        """The winning class of every pixel of a band; scores as of `label_map`, tiles blended."""
+        return blended_labels(self._band(request), request.vocabulary.labels, _least(request))
+
+    @torch.inference_mode()
+    def band_scores(self, request: BandRequest) -> Tensor:
+        """Scores of every class at every pixel of a band, float32 [K, H, W], 0..Q."""
+        band = self._band(request)
+        size = (band.rows.stop - band.rows.start, band.layout.output[1])
+        scores = band.tiles[0].probabilities.new_empty(len(request.vocabulary), *size)
+        for rows, columns, block_TK in blended_scores(band):
+            scores[:, rows, columns] = block_TK.T.unflatten(1, (rows.stop - rows.start, -1))
+        return scores
+
+    def _band(self, request: BandRequest) -> TiledBand:
+        return TiledBand(
+            layout=request.layout,
+            rows=request.layout.band(request.band),
+            tiles=[
+                ClassifiedTile(
+                    row=row,
+                    column=column,
+                    logits=own.mask_logits[0],
+                    image_size=own.image_size,
+                    probabilities=self._classify(own, request.vocabulary, request.text, request.balance),
+                )
+                for (row, column), own in request.predictions.items()
+            ],
+        )
 
     def scores(
         self,
@@ -242,6 +292,13 @@ class Segmenter:
     ) -> Tensor:
         text = self.encode_text(vocabulary) if text is None else text
         return self.ebseg.classify(own, vocabulary, text, balance)[0]
+
+
+def _least(request: LabelRequest | BandRequest) -> list[float]:
+    """Confidence of each class below which a pixel becomes "other"."""
+    return [
+        request.threshold if item.threshold is None else item.threshold for item in request.vocabulary.classes
+    ]
 
 
 def _picture_size(picture: NDArray[np.uint8] | Tensor) -> tuple[int, int]:

@@ -77,6 +77,19 @@ class Balance:
     new: Shares | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Tiling:
+    """Tiles that a large picture is segmented in.
+
+    Attributes:
+        size: of a tile's sides, pixels of the picture.
+        overlap: pixels that neighbours share at least; chosen by the service if left out.
+    """
+
+    size: int
+    overlap: int | None = None
+
+
 Classes = Sequence[str | ClassSpec]
 
 
@@ -94,6 +107,7 @@ class SegmentOptions(TypedDict, total=False):
         regions: which regions, where outputs has "regions", "coco", "panoptic" or "geojson".
         subject: name of the class that "soft_mask" and "cutout" show; may be left out if there is only one.
         palette: colours of classes without one: "distinct", "voc", or "#rrggbb" for labels 1, 2, ...
+        tiling: segments large pictures in tiles, at their own resolution.
         long_side: of the maps, pixels; else they have the picture's size.
         model, version: which of the loaded ones.
         frame: of an animation, or page of a document, from 0; the first one if left out.
@@ -109,6 +123,7 @@ class SegmentOptions(TypedDict, total=False):
     regions: RegionOptions | None
     subject: str | None
     palette: str | Sequence[str] | None
+    tiling: Tiling | None
     long_side: int | None
     model: str | None
     version: int | None
@@ -163,6 +178,10 @@ def request_document(classes: Classes | None, options: SegmentOptions) -> dict[s
         if not isinstance(regions, RegionOptions):
             raise InputError(f"regions are RegionOptions, got {type(regions).__name__}")
         document["regions"] = dataclasses.asdict(regions)
+    if (tiling := options.get("tiling")) is not None:
+        if not isinstance(tiling, Tiling):
+            raise InputError(f"tiling is a Tiling, got {type(tiling).__name__}")
+        document["tiling"] = dataclasses.asdict(tiling)
     if (long_side := options.get("long_side")) is not None:
         document["output_size"] = {"long_side": long_side}
     given = {name: value for name, value in document.items() if value is not None}

@@ -81,6 +81,9 @@ LABEL_MAPS: ByDevice[Literal["tiles", "bands"]] = ByDevice(cpu="tiles", cuda="ba
 # labels.
 TILE = (64, 256)
 
+# Rows and columns of a block in which tiles of a picture are blended; on a GPU larger, so that it is busy.
+BLENDED_BLOCK: ByDevice[tuple[int, int]] = ByDevice(cpu=TILE, cuda=(512, 512))
+
 # Pixels of a band, whole rows: 2^20 times a hundred queries are 400 MiB in float32.
 BAND_PIXELS: ByDevice[int] = ByDevice(cpu=2**20, cuda=2**20)
 

@@ -1,13 +1,17 @@
 """The document that a form's fields, or a query's, stand for."""
 
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Callable, Collection
+from typing import Any, TypeVar
 
 from starlette.datastructures import ImmutableMultiDict, UploadFile
 
+from model.tiling import tiling_document
 from service.errors import FieldProblem, InvalidRequestError
 from service.schemas.field_problems import unknown_field
 from service.schemas.lists import listed
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 REPEATED = ("classes", "outputs", "templates", "palette")
 PLAIN = (
@@ -17,13 +21,14 @@ PLAIN = (
     "background",
     "mean",
     "output_size",
+    "tiling",
     "model",
     "version",
     "frame",
     "timeout_ms",
 )
 
-AS_THEY_ARE = tuple(name for name in PLAIN if name not in ("background", "mean"))
+AS_THEY_ARE = tuple(name for name in PLAIN if name not in ("background", "mean", "tiling"))
 ONCE = ("image", "url", "request", *PLAIN)
 KNOWN = frozenset((*ONCE, *REPEATED))
 IN_QUERY = KNOWN - {"image", "url"}
@@ -85,14 +90,20 @@ def document_of(fields: ImmutableMultiDict[str, Any]) -> dict[str, Any]:
         document["background"] = None if given == "none" else {"threshold": given}
     if "mean" in fields:
         document["balance"] = {"mean": fields["mean"]}
+    if "tiling" in fields:
+        document["tiling"] = _read("tiling", tiling_document, fields["tiling"])
     if document.get("output_size") not in (None, "image"):
         document["output_size"] = {"long_side": document["output_size"]}
     return document
 
 
 def _list(name: str, texts: list[str]) -> list[Any]:
+    return _read(name, listed, texts)
+
+
+def _read(name: str, reading: Callable[[T], R], given: T) -> R:
     try:
-        return listed(texts)
+        return reading(given)
     except ValueError as error:
         raise InvalidRequestError([FieldProblem(name, str(error))]) from None
 

@@ -160,6 +160,7 @@ _FORM_FIELDS: dict[str, Any] = {
     "palette": _field(
         "palette", {**_NAMES, "minItems": 1, "examples": [["voc"], ["#87ceeb, #2e8b57"]]}, _COMMAS
     ),
+    "tiling": _field("tiling", {**_TEXT, "examples": ["1024", "1024,256"]}, ": `SIZE` or `SIZE,OVERLAP`"),
     "output_size": _field(
         "output_size", {**_TEXT, "examples": ["image", "320"]}, ': "image", or the long side in pixels'
     ),

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +16,21 @@ from numpy.typing import NDArray
 from ebseg_client.parsing import segmentation
 from model.confidence.caution import ignored_profile
 from model.segmenter import TEXTS_KEPT
+from model.tiling import TileLayout
 from model.vocabulary.classes import Vocabulary
 from service.errors import UsageError
 from service.local.picture_result import PictureResult
 from service.scheduling.deadline import Deadline
-from service.scheduling.engine import Engine, EngineResult, Job, unit_rows
+from service.scheduling.engine import Engine, EngineResult, Job, TiledPrediction, unit_rows
 from service.scheduling.torch_engine import device_names, load_engine
 from service.schemas.segment import AUTO_VOCABULARY, SegmentRequest
 from service.segmentation.answer import SegmentationResult, json_answer, only_seen
 from service.segmentation.encode import resized
 from service.segmentation.outputs import OF_SCORES, check_outputs
 from service.segmentation.requested import given_colors, output_size, to_balance
+from service.segmentation.tiled import BandsTogether, chosen_layout
+
+Part = Callable[[tuple[slice, slice]], NDArray[np.uint8]]
 
 
 class LocalModel:
@@ -63,6 +67,9 @@ class LocalModel:
         size = output_size(spec.output_size, (picture.shape[0], picture.shape[1]), max_pixels)
         outputs = frozenset(spec.outputs or ())
         check_outputs(outputs, size, len(vocabulary))
+        layout = chosen_layout(spec.tiling, (picture.shape[0], picture.shape[1]), size)
+        if layout is not None:
+            return self.segment_tiles(picture.__getitem__, layout, spec, vocabulary)
         with self._turn:
             began = time.perf_counter()
             prepared = self.engine.prepare(picture)
@@ -74,21 +81,75 @@ class LocalModel:
             predicted = time.perf_counter()
             text = self._embedded(vocabulary)
             embedded = time.perf_counter()
-            job = Job(
-                engines=(self.engine,),
-                prepared=prepared,
-                prediction=prediction,
-                vocabulary=vocabulary,
-                text=text,
-                output_size=size,
-                threshold=spec.background_for(self.engine.info.card).least,
-                balance=to_balance(spec.balance, self.engine.info.balance),
-                scores=bool(outputs & OF_SCORES),
-                deadline=Deadline(float("inf")),
-            )
-            result = self.engine.classify(prediction, job)
+            result = self.engine.classify(prediction, self._job(prediction, spec, vocabulary, text, size))
         seconds = {"predict": predicted - began, "text": embedded - predicted, **result.seconds}
         return dataclasses.replace(result, seconds=seconds)
+
+    def segment_tiles(
+        self, part: Part, layout: TileLayout, spec: SegmentRequest, vocabulary: Vocabulary
+    ) -> EngineResult:
+        """The same of a picture in tiles; a tile of a picture is predicted when its row's turn comes.
+
+        Args:
+            part: the pixels [h, w, 3] of a tile's rows and columns.
+            layout: of the tiles.
+            spec, vocabulary: as of `segment`.
+        """
+        together = BandsTogether(layout.output)
+        seconds: dict[str, float] = {"predict": 0.0, "text": 0.0, "classify": 0.0}
+        for rows, band in self.bands(part, layout, spec, vocabulary):
+            together.add(rows, band)
+            for stage in seconds:
+                seconds[stage] += band.seconds[stage]
+        return together.result(seconds, {})
+
+    def bands(
+        self, part: Part, layout: TileLayout, spec: SegmentRequest, vocabulary: Vocabulary
+    ) -> Iterator[tuple[slice, EngineResult]]:
+        """The output's rows of each band, and its result; arguments as of `segment_tiles`."""
+        found: dict[tuple[int, int], Any] = {}
+        for row in range(layout.rows.count):
+            with self._turn:
+                began = time.perf_counter()
+                for column in range(layout.columns.count):
+                    (found[row, column],) = self.engine.predict(
+                        [self.engine.prepare(part(layout.part(row, column)))]
+                    )
+                predicted = time.perf_counter()
+                needed = layout.needed(row)
+                for place in [place for place in found if place[0] < min(needed, default=row)]:
+                    del found[place]
+                if not needed:
+                    continue
+                text = self._embedded(vocabulary)
+                embedded = time.perf_counter()
+                band = TiledPrediction(
+                    layout=layout, band=row, tiles={at: found[at] for at in found if at[0] in needed}
+                )
+                result = self.engine.classify(band, self._job(band, spec, vocabulary, text, band.size))
+            seconds = {"predict": predicted - began, "text": embedded - predicted, **result.seconds}
+            yield layout.band(row), dataclasses.replace(result, seconds=seconds)
+
+    def _job(
+        self,
+        prediction: Any,
+        spec: SegmentRequest,
+        vocabulary: Vocabulary,
+        text: torch.Tensor,
+        size: tuple[int, int],
+    ) -> Job:
+        return Job(
+            engines=(self.engine,),
+            prepared=None,
+            prediction=prediction,
+            vocabulary=vocabulary,
+            text=text,
+            output_size=size,
+            threshold=spec.background_for(self.engine.info.card).least,
+            balance=to_balance(spec.balance, self.engine.info.balance),
+            scores=bool(OF_SCORES.intersection(spec.outputs or ())),
+            deadline=Deadline(float("inf")),
+        )
 
     def _embedded(self, vocabulary: Vocabulary) -> torch.Tensor:
         digest = vocabulary.digest

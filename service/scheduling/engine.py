@@ -5,7 +5,7 @@ a label map out.
 the scheduler calls it on the thread of its device.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -16,6 +16,7 @@ from torch.nn.functional import normalize
 
 from model.confidence.card import Card
 from model.network.balance import Balance
+from model.tiling import TileLayout
 from model.vocabulary.classes import Vocabulary
 from service.scheduling.deadline import Deadline
 
@@ -52,6 +53,43 @@ class PreparedPicture:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class TiledPrediction:
+    """What a band of a picture's output is classified from, in the place of the one prediction.
+
+    Attributes:
+        layout: of the picture's tiles.
+        band: which of the layout's bands.
+        tiles: the predictions that the band needs, by row and column, in the host's memory.
+    """
+
+    layout: TileLayout
+    band: int
+    tiles: Mapping[tuple[int, int], Any]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Rows and columns of the band."""
+        rows = self.layout.band(self.band)
+        return rows.stop - rows.start, self.layout.output[1]
+
+
+@dataclass(frozen=True, slots=True)
+class PredictedTile:
+    """What a job gives that only predicts.
+
+    Attributes:
+        prediction: in the host's memory.
+        queue_s, predict_s: seconds that it waited, and that its batch took.
+        device: name of the one that did it.
+    """
+
+    prediction: Any
+    queue_s: float
+    predict_s: float
+    device: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
     """What one request wants from an engine.
 
@@ -68,6 +106,7 @@ class Job:
         deadline: when to give up.
         key: of picture and weights: jobs of one key share one predict. None shares with nobody.
         picture_size: rows and columns of the upright picture; kept with its prediction.
+        predict_only: the prediction is the answer: of a tile, which is classified with others.
     """
 
     engines: tuple["Engine", ...]
@@ -82,6 +121,7 @@ class Job:
     deadline: Deadline
     key: bytes | None = None
     picture_size: tuple[int, int] = (0, 0)
+    predict_only: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

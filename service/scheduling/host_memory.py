@@ -19,6 +19,7 @@ _ARRIVING = 0.5  # of all bytes, for bodies on their way: to be put together eac
 _DECODING = 10  # bytes a pixel: Pillow's four, ours three, and room for alpha and 16 bits
 _PICTURE = 3  # bytes an output pixel, of the picture that waits for its mask
 _REGIONS = 28  # bytes an output pixel while regions are found, see `segmentation.regions`
+_PREDICTION = 32  # bytes a network pixel, of a hundred masks at a sixteenth of its resolution, and embeddings
 _RESULT = 6  # bytes an output pixel: labels and confidence
 _COPIES = 3  # of an answer while it is made: a file, its base64, the document
 # bytes an output pixel, of an answer's parts at their largest
@@ -210,6 +211,17 @@ def answer_bytes(pixels: int, words: int, outputs: frozenset[str]) -> int:
     held += _REGIONS if outputs & {"regions", "coco", "panoptic", "geojson"} else 0
     held += 2 * words if "soft_mask" in outputs else 0  # the scores that it is made of
     return pixels * (held + _COPIES * parts)
+
+
+def tile_bytes(tiles: int, held: int, cost: int) -> int:
+    """What a picture's tiles take.
+
+    Args:
+        tiles: of the picture, at network resolution.
+        held: of them, whose predictions are held at a time.
+        cost: network pixels of each.
+    """
+    return cost * (_PICTURE * tiles + _PREDICTION * held)
 
 
 def usable() -> int:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from service.errors import DeadlineExceededError
 from service.scheduling.batch_limits import BatchLimits
-from service.scheduling.engine import Engine
+from service.scheduling.engine import Engine, PredictedTile, TiledPrediction
 from service.scheduling.text_work import TextLine, TextRequest
 from service.scheduling.work import (
     Bucket,
@@ -169,6 +169,9 @@ class Queue:
         for request in flight.requests:
             if request.gone or request.settled:
                 continue
+            if request.job.predict_only:
+                request.answer(PredictedTile(hosted, request.queue_s, seconds, name))
+                continue
             request.prediction, request.home, request.predict_s = prediction, home, seconds
             request.predicted_on, request.ready_at = name, time.monotonic()
             prediction, home = hosted, None  # one of them goes on at home, the others anywhere
@@ -215,7 +218,7 @@ class Queue:
             request.prediction = self._kept(key)  # another request's came meanwhile
             request.shared = request.prediction is not None
         if request.prediction is not None:
-            request.cached = True
+            request.cached = not isinstance(request.prediction, TiledPrediction)
             if request.ready:
                 self._make_ready(request)
             return

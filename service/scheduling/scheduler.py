@@ -22,7 +22,7 @@ from service.scheduling.batch_limits import BatchLimits
 from service.scheduling.deadline import Deadline
 from service.scheduling.delivery import CompletionQueue, Waiting
 from service.scheduling.device import Device
-from service.scheduling.engine import Engine, EngineResult, Job
+from service.scheduling.engine import Engine, EngineResult, Job, PredictedTile
 from service.scheduling.price import Prices
 from service.scheduling.queue import Queue, Waiter
 from service.scheduling.step_runner import StepRunner
@@ -130,6 +130,11 @@ class Scheduler:
         """
         result: EngineResult = await self.answered(request)
         return result
+
+    async def predicted(self, request: Request) -> PredictedTile:
+        """Waits for what `submit` began of a job that only predicts; as `answer` otherwise."""
+        tile: PredictedTile = await self.answered(request)
+        return tile
 
     def give_text(self, request: Request, text: Tensor) -> None:
         """Gives a request the text embeddings that its job lacked."""

@@ -186,7 +186,7 @@ def _predictions(step: PredictStep) -> list[tuple[Any, Any]]:
     if len(predictions) != len(flights):
         raise RuntimeError(f"the engine made {len(predictions)} predictions of {len(flights)} pictures")
     return [
-        (prediction, None if flight.picture_key is None else step.engine.to_host(prediction))
+        (prediction, step.engine.to_host(prediction) if flight.hosted else None)
         for flight, prediction in zip(flights, predictions, strict=True)
     ]
 

@@ -3,7 +3,7 @@
 import hashlib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -19,11 +19,11 @@ from model.network.copies import copies_of, download, upload
 from model.network.device import number_type
 from model.network.kernels import LABEL_MAPS_AT_ONCE, ONE_PICTURE_AT_A_TIME
 from model.network.pictures import padded_size
-from model.network.predictions import MaskPredictions
-from model.segmenter import LabelRequest, Segmenter
+from model.segmenter import Segmenter
 from model.storage import checkpoint
 from model.transforms import network_size
 from model.vocabulary.classes import Vocabulary
+from service.scheduling.classified import Prediction, classified, on_device
 from service.scheduling.deadline import Deadline
 from service.scheduling.device_memory import Room
 from service.scheduling.engine import (
@@ -43,19 +43,6 @@ from service.settings import SettingsError
 _WARM_WORDS = ("sky", "tree", "road", "house")  # embedded and classified by `warm`
 _LARGEST_BATCH = 64  # that is tried; `max_batch_size` bounds what is used
 _WORTH = 1.05  # a larger batch has to give so many times the pictures a second of the smaller one
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """One picture's `MaskPredictions`, and how sure the model is of its own words there."""
-
-    masks: MaskPredictions
-    own: float | None = None
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of its tensors."""
-        return self.masks.nbytes
 
 
 class TorchEngine:
@@ -169,58 +156,12 @@ class TorchEngine:
         return self.classify_each([prediction], [job])[0]
 
     def classify_each(self, predictions: Sequence[Prediction], jobs: Sequence[Job]) -> list[EngineResult]:
-        """Of any sizes and vocabularies; the host waits once for all maps, and once for each one's scores."""
-        began = time.perf_counter()
-        segmenter = self.segmenter
-        requests = [self._label_request(one, job) for one, job in zip(predictions, jobs, strict=True)]
-        label_maps = segmenter.label_maps(requests)
-        scores = [
-            self._scores(request) if job.scores else None for request, job in zip(requests, jobs, strict=True)
-        ]
-        seconds = {"classify": time.perf_counter() - began}
-        return [
-            EngineResult(
-                labels=label_map.labels,
-                confidence=label_map.confidence,
-                scores=own_scores,
-                trained=segmenter.ebseg.trained(job.vocabulary),
-                own=prediction.own,
-                seconds=seconds,
-            )
-            for prediction, job, label_map, own_scores in zip(
-                predictions, jobs, label_maps, scores, strict=True
-            )
-        ]
-
-    def _label_request(self, prediction: Prediction, job: Job) -> LabelRequest:
-        if job.text is None:
-            raise ValueError("a job needs its text embeddings before it is classified")
-        masks = _at(prediction.masks, self.segmenter.ebseg.device)
-        return LabelRequest(
-            predictions=masks,
-            vocabulary=job.vocabulary,
-            output_size=job.output_size,
-            text=upload(job.text, masks.device),
-            threshold=job.threshold,
-            balance=job.balance,
-        )
-
-    def _scores(self, request: LabelRequest) -> NDArray[np.float16]:
-        """Of the classes that are reported, float16 [K, H, W]."""
-        maps = self.segmenter.score_maps(
-            request.predictions,
-            request.vocabulary,
-            output_size=request.output_size,
-            text=request.text,
-            balance=request.balance,
-        )
-        reported = upload(torch.tensor(request.vocabulary.reported), maps.device)
-        found: NDArray[np.float16] = download([maps[reported].half()])[0].numpy()
-        return found
+        """Of any sizes and vocabularies; see `classified`."""
+        return classified(self.segmenter, predictions, jobs)
 
     def to_host(self, prediction: Prediction) -> Prediction:
         """The same in the host's memory; itself on a CPU."""
-        return replace(prediction, masks=_at(prediction.masks, torch.device("cpu")))
+        return replace(prediction, masks=on_device(prediction.masks, torch.device("cpu")))
 
     def embed(self, names: Sequence[str], templates: Sequence[str]) -> Tensor:
         """The mean over the templates of unit embeddings, float32 [K, C], on the CPU."""
@@ -292,15 +233,6 @@ class TorchEngine:
     def close(self) -> None:
         """Lets go of the weights."""
         self._segmenter = self._own_words = self._recordings = None
-
-
-def _at(masks: MaskPredictions, device: torch.device) -> MaskPredictions:
-    """Predictions on a device, in one copy."""
-    if masks.device == device:
-        return masks
-    there = list(masks.tensors().values())
-    moved = iter(download(there) if device.type == "cpu" else copies_of(device).upload(there))
-    return masks.map(lambda _: next(moved))  # in the same order
 
 
 def load_engine(

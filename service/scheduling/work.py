@@ -10,7 +10,7 @@ from torch import Tensor
 
 from service.observability.stages import Stage, stage_listener
 from service.scheduling.delivery import CompletionQueue, Waiting
-from service.scheduling.engine import Engine, EngineResult, Job, PreparedPicture
+from service.scheduling.engine import Engine, EngineResult, Job, PredictedTile, PreparedPicture
 from service.scheduling.text_work import TextBlock
 
 Trigger = Literal["full", "delay", "idle", "bisect", "memory", "cached"]
@@ -19,8 +19,8 @@ T = TypeVar("T")
 CLASSIFIED_PIXELS = 2**24  # of outputs that are classified together: some 100 MB of labels and confidences
 
 
-class Request(Waiting[EngineResult]):
-    """A job on its way: its picture's predict and its text come in any order, then classify.
+class Request(Waiting[EngineResult | PredictedTile]):
+    """A job on its way: its picture's predict and its text come in any order, then classify, if it is to be.
 
     Args:
         completions: of the running event loop.
@@ -117,6 +117,12 @@ class Flight:
         self.key = request.key  # of the most urgent one
         self.submitted = request.submitted
         self.running = False
+        self._predict_only = request.job.predict_only
+
+    @property
+    def hosted(self) -> bool:
+        """Whether its prediction is wanted in the host's memory."""
+        return self.picture_key is not None or self._predict_only
 
     def join(self, request: Request) -> None:
         """Adds a request for the same picture; a flight that waits must not stand in a line meanwhile."""

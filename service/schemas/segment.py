@@ -26,6 +26,7 @@ from service.schemas.balance import BalanceSpec
 from service.schemas.classes import COLOR, ClassList, Strict
 from service.schemas.masks import Polygon, Rle
 from service.schemas.regions import LeftOut, Panoptic, RegionAnswer, RegionSpec
+from service.schemas.tiling import TilingSpec
 
 Output = Literal[
     "rle",
@@ -162,6 +163,11 @@ class SegmentRequest(Strict):
     )
     output_size: Annotated[LongSide | None, BeforeValidator(_size, Literal["image"] | LongSide)] = Field(
         default=None, description="size of the answer's maps", json_schema_extra={"default": "image"}
+    )
+    tiling: TilingSpec | None = Field(
+        default=None,
+        description="segments the picture in tiles, at their own resolution, which finds in a large picture "
+        "what would be too small in the whole; each tile costs as much as a picture",
     )
     model: str | None = Field(
         default=None, max_length=100, description="one of GET /v1/models; its first one if left out"

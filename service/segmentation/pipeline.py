@@ -4,8 +4,7 @@ import asyncio
 import functools
 import logging
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Generic, Protocol, TypeVar
 
@@ -13,14 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.confidence.caution import AnswerWarning, ignored_profile
+from model.tiling import TileLayout
 from model.vocabulary.classes import Vocabulary
-from service.caches.prediction_cache import CachedPrediction
 from service.caller import Caller, caller_var
 from service.errors import (
     DeadlineExceededError,
     DeadlineUnmeetableError,
     OutOfMemoryError,
-    PictureMemoryError,
 )
 from service.hot_loading.loaded import Lease
 from service.http.negotiate import Form
@@ -30,9 +28,8 @@ from service.observability.stages import stage
 from service.runtime import Service
 from service.scheduling.admission import Ticket
 from service.scheduling.deadline import Deadline
-from service.scheduling.engine import Engine, Job, ModelInfo, PreparedPicture
-from service.scheduling.host_memory import answer_bytes, decoding_bytes
-from service.scheduling.out_of_memory import is_out_of_memory, release_memory
+from service.scheduling.engine import Engine, EngineResult, Job, ModelInfo
+from service.scheduling.host_memory import answer_bytes, decoding_bytes, tile_bytes
 from service.scheduling.price import Work
 from service.scheduling.work import Request
 from service.schemas.segment import AUTO_VOCABULARY
@@ -40,9 +37,11 @@ from service.segmentation.answer import Answer, Caches, SegmentationResult, enco
 from service.segmentation.decode import decode
 from service.segmentation.encode import resized
 from service.segmentation.outputs import OF_PICTURE, OF_SCORES, check_outputs, chosen_outputs
+from service.segmentation.picture_plan import PicturePlan, telling_of_memory
 from service.segmentation.request_text import RequestText
 from service.segmentation.requested import check_subject, output_size, to_balance
 from service.segmentation.resolved import chosen_deadline, chosen_vocabulary
+from service.segmentation.tiled import ROWS_HELD, chosen_layout, prepare_tiles, segment_tiles
 
 LOG = logging.getLogger(__name__)
 CANARY_SHARE = 0.5  # of a request's time; the rest is the current version's, should the canary not answer
@@ -154,30 +153,6 @@ async def handle(
     return answer
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PicturePlan:
-    """What is known of a picture before the device is asked.
-
-    Attributes:
-        prepared: for the network; None if there is a prediction.
-        known: the prediction that an earlier request made of it.
-        key: of the prediction cache; None where it is off.
-        picture: at output size, where an output shows it.
-        picture_size, output_size: rows and columns of the upright picture, and of the answer.
-        seconds: by stage so far.
-        remarks: what decoding left out of account.
-    """
-
-    prepared: PreparedPicture | None
-    known: CachedPrediction | None
-    key: bytes | None
-    picture: NDArray[np.uint8] | None
-    picture_size: tuple[int, int]
-    output_size: tuple[int, int]
-    seconds: dict[str, float]
-    remarks: tuple[str, ...] = ()
-
-
 @dataclass(frozen=True, slots=True)
 class _Request(Generic[E]):
     """One request on its way."""
@@ -215,7 +190,8 @@ class _Request(Generic[E]):
         finally:
             deadline.abandoned = True  # threads that still work for this request soon stop
         predict = answer.seconds.get("predict", 0.0)
-        lease.count_answer("good", predict + answer.seconds.get("classify", 0.0) if predict else None)
+        compared = predict and self.parsed.spec.tiling is None  # tiles wait between each other
+        lease.count_answer("good", predict + answer.seconds.get("classify", 0.0) if compared else None)
         return answer
 
     @property
@@ -251,26 +227,24 @@ class _Request(Generic[E]):
             )
             service.metrics.megapixels.observe(plan.picture_size[0] * plan.picture_size[1] / 1e6)
             service.metrics.vocabulary_size.observe(len(vocabulary))
-            running = service.scheduler.submit(
-                Job(
-                    engines=self.lease.engines,
-                    prepared=plan.prepared,
-                    prediction=None if plan.known is None else plan.known.prediction,
-                    vocabulary=vocabulary,
-                    text=texts.tensor,
-                    output_size=plan.output_size,
-                    threshold=background.least,
-                    balance=balance,
-                    scores=bool(self.spec.outputs & OF_SCORES),
-                    deadline=self.deadline,
-                    key=plan.key,
-                    picture_size=plan.picture_size,
-                )
+            job = Job(
+                engines=self.lease.engines,
+                prepared=plan.prepared,
+                prediction=None if plan.known is None else plan.known.prediction,
+                vocabulary=vocabulary,
+                text=texts.tensor,
+                output_size=plan.output_size,
+                threshold=background.least,
+                balance=balance,
+                scores=bool(self.spec.outputs & OF_SCORES),
+                deadline=self.deadline,
+                key=plan.key,
+                picture_size=plan.picture_size,
             )
-            self.submitted.append(running)
-            if running.job.text is None:
-                texts.hand_over(running)
-            result = await service.scheduler.answer(running)
+            if plan.tiles is not None:
+                result = await segment_tiles(service, job, plan.tiles, texts, self.submitted)
+            else:
+                result = await self._whole(job, texts)
             text = texts.result()
         finally:
             texts.give_up()
@@ -288,7 +262,7 @@ class _Request(Generic[E]):
             request_warnings=(*self.warnings, *map(ignored_profile, plan.remarks)),
             seconds={**plan.seconds, "text": text.seconds, **result.seconds},
             began=began,
-            caches=Caches(text=text.source, prediction=_source(plan, running)),
+            caches=Caches(text=text.source, prediction=_source(plan, self.submitted[-1])),
             check=self.deadline.check,
         )
         answer = await service.pictures.run_in(
@@ -297,6 +271,15 @@ class _Request(Generic[E]):
         service.metrics.stages(answer.seconds, result.devices, engine.info)
         service.metrics.last_success.set_to_current_time()
         return answer
+
+    async def _whole(self, job: Job, texts: RequestText) -> EngineResult:
+        """What devices make of a picture in one piece."""
+        scheduler = self.service.scheduler
+        running = scheduler.submit(job)
+        self.submitted.append(running)
+        if running.job.text is None:
+            texts.hand_over(running)
+        return await scheduler.answer(running)
 
     def _decoded(self, engine: Engine, vocabulary: Vocabulary, submitted: float) -> PicturePlan:
         """Picture thread: everything that needs the picture's bytes, as one stage."""
@@ -310,7 +293,7 @@ class _Request(Generic[E]):
         settings, spec, predictions = self.service.settings, self.parsed.spec, self.service.predictions
         data = self.parsed.read_picture()
         key = None
-        if predictions.enabled:
+        if predictions.enabled and spec.tiling is None:
             key = predictions.key_of(data, engine.info, self.owner, spec.frame)
         known = None if key is None else predictions.get(key)
         picture: NDArray[np.uint8] | None = None
@@ -320,27 +303,33 @@ class _Request(Generic[E]):
                 data,
                 max_pixels=settings.max_pixels,
                 frame=spec.frame,
-                accept=lambda size: self._reserve(engine, size, words, pixels=engine.cost(size)),
+                accept=lambda size: self._reserve(engine, size, words),
                 remark=remarks.append,
             )
             if key is not None and remarks:
                 predictions.remark(key, tuple(remarks))
         else:
-            self._reserve(engine, known.size, words, pixels=0)
+            self._reserve(engine, known.size, words, known=True)
             if self.spec.outputs & OF_PICTURE:
                 picture = decode(data, max_pixels=settings.max_pixels, frame=spec.frame)
         size = _size(picture) if known is None else known.size
         output = output_size(spec.output_size, size, settings.max_pixels)
         self.spec.check(output, len(vocabulary))
-        prepared = engine.prepare(picture) if known is None and picture is not None else None
+        layout = chosen_layout(spec.tiling, size, output)
+        prepared = tiles = None
+        if picture is not None and layout is not None:
+            tiles = prepare_tiles(engine, picture, layout)
+        elif picture is not None and known is None:
+            prepared = engine.prepare(picture)
         shown = resized(picture, output) if picture is not None and self.spec.outputs & OF_PICTURE else None
         del picture, data  # and with them what decoding has reserved
-        self.ticket.hold(answer_bytes(output[0] * output[1], words, self.spec.outputs))
+        self.ticket.hold(self._answer_bytes(output, words) + _tile_bytes(engine, layout))
         return PicturePlan(
             prepared=prepared,
             known=known,
             key=key,
             picture=shown,
+            tiles=tiles,
             picture_size=size,
             output_size=output,
             remarks=tuple(remarks) if key is None else predictions.remarks_on(key),
@@ -354,27 +343,30 @@ class _Request(Generic[E]):
             seen = self.parsed.spec.vocabulary == AUTO_VOCABULARY
             return self.spec.encode(only_seen(segmentation) if seen else segmentation)
 
-    def _reserve(self, engine: Engine, size: tuple[int, int], words: int, *, pixels: int) -> None:
-        """Reserves what devices are expected to need for the picture."""
-        rows, columns = output_size(self.parsed.spec.output_size, size, self.service.settings.max_pixels)
-        later = answer_bytes(rows * columns, words, self.spec.outputs)
-        decoded = not pixels and not self.spec.outputs & OF_PICTURE
-        self.ticket.hold(later if decoded else max(later, decoding_bytes(size[0] * size[1])))
-        work = Work(pixels=pixels, classified=rows * columns * words)
+    def _reserve(self, engine: Engine, size: tuple[int, int], words: int, *, known: bool = False) -> None:
+        """Reserves what devices are expected to need for the picture, whose prediction may be known."""
+        spec = self.parsed.spec
+        output = output_size(spec.output_size, size, self.service.settings.max_pixels)
+        layout = chosen_layout(spec.tiling, size, output)
+        pixels = 0
+        if not known:
+            pixels = engine.cost(size) if layout is None else layout.count * engine.cost(layout.tile_size)
+        later = self._answer_bytes(output, words) + _tile_bytes(engine, layout)
+        decoded = known and not self.spec.outputs & OF_PICTURE
+        now = decoding_bytes(size[0] * size[1]) + _tile_bytes(engine, layout)
+        self.ticket.hold(later if decoded else max(later, now))
+        work = Work(pixels=pixels, classified=output[0] * output[1] * words)
         infos = [one.info for one in self.lease.engines]
         self.ticket.reserve(self.service.prices.seconds(infos, work), self.deadline, pixels=pixels)
 
+    def _answer_bytes(self, output: tuple[int, int], words: int) -> int:
+        return answer_bytes(output[0] * output[1], words, self.spec.outputs)
 
-@contextmanager
-def telling_of_memory() -> Iterator[None]:
-    """Raises PictureMemoryError in the place of whatever else says that memory ran out."""
-    try:
-        yield
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-        release_memory(error)
-        raise PictureMemoryError from None
+
+def _tile_bytes(engine: Engine, layout: TileLayout | None) -> int:
+    if layout is None:
+        return 0
+    return tile_bytes(layout.count, ROWS_HELD * layout.columns.count, engine.cost(layout.tile_size))
 
 
 def _source(plan: PicturePlan, running: Request) -> str:

@@ -24,6 +24,7 @@ from service.schemas import (
     problem,
     regions,
     segment,
+    tiling,
     vocabularies,
 )
 from service.settings import Settings
@@ -58,6 +59,7 @@ REQUESTS: dict[type[BaseModel], type] = {
     classes.ClassEntry: requests.ClassSpec,
     regions.RegionSpec: found_regions.RegionOptions,
     balance.BalanceSpec: requests.Balance,
+    tiling.TilingSpec: requests.Tiling,
     balance.WeightShares: requests.Shares,
 }
 # what is a type of its own in the service, and none in the client

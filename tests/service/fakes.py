@@ -21,7 +21,14 @@ from model.network.balance import Balance
 from service.app import create_app
 from service.hot_loading.loader import LoadEngine
 from service.runtime import Service
-from service.scheduling.engine import EngineResult, Job, Measurement, ModelInfo, PreparedPicture
+from service.scheduling.engine import (
+    EngineResult,
+    Job,
+    Measurement,
+    ModelInfo,
+    PreparedPicture,
+    TiledPrediction,
+)
 from service.segmentation.encode import resized
 from service.server import build_server, listen, run_server
 from service.settings import Settings
@@ -106,8 +113,10 @@ class FakeEngine:
             raise self.error
         return [FakePrediction(one.pixels) for one in prepared]
 
-    def classify(self, prediction: FakePrediction, job: Job) -> EngineResult:
+    def classify(self, prediction: FakePrediction | TiledPrediction, job: Job) -> EngineResult:
         self.jobs.append(job)
+        if isinstance(prediction, TiledPrediction):  # the first one's stands for all
+            prediction = next(iter(prediction.tiles.values()))
         picture = resized(prediction.picture, job.output_size)
         classes = len(job.vocabulary)
         assert job.text is not None

@@ -77,6 +77,12 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help="which frame or page of the files, from 0 (default: the first)",
     )
     parser.add_argument(
+        "--tiling",
+        type=_tiling,
+        metavar="SIZE[,OVERLAP]",
+        help="segment large pictures in tiles of so many pixels, at their own resolution",
+    )
+    parser.add_argument(
         "--templates",
         action="append",
         metavar="TEXT",
@@ -210,7 +216,7 @@ def _run_here(args: argparse.Namespace, job: "SegmentPlan") -> int:
 
 def _run_there(args: argparse.Namespace, job: "SegmentPlan") -> int:
     """Segments with a running service, which looks at the request."""
-    from ebseg_client import ClientError, RegionOptions, SegmentOptions
+    from ebseg_client import ClientError, RegionOptions, SegmentOptions, Tiling
     from model.pictures.decode import settle_warnings
     from service.commands.segment.files import run as run_job
     from service.commands.segment.remote import RemoteSource
@@ -228,6 +234,7 @@ def _run_there(args: argparse.Namespace, job: "SegmentPlan") -> int:
         regions=RegionOptions(**request["regions"]) if "regions" in request else None,
         subject=args.subject,
         palette=request.get("palette"),
+        tiling=Tiling(**request["tiling"]) if "tiling" in request else None,
     )
     timeout = TIMEOUT if args.timeout is None else args.timeout
     settle_warnings()
@@ -270,6 +277,8 @@ def _request(args: argparse.Namespace) -> dict[str, Any]:
         request["background"] = None if args.background == "none" else {"threshold": args.background}
     if args.frame is not None:
         request["frame"] = args.frame
+    if args.tiling is not None:
+        request["tiling"] = args.tiling
     further = [*_by_name(args.save), *(["coco"] if args.coco is not None else [])]
     if further:
         request["outputs"] = ["rle", *further]
@@ -310,6 +319,16 @@ def _frame(text: str) -> int:
     if not text.isascii() or not text.isdecimal():
         raise argparse.ArgumentTypeError(f"must be a whole number from 0 on, got {text!r}")
     return int(text)
+
+
+def _tiling(text: str) -> dict[str, Any]:
+    """What `--tiling` takes."""
+    from model.tiling import tiling_document
+
+    try:
+        return tiling_document(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _background(text: str) -> "float | Literal['none']":

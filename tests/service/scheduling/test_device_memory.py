@@ -12,9 +12,10 @@ import torch
 from model.segmenter import Segmenter
 from service.errors import OutOfMemoryError
 from service.scheduling import torch_engine
+from service.scheduling.classified import Prediction
 from service.scheduling.device_memory import LOOK_AGAIN, SPARE, UNBOUNDED, Room
 from service.scheduling.engine import EngineResult, Job, PreparedPicture
-from service.scheduling.torch_engine import Prediction, TorchEngine, load_engine
+from service.scheduling.torch_engine import TorchEngine, load_engine
 from tests.pretended import pretended_device
 from tests.pretended_memory import pretended_memory
 from tests.service.scheduling.scheduler_fakes import held, running, settled, submitted

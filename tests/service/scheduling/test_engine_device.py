@@ -14,9 +14,10 @@ from model.errors import PictureError
 from model.network.copies import copies_of
 from model.segmenter import Segmenter
 from model.vocabulary.classes import Vocabulary
+from service.scheduling.classified import Prediction
 from service.scheduling.deadline import Deadline
 from service.scheduling.engine import Job
-from service.scheduling.torch_engine import Prediction, TorchEngine, load_engine
+from service.scheduling.torch_engine import TorchEngine, load_engine
 from tests.pretended import LateStreams, counted, pretended_device
 
 VOCABULARY = Vocabulary.of(["sky", "tree"])

@@ -1,0 +1,148 @@
+"""Requests with `tiling`, by a real model: answers, prices, company and what is refused."""
+
+import asyncio
+import io
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from model.storage.packaged import packaged_checkpoint
+from model.tiling import TileLayout, Tiling
+from service.local.model import load_local
+from service.scheduling.host_memory import tile_bytes
+from service.scheduling.torch_engine import load_engine
+from service.segmentation.requested import read_request, requested_vocabulary
+from tests.service.fakes import FakeEngine, encoded, fields, post, problem, running
+from tests.service.fakes import picture as gradient
+from training.storybook.classes import CLASSES
+from training.storybook.scene import draw
+
+pytestmark = pytest.mark.anyio
+NAMES = list(CLASSES[:12])
+NPY = {"Accept": "application/x-npy"}
+
+
+def scene(height: int, width: int) -> NDArray[np.uint8]:
+    return draw(np.random.default_rng(3), "landscape", height=height, width=width, allowed=CLASSES).picture
+
+
+def labels(answer: httpx.Response) -> NDArray[np.uint16]:
+    assert answer.status_code == 200, answer.text
+    found: NDArray[np.uint16] = np.load(io.BytesIO(answer.content))
+    return found
+
+
+async def test_a_tiled_answer_is_the_same_alone_in_company_and_here() -> None:
+    pixels = scene(300, 400)
+    document: dict[str, Any] = {"classes": NAMES, "tiling": {"size": 160, "overlap": 40}}
+    whole = {"classes": NAMES}
+    image = encoded(pixels)
+    async with running(load=load_engine, checkpoint=packaged_checkpoint()) as (client, service):
+        alone = labels(await post(client, document, image=image, headers=NPY))
+        plain = labels(await post(client, whole, image=image, headers=NPY))
+        answers = await asyncio.gather(
+            *(post(client, chosen, image=image, headers=NPY) for chosen in (document, whole, document, whole))
+        )
+        for answer, wanted in zip(answers, (alone, plain, alone, plain), strict=True):
+            assert np.array_equal(labels(answer), wanted)
+        scored = await post(client, {**document, "outputs": ["scores", "rle"]}, image=image)
+        one_tile = await post(client, {**whole, "tiling": {"size": 512}}, image=image, headers=NPY)
+        assert np.array_equal(labels(one_tile), plain)
+        assert service.admission.pending_seconds == 0
+        assert service.memory.reserved == 0
+    assert (alone != plain).mean() > 0.01
+    spec = read_request(document)
+    model = load_local(packaged_checkpoint(), device="cpu", dtype="float32")
+    here = model.segment(pixels, spec, requested_vocabulary(spec), max_pixels=10**6)
+    assert np.array_equal(here.labels, alone)
+    body = scored.json()
+    assert body["caches"]["prediction"] == "miss"
+    assert body["timings_ms"]["predict"] > 0
+    assert sum(item["area"] for item in body["classes"]) + body["other"]["area"] == 300 * 400
+
+
+async def test_other_requests_pass_between_tiles() -> None:
+    engine = FakeEngine(seconds=0.02)
+    engine.batch = 1
+    async with running(engine) as (client, _):
+        many = post(client, {"classes": ["a"], "tiling": {"size": 64}}, image=encoded(gradient(400, 400)))
+        large = asyncio.create_task(many)
+        while not engine.batches:
+            await asyncio.sleep(0.001)
+        answer = await post(client, {"classes": ["a"]})
+        assert answer.status_code == 200
+        assert not large.done()
+        large.cancel()
+        await asyncio.gather(large, return_exceptions=True)
+
+
+async def test_a_request_that_ends_takes_its_tiles_along() -> None:
+    engine = FakeEngine(seconds=0.01)
+    engine.batch = 1
+    async with running(engine) as (client, service):
+        document = {"classes": ["a"], "tiling": {"size": 64}, "timeout_ms": 150}
+        answer = await post(client, document, image=encoded(gradient(600, 600)))
+        problem(answer, 504)
+        ran = len(engine.batches)
+        assert service.scheduler.depth == 0
+        await asyncio.sleep(0.1)
+        assert len(engine.batches) <= ran + 1  # the one that was running
+        assert service.memory.reserved == 0
+
+
+async def test_the_price_is_that_of_all_tiles() -> None:
+    layout = TileLayout((400, 600), (400, 600), Tiling.of(128))
+    engine = FakeEngine()
+    reserved: list[int] = []
+    async with running(engine) as (client, service):
+        reserve = service.admission._reserve
+
+        def listening(ticket: Any, seconds: float, pixels: int, deadline: Any) -> None:
+            reserved.append(pixels)
+            reserve(ticket, seconds, pixels, deadline)
+
+        service.admission._reserve = listening  # type: ignore[method-assign]
+        document = {"classes": ["a"], "tiling": {"size": 128}}
+        await post(client, document, image=encoded(gradient(400, 600)))
+    assert layout.count == 4 * 6
+    assert layout.count * 128 * 128 in reserved
+    assert tile_bytes(24, 18, 128 * 128) == 128 * 128 * (3 * 24 + 32 * 18)
+
+
+@pytest.mark.parametrize(
+    ("tiling", "field"),
+    [
+        ({"size": 63}, "tiling.size"),
+        ({"size": 100_000}, "tiling.size"),
+        ({"size": 512, "overlap": 512}, "tiling"),
+        ({"size": 512, "overlap": -1}, "tiling.overlap"),
+        ({"size": "large"}, "tiling.size"),
+        ({"overlap": 5}, "tiling.size"),
+        ({"size": 64, "overlap": 63}, "tiling"),
+        ({"size": 512, "more": 1}, "tiling.more"),
+    ],
+)
+async def test_tilings_that_are_refused(tiling: dict[str, Any], field: str) -> None:
+    async with running() as (client, _):
+        answer = await post(client, {"classes": ["a"], "tiling": tiling}, image=encoded(gradient(200, 200)))
+        assert field in fields(problem(answer, 422))
+
+
+async def test_forms_and_queries_take_it_as_text() -> None:
+    image = encoded(gradient(200, 300))
+    engine = FakeEngine()
+    async with running(engine) as (client, _):
+        for given, status in (("128", 200), ("128,32", 200), ("128,128", 422), ("many", 422), ("12", 422)):
+            form = {"classes": "sky", "tiling": given}
+            engine.batches.clear()
+            answer = await client.post("/v1/segment", files={"image": ("p.png", image)}, data=form)
+            assert answer.status_code == status, answer.text
+            query = {"classes": "sky", "tiling": given}
+            raw = await client.post(
+                "/v1/segment", params=query, content=image, headers={"content-type": "image/png"}
+            )
+            assert raw.status_code == status
+            assert (sum(engine.batches) == 2 * 6) == (status == 200)

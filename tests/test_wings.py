@@ -24,7 +24,7 @@ WINGS = {
         confidence
         segmenter
         network transforms pictures
-        vocabulary
+        vocabulary tiling
         errors command allocator urls
     """,
     "training": """

@@ -113,11 +113,12 @@ class FakeEngine:
             raise self.error
         return [FakePrediction(one.pixels) for one in prepared]
 
-    def classify(self, prediction: FakePrediction | TiledPrediction, job: Job) -> EngineResult:
+    def classify(self, prediction: Any, job: Job) -> EngineResult:
         self.jobs.append(job)
-        if isinstance(prediction, TiledPrediction):  # the first one's stands for all
-            prediction = next(iter(prediction.tiles.values()))
-        picture = resized(prediction.picture, job.output_size)
+        first = prediction
+        if isinstance(prediction, TiledPrediction):  # the first tile stands for all
+            first = next(iter(prediction.tiles.values()))
+        picture = resized(first.picture, job.output_size)
         classes = len(job.vocabulary)
         assert job.text is not None
         assert job.text.shape == (len(job.vocabulary.words), 4)

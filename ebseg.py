@@ -72,6 +72,7 @@ EXTRAS = {
         }
     ),
     "training": frozenset({"cv2", "pycocotools", "scipy", "tensorboard"}),
+    "export": frozenset({"onnxruntime", "onnxscript", "openvino"}),
     "s3": frozenset({"s3fs"}),
     "otlp": frozenset({"opentelemetry"}),
     "": frozenset({"PIL", "argcomplete", "ebseg_client", "httpx", "numpy", "pillow_heif", "rich"}),

@@ -45,6 +45,14 @@ def count_from_zero(text: str) -> int:
     return _whole(text, 0)
 
 
+def shape(text: str) -> tuple[int, int]:
+    """Rows and columns, as in 640x960."""
+    rows, times, columns = text.partition("x")
+    if not times:
+        raise argparse.ArgumentTypeError(f"{text!r} is no shape such as 640x960")
+    return count(rows), count(columns)
+
+
 def seed(text: str) -> int:
     """A seed: a whole number from 0 to `MOST_SEED`."""
     number = _whole(text, 0)

@@ -19,7 +19,7 @@ WINGS = {
         commands
         fetch
         official bench
-        released
+        released programs
         storage
         confidence
         segmenter

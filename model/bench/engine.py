@@ -45,6 +45,7 @@ def bench_engine(
     batch: list[int],
     compiled: bool,
     shape: tuple[int, int] | None,
+    runtime: str | None,
     runs: int,
     progress: Progress,
 ) -> dict[str, Any]:
@@ -63,11 +64,13 @@ def bench_engine(
         batch: numbers of pictures that `predict` is measured with besides (`device_bench`); on a GPU always.
         compiled: whether `torch.compile` makes the network for that.
         shape: rows and columns of the picture instead of the square.
+        runtime: another one that runs the network, in turn with ours (`bench_runtime`).
         runs: timed ones.
         progress: told about the steps.
     """
     from model.bench.batches import bench_batches
     from model.bench.gpu_card import card_here
+    from model.bench.runtimes import bench_runtime
 
     keep_freed_memory()
     progress("building the model")
@@ -112,6 +115,8 @@ def bench_engine(
             runs=runs,
             progress=progress,
         )
+    if runtime is not None:
+        batches["runtime"] = bench_runtime(ebseg, picture, runtime, runs=runs, progress=progress)
     if place.type == "cpu":
         limit = limit_dtype(limit, progress)
         seconds, product_seconds = in_turn([run, matrix_product(limit)], runs, progress)

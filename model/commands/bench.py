@@ -11,9 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from model.command import JSON_HELP, add_command, count
+from model.command import JSON_HELP, add_command, count, shape
 from model.commands.places import VARIANTS
 
+RUNTIMES = ("onnxruntime", "openvino")
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -29,6 +30,7 @@ def add_commands(
         """
   ebseg bench engine --variant base --size 640 --classes 150 --dtype float32
   ebseg bench engine --device cuda --batch 1,8 --compile --dtype bfloat16
+  ebseg bench engine --runtime onnxruntime
   ebseg bench classes
   ebseg bench text --classes 150
   ebseg bench memory --classes 847 --width 4000 --height 3000
@@ -58,7 +60,12 @@ def add_commands(
         "--compile", dest="compiled", action="store_true", help="by a network that torch.compile makes"
     )
     parser.add_argument(
-        "--shape", type=_shape, metavar="ROWSxCOLUMNS", help="of the picture, pixels (default: the square)"
+        "--shape", type=shape, metavar="ROWSxCOLUMNS", help="of the picture, pixels (default: the square)"
+    )
+    parser.add_argument(
+        "--runtime",
+        choices=RUNTIMES,
+        help="run the exported network by it, too, in turn with ours; float32 on a CPU (default: none)",
     )
     _add_runs(parser)
     add_json(parser)
@@ -150,13 +157,6 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 
 def _batches(words: str) -> list[int]:
     return [count(word) for word in words.split(",")]
-
-
-def _shape(words: str) -> tuple[int, int]:
-    rows, times, columns = words.partition("x")
-    if not times:
-        raise argparse.ArgumentTypeError(f"{words!r} is no shape such as 640x960")
-    return count(rows), count(columns)
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

@@ -1,10 +1,13 @@
 """`ebseg export`."""
 
 import argparse
+import importlib
 from pathlib import Path
 
-from model.command import JSON_HELP, add_command
-from model.commands.output import progress_bars, report
+from model.command import JSON_HELP, add_command, shape
+from model.commands.output import notify, progress_bars, report
+from model.errors import ModelError
+from model.programs.formats import FORMATS
 
 
 def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -13,13 +16,34 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         subparsers,
         "export",
         run,
-        "write a checkpoint folder's weights as a file that the official EBSeg code loads",
+        "write a checkpoint folder's weights for the official EBSeg code, or its network as a program",
         """
   ebseg export registry/ebseg-base/1 --official EBSeg_base.pth
+  ebseg export registry/ebseg-base/1 --format torch-export --shape 640x640
+  ebseg export registry/ebseg-base/1 --format onnx --shape 640x960 --out base.onnx
 """,
     )
-    parser.add_argument("directory", type=Path, metavar="DIR", help="checkpoint folder")
-    parser.add_argument("--official", type=Path, metavar="FILE", required=True, help="torch file to make")
+    parser.add_argument("directory", type=Path, metavar="CHECKPOINT", help="checkpoint folder")
+    made = parser.add_mutually_exclusive_group(required=True)
+    made.add_argument("--official", type=Path, metavar="FILE", help="torch file to make")
+    made.add_argument(
+        "--format",
+        dest="kind",
+        choices=tuple(FORMATS),
+        help="program to make: predict for one picture of a padded shape, without class names",
+    )
+    parser.add_argument(
+        "--shape",
+        type=shape,
+        metavar="ROWSxCOLUMNS",
+        help="of its padded pictures, multiples of 32 (default: a square of the checkpoint's short side)",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="program's file (default: NAME-VERSION-ROWSxCOLUMNS.pt2 or .onnx)",
+    )
     parser.add_argument("--json", action="store_true", help=JSON_HELP)
 
 
@@ -28,9 +52,15 @@ def run(args: argparse.Namespace) -> int:
     from model.storage.files import refuse_existing
     from model.storage.verify import verify
 
-    refuse_existing(args.official)
+    if args.official is not None and (args.shape or args.out):
+        raise ModelError("--shape and --out belong to --format; --official names its own file")
+    if (path := args.official or args.out) is not None:
+        refuse_existing(path)
     verify(args.directory, digests=False)  # before torch is imported, which takes seconds
+    return _official(args) if args.official else _program(args)
 
+
+def _official(args: argparse.Namespace) -> int:
     from model.official import to_official
     from model.released.torch_file import write_state_dict
     from model.storage.checkpoint import load
@@ -44,5 +74,28 @@ def run(args: argparse.Namespace) -> int:
         loaded.manifest,
         f"wrote {len(tensors)} tensors to {args.official}",
         f"give the official code MODEL.WEIGHTS {args.official}",
+    )
+    return 0
+
+
+def _program(args: argparse.Namespace) -> int:
+    for package in FORMATS[args.kind].packages:
+        importlib.import_module(package)  # here, where what is missing is told before long work
+
+    from model.programs.writing import write_program
+    from model.storage.checkpoint import load
+
+    with progress_bars() as progress:
+        loaded = load(args.directory, progress=progress)
+    rows, columns = args.shape or (loaded.ebseg.config.short_side,) * 2
+    manifest = loaded.manifest
+    name = f"{manifest.name}-{manifest.version}-{rows}x{columns}{FORMATS[args.kind].suffix}"
+    path = args.out or Path(name)
+    error = write_program(loaded, args.kind, (rows, columns), path, notify)
+    report(
+        args,
+        manifest,
+        f"wrote {path}; it differs from the checkpoint by {error:.1g}",
+        "see docs/checkpoints.md for its inputs and outputs",
     )
     return 0

@@ -5,7 +5,8 @@ was saved. Both compute in float32 as IEEE 754 has it: TF32, which a GPU may tak
 the outputs of a sound EBSeg-B by more than `TOLERANCE`.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -50,8 +51,7 @@ def compare(ebseg: EBSeg, golden: Mapping[str, Tensor]) -> float:
         if found[name].shape != golden[name].shape:
             stored, given = list(golden[name].shape), list(found[name].shape)
             raise CheckpointError(f"golden output {name} has shape {stored}, the model gives {given}")
-        expected = golden[name].double()
-        errors[name] = float((found[name].double() - expected).norm() / expected.norm().clamp_min(1e-12))
+        errors[name] = relative_error(found[name], golden[name])
     # "not within" instead of "above", so that NaN is wrong as well
     wrong = [f"{name} by {error:.2g}" for name, error in errors.items() if not error <= TOLERANCE]
     if wrong:
@@ -61,6 +61,18 @@ def compare(ebseg: EBSeg, golden: Mapping[str, Tensor]) -> float:
             "file, or this installation or device computes something else"
         )
     return max(errors.values())
+
+
+def relative_error(found: Tensor, wanted: Tensor) -> float:
+    """Norm of the difference over the norm of what is wanted."""
+    expected = wanted.double()
+    return float((found.double() - expected).norm() / expected.norm().clamp_min(1e-12))
+
+
+def largest_error(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> float:
+    """The largest `relative_error` of an output; infinity where there is NaN."""
+    errors = [relative_error(a, b) for a, b in zip(found, wanted, strict=True)]
+    return math.inf if any(map(math.isnan, errors)) else max(errors)
 
 
 def image(height: int, width: int) -> Tensor:

@@ -96,6 +96,6 @@ def _program(args: argparse.Namespace) -> int:
         args,
         manifest,
         f"wrote {path}; it differs from the checkpoint by {error:.1g}",
-        "see docs/checkpoints.md for its inputs and outputs",
+        "docs/checkpoints.md has its inputs and outputs",
     )
     return 0

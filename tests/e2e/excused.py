@@ -27,6 +27,7 @@ NOT_RUN = {
     "ebseg import EBSeg_base.pth --out registry/ebseg-base/1": "needs the released weights",
     "ebseg serve --checkpoint registry/ebseg-base/1": "needs the released weights",
     "ebseg export registry/ebseg-base/1 --official EBSeg_base_again.pth": "needs the released weights",
+    "ebseg export registry/ebseg-base/1 --format onnx --shape 640x960": "as above",
     "ebseg serve --registry registry --model ebseg-tiny": "tests/load/test_soak.py serves a registry",
     "ebseg serve --registry s3://bucket/registry --model ebseg-base,ebseg-tiny@3 --redis-url "
     "redis://cache:6379/0": "tests/service/hot_loading/test_models_real.py serves from a real S3 server",

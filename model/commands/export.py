@@ -1,7 +1,7 @@
 """`ebseg export`."""
 
 import argparse
-import importlib
+import importlib.util
 from pathlib import Path
 
 from model.command import JSON_HELP, add_command, shape
@@ -80,7 +80,8 @@ def _official(args: argparse.Namespace) -> int:
 
 def _program(args: argparse.Namespace) -> int:
     for package in FORMATS[args.kind].packages:
-        importlib.import_module(package)  # here, where what is missing is told before long work
+        if importlib.util.find_spec(package) is None:  # here, so that it is told before long work
+            raise ModuleNotFoundError(name=package)
 
     from model.programs.writing import write_program
     from model.storage.checkpoint import load
@@ -96,6 +97,7 @@ def _program(args: argparse.Namespace) -> int:
         args,
         manifest,
         f"wrote {path}; it differs from the checkpoint by {error:.1g}",
-        "docs/checkpoints.md has its inputs and outputs",
+        f"give it images, uint8 [1, 3, {rows}, {columns}], zeros beyond the picture, and sizes, int64 [1, 2], "
+        "the picture's rows and columns",
     )
     return 0

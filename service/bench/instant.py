@@ -108,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from service.settings import load_settings
 
     settings = load_settings({"port": args.port})
-    configure(settings.log_level, settings.log_format)
+    configure(settings.log_level, settings.log_format, serving=True)
     run_server(create_app(settings, InstantEngine()), settings)
     return 0
 

@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     from service.observability.logging import configure
     from service.server import run_server
 
-    configure(settings.log_level, settings.log_format)
+    configure(settings.log_level, settings.log_format, serving=True)
     try:
         run_server(create_app(settings), settings, began)
     except SettingsError as error:

@@ -11,7 +11,6 @@ import socket
 import struct
 import termios
 import time
-import uuid
 from asyncio import Transport
 from http import HTTPStatus
 from typing import Any
@@ -29,6 +28,7 @@ from service.errors import (
 from service.http.body_limits import LINGER_S
 from service.http.connections import Connections
 from service.http.problems import problem_response
+from service.observability.trace_context import random_id
 from service.settings import Settings
 
 MOST_PIPELINED = 16  # requests sent before the first of them is answered; hardly any client sends two
@@ -340,7 +340,7 @@ def unsent(transport: Transport) -> int:
 
 def _answer_of(error: ServiceError) -> bytes:
     """An answer as it goes over the wire."""
-    request_id = uuid.uuid4().hex
+    request_id = random_id(16)
     response = problem_response(error, request_id)
     status = HTTPStatus(response.status_code)
     own = [(b"connection", b"close"), (b"x-request-id", request_id.encode())]

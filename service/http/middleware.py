@@ -1,7 +1,6 @@
 """Plain ASGI middleware around every request: its ids, key, metrics, log line, and its errors."""
 
 import logging
-import os
 import re
 import time
 from collections.abc import Collection
@@ -19,7 +18,7 @@ from service.http.inference_errors import error_response, speaks_protocol
 from service.http.problems import kind_of, problem_response
 from service.observability.logging import request_id_var
 from service.observability.metrics import Metrics
-from service.observability.trace_context import TraceContext, trace_of, trace_var
+from service.observability.trace_context import TraceContext, random_id, trace_of, trace_var
 
 LOG = logging.getLogger(__name__)
 ACCESS = logging.getLogger("service.access")
@@ -125,7 +124,7 @@ class _Exchange:
         self._send = send
         headers = scope["headers"]
         given = next((value for name, value in headers if name == b"x-request-id"), b"").decode("latin-1")
-        self.request_id = given if _REQUEST_ID.fullmatch(given) else os.urandom(16).hex()
+        self.request_id = given if _REQUEST_ID.fullmatch(given) else random_id(16)
         client = scope.get("client")
         self.client: str | None = client[0] if client else None
         self.state: dict[str, Any] = scope.setdefault("state", {})

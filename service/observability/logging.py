@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from model.urls import without_secrets
+from service.observability.log_writer import LogWriter
 from service.observability.trace_context import trace_var
 
 request_id_var: ContextVar[str | None] = ContextVar("ebseg_request_id", default=None)
@@ -66,14 +67,15 @@ class TextFormatter(logging.Formatter):
         return super().formatMessage(record) + f" [{request_id}]" * bool(request_id) + "".join(extras)
 
 
-def configure(level: str, form: str) -> None:
+def configure(level: str, form: str, *, serving: bool = False) -> None:
     """Sends all logs, warnings included, to standard error.
 
     Args:
         level: least level, "debug" to "error".
         form: "json", "text", or "auto" for text on a terminal and JSON elsewhere.
+        serving: whether others wait meanwhile, so that a thread writes.
     """
-    handler = logging.StreamHandler(sys.stderr)
+    handler = LogWriter(sys.stderr.fileno()) if serving else logging.StreamHandler(sys.stderr)
     text = sys.stderr.isatty() if form == "auto" else form == "text"
     handler.setFormatter(TextFormatter() if text else JsonFormatter())
     handler.addFilter(_Ids())

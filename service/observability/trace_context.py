@@ -1,6 +1,6 @@
 """W3C trace context: to which trace a request belongs, with OpenTelemetry or without; log lines say it."""
 
-import os
+import random
 import re
 from collections.abc import Iterable
 from contextvars import ContextVar
@@ -27,6 +27,11 @@ class TraceContext:
 trace_var: ContextVar[TraceContext | None] = ContextVar("ebseg_trace", default=None)
 
 
+def random_id(size: int) -> str:
+    """So many bytes in hexadecimal digits: an id and no secret, and so without a call of the system."""
+    return random.randbytes(size).hex()
+
+
 def trace_of(headers: Iterable[tuple[bytes, bytes]]) -> TraceContext:
     """The trace context of a request by its headers; what is not valid is taken as if it were not there.
 
@@ -34,7 +39,7 @@ def trace_of(headers: Iterable[tuple[bytes, bytes]]) -> TraceContext:
         headers: names in lower case, as ASGI gives them.
     """
     parents = [value.strip() for name, value in headers if name == b"traceparent"]
-    new = os.urandom(24).hex()
+    new = random_id(24)
     match = _PARENT.fullmatch(parents[0]) if len(parents) == 1 else None
     if match is None:
         return TraceContext(new[:32], new[32:])

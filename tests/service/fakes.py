@@ -254,6 +254,6 @@ def in_thread(server: uvicorn.Server, *, ready: Callable[[], bool] = lambda: Tru
 if __name__ == "__main__":
     from service.observability.logging import configure
 
-    configure("info", "json")
+    configure("info", "json", serving=True)
     own = settings()
     run_server(create_app(own, FakeEngine(seconds=float(sys.argv[1]))), own)

@@ -11,14 +11,15 @@ QUOTED = "check host and port; / ? # : @ in a password are written %2F %3F %23 %
 _SCHEME = r"[A-Za-z][A-Za-z0-9+.\-]{0,15}://"
 # up to the next blank, or the next URL
 _URL = re.compile(rf"({_SCHEME})((?:(?!{_SCHEME})\S)*)")
-_HOST = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]*)(:[0-9]*)?")
+_ONE_HOST = r"(\[[^\[\]]*\]|[^:,\[\]]*)(:[0-9]*)?"
+_HOST = re.compile(rf"{_ONE_HOST}(,{_ONE_HOST})*")
 # of requests whose messages name the path alone: /v1/traces?token=...
 _QUERY_VALUE = re.compile(r"(?<=[?&])([A-Za-z][\w.\-]*)=[^\s&\"'<>()]+")
 _END_OF_SENTENCE = "\"'`.,:;!)]}>"
 # what help and errors tell users to write, which is no secret
 _EXAMPLES = ("USER:PASSWORD@", "HOST:PORT")
 # Here @ can be in no path, so what stands before it is a password that nobody has quoted.
-_WITHOUT_PATHS = ("redis://", "rediss://")
+_WITHOUT_PATHS = tuple(f"redis{tls}{kind}://" for tls in ("", "s") for kind in ("", "+cluster", "+sentinel"))
 
 
 def shown(url: str) -> str:

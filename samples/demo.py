@@ -24,6 +24,7 @@ from model.commands.choosing import pulled_folder
 from model.errors import ModelError, UnreachableError
 from model.storage.packaged import packaged_checkpoint
 from service.bench.process import ServerFailedError, ServerProcess
+from service.schemas.lists import listed
 from service.segmentation.sheet import SheetEntry, contact_sheet
 
 # What is asked for in each scene: classes that it shows, then some that it does not show.
@@ -134,7 +135,7 @@ def chosen_checkpoint(args: argparse.Namespace, console: Console) -> Path:
 def scenes(args: argparse.Namespace, checkpoint: Path, console: Console) -> list[DemoScene]:
     """What the command line asks for: photographs for a model by name, but for EBSeg-tiny."""
     if args.picture is not None:
-        return [DemoScene(args.picture, tuple(name.strip() for name in args.classes.split(",")))]
+        return [DemoScene(args.picture, tuple(listed([args.classes])))]
     if args.model is not None and checkpoint != packaged_checkpoint():
         try:
             found = photographs(args.out / "photographs")

@@ -41,6 +41,7 @@ METAVARS = {
 
 MAX_PIXELS = 50_000_000  # of a picture, and of an output
 MOST_PICTURES = 256  # of one request, whatever the settings say
+MOST_REGIONS = 20_000  # of an answer
 
 OPTIONS: dict[str, str] = {
     "checkpoint": "folder of the checkpoint to serve; left out, the EBSeg-tiny that comes with ebseg",
@@ -64,7 +65,7 @@ OPTIONS: dict[str, str] = {
     "max_bytes": "largest request body, such as 20 MiB (default: 20 MiB)",
     "max_pixels": "largest picture, and largest output, pixels (default: 50000000)",
     "max_pictures": "most pictures of a request to /v1/segment/batch, max_bytes in all (default: 16)",
-    "max_classes": "longest list of classes (default: 1024)",
+    "max_classes": "longest list of classes, up to 4096; LVIS has 1203 (default: 1024)",
     "max_vocabularies_per_key": "most class lists that one API key stores, of 1000 in all (default: 100)",
     "timeout_ms": "time for a request that names none, waiting included, ms (default: 30000)",
     "max_timeout_ms": "longest time of a request, ms; who asks for more gets a warning (default: 120000)",
@@ -93,7 +94,8 @@ OPTIONS: dict[str, str] = {
     "ageing_s": "after this time waiting a request goes before all later ones, seconds (default: 10.0)",
     "watchdog_s": "a batch without progress for so long makes /livez fail, seconds (default: 120.0)",
     "redis_url": "Redis for text embeddings and vocabularies, redis://[:password@]host:port/db or rediss://; "
-    "left out, the process alone",
+    "redis+cluster://host:port,host:port or redis+sentinel://host:port,host:port/service/db; left out, the "
+    "process alone",
     "redis_timeout_ms": "what one round trip to Redis may take before it is given up, ms (default: 50)",
     "text_cache_bytes": "text embeddings kept in the process (default: 256 MiB)",
     "text_cache_ttl_s": "time that text embeddings stay in Redis, seconds (default: 2592000.0)",

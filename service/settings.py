@@ -29,12 +29,12 @@ from service.options import MAX_PIXELS, MOST_PICTURES, OPTIONS
 from service.setting_values.hosts import Buckets, Hosts
 from service.setting_values.keys import KeyDigests, key_names
 from service.setting_values.origins import Origins
+from service.setting_values.redis_url import redis_place
 
 PREFIX = "EBSEG_"
 _DEVICE = r"(cpu|cuda(:\d+)?)"
 DEVICES = rf"^(auto|{_DEVICE}(,{_DEVICE})*)$"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_REDIS = re.compile(r"(redis|rediss|unix)://.")
 # variables of ours that are no settings: the keys that commands and examples call a service with
 OTHER_VARIABLES = frozenset({"EBSEG_API_KEY", "EBSEG_ADMIN_KEY"})
 _LINK = re.compile(r"(.+_)?(service_(host|port(_.+)?)|port_\d+_(tcp|udp|sctp)(_(proto|port|addr))?)")
@@ -74,7 +74,7 @@ class Settings(BaseSettings):
     # Pillow starts to warn of decompression bombs above this many pixels.
     max_pixels: int = _option("max_pixels", MAX_PIXELS, ge=1, le=89_478_485)
     max_pictures: int = _option("max_pictures", 16, ge=1, le=MOST_PICTURES)
-    max_classes: int = _option("max_classes", MAX_CLASSES, ge=1, le=MAX_CLASSES)
+    max_classes: int = _option("max_classes", 1024, ge=1, le=MAX_CLASSES)
     max_vocabularies_per_key: int = _option("max_vocabularies_per_key", 100, ge=1, le=1000)
     timeout_ms: int = _option("timeout_ms", 30_000, ge=1)
     max_timeout_ms: int = _option("max_timeout_ms", 120_000, ge=1)
@@ -126,10 +126,9 @@ class Settings(BaseSettings):
             raise ValueError("registry and model go together: the one says where, the other what to serve")
         if self.registry is not None and self.checkpoint is not None:
             raise ValueError("give either checkpoint or registry")
-        if self.redis_url is not None and not _REDIS.match(self.redis_url.get_secret_value()):
-            raise ValueError("redis_url must begin with redis://, rediss:// or unix://")
-        for name, url in (("redis_url", self.redis_url), ("otlp_endpoint", self.otlp_endpoint)):
-            _check_address(name, url.get_secret_value() if isinstance(url, SecretStr) else url)
+        if self.redis_url is not None:
+            _check_address("redis_url", redis_place(self.redis_url.get_secret_value()).url)
+        _check_address("otlp_endpoint", self.otlp_endpoint)
         names = [*key_names(self.api_keys, "api"), *key_names(self.admin_keys, "admin")]
         if twice := sorted(name for name in set(names) if names.count(name) > 1):
             raise ValueError(f"api_keys and admin_keys: two keys have the name {twice[0]}")

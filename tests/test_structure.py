@@ -46,7 +46,6 @@ def test_modules_say_what_they_are_for(package: str) -> None:
 TWICE = {
     "SCHEMA": "each of a format of its own, which go on one by one",
     "FONT_SIZE": "a look; service and training share no module",
-    "MOST_REGIONS": "a command's help needs no schemas, whose import takes a second",
     "TIMEOUT": "of the client, whose import would make `ebseg --help` load httpx",
     "_HEAD_END": "of HTTP, on both ends of a connection: the bench reads with no code of the service",
 }

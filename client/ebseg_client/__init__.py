@@ -25,7 +25,7 @@ from ebseg_client.errors import (
 )
 from ebseg_client.exchange import Retry
 from ebseg_client.regions import FoundRegion, LeftOut, Panoptic, Polygon, RegionOptions
-from ebseg_client.requests import Balance, ClassSpec, SegmentOptions, Shares, Tiling
+from ebseg_client.requests import Balance, ClassSpec, PictureUrl, SegmentOptions, Shares, Tiling
 from ebseg_client.results import (
     AnswerWarning,
     AskedVersions,
@@ -79,6 +79,7 @@ __all__ = [
     "NotFoundError",
     "Panoptic",
     "PictureRefusedError",
+    "PictureUrl",
     "Polygon",
     "ProblemError",
     "QuarantinedVersion",

@@ -1,7 +1,7 @@
 """What each method of the clients sends and makes of the answer."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -11,21 +11,48 @@ from ebseg_client import parsing, results
 from ebseg_client.errors import InputError
 from ebseg_client.exchange import Call, json_of
 from ebseg_client.parsing import read
-from ebseg_client.requests import Classes, SegmentOptions, class_documents, request_document
+from ebseg_client.requests import (
+    Classes,
+    PictureUrl,
+    SegmentOptions,
+    Sent,
+    class_documents,
+    request_document,
+)
 
 T = TypeVar("T")
 MOST_TIMEOUT_MS = 120_000  # the longest that the service takes by default, see its max_timeout_ms
 
 
-def segment(picture: bytes, classes: Classes | None, options: SegmentOptions) -> Call[results.Segmentation]:
-    """`POST /v1/segment`; the time that is left goes along, so that the service does not work in vain."""
+def segment(picture: Sent, classes: Classes | None, options: SegmentOptions) -> Call[results.Segmentation]:
+    """`POST /v1/segment`."""
+    return Call(
+        method="POST",
+        path="/v1/segment",
+        body=form_of([picture], classes, options),
+        parse=_parser(parsing.segmentation),
+    )
+
+
+def form_of(
+    pictures: Sequence[Sent], classes: Classes | None, options: SegmentOptions
+) -> Callable[[float], dict[str, Any]]:
+    """A form of pictures by the seconds that are left, which go along: the service does not work in vain.
+
+    Raises:
+        InputError: classes or options cannot be used.
+    """
     document = request_document(classes, options)
+    parts = [
+        ("url", (None, one.url)) if isinstance(one, PictureUrl) else ("image", ("picture", one))
+        for one in pictures
+    ]
 
     def body(left: float) -> dict[str, Any]:
         timed = document | {"timeout_ms": max(1, min(MOST_TIMEOUT_MS, int(1000 * left)))}
-        return {"files": {"image": ("picture", picture)}, "data": {"request": json.dumps(timed)}}
+        return {"files": [*parts, ("request", (None, json.dumps(timed)))]}
 
-    return Call(method="POST", path="/v1/segment", body=body, parse=_parser(parsing.segmentation))
+    return body
 
 
 def vocabularies() -> Call[list[results.VocabularySummary]]:

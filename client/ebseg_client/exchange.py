@@ -137,7 +137,7 @@ def exchange(
                 error, again = wrong, False
         elif isinstance(reply, httpx.Response):
             problem = _problem(reply)
-            error, again = problem, _may_help(problem, call)
+            error, again = problem, may_help(problem, call)
         elif isinstance(reply, Exception):
             error, again = _failure(reply, seconds, until, call)
         else:
@@ -195,7 +195,7 @@ def _problem(response: httpx.Response) -> ProblemError:
     return problem_error(response.status_code, known, text, seconds)
 
 
-def _may_help(problem: ProblemError, call: Call[Any]) -> bool:
+def may_help(problem: ProblemError, call: Call[Any]) -> bool:
     """Whether the same request may succeed later. What the service itself refused, it did not do."""
     refused = problem.status in RETRIED and problem.type not in HOPELESS
     return refused and (call.idempotent or problem.is_own)

@@ -30,8 +30,22 @@ Output = Literal[
     "soft_mask",
     "cutout",
 ]
-Picture = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any]
-"""A file's path, a file's content, or the pixels: uint8 [H, W], [H, W, 3] RGB or [H, W, 4] RGBA."""
+
+
+@dataclass(frozen=True, slots=True)
+class PictureUrl:
+    """A picture that the service fetches by itself, from a host or bucket that its settings list.
+
+    Attributes:
+        url: http://, https://, s3:// or gs://.
+    """
+
+    url: str
+
+
+Sent = bytes | PictureUrl  # a picture as it is sent
+Picture = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any] | PictureUrl
+"""A file's path, a file's content, the pixels, uint8 [H, W], [H, W, 3] RGB or [H, W, 4] RGBA, or its URL."""
 
 _SHAPES = "uint8 [H, W], [H, W, 3] or [H, W, 4]"
 _MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16"})  # that PNG takes as they are
@@ -218,6 +232,19 @@ def _class_document(entry: str | ClassSpec) -> str | dict[str, Any]:
     return document
 
 
+def sent(picture: Picture) -> Sent:
+    """A picture as it is sent: its bytes, see `picture_bytes`, or where it is.
+
+    Raises:
+        InputError: it cannot be read, or is no picture.
+    """
+    if not isinstance(picture, PictureUrl):
+        return picture_bytes(picture)
+    if not isinstance(picture.url, str) or not picture.url:
+        raise InputError(f"a picture's URL is a text, got {picture.url!r}")
+    return picture
+
+
 def picture_bytes(picture: Picture) -> bytes:
     """The content of a picture file: as it is for paths and bytes, PNG for pixels.
 
@@ -235,11 +262,15 @@ def picture_bytes(picture: Picture) -> bytes:
             if picture.ndim == 3 and picture.shape[2] not in (3, 4):
                 raise InputError(f"pixels are {_SHAPES}, got {list(picture.shape)}")
             return _png(Image.fromarray(np.ascontiguousarray(picture)))
+        case PictureUrl():
+            raise InputError("a picture that the service fetches is not here: give its file or its pixels")
         case str() | os.PathLike():
             try:
                 return Path(picture).read_bytes()
-            except OSError as error:
-                raise InputError(f"{picture} cannot be read: {error.strerror or error}") from None
+            except (OSError, ValueError) as error:
+                reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+                meant = ": a URL goes in as PictureUrl(...)" if "://" in str(picture) else ""
+                raise InputError(f"{picture} cannot be read: {reason}{meant}") from None
     raise InputError(f"a picture is a path, bytes, a Pillow image or an array, got {type(picture).__name__}")
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -241,6 +241,13 @@ class Segmented:
     picture: Any
     result: Segmentation | None
     error: ClientError | None
+
+    @classmethod
+    def of(cls, picture: Any, outcome: "Segmentation | ClientError") -> Self:
+        """Of one picture and what became of it."""
+        if isinstance(outcome, ClientError):
+            return cls(picture, None, outcome)
+        return cls(picture, outcome, None)
 
     def get(self) -> Segmentation:
         """The answer.

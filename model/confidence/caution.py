@@ -7,9 +7,19 @@ from functools import lru_cache
 from typing import Literal
 
 from model.confidence.card import Card
+from model.network.tokenizer import cut_words
 from model.vocabulary.classes import ClassName
+from model.vocabulary.reading import as_read, is_foreign
 
-Code = Literal["untrained", "unknown-words", "unlike-its-domain", "lowered-timeout", "colour-profile"]
+Code = Literal[
+    "untrained",
+    "unknown-words",
+    "unlike-its-domain",
+    "cut-names",
+    "foreign-script",
+    "lowered-timeout",
+    "colour-profile",
+]
 RARE = 0.01  # pictures of its own domain whose confidence is lower; such an answer is warned of
 MOST_NAMED = 3  # unknown words
 MOST_LETTERS = 40  # of each
@@ -88,6 +98,52 @@ def cautions(
                 "unlike-its-domain",
                 f"The picture is unlike those that {name} is for ({_cut(card.domain, 200)}), and its mask "
                 f"may mean nothing; take {instead}.",
+            )
+        )
+    return tuple(found)
+
+
+def cautions_of_prompts(
+    card: Card | None,
+    classes: Sequence[ClassName],
+    trained: Sequence[bool],
+    templates: Sequence[str],
+    context_length: int,
+) -> tuple[AnswerWarning, ...]:
+    """What there is to say of names that the text tower cannot read, or not to their end.
+
+    Args:
+        card: of the checkpoint, which may list the words that it knows.
+        classes, templates: that were asked for.
+        trained: which of them count as trained, and so were read in training.
+        context_length: of the text tower, tokens.
+    """
+    found = []
+    words = [word for item in classes for word in (item.name, *item.prompts)]
+    read = cut_words(tuple(map(as_read, words)), tuple(templates), context_length)
+    if read.cut:
+        several = len(read.cut) > 1
+        same = "".join(
+            f" {_listed([words[one], words[other]])} are one class to it, of which the second is never found."
+            for one, other in read.same[:1]
+        )
+        found.append(
+            AnswerWarning(
+                "cut-names",
+                f"{_listed([words[place] for place in read.cut])} {'are' if several else 'is'} too long: "
+                f"the model reads {context_length - 2} tokens of a name in its template, and not the rest."
+                f"{same} Give shorter names, or templates.",
+            )
+        )
+    listed = card is not None and not isinstance(card.words, str)  # whose unknown words are told already
+    pairs = zip(classes, trained, strict=True)
+    foreign = [item.name for item, sure in pairs if not (sure or listed) and is_foreign(item.name)]
+    if foreign:
+        found.append(
+            AnswerWarning(
+                "foreign-script",
+                f"{_listed(foreign)} {'are' if len(foreign) > 1 else 'is'} in no Latin letters, and CLIP has "
+                "read little but English; give English names.",
             )
         )
     return tuple(found)

@@ -12,9 +12,11 @@ import torch
 from model.confidence.card import Card
 from model.network.predictions import MaskPredictions
 from model.segmenter import LabelRequest, Segmenter
-from model.vocabulary.classes import MAX_CLASSES, TrainingClasses, Vocabulary
+from model.vocabulary.classes import TrainingClasses, Vocabulary
+from model.vocabulary.reading import as_read
 from model.vocabulary.templates import SETS
 
+MOST_OWN_WORDS = 1024  # that are asked for; confidences were measured with so many at most
 LONG_SIDE = 64  # pixels of the label map that the mean is over: enough for a mean, a thousandth of the work
 
 
@@ -68,5 +70,5 @@ def own_vocabulary(card: Card, classes: TrainingClasses) -> Vocabulary:
     names = [item.name for item in classes.classes] if isinstance(card.words, str) else card.words
     first: dict[str, str] = {}
     for name in names:
-        first.setdefault(name.strip().casefold(), name)
-    return Vocabulary.of(list(first.values())[:MAX_CLASSES], templates=SETS["plain"])
+        first.setdefault(as_read(name), name)
+    return Vocabulary.of(list(first.values())[:MOST_OWN_WORDS], templates=SETS["plain"])

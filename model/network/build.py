@@ -1,6 +1,5 @@
 """From a configuration to wired modules. The only place that turns its numbers into components."""
 
-import functools
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +14,12 @@ from model.network.deformable_attention import DeformableAttention
 from model.network.ebseg import EBSeg
 from model.network.fusion import Fusion
 from model.network.layers import SineEncoding
-from model.network.libraries.open_clip.tokenizer import SimpleTokenizer
 from model.network.libraries.open_clip.transformer import QuickGELU, TextTransformer, VisionTransformer
 from model.network.libraries.segment_anything.image_encoder import ImageEncoderViT
 from model.network.mask_attention import MaskAttention
 from model.network.pixel_decoder import PixelDecoder
 from model.network.sam_encoder import SamEncoder
+from model.network.tokenizer import clip_tokenizer
 from model.network.transformer_decoder import Attention, TransformerDecoder
 from model.vocabulary.classes import TrainingClasses
 
@@ -171,14 +170,8 @@ def _text_encoder(tower: Any, logit_scale: nn.Parameter) -> ClipTextEncoder:
         ln_final=tower.ln_final,
         text_projection=tower.text_projection,
         logit_scale=logit_scale,
-        tokenizer=_tokenizer(),
+        tokenizer=clip_tokenizer(),
     )
-
-
-@functools.cache
-def _tokenizer() -> Any:
-    """CLIP's tokenizer; all models of a process share it."""
-    return SimpleTokenizer()
 
 
 def _backbone(config: EBSegConfig) -> "SamEncoder | SwinEncoder":

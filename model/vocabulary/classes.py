@@ -2,8 +2,8 @@
 
 A class counts as trained if one of the words for it is a word for a class that the weights were trained
 on (the official code matches the lists of synonyms below `benchmarks/` this way), or if the caller
-says so. Names and further prompts go to the text tower as given; synonyms decide trained or new and nothing
-else, as in the official code.
+says so. Names and further prompts are answered as given, and go to the text tower as its tokenizer reads
+them, see `reading.as_read`; synonyms decide trained or new and nothing else, as in the official code.
 """
 
 import dataclasses
@@ -17,8 +17,9 @@ from typing import Any, Literal
 
 from model.errors import CheckpointError, VocabularyError
 from model.vocabulary import templates as prompt_templates
+from model.vocabulary.reading import as_read
 
-MAX_CLASSES = 1024
+MAX_CLASSES = 4096  # LVIS has 1203
 MAX_NAME_LENGTH = 200  # characters; the text tower cuts prompts at 77 tokens
 MAX_WORDS = 4096  # names and further prompts of a vocabulary
 SynonymMode = Literal["best", "mean"]
@@ -62,7 +63,7 @@ class Vocabulary:
     """An ordered list of classes and the templates that make prompts of their names.
 
     Attributes:
-        classes: 1 to 1024, whose names are stripped and differ by more than case.
+        classes: 1 to 4096, whose names are stripped, and which the text tower can tell apart.
         templates: each holds "{}" once.
         synonym_mode: a class of several prompts is as like a picture as the "best" of them, or as all in the
             "mean".
@@ -98,7 +99,7 @@ class Vocabulary:
         """A caller's vocabulary.
 
         Args:
-            classes: 1 to 1024 names, or names with synonyms.
+            classes: 1 to 4096 names, or names with synonyms.
             trained: for each class whether it counts as trained; goes over the classes' own word, and
                 None leaves it there.
             templates: see `templates.resolve`.
@@ -146,7 +147,7 @@ class Vocabulary:
     @property
     def words(self) -> list[str]:
         """What the text tower reads: each class's name and further prompts, in order; P of them."""
-        return [word for item in self.classes for word in (item.name, *item.prompts)]
+        return [as_read(word) for item in self.classes for word in (item.name, *item.prompts)]
 
     @property
     def word_classes(self) -> list[int] | None:
@@ -246,8 +247,8 @@ class TrainingClasses:
         """Which classes of a vocabulary count as trained.
 
         The caller's `trained` goes first. Without it a class counts if one of its words is one of the
-        training classes' words. A class's words are its synonyms, or its name if it has none; case and
-        space around them do not matter.
+        training classes' words. A class's words are its synonyms, or its name if it has none, as the
+        text tower reads them.
 
         Args:
             vocabulary: K classes.
@@ -273,11 +274,7 @@ def _known_words(classes: tuple[ClassName, ...], strict: bool) -> frozenset[str]
 
 def _words(item: ClassName, strict: bool) -> frozenset[str]:
     words = item.synonyms or (item.name,)
-    return frozenset(words if strict else map(_folded, words))
-
-
-def _folded(word: str) -> str:
-    return word.strip().casefold()
+    return frozenset(words if strict else map(as_read, words))
 
 
 def _checked(classes: Sequence[ClassName]) -> tuple[ClassName, ...]:
@@ -290,15 +287,22 @@ def _checked(classes: Sequence[ClassName]) -> tuple[ClassName, ...]:
     checked: list[ClassName] = []
     for index, item in enumerate(classes):
         name = _checked_name(index, item)
-        first = seen.setdefault(name.casefold(), index)
+        first = seen.setdefault(as_read(name), index)
         if first != index:
-            raise VocabularyError(
-                f"class {index} ({name!r}) is doubled: class {first} ({checked[first].name!r}) is the same",
-                index,
-            )
+            raise VocabularyError(_doubled(index, name, first, checked[first].name), index)
         prompts = _checked_prompts(index, item, name)
         checked.append(dataclasses.replace(item, name=name, synonyms=tuple(item.synonyms), prompts=prompts))
     return tuple(checked)
+
+
+def _doubled(index: int, name: str, first: int, former: str) -> str:
+    """What is said of two classes that are one to the text tower."""
+    message = f"class {index} ({name!r}) is doubled: class {first} ({former!r}) is the same"
+    if name == former:
+        return message
+    if name.lower() == former.lower():
+        return f"{message} but for its case"
+    return f"{message} to the model, which reads {as_read(name)!r} in both"
 
 
 def _checked_name(index: int, item: ClassName) -> str:
@@ -323,12 +327,12 @@ def _checked_name(index: int, item: ClassName) -> str:
 
 def _checked_prompts(index: int, item: ClassName, name: str) -> tuple[str, ...]:
     """The stripped further prompts, each once and none of them the name, or VocabularyError."""
-    words = {name.casefold(): name}
+    words = {as_read(name): name}
     for word in item.prompts:
         if not isinstance(word, str):
             raise VocabularyError(f"class {index}: synonyms must be a list of strings", index)
         stripped = _checked_word(index, "synonym", word)
-        words.setdefault(stripped.casefold(), stripped)
+        words.setdefault(as_read(stripped), stripped)
     return tuple(words.values())[1:]
 
 
@@ -343,6 +347,8 @@ def _checked_word(index: int, what: str, word: str) -> str:
         )
     if prompt_templates.has_control(stripped):
         raise VocabularyError(f"class {index}'s {what} holds a control character: {stripped!r}", index)
+    if not as_read(stripped):
+        raise VocabularyError(f"class {index}'s {what} is empty to the model: {stripped!r}", index)
     return stripped
 
 

@@ -1,4 +1,4 @@
-"""The way to one Redis server: commands with a time limit, and whether it is worth asking at all.
+"""The way to Redis: commands with a time limit, and whether it is worth asking at all.
 
 Nothing that a request waits for finds out whether Redis is back; a probe in the background does.
 """
@@ -9,24 +9,20 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
-from redis.asyncio import ConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
+from redis.exceptions import ClusterCrossSlotError, MovedError
 
 from service.caches.breaker import Breaker, State
+from service.caches.redis_servers import CONNECT_S, PROBE_KEY, RedisServers, redis_servers
+from service.setting_values.redis_url import redis_place
 
 LOG = logging.getLogger(__name__)
 T = TypeVar("T")
 
-CONNECT_S = 1.0  # a connection and its first answer
-LONGEST_S = 10.0  # no command is ever waited for longer than this
 SLICES = 8  # of a time limit; one in which this event loop was busy is not held against Redis
 LATE_S = 0.005  # a timer that fires later than that tells of a busy event loop
 MOST_SLICES = 4 * SLICES  # that are waited, however busy it is
 READERS = 4  # connections that lookups share
 CLOSE_S = 0.5  # for each of the two steps of `close`
-CONNECTIONS = 32
-PROBE_KEY = b"ebseg:probe"  # never written; asked for as lookups ask
 Command = tuple[str | bytes | int | float, ...]
 
 
@@ -35,10 +31,10 @@ class TooLateError(Exception):
 
 
 class RedisLink:
-    """Connections to one server, and the breaker before them. Belongs to one event loop.
+    """Connections to Redis, and the breaker before them. Belongs to one event loop.
 
     Args:
-        url: redis://, rediss:// (TLS) or unix://, with user and password if need be.
+        url: of the setting `redis_url`.
         timeout_s: a healthy Redis answers within that, seconds.
         breaker: opens after failures.
         on_change: notified of each new state of the breaker.
@@ -48,12 +44,12 @@ class RedisLink:
     """
 
     def __init__(self, url: str, *, timeout_s: float, breaker: Breaker, on_change: Callable[[State], None]):
-        _pool(url)
-        self._url = url
+        self._place = redis_place(url)
+        redis_servers(self._place)
         self._timeout_s = timeout_s
         self._breaker = breaker
         self._on_change = on_change
-        self._client: Redis | None = None  # from `open` to `close`
+        self._servers: RedisServers | None = None  # from `open` to `close`
         self._tasks: set[asyncio.Task[Any]] = set()
         self._reason = ""  # of the latest failure
         breaker.on_change = self._changed
@@ -61,7 +57,7 @@ class RedisLink:
     @property
     def opened(self) -> bool:
         """Whether it is between `open` and `close`."""
-        return self._client is not None
+        return self._servers is not None
 
     @property
     def usable(self) -> bool:
@@ -70,31 +66,31 @@ class RedisLink:
 
     def open(self) -> None:
         """Makes the first connection, in the background. Redis need not be there."""
-        self._client = Redis.from_pool(_pool(self._url))
+        self._servers = redis_servers(self._place)
         self.spawn(self._greet())
 
     async def close(self) -> None:
         """Ends what is under way and closes all connections."""
-        client, self._client = self._client, None
+        servers, self._servers = self._servers, None
         for task in self._tasks:
             task.cancel()
         if self._tasks:
             await asyncio.wait(set(self._tasks), timeout=CLOSE_S)
-        if client is not None:
-            try:
-                async with asyncio.timeout(CLOSE_S):
-                    await client.aclose()
-            except Exception as error:
-                LOG.warning("a connection to Redis did not close: %s", error)
+        if servers is not None:
+            await _closed(servers)
 
     async def ask(self, *command: str | bytes | int | float) -> Any:
         """Redis' answer to one command; texts are bytes. No time limit of its own: see `within`."""
-        execute: Callable[..., Awaitable[Any]] = self._connected().execute_command
+        execute: Callable[..., Awaitable[Any]] = self._connected().client.execute_command
         return await execute(*command)
+
+    async def values(self, keys: Sequence[bytes]) -> Any:
+        """What stands under keys, as MGET answers. No time limit of its own: see `within`."""
+        return await self._connected().values(keys)
 
     async def ask_all(self, commands: Sequence[Command]) -> list[Any]:
         """Answers to commands sent together; a refused one's is its exception. See `within`."""
-        async with self._connected().pipeline(transaction=False) as pipeline:
+        async with self._connected().client.pipeline(transaction=False) as pipeline:
             for command in commands:
                 pipeline.execute_command(*command)
             return await pipeline.execute(raise_on_error=False)
@@ -139,13 +135,13 @@ class RedisLink:
 
     def failed(self, error: Exception) -> None:
         """Something was not answered; after a few times in a row Redis is left alone."""
-        self._reason = f"{type(error).__name__}: {error}"
+        self._reason = _in_words(error)
         self._breaker.failed()
 
-    def _connected(self) -> Redis:
-        if self._client is None:
+    def _connected(self) -> RedisServers:
+        if self._servers is None:
             raise TooLateError("the connections to Redis are closed")
-        return self._client
+        return self._servers
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
@@ -153,7 +149,7 @@ class RedisLink:
             task.exception()  # who waits has it as well; if nobody does, it is of no interest
 
     def _changed(self, state: State) -> None:
-        if self._client is not None:
+        if self._servers is not None:
             if state is State.OPEN:
                 LOG.warning("Redis is left alone for %.1f s: %s", self._breaker.probe_in(), self._reason)
                 self.spawn(self._probe())
@@ -181,37 +177,31 @@ class RedisLink:
         Connecting may take longer than a lookup waits, with TLS above all, so it has more time here.
         """
         try:
-            await self.within(CONNECT_S, self._connect())
-            await self.within(self._timeout_s, self.ask("MGET", PROBE_KEY))
+            await self.within(CONNECT_S, self._connected().greet(READERS))
+            await self.within(self._timeout_s, self.values([PROBE_KEY]))
         except Exception as error:  # whatever the other side sent: it is no answer
-            self._reason = f"{type(error).__name__}: {error}"
+            self._reason = _in_words(error)
+            self._forget_nodes()
             return False
         return True
 
-    async def _connect(self) -> None:
-        await self.ask("MGET", PROBE_KEY)  # alone, since a server that is away has to be asked once only
-        await asyncio.gather(*(self.ask("MGET", PROBE_KEY) for _ in range(READERS)))
+    def _forget_nodes(self) -> None:
+        """Begins anew at the nodes of the URL: a client of a cluster forgets those that did not answer."""
+        if self._servers is not None and self._servers.clustered:
+            self.spawn(_closed(self._servers))
+            self._servers = redis_servers(self._place)
 
 
-def _pool(url: str) -> ConnectionPool:
-    """Connections that retry nothing and say nothing about themselves when they are made.
-
-    Raises:
-        ValueError: the URL cannot be used.
-    """
-    pool = ConnectionPool.from_url(
-        url,
-        protocol=2,
-        retry=Retry(NoBackoff(), 0),
-        driver_info=None,
-        socket_connect_timeout=CONNECT_S,
-        socket_timeout=LONGEST_S,
-        max_connections=CONNECTIONS,
-    )
-    pool.connection_kwargs["decode_responses"] = False  # values are bytes, whatever the URL says
-    make: Callable[[], object] = pool.make_connection
+async def _closed(servers: RedisServers) -> None:
     try:
-        make()
-    except TypeError as error:
-        raise ValueError(f"the Redis URL has an option that does not exist: {error}") from None
-    return pool
+        async with asyncio.timeout(CLOSE_S):
+            await servers.aclose()
+    except Exception as error:
+        LOG.warning("a connection to Redis did not close: %s", error)
+
+
+def _in_words(error: Exception) -> str:
+    words = f"{type(error).__name__}: {error}"
+    if isinstance(error, MovedError | ClusterCrossSlotError):
+        return f"{words}; this is a cluster, whose URL begins with redis+cluster://"
+    return words

@@ -30,10 +30,10 @@ LONGEST_VALUE = 64 << 10  # bytes; no cache writes a longer one
 
 
 class RedisStore:
-    """One Redis server. `start` it before use and `stop` it at the end; it need not be there for either.
+    """Redis, wherever it is. `start` it before use and `stop` it at the end; it need not be there for either.
 
     Args:
-        url: redis://, rediss:// (TLS) or unix://, with user and password if need be.
+        url: of the setting `redis_url`.
         timeout_s: what one round trip may take; a long list takes several.
         metrics: counts every outcome, in entries.
         breaker: decides when Redis is left alone; with its defaults if left out.
@@ -155,7 +155,7 @@ class RedisStore:
             raise StoreUnavailableError() from error
 
     async def _mget(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        values = await self._link.ask("MGET", *keys)
+        values = await self._link.values(keys)
         if not isinstance(values, list) or len(values) != len(keys):
             raise ResponseError("MGET was not answered with one value a key")
         return [value if isinstance(value, bytes) else None for value in values]
@@ -177,7 +177,7 @@ class RedisStore:
             pairs = zip(keys, lengths, strict=True)
             long = [key for key, length in pairs if isinstance(length, int) and length > LONGEST_VALUE]
             if long:
-                await self._link.within(INSPECT_S, self._link.ask("UNLINK", *long))
+                await self._link.within(INSPECT_S, self._link.ask_all([("UNLINK", key) for key in long]))
                 self._count(cache, "corrupt", len(long))
         except Exception as error:
             LOG.info("Redis was not asked for lengths of values: %s", error)

@@ -14,6 +14,11 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 CLASSES_HELP = (
     'such as "sky, tree, road"; a name with a comma stands in double quotes, and a JSON list is taken as well'
 )
+FILE_HELP = (
+    "file of classes: .json, a list as the service takes it; .csv, names in its one column, or a header row "
+    "of name, synonyms (with ; between), trained, color, threshold, ignore; else text, a name a line, # "
+    "before comments"
+)
 KEY_HELP = "API key of the service (default: the variable EBSEG_API_KEY, which other users cannot see)"
 
 
@@ -56,6 +61,19 @@ def add_service(parser: argparse.ArgumentParser) -> None:
         "--timeout", type=above_zero, default=60.0, metavar="S", help="for all of it, seconds (default: 60)"
     )
     parser.add_argument("--json", action="store_true", help=JSON_HELP)
+
+
+def given_classes(args: argparse.Namespace) -> tuple[list[Any], str]:
+    """The classes of `--classes` or `--classes-file`, and where they stand, for errors; none of neither.
+
+    Raises:
+        UsageError: they cannot be read.
+    """
+    if args.classes_file is None:
+        return class_list(args.classes or []), "--classes"
+    from service.schemas.class_files import read_class_file
+
+    return read_class_file(args.classes_file), str(args.classes_file)
 
 
 def class_list(texts: list[str], flag: str = "--classes") -> list[Any]:

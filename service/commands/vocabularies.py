@@ -7,16 +7,11 @@ from typing import TYPE_CHECKING
 
 from model.command import add_command
 from service.commands.complaint import UNUSABLE, complain
-from service.commands.flags import CLASSES_HELP, add_service, class_list, class_specs
+from service.commands.flags import CLASSES_HELP, FILE_HELP, add_service, class_specs, given_classes
 from service.commands.remote import values, with_client
 
 if TYPE_CHECKING:
-    from ebseg_client import ClassSpec, EBSegClient
-
-FILE_HELP = (
-    'file of classes: JSON as the service takes it, {"classes": [...]} or the list alone, if it ends in '
-    ".json; else text with one name a line"
-)
+    from ebseg_client import EBSegClient
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -57,14 +52,14 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "store a class list, in place of one of the same name",
         """
   ebseg vocabularies put harbour --classes "boat, water, quay"
-  ebseg vocabularies put harbour --file harbour.json
+  ebseg vocabularies put harbour --classes-file harbour.json
   ebseg segment photo.jpg --vocabulary harbour --url http://127.0.0.1:8000
 """,
     )
     one.add_argument("name", metavar="NAME", help="lower case letters, digits, dots, dashes, underscores")
     what = one.add_mutually_exclusive_group(required=True)
     what.add_argument("--classes", action="append", metavar="NAMES", help=CLASSES_HELP)
-    what.add_argument("--file", type=Path, metavar="FILE", help=FILE_HELP)
+    what.add_argument("--classes-file", "--file", type=Path, metavar="FILE", help=FILE_HELP)
     one.add_argument("--shared", action="store_true", help="other API keys may use it")
     add_service(one)
     one = add_command(
@@ -123,10 +118,7 @@ def put(args: argparse.Namespace) -> int:
     from service.errors import UsageError
 
     try:
-        if args.file is None:
-            classes = class_specs(class_list(args.classes), "--classes")
-        else:
-            classes = _read(args.file)
+        classes = class_specs(*given_classes(args))
     except UsageError as error:
         return complain(error, UNUSABLE)
 
@@ -145,29 +137,3 @@ def delete(args: argparse.Namespace) -> int:
         print(json.dumps({"deleted": args.name}) if args.json else f"removed {args.name}")
 
     return with_client(args, use)
-
-
-def _read(path: Path) -> "list[str | ClassSpec]":
-    """The classes of a file.
-
-    Raises:
-        UsageError: it cannot be read, or holds something else.
-    """
-    from service.errors import UsageError
-
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise UsageError(f"{path} is no text in UTF-8") from None
-    if path.suffix.lower() != ".json":
-        return [line.strip() for line in text.splitlines() if line.strip()]
-    try:
-        document = json.loads(text)
-    except ValueError as error:
-        raise UsageError(f"{path} is no JSON: {error}") from None
-    entries = document.get("classes") if isinstance(document, dict) else document
-    if not isinstance(entries, list):
-        raise UsageError(f'{path} must hold {{"classes": [...]}} or a list')
-    return class_specs(entries, str(path))

@@ -6,9 +6,10 @@ a form is so small that handing it over would take longer.
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator, Awaitable, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
@@ -36,6 +37,7 @@ from service.http.form_fields import (
     refuse_query,
 )
 from service.http.multipart import parsed_form, read_form
+from service.observability.stages import stage
 from service.runtime import Service
 from service.scheduling.host_memory import HostAccount
 from service.schemas.field_problems import field_problems
@@ -47,7 +49,7 @@ from service.schemas.segment import SegmentRequest
 # gigabytes of a body of megabytes. The longest sensible document has some ten thousand.
 MOST_COMMAS = 200_000
 PARSED = 3  # bytes that a byte of a JSON document takes while it is parsed, its own aside
-MOST_FIELDS = 2048  # form fields; `classes` may come once a class
+MOST_FIELDS = 8192  # form fields; `classes` may come once a class
 MOST_FILES = 2
 SMALL_FORM = 1 << 17  # bytes; such a form is taken apart on the event loop, if it is regular
 SHORT_TEXT = 1 << 12  # bytes; so much of it, beside the picture, is checked there, too
@@ -65,10 +67,15 @@ _Parsed = tuple[SegmentRequest, Picture]
 
 @dataclass(frozen=True, slots=True)
 class ParsedRequest:
-    """A checked request; `read_picture` gives the picture's bytes, once, and is slow."""
+    """A checked request; `read_picture` gives the picture's bytes, once, and is slow.
+
+    Attributes:
+        seconds: by stage so far: fetch, of a picture that was named by its URL.
+    """
 
     spec: SegmentRequest
     read_picture: ReadPicture
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 async def read_request(
@@ -92,11 +99,33 @@ async def read_request(
     """
     spec, picture = await _read(request, service, memory)
     if isinstance(picture, str):
-        chunks = await fetch(spec, picture)
-        memory.hold(sum(map(len, chunks)))  # the picture, while its pieces are joined
-        picture = [await service.in_pool(_joined, chunks)].pop
+        parsed = await fetched(spec, service, memory, fetch(spec, picture))
+    else:
+        parsed = ParsedRequest(spec, picture)
     memory.hold(0)
-    return ParsedRequest(spec, picture)
+    return parsed
+
+
+async def fetched(
+    spec: SegmentRequest, service: Service, memory: HostAccount, chunks: Awaitable[list[bytes]]
+) -> ParsedRequest:
+    """A request whose picture comes from its URL; its memory stays reserved.
+
+    Args:
+        spec: of the request.
+        service: whose threads join the pieces.
+        memory: where they are reserved.
+        chunks: the pieces, on their way.
+
+    Raises:
+        ServiceError: what keeps them from coming.
+    """
+    began = time.perf_counter()
+    with stage("fetch"):
+        pieces = await chunks
+    seconds = time.perf_counter() - began
+    memory.hold(sum(map(len, pieces)))  # the picture, while its pieces are joined
+    return ParsedRequest(spec, [await service.in_pool(_joined, pieces)].pop, {"fetch": seconds})
 
 
 async def _read(request: Request, service: Service, memory: HostAccount) -> _Parsed:

@@ -23,7 +23,7 @@ SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 
 # millions of pixels, up to the default of max_pixels
 MEGAPIXELS = (0.1, 0.3, 0.5, 1.0, 2.0, 4.0, 8.0, 12.0, 24.0, 50.0)
 # classes of a request, up to MAX_CLASSES
-CLASSES = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1024.0)
+CLASSES = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1024.0, 4096.0)
 # pictures of a batch
 PICTURES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 # seconds of a lookup: 0.1 ms, in the process, to 1 s
@@ -36,7 +36,7 @@ ENDED = (
     "headers-too-large", "headers-too-slow", "body-too-large", "body-too-slow", "answer-too-slow", "idle",
     "made-room", "full", "address-full", "pipelined", "malformed",
 )  # fmt: skip
-STAGES = ("decode_wait", "decode", "text", "queue", "predict", "classify", "encode_wait", "encode")
+STAGES = ("fetch", "decode_wait", "decode", "text", "queue", "predict", "classify", "encode_wait", "encode")
 DEVICE_STAGES = ("predict", "classify")  # that one device works on
 
 

@@ -35,6 +35,7 @@ class ModelInfo:
     balance: Balance
     license: str | None = None
     card: Card | None = None
+    context_length: int = 77  # tokens of a prompt that the text tower reads
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

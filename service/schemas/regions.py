@@ -4,10 +4,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
+from service.options import MOST_REGIONS
 from service.schemas.classes import Strict
 from service.schemas.masks import Polygon, Rle
 
-MOST_REGIONS = 20_000  # of an answer
 DEFAULT_REGIONS = 1000
 
 

@@ -290,7 +290,8 @@ class WarningAnswer(BaseModel):
     code: Code = Field(
         description="untrained: the weights are random; unknown-words: the model does not know words that "
         "were asked for; unlike-its-domain: it is less sure of the picture than of nearly all that it is "
-        "for; lowered-timeout: the request asked for more time than it had; colour-profile: the "
+        "for; cut-names: the model does not read names to their end; foreign-script: it has read little in "
+        "their letters; lowered-timeout: the request asked for more time than it had; colour-profile: the "
         "picture's own is broken and was not used",
         examples=["unknown-words"],
     )
@@ -358,7 +359,7 @@ class SegmentAnswer(BaseModel):
         default=None, description="the picture's pixels of the class `subject`, RGBA PNG in base64"
     )
     timings_ms: dict[str, float] = Field(
-        description="by stage: decode_wait, decode, text (beside the others), queue, predict, classify, "
-        "encode_wait, encode; and total",
+        description="by stage: fetch (of a `url`), decode_wait, decode, text (beside the others), queue, "
+        "predict, classify, encode_wait, encode; and total",
         examples=[{"decode": 21.5, "queue": 0.1, "predict": 812.0, "encode": 9.3}],
     )

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ebseg_client.drawing import overlay
 from model.confidence.background import BackgroundRule
-from model.confidence.caution import AnswerWarning, cautions, untrained
+from model.confidence.caution import AnswerWarning, cautions, cautions_of_prompts, untrained
 from model.vocabulary.classes import Vocabulary
 from service.http.negotiate import Form
 from service.scheduling.engine import EngineResult, ModelInfo
@@ -119,7 +119,10 @@ class SegmentationResult:
         about = range(len(self.vocabulary)) if self.seen is None else self.seen
         classes, trained = [self.vocabulary.classes[at] for at in about], [result.trained[at] for at in about]
         doubts = cautions(info.name, info.card, classes, trained, result.own)
-        return (*doubts, *self.request_warnings)
+        prompts = cautions_of_prompts(
+            info.card, classes, trained, self.vocabulary.templates, info.context_length
+        )
+        return (*doubts, *prompts, *self.request_warnings)
 
     @property
     def subject(self) -> int:

@@ -260,7 +260,7 @@ class _Request(Generic[E]):
             outputs=self.spec.outputs,
             request_id=self.request_id,
             request_warnings=(*self.warnings, *map(ignored_profile, plan.remarks)),
-            seconds={**plan.seconds, "text": text.seconds, **result.seconds},
+            seconds={**self.parsed.seconds, **plan.seconds, "text": text.seconds, **result.seconds},
             began=began,
             caches=Caches(text=text.source, prediction=_source(plan, self.submitted[-1])),
             check=self.deadline.check,

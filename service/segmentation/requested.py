@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from model.storage.verify import verify
-from model.vocabulary.classes import LARGEST_BUILTIN, Vocabulary
+from model.vocabulary.classes import LARGEST_BUILTIN, MAX_CLASSES, Vocabulary
 from service.errors import UsageError, invalid
 from service.schemas.balance import BalanceSpec
 from service.schemas.field_problems import field_problems
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 def check_length(field: str, classes: int, most: int) -> None:
     """Raises InvalidRequestError if a class list is too long."""
     if classes > most:
-        raise invalid(field, f"{classes} classes are too many; at most {most} are taken")
+        raise invalid(
+            field, f"{classes} classes are too many; at most {most} are taken (setting max_classes)"
+        )
 
 
 def output_size(spec: LongSide | None, picture: tuple[int, int], max_pixels: int) -> tuple[int, int]:
@@ -53,9 +55,7 @@ def read_request(document: dict[str, Any]) -> SegmentRequest:
         raise UsageError("; ".join(f"{one.field}: {one.message}" for one in problems)) from None
 
 
-def requested_vocabulary(
-    spec: SegmentRequest, most: int = Settings.model_fields["max_classes"].default
-) -> Vocabulary:
+def requested_vocabulary(spec: SegmentRequest, most: int = MAX_CLASSES) -> Vocabulary:
     """The classes that are asked for; only the built-in lists have names here.
 
     Raises:

@@ -11,7 +11,7 @@ from fastapi import Request
 
 from service.http.middleware import count_error
 from service.http.negotiate import PARTS, Form
-from service.http.parsed_request import ParsedRequest, Picture
+from service.http.parsed_request import ParsedRequest, Picture, fetched
 from service.http.parsed_several import ParsedSeveral
 from service.http.problems import MEDIA_TYPE, problem_response
 from service.runtime import Service
@@ -102,11 +102,10 @@ async def _answer(
     state = request.state
     if isinstance(picture, str):
         deadline, _ = chosen_deadline(spec, service.settings, state.since)
-        chunks = await service.remote_pictures.fetch(picture, memory, deadline)
-        memory.hold(memory.nbytes)  # the picture, while its pieces are joined
-        picture = [await service.in_pool(b"".join, chunks)].pop
-        chunks.clear()
-    one = ParsedRequest(spec, picture)
+        chunks = service.remote_pictures.fetch(picture, memory, deadline)
+        one = await fetched(spec, service, memory, chunks)
+    else:
+        one = ParsedRequest(spec, picture)
     with service.admission.admit(memory) as ticket:
         return await segment(service, one, ticket, form, state.request_id, state.since, telling(request))
 

@@ -46,7 +46,7 @@ __all__ = ["StoredVocabulary", "Vocabularies"]
 
 LOG = logging.getLogger(__name__)
 NAME = r"^[a-z0-9][a-z0-9._-]{0,99}$"
-MOST_BYTES_EACH = 1 << 20  # of one list as it is stored; the longest list of names alone takes 0.8 MiB
+MOST_BYTES_EACH = 1 << 20  # of one list as it is stored; 1024 of the longest names take 0.8 MiB
 FRESH_S = 1.5  # so long other processes' changes go unnoticed; 2 s are promised
 STALE_S = 300.0  # so old a copy may get while the store is away
 COPIES = 1024

@@ -126,7 +126,9 @@ def checked(
         InvalidRequestError, VocabularyError: too many classes, or one that cannot be used.
     """
     if max_classes is not None and len(entries) > max_classes:
-        message = f"{len(entries)} classes are too many; at most {max_classes} are taken"
+        message = (
+            f"{len(entries)} classes are too many; at most {max_classes} are taken (setting max_classes)"
+        )
         raise InvalidRequestError([FieldProblem("classes", message)])
     names = Vocabulary.of(_for_model(entries)).names
     stripped = tuple(

@@ -238,7 +238,7 @@ def test_example_of_a_file_of_classes(url: str, environment: dict[str, str], tmp
         block.text for block in blocks() if (block.document, block.language) == ("docs/commands.md", "json")
     ]
     (tmp_path / "harbour.json").write_text(example, encoding="utf-8")
-    put = command("vocabularies", "put", "example", "--file", "harbour.json", "--url", url, "--json")
+    put = command("vocabularies", "put", "example", "--classes-file", "harbour.json", "--url", url, "--json")
     stored = json.loads(done(put, environment, tmp_path).stdout)
     assert [one["name"] for one in stored["classes"]] == ["boat", "water", "quay"]
     assert stored["classes"][1]["color"] == "#3366cc"

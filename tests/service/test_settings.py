@@ -58,7 +58,7 @@ def test_a_platforms_port_counts_where_nothing_else_is_said(
     [
         ({"port": "high"}, "", r"port: .*integer.*--port, EBSEG_PORT"),
         ({"port": "70000"}, "", "port: .*65535"),
-        ({"max_classes": "1025"}, "", "max_classes: .*1024"),
+        ({"max_classes": "4097"}, "", "max_classes: .*4096"),
         ({"device": "tpu"}, "", "device: "),
         ({"dtype": "int8"}, "", "dtype: .*float32"),
         ({"body_timeout_s": "nan"}, "", "body_timeout_s: "),

@@ -11,7 +11,7 @@ from model.command import JSON_HELP, add_command, count
 from model.commands.choosing import MODEL_HELP, add_yes
 from model.urls import shown
 from service.commands.complaint import FAILED, UNUSABLE, complain
-from service.commands.flags import CLASSES_HELP, KEY_HELP, add_setting
+from service.commands.flags import CLASSES_HELP, FILE_HELP, KEY_HELP, add_setting
 
 if TYPE_CHECKING:
     from service.batch.plan import BatchPlan
@@ -40,6 +40,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     parser.add_argument("--out", required=True, metavar="PLACE", help="folder or URL that rows go to")
     what = parser.add_argument_group("what to look for")
     what.add_argument("--classes", action="append", default=[], metavar="NAMES", help=CLASSES_HELP)
+    what.add_argument("--classes-file", type=Path, metavar="FILE", help=FILE_HELP)
     what.add_argument("--vocabulary", metavar="NAME", help="a built-in class list instead, as ade20k-150")
     what.add_argument(
         "--request", type=Path, metavar="FILE", help="JSON document of POST /v1/segment instead of both"
@@ -48,7 +49,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     add_setting(what, "checkpoint")
     add_yes(what)
     how = parser.add_argument_group("how")
-    for name in ("device", "dtype", "max_pixels"):
+    for name in ("device", "dtype", "max_pixels", "max_classes"):
         add_setting(how, name)
     how.add_argument(
         "--workers",

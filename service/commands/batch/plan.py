@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from model.commands.choosing import expected_folder, pulled_folder
-from service.commands.flags import class_list, given_settings
+from service.commands.flags import given_classes, given_settings
 from service.commands.remote import chosen_key
 from service.errors import UsageError
 
@@ -105,9 +105,9 @@ def _refuse_mixture(args: argparse.Namespace) -> None:
 
 
 def _document(args: argparse.Namespace) -> dict[str, Any]:
-    named = [bool(args.classes), args.vocabulary is not None, args.request is not None]
-    if sum(named) != 1:
-        raise UsageError("give one of --classes, --vocabulary and --request")
+    others = (args.classes_file, args.vocabulary, args.request)
+    if bool(args.classes) + sum(other is not None for other in others) != 1:
+        raise UsageError("give one of --classes, --classes-file, --vocabulary and --request")
     if args.request is not None:
         try:
             document = json.loads(args.request.read_text(encoding="utf-8"))
@@ -118,7 +118,7 @@ def _document(args: argparse.Namespace) -> dict[str, Any]:
         return document
     if args.vocabulary is not None:
         return {"vocabulary": args.vocabulary}
-    return {"classes": class_list(args.classes)}
+    return {"classes": given_classes(args)[0]}
 
 
 def _devices(setting: str, workers: int | None) -> tuple[str, ...]:

@@ -10,20 +10,22 @@ from model.commands.choosing import MODEL_HELP, add_yes, expected_folder, pulled
 from service.commands.complaint import FAILED, UNUSABLE, complain
 from service.commands.flags import (
     CLASSES_HELP,
+    FILE_HELP,
     KEY_HELP,
     add_config,
     add_setting,
     class_list,
     class_specs,
+    given_classes,
     given_settings,
 )
 from service.commands.remote import complain_of, connected
 from service.commands.segment.plan import ENDINGS
+from service.options import MOST_REGIONS
 
 if TYPE_CHECKING:
     from service.commands.segment.plan import SegmentPlan
 
-MOST_REGIONS = 20_000  # of an answer
 TIMEOUT = 60.0  # seconds, of each picture
 EXAMPLES = """
   ebseg segment samples/village.jpg --classes "house, umbrella, clouds" --overlay overlay.png
@@ -57,6 +59,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--classes", action="append", metavar="NAMES", help=CLASSES_HELP)
+    what.add_argument("--classes-file", type=Path, metavar="FILE", help=FILE_HELP)
     what.add_argument(
         "--vocabulary",
         metavar="NAME",
@@ -138,7 +141,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "With --url: one of the service's models (default: its own choice)",
     )
     here = parser.add_argument_group("without a server")
-    for name in ("checkpoint", "device", "dtype", "max_pixels"):
+    for name in ("checkpoint", "device", "dtype", "max_pixels", "max_classes"):
         add_setting(here, name)
     add_config(here)
     add_yes(here)
@@ -222,7 +225,8 @@ def _run_there(args: argparse.Namespace, job: "SegmentPlan") -> int:
     from service.commands.segment.remote import RemoteSource
 
     request = _request(args)
-    classes = class_specs(request["classes"], "--classes") if "classes" in request else None
+    place = "--classes" if args.classes_file is None else str(args.classes_file)
+    classes = class_specs(request["classes"], place) if "classes" in request else None
     options = SegmentOptions(
         vocabulary=args.vocabulary,
         templates=request.get("templates"),
@@ -269,8 +273,8 @@ def _refuse_mixture(args: argparse.Namespace) -> None:
 def _request(args: argparse.Namespace) -> dict[str, Any]:
     """The request document that the flags stand for."""
     request: dict[str, Any] = {"vocabulary": args.vocabulary}
-    if args.classes is not None:
-        request["classes"] = class_list(args.classes)
+    if args.vocabulary is None:
+        request["classes"], _ = given_classes(args)
     if args.templates is not None:
         request["templates"] = args.templates[0] if len(args.templates) == 1 else args.templates
     if args.background is not None:

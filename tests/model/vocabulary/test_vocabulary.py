@@ -51,12 +51,12 @@ def test_benchmarks_overlap_with_coco_stuff_as_published(
 @pytest.mark.parametrize(
     ("name", "digest"),
     [
-        ("coco-stuff-171", "b504cb29cffebaa11d519a87d6309710829c0b6e0c493b121ea7f76450d58b58"),
+        ("coco-stuff-171", "85a0a0546b9dda82efde779d097b72c0aeadb24ae4f14cfb98351b61c94a136e"),
         ("voc-20", "a5499260381b49bc99162a8d0eac989ebe495508198b05b52eb2d49800035b4f"),
         ("pascal-context-59", "7d49880ea56b137fc1e9b7ee80c3aad7d3cb61cf559b5c426498a02b09e93c9f"),
-        ("pascal-context-459", "4157dac75e2b6d83ae846b31fab80d25bc58d72a8e8cde55a0b97e52d5f333f1"),
-        ("ade20k-150", "79be8441a3fbd7acef7b125ef64df02f16c6833a06e62f0fe9274d8f9c4daff8"),
-        ("ade20k-847", "48c91ae71a1e6a04b2fc5a38173861adf947b525fc03030d120f59c9dc2cfcdc"),
+        ("pascal-context-459", "403276ca62c1f9e8f533c7b5210751b6506a137a8204f6fc259dbcc2e6bf95bf"),
+        ("ade20k-150", "7ab854765a4d5eed54b2baccb4e42afce5d21972ebbd7311b7ca1ba3abf9084b"),
+        ("ade20k-847", "2e1b4c3bcbfc1c9001194083caa9215a7e513c40cea194d1179c5aa4479170cb"),
     ],
 )
 def test_benchmarks_keep_their_names_and_order(name: str, digest: str) -> None:
@@ -182,16 +182,16 @@ def test_names_are_kept_as_given_but_for_space_around() -> None:
 
 
 def test_the_largest_vocabulary_is_taken() -> None:
-    vocabulary = Vocabulary.of([f"{i:0200d}" for i in range(1024)])
-    assert len(vocabulary) == 1024
-    assert vocabulary.names[-1] == "0" * 196 + "1023"
+    vocabulary = Vocabulary.of([f"{i:0200d}" for i in range(4096)])
+    assert len(vocabulary) == 4096
+    assert vocabulary.names[-1] == "0" * 196 + "4095"
 
 
 @pytest.mark.parametrize(
     ("classes", "index", "message"),
     [
         ([], None, "empty"),
-        ([str(i) for i in range(1025)], None, "1025 classes are too many, at most 1024"),
+        ([str(i) for i in range(4097)], None, "4097 classes are too many, at most 4096"),
         ("sky, tree", None, "must be a list of names, got str"),
         ({"sky": 1}, None, "must be a list of names, got dict"),
         (["sky", ""], 1, "class 1 has an empty name"),
@@ -206,7 +206,6 @@ def test_the_largest_vocabulary_is_taken() -> None:
         (["sky", None], 1, "class 1 must be a string, got NoneType"),
         (["sky", ClassName(name=3)], 1, "class 1 must be a string, got int"),  # type: ignore[arg-type]
         (["sky", "tree", " SKY "], 2, "class 2 ('SKY') is doubled: class 0 ('sky')"),
-        (["Straße", "STRASSE"], 1, "doubled"),
         ([ClassName(name="sky", synonyms="abc")], 0, "synonyms"),  # type: ignore[arg-type]
         ([ClassName(name="sky", synonyms=(1,))], 0, "synonyms"),  # type: ignore[arg-type]
         ([ClassName(name="sky", synonyms=None)], 0, "synonyms"),  # type: ignore[arg-type]
@@ -257,7 +256,7 @@ def test_the_digest_is_over_templates_and_ordered_names() -> None:
     "other",
     [
         Vocabulary.of(["tree", "sky"]),
-        Vocabulary.of(["Sky", "tree"]),
+        Vocabulary.of(["s ky", "tree"]),
         Vocabulary.of(["sky", "tree", "road"]),
         Vocabulary.of(["sky", "tree"], templates="plain"),
         Vocabulary.of(["sky", "tree"], templates=SETS["vild"][::-1]),
@@ -267,8 +266,9 @@ def test_the_digest_changes_with_names_order_and_templates(other: Vocabulary) ->
     assert other.digest != Vocabulary.of(["sky", "tree"]).digest
 
 
-def test_the_digest_does_not_change_with_synonyms_or_trained() -> None:
+def test_the_digest_does_not_change_with_case_synonyms_or_trained() -> None:
     digest = Vocabulary.of(["sky", "tree"]).digest
+    assert Vocabulary.of(["Sky", "tree"]).digest == digest  # the tower reads small letters
     assert Vocabulary.of([ClassName(name="sky", synonyms=("heaven",)), "tree"]).digest == digest
     assert Vocabulary.of(["sky ", "tree"], trained=[True, False]).digest == digest
 

@@ -9,6 +9,7 @@ import pytest
 import redis
 
 from model.vocabulary.classes import Vocabulary
+from model.vocabulary.reading import as_read
 from service.caches import redis_store, text_cache
 from service.caches.breaker import Breaker
 from service.caches.cache_values import EmbeddingKeys, Row, decode_many, encode, value_bytes
@@ -34,7 +35,7 @@ NAMES = 1024
 
 
 def lists(number: int) -> list[list[str]]:
-    return [[f"thing {part} {i}" for i in range(NAMES)] for part in range(number)]
+    return [[as_read(f"thing {part} {i}") for i in range(NAMES)] for part in range(number)]
 
 
 def fill(client: redis.Redis, names: Sequence[str]) -> None:
@@ -99,15 +100,15 @@ async def test_every_round_trip_has_the_time_limit(
     warm: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A Redis that is far away: the list takes several times what one round trip may."""
-    ask = RedisLink.ask
+    values = RedisLink.values
 
-    async def far(self: RedisLink, *command: str | bytes | int | float) -> object:
+    async def far(self: RedisLink, keys: Sequence[bytes]) -> object:
         await asyncio.sleep(0.4 * TIMEOUT_S)
-        return await ask(self, *command)
+        return await values(self, keys)
 
     keys = [b"k%d" % i for i in range(5 * redis_store.BATCH_KEYS)]
     warm.client().mset(dict.fromkeys(keys, b"v"))
-    monkeypatch.setattr(RedisLink, "ask", far)
+    monkeypatch.setattr(RedisLink, "values", far)
     async with started(warm.url, timeout_s=TIMEOUT_S) as (store, metrics):
         found = await store.get_many(keys, cache="text", value_bytes=1)
         assert found == [b"v"] * len(keys)

@@ -92,12 +92,15 @@ async def test_entries_carry_what_they_depend_on(bench: Bench) -> None:
     assert other.calls == [["sky"]]
     text = await bench.get("sky", templates=("a {}",))
     assert torch.equal(text.tensor, expected("sky", templates=("a {}",)))
-    await bench.get("Sky")
-    assert bench.tower.calls == [["sky"], ["sky"], ["Sky"]]
+    await bench.get("sea  view")
+    for other_way in ("Sea View", "sea\u00a0view", "sea&nbsp;view"):  # one prompt to the tower: one entry
+        assert (await bench.get(other_way)).source == "l1"
+    await bench.get("sea", "view")
+    assert bench.tower.calls == [["sky"], ["sky"], ["sea view"], ["sea", "view"]]
 
 
 async def test_a_hundred_requests_for_the_same_unseen_classes_call_the_tower_once(bench: Bench) -> None:
-    names = [f"class {i}" for i in range(150)]
+    names = [f"class {chr(97 + i // 26)}{chr(97 + i % 26)}" for i in range(150)]
     bench.device.gate.clear()
     tasks = [bench.ask(*names) for _ in range(100)]
     await until(lambda: bench.device.waiting)

@@ -102,12 +102,12 @@ async def test_requests_at_the_same_moment_ask_redis_once(empty_redis: RedisServ
         await first.get("a", "b")
         await until(lambda: first.l2("stored") == 2)
     async with process(empty_redis.url) as second:
-        await second.get("warm-up")
+        await second.get("warm up")
         client.config_resetstat()
         texts = await asyncio.gather(*(second.get("a", "b") for _ in range(20)))
         assert client.info("commandstats")["cmdstat_mget"]["calls"] == 1
         assert [text.source for text in texts] == ["l2"] + ["joined"] * 19
-        assert second.tower.calls == [["warm-up"]]
+        assert second.tower.calls == [["warm up"]]
 
 
 SOUND = encode(key_of("b"), row_of("b", "{}"))

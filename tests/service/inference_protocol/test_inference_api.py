@@ -131,7 +131,7 @@ async def test_errors_have_the_protocols_form() -> None:
         assert error(await infer(client, IMAGE, doubled), 422).startswith("classes.2: ")
         many = tensor("classes", ["a", "b", "c", "d"])
         reported = error(await infer(client, IMAGE, many), 422)
-        assert reported == "classes: 4 classes are too many; at most 3 are taken"
+        assert reported == "classes: 4 classes are too many; at most 3 are taken (setting max_classes)"
         assert error(await infer(client, IMAGE, tensor("classes", [])), 422)
         large = tensor("image", [base64.b64encode(encoded(picture(8, 8))).decode()])
         assert "50" in error(await infer(client, large, CLASSES), 413)

@@ -163,8 +163,8 @@ def test_a_size_that_is_none(size: Any) -> None:
         (b"\xff\xff\xff\xff", 1, "element 0 says it has 4294967295 bytes, but there are 0 left"),
         (b"\x01\0\0", 1, "the shape has 1 elements, and the binary data 0"),
         (elements(b"sky", b"\xc3"), 2, "must be UTF-8"),
-        (b"", 1 << 62, "at most 1024 elements"),
-        (b"", 1025, "at most 1024 elements"),
+        (b"", 1 << 62, "at most 4096 elements"),
+        (b"", 4097, "at most 4096 elements"),
     ],
 )
 def test_binary_elements_that_cannot_be(data: bytes, count: int, message: str) -> None:
@@ -183,7 +183,7 @@ def test_binary_elements_that_cannot_be(data: bytes, count: int, message: str) -
         ({"shape": "2"}, "inputs.1.shape: "),
         ({"shape": [3]}, "(classes): the shape has 3 elements, and data 2"),
         ({"shape": [1]}, "(classes): the shape has 1 elements, and data 2"),
-        ({"shape": [10**18]}, "(classes): at most 1024 elements"),
+        ({"shape": [10**18]}, "(classes): at most 4096 elements"),
         ({"data": ["sky", 3]}, "(classes): data must be a flat list of strings"),
         ({"data": [["sky", "tree"]], "shape": [1]}, "(classes): data must be a flat list of strings"),
         ({"data": "sky"}, "inputs.1.data: "),

@@ -80,7 +80,10 @@ def test_a_list_that_is_too_long() -> None:
     with pytest.raises(InvalidRequestError) as caught:
         check_length("classes", 21, 20)
     assert caught.value.fields[0].field == "classes"
-    assert caught.value.fields[0].message == "21 classes are too many; at most 20 are taken"
+    assert (
+        caught.value.fields[0].message
+        == "21 classes are too many; at most 20 are taken (setting max_classes)"
+    )
 
 
 def test_a_picture_in_json_is_kept_no_longer_than_needed() -> None:

@@ -95,7 +95,7 @@ def signed(**changes: Any) -> bytes:
         {"classes": [{"name": "a", "trained": None}]},
         {"classes": [{"name": "a", "color": "red"}]},
         {"classes": [{"name": "a"}, {"name": "A"}], "size": 2},
-        {"classes": [{"name": str(i)} for i in range(1025)], "size": 1025},
+        {"classes": [{"name": str(i)} for i in range(4097)], "size": 4097},
     ],
 )
 def test_a_sound_digest_over_something_else_is_not_enough(changes: dict[str, Any]) -> None:

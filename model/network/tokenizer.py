@@ -1,0 +1,56 @@
+"""CLIP's tokenizer, and which words it cuts."""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from model.network.libraries.open_clip.tokenizer import SimpleTokenizer
+
+_AROUND = 2  # tokens: start and end
+_LISTS_KEPT = 256
+
+
+@functools.cache
+def clip_tokenizer() -> Any:
+    """CLIP's tokenizer; all models of a process share it."""
+    return SimpleTokenizer()
+
+
+@dataclass(frozen=True, slots=True)
+class CutWords:
+    """What the text tower has no room for.
+
+    Attributes:
+        cut: words, by their place, of which the longest template leaves a part unread.
+        same: among them, those that are one word to the tower, whatever the template: pairs of places.
+    """
+
+    cut: tuple[int, ...]
+    same: tuple[tuple[int, int], ...]
+
+
+@functools.lru_cache(maxsize=_LISTS_KEPT)  # callers send the same classes with every picture
+def cut_words(words: tuple[str, ...], templates: Sequence[str], context_length: int) -> CutWords:
+    """Which words a text tower reads only in part.
+
+    Args:
+        words: of a vocabulary, as `Vocabulary.words`.
+        templates: a tuple, each holding "{}".
+        context_length: tokens of a prompt at most, its start and end among them.
+    """
+    encode = clip_tokenizer().encode
+    room = context_length - _AROUND
+    by_length = sorted(templates, key=lambda template: len(encode(template.replace("{}", ""))))
+    shortest, longest = by_length[0], by_length[-1]
+    least = room - len(longest.encode())  # bytes: a token has one at least
+    cut, same = [], []
+    first: dict[tuple[int, ...], int] = {}
+    for place, word in enumerate(words):
+        if len(word.encode()) <= least or len(encode(longest.replace("{}", word))) <= room:
+            continue
+        cut.append(place)
+        tokens = tuple(encode(shortest.replace("{}", word)))
+        if (former := first.setdefault(tokens[:room], place)) != place:
+            same.append((former, place))
+    return CutWords(tuple(cut), tuple(same))

@@ -8,7 +8,7 @@ from typing import Any
 from model.network.libraries.open_clip.tokenizer import SimpleTokenizer
 
 _AROUND = 2  # tokens: start and end
-_LISTS_KEPT = 256
+_CUTS_KEPT = 256
 
 
 @functools.cache
@@ -30,7 +30,7 @@ class CutWords:
     same: tuple[tuple[int, int], ...]
 
 
-@functools.lru_cache(maxsize=_LISTS_KEPT)  # callers send the same classes with every picture
+@functools.lru_cache(maxsize=_CUTS_KEPT)  # callers send the same classes with every picture
 def cut_words(words: tuple[str, ...], templates: Sequence[str], context_length: int) -> CutWords:
     """Which words a text tower reads only in part.
 

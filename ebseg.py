@@ -75,6 +75,7 @@ EXTRAS = {
     "export": frozenset({"onnxruntime", "onnxscript", "openvino"}),
     "s3": frozenset({"s3fs"}),
     "otlp": frozenset({"opentelemetry"}),
+    "geo": frozenset({"rasterio"}),
     "": frozenset({"PIL", "argcomplete", "ebseg_client", "httpx", "numpy", "pillow_heif", "rich"}),
 }
 

@@ -79,13 +79,14 @@ def blended_labels(band: TiledBand, labels: Sequence[int], least: Sequence[float
 
 def blended_scores(band: TiledBand) -> Iterator[tuple[slice, slice, Tensor]]:
     """Class scores block by block: rows from the band's first on, columns, [T, K]."""
-    layout = band.layout
-    down, across = BLENDED_BLOCK.on(band.tiles[0].logits.device)
+    layout, like = band.layout, band.tiles[0].logits
+    down, across = BLENDED_BLOCK.on(like.device)
+    by_row, by_column = _Resizing(layout.rows, 0), _Resizing(layout.columns, 1)
     for left in range(0, layout.output[1], across):
         columns = slice(left, min(left + across, layout.output[1]))
         beside = set(layout.columns.covering(columns))
         tiles = [
-            (tile, tile.logits @ _axis(layout.columns, tile.column, columns, tile, 1).T)
+            (tile, tile.logits @ by_column.matrix(tile, columns).T, by_column.weights(tile, columns))
             for tile in band.tiles
             if tile.column in beside
         ]
@@ -93,35 +94,67 @@ def blended_scores(band: TiledBand) -> Iterator[tuple[slice, slice, Tensor]]:
             rows = slice(top, min(top + down, band.rows.stop))
             above = set(layout.rows.covering(rows))
             scores: Tensor | None = None
-            for tile, wide_QyW in tiles:
+            for tile, wide_QyW, weights_W in tiles:
                 if tile.row in above:
-                    own = _scores(layout, tile, wide_QyW, rows, columns)
+                    masks_QT = (by_row.matrix(tile, rows) @ wide_QyW).flatten(1).sigmoid_()
+                    weights_T = (by_row.weights(tile, rows)[:, None] * weights_W).flatten()
+                    own = (masks_QT.T @ tile.probabilities).mul_(weights_T[:, None])
                     scores = own if scores is None else scores.add_(own)
             assert scores is not None  # tiles cover all of a picture
             yield slice(top - band.rows.start, rows.stop - band.rows.start), columns, scores
 
 
-def _scores(layout: TileLayout, tile: ClassifiedTile, wide: Tensor, rows: slice, columns: slice) -> Tensor:
-    """A tile's share of the scores of a block, [T, K]."""
-    masks_QT = (_axis(layout.rows, tile.row, rows, tile, 0) @ wide).flatten(1).sigmoid_()
-    weights = np.outer(layout.rows.weights(tile.row, rows), layout.columns.weights(tile.column, columns))
-    return (masks_QT.T @ tile.probabilities) * _like(weights.reshape(-1, 1), wide)
-
-
-def _axis(axis: TiledAxis, at: int, pixels: slice, tile: ClassifiedTile, dim: int) -> Tensor:
-    """One axis of: resize a tile's logits to its padded input, crop, resize to output pixels; [T, cells].
+class _Resizing:
+    """One axis of: resize a tile's logits to its padded input, crop, resize to output pixels.
 
     The last is linear between the two input pixels beside an output pixel, as bilinear resizing is.
+
+    Args:
+        axis: of the tiles.
+        dim: 0 for rows, 1 for columns.
     """
-    cells, seen = tile.logits.shape[1 + dim], tile.image_size[dim]
-    identity = torch.eye(cells, dtype=tile.logits.dtype, device=tile.logits.device)[None, None]
-    padded = resize(identity, (CELL * cells, cells))[0, 0, :seen]
-    places = (axis.centres(pixels) - axis.starts[at]) * (seen / axis.size) - 0.5
-    places = places.clip(0, seen - 1)
-    low = np.minimum(places.astype(np.int64), max(0, seen - 2))
-    share = _like((places - low)[:, None], tile.logits)
-    high = torch.from_numpy(np.minimum(low + 1, seen - 1)).to(padded.device)
-    return padded[torch.from_numpy(low).to(padded.device)] * (1 - share) + padded[high] * share
+
+    def __init__(self, axis: TiledAxis, dim: int):
+        self._axis = axis
+        self._dim = dim
+        self._matrices: dict[tuple[int, int, int], Tensor] = {}
+        self._weights: dict[tuple[int, int], Tensor] = {}
+        self._padded: dict[tuple[int, int], Tensor] = {}
+
+    def matrix(self, tile: ClassifiedTile, pixels: slice) -> Tensor:
+        """Of output pixels, [T, cells]."""
+        at, seen = self._at(tile), tile.image_size[self._dim]
+        key = (at, pixels.start, seen)
+        if key not in self._matrices:
+            padded = self._input(tile, seen)
+            places = (self._axis.centres(pixels) - self._axis.starts[at]) * (seen / self._axis.size) - 0.5
+            places = places.clip(0, seen - 1)
+            low = np.minimum(places.astype(np.int64), max(0, seen - 2))
+            share = _like((places - low)[:, None], padded)
+            lower, upper = (
+                padded[torch.from_numpy(rows).to(padded.device)]
+                for rows in (low, np.minimum(low + 1, seen - 1))
+            )
+            self._matrices[key] = lower * (1 - share) + upper * share
+        return self._matrices[key]
+
+    def weights(self, tile: ClassifiedTile, pixels: slice) -> Tensor:
+        """How much the tile counts at output pixels, [T]."""
+        key = (self._at(tile), pixels.start)
+        if key not in self._weights:
+            self._weights[key] = _like(self._axis.weights(self._at(tile), pixels), tile.logits)
+        return self._weights[key]
+
+    def _at(self, tile: ClassifiedTile) -> int:
+        return (tile.row, tile.column)[self._dim]
+
+    def _input(self, tile: ClassifiedTile, seen: int) -> Tensor:
+        """The tile's input pixels, of its cells, [seen, cells]."""
+        cells = tile.logits.shape[1 + self._dim]
+        if (cells, seen) not in self._padded:
+            identity = torch.eye(cells, dtype=tile.logits.dtype, device=tile.logits.device)[None, None]
+            self._padded[cells, seen] = resize(identity, (CELL * cells, cells))[0, 0, :seen]
+        return self._padded[cells, seen]
 
 
 def _like(array: NDArray[np.float64], tensor: Tensor) -> Tensor:

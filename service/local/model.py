@@ -25,6 +25,7 @@ from service.scheduling.engine import Engine, EngineResult, Job, TiledPrediction
 from service.scheduling.torch_engine import device_names, load_engine
 from service.schemas.segment import AUTO_VOCABULARY, SegmentRequest
 from service.segmentation.answer import SegmentationResult, json_answer, only_seen
+from service.segmentation.counted import Counts
 from service.segmentation.encode import resized
 from service.segmentation.outputs import OF_SCORES, check_outputs
 from service.segmentation.requested import given_colors, output_size, to_balance
@@ -168,6 +169,7 @@ def picture_result(
     seconds: dict[str, float],
     began: float,
     remarks: Sequence[str] = (),
+    counted: Counts | None = None,
 ) -> PictureResult:
     """A result with all that the service would answer.
 
@@ -177,6 +179,7 @@ def picture_result(
         seconds: by stage.
         began: when the work began, by `time.perf_counter`.
         remarks: what decoding left out of account.
+        counted: of a label map that is too large to be looked at as a whole.
     """
     if picture is not None:
         height, width = result.labels.shape
@@ -196,6 +199,7 @@ def picture_result(
         caches=None,
         check=Deadline(float("inf")).check,
         request_warnings=tuple(map(ignored_profile, remarks)),
+        counted=counted,
     )
     if spec.vocabulary == AUTO_VOCABULARY:
         made = only_seen(made)

@@ -3,7 +3,7 @@
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,7 @@ from PIL import Image
 
 from ebseg_client import Segmentation, drawing
 from service.errors import UsageError
+from service.local.georeference import geo_tags
 from service.segmentation import render
 from service.segmentation.sheet import SheetEntry
 
@@ -34,6 +35,17 @@ class PictureResult:
     def mask(self) -> bytes:
         """The label map as indexed PNG."""
         return render.label_png(self.labels, [item.name for item in self.answer.classes], self._colors())
+
+    def write_mask(self, path: Path, source: Path, form: Literal["PNG", "TIFF"]) -> None:
+        """Writes the label map; a TIFF with the georeference of the picture's file, if that has one.
+
+        Raises:
+            UsageError: the georeference is of other pixels.
+        """
+        names = [item.name for item in self.answer.classes]
+        tags = geo_tags(source, (self.labels.shape[0], self.labels.shape[1])) if form == "TIFF" else {}
+        with path.open("wb") as file:
+            render.write_labels(file, form, self.labels, names, self._colors(), tags)
 
     def overlay(self) -> NDArray[np.uint8]:
         """The picture under its mask, RGB, uint8 [H, W, 3]."""

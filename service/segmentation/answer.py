@@ -32,6 +32,7 @@ from service.schemas.segment import (
 )
 from service.segmentation import encode, render
 from service.segmentation.colors import reported_colors, to_hex
+from service.segmentation.counted import Counts
 from service.segmentation.exchange import SCORE_DIGITS, coco_instances, coco_panoptic, geojson
 from service.segmentation.polygons import Region as Outline
 from service.segmentation.polygons import polygons
@@ -69,6 +70,7 @@ class SegmentationResult:
         began: when the request's work began, by `time.perf_counter`.
         check: raises when going on is in vain.
         request_warnings: what there is to say of the request itself.
+        counted: what is known of a label map that is too large to be looked at as a whole.
         seen: the classes of labels 1, 2, ... by their place in the vocabulary, where the label map has only
             those that are seen; None: all that are not ignored, in their order.
     """
@@ -87,6 +89,7 @@ class SegmentationResult:
     caches: Caches | None
     check: Callable[[], None]
     request_warnings: tuple[AnswerWarning, ...] = ()
+    counted: Counts | None = None
     seen: Sequence[int] | None = None
 
     @property
@@ -179,14 +182,16 @@ def json_answer(segmentation: SegmentationResult) -> SegmentAnswer:
     started = time.perf_counter()
     labels, info = segmentation.result.labels, segmentation.info
     height, width = labels.shape
-    area, confidence = encode.statistics(labels, segmentation.result.confidence, len(segmentation.names))
+    counts = segmentation.counted or Counts.of(
+        labels, segmentation.result.confidence, len(segmentation.names)
+    )
     parts: dict[str, Any] = {
         "request_id": segmentation.request_id,
         "size": Size(width=width, height=height),
         "model": ModelAnswer(
             name=info.name, version=info.version, digest=info.digest, untrained=info.untrained
         ),
-        "classes": _classes(segmentation, area, confidence),
+        "classes": _classes(segmentation, counts),
     }
     if segmentation.caches is not None:
         parts["caches"] = CacheAnswer(
@@ -199,7 +204,7 @@ def json_answer(segmentation: SegmentationResult) -> SegmentAnswer:
     background = segmentation.background
     parts["background"] = BackgroundAnswer(threshold=background.threshold, source=background.source)
     if segmentation.may_be_other:
-        parts["other"] = Other(area=int(area[0]), fraction=_fraction(area[0], labels))
+        parts["other"] = Other(area=int(counts.area[0]), fraction=_fraction(counts.area[0], labels))
     parts |= region_parts(segmentation)
     for name in segmentation.outputs & FILES:
         segmentation.check()
@@ -234,14 +239,11 @@ def make_file(segmentation: SegmentationResult, name: str) -> bytes:
     raise ValueError(f"nothing to make {name} of")
 
 
-def _classes(
-    segmentation: SegmentationResult, area: NDArray[np.int64], confidence: NDArray[np.float64]
-) -> list[ClassAnswer]:
+def _classes(segmentation: SegmentationResult, counts: Counts) -> list[ClassAnswer]:
     labels, names = segmentation.result.labels, segmentation.names
     colors, trained = segmentation.colors, segmentation.trained
-    runs = encode.runs_of(labels, len(names))
-    boxes = encode.boxes(runs)
-    rles = encode.rles_of(runs) if "rle" in segmentation.outputs else None
+    area, confidence, runs = counts.area, counts.confidence, counts.runs
+    rles = encode.rles_of(runs) if runs is not None and "rle" in segmentation.outputs else None
     regions = polygons(labels, len(names), segmentation.check) if "polygons" in segmentation.outputs else None
     classes = []
     for index, name in enumerate(names):
@@ -253,7 +255,7 @@ def _classes(
             "trained": trained[index],
             "area": int(area[label]),
             "fraction": _fraction(area[label], labels),
-            "bbox": boxes[index],
+            "bbox": counts.boxes[index],
             "mean_confidence": round(float(confidence[label]), SCORE_DIGITS) if area[label] else None,
         }
         if rles is not None:

@@ -35,7 +35,7 @@ def decode(
         PictureMemoryError: memory ran out.
         InvalidRequestError: there is no such frame, or it is too far away.
     """
-    with _answerable():
+    with answerable():
         return pictures.decode(data, max_pixels=max_pixels, frame=frame, accept=accept, remark=remark)
 
 
@@ -49,12 +49,13 @@ def from_pillow(
         BadPictureError: its file is broken, cut short or closed.
         PictureMemoryError: memory ran out.
     """
-    with _answerable():
+    with answerable():
         return pictures.from_pillow(image, max_pixels=max_pixels, remark=remark)
 
 
 @contextmanager
-def _answerable() -> Iterator[None]:
+def answerable() -> Iterator[None]:
+    """Raises the service's errors in the place of those of reading a picture; see `decode`."""
     try:
         yield
     except PictureFormatError as error:

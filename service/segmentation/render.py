@@ -5,9 +5,10 @@ all, for `ebseg segment --url` draws with them alone.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from io import BytesIO
-from typing import Any
+from types import MappingProxyType
+from typing import IO, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from ebseg_client.drawing import OTHER
 Labels = NDArray[np.uint16]
 MOST_PALETTE_CLASSES = 255  # a palette has 256 entries, and one is "other"
 WEBP_LONGEST = 16383  # pixels of a side that WebP can hold
+_IMAGE_DESCRIPTION = 270  # a tag of TIFF 6.0
 QUICK = 1  # zlib's level: photographs hardly get smaller by more, and take several times as long
 
 
@@ -27,14 +29,42 @@ def label_png(labels: Labels, names: Sequence[str], colors: NDArray[np.uint8]) -
     Up to 255 classes it is a palette picture in the classes' colours, beyond that 16-bit grey. The
     text chunk `classes` holds a JSON list of names by label; its first entry is "other".
     """
-    if len(names) <= MOST_PALETTE_CLASSES:
-        image = Image.fromarray(labels.astype(np.uint8), "L")
+    buffer = BytesIO()
+    write_labels(buffer, "PNG", labels, names, colors)
+    return buffer.getvalue()
+
+
+def write_labels(
+    target: IO[bytes],
+    form: Literal["PNG", "TIFF"],
+    labels: Labels,
+    names: Sequence[str],
+    colors: NDArray[np.uint8],
+    tags: Mapping[int, Any] = MappingProxyType({}),
+) -> None:
+    """Writes what `label_png` gives, or the same as TIFF, which has the list in its `ImageDescription`.
+
+    Args:
+        target: a file; a large label map goes there piece by piece.
+        form: of the file.
+        labels: the label map; of uint8, as one that lies in a file may be, it is not copied.
+        names, colors: of labels 1, 2, ...
+        tags: further ones of a TIFF.
+    """
+    few = len(names) <= MOST_PALETTE_CLASSES
+    kept = np.ascontiguousarray(labels, np.uint8 if few else np.uint16)
+    size = (labels.shape[1], labels.shape[0])
+    mode = "L" if few else "I;16"
+    image = Image.frombuffer(mode, size, kept, "raw", mode, 0, 1)
+    if few:
         image.putpalette([*OTHER, *colors.ravel().tolist()])
+    if form == "PNG":
+        chunk = PngImagePlugin.PngInfo()
+        chunk.add_itxt("classes", json.dumps(["other", *names], ensure_ascii=False))
+        image.save(target, "PNG", pnginfo=chunk)
     else:
-        image = Image.fromarray(labels)
-    chunk = PngImagePlugin.PngInfo()
-    chunk.add_itxt("classes", json.dumps(["other", *names], ensure_ascii=False))
-    return _saved(image, "PNG", pnginfo=chunk)
+        about = {_IMAGE_DESCRIPTION: json.dumps(["other", *names]), **tags}
+        image.save(target, "TIFF", compression="tiff_adobe_deflate", tiffinfo=about)
 
 
 def grey_png(shares: NDArray[np.float32]) -> bytes:

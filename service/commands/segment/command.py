@@ -92,7 +92,14 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help='vild (default), imagenet, plain, or a sentence with "{}"; sentences may be repeated',
     )
     parser.add_argument(
-        "--out", type=Path, metavar="PATH", help="write the indexed label map as PNG; a folder for several"
+        "--out",
+        type=Path,
+        metavar="PATH",
+        help="write the indexed label map: .png, or .tif, which keeps a GeoTIFF's georeference; a folder "
+        "for several",
+    )
+    parser.add_argument(
+        "--mask-format", choices=("png", "tif"), help="of label maps in a folder (default: png)"
     )
     parser.add_argument(
         "--overlay",
@@ -123,6 +130,11 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     )
     parser.add_argument(
         "--min-area", type=count, metavar="N", help="of regions in --coco and geojson, pixels (default: 1)"
+    )
+    parser.add_argument(
+        "--world",
+        action="store_true",
+        help="geojson in degrees, by the georeference of GeoTIFFs; needs ebseg[geo]",
     )
     parser.add_argument("--subject", metavar="NAME", help="the class that soft_mask and cutout show")
     parser.add_argument(
@@ -176,6 +188,8 @@ def run(args: argparse.Namespace) -> int:
             parallel=args.parallel,
             saved=_by_name(args.save),
             coco=args.coco,
+            mask_format=args.mask_format,
+            world=args.world,
         )
         return _run_here(args, job) if args.url is None else _run_there(args, job)
     except UsageError as error:
@@ -258,6 +272,11 @@ def _refuse_mixture(args: argparse.Namespace) -> None:
         raise UsageError("--model and --checkpoint do not go together: give one of them")
     if args.min_area is not None and args.coco is None and "geojson" not in dict(args.save):
         raise UsageError("--min-area needs --coco or --save geojson=..., whose regions it is of")
+    if args.world and "geojson" not in dict(args.save):
+        raise UsageError("--world needs --save geojson=..., whose coordinates it is of")
+    several = len(args.pictures) > 1 or args.pictures[0].is_dir()
+    if args.mask_format is not None and (args.out is None or not several):
+        raise UsageError("--mask-format needs --out with a folder; a single file's ending says it")
     if args.subject is not None and not {"soft_mask", "cutout"} & set(dict(args.save)):
         raise UsageError("--subject needs --save soft_mask=... or --save cutout=..., which show it")
     if args.url is None and args.model is None and args.yes:

@@ -21,9 +21,10 @@ from ebseg_client import Segmentation
 from ebseg_client.parallel import in_order
 from model.storage.files import replacing
 from service.commands.segment.instances import Instances
-from service.commands.segment.plan import SegmentPlan
+from service.commands.segment.plan import MASK_FORMS, SegmentPlan
 from service.commands.tables import print_table, stdout
 from service.errors import UsageError
+from service.local.georeference import in_world
 from service.local.picture_result import FileResult, PictureSegmenter
 from service.segmentation.render import WEBP_LONGEST
 from service.segmentation.sheet import SheetEntry, contact_sheet
@@ -108,10 +109,13 @@ def _written(job: SegmentPlan, one: FileResult) -> FileResult:
     try:
         if job.masks is not None:
             with replacing(job.masks[one.file]) as partial:
-                partial.write_bytes(one.found.mask())
+                one.found.write_mask(partial, one.file, MASK_FORMS[job.masks[one.file].suffix.lower()])
         for name, targets in job.saved.items():
+            value = one.found.document[name]
+            if name == "geojson" and job.world:
+                value = in_world(value, one.file)
             with replacing(targets[one.file]) as partial:
-                partial.write_bytes(_content(one.found.document[name]))
+                partial.write_bytes(_content(value))
         if job.overlays is not None:
             _write_overlay(job.overlays[one.file], one.found.overlay())
     except UsageError as error:

@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 
 from ebseg_client.parallel import in_order
 from model.errors import PictureError
+from model.pictures.windows import PictureParts, windows
 from model.vocabulary.classes import Vocabulary
 from service.errors import ServiceError, UsageError
+from service.local.large import MOST_LARGE_PIXELS, check_large, segment_large
 from service.local.model import LocalModel, load_local, picture_result
 from service.local.picture_result import FileResult, PictureResult, read
 from service.schemas.segment import SegmentRequest
-from service.segmentation.decode import decode
+from service.segmentation.decode import answerable, decode
 from service.settings import Settings
 
 Status = Callable[[str], AbstractContextManager[object]]
@@ -25,7 +27,10 @@ Status = Callable[[str], AbstractContextManager[object]]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Decoded:
-    """A picture, or why there is none, the time that it took, and what was left out of account."""
+    """A picture, or why there is none, the time that it took, and what was left out of account.
+
+    One that is read when its turn comes, because it is large, has neither picture nor error.
+    """
 
     file: Path
     picture: NDArray[np.uint8] | None
@@ -58,16 +63,17 @@ class LocalSource:
     ) -> Generator[FileResult, None, None]:
         """See `PictureSegmenter`. The model is loaded once the first picture is there: it may be broken."""
         model: LocalModel | None = None
-        with closing(
-            in_order(partial(_decoded, self._settings, self._spec.frame), files, parallel)
-        ) as decoded:
+        with closing(in_order(partial(_decoded, self._settings, self._spec), files, parallel)) as decoded:
             for one in decoded:
-                if one.picture is None:
+                if one.error is not None:
                     yield FileResult(one.file, None, one.error)
                     continue
                 model = model or self._load()
                 try:
-                    result = self._result(model, one.picture, one, keep=pictures)
+                    if one.picture is None:
+                        result = self._large(model, one.file, pictures=pictures)
+                    else:
+                        result = self._result(model, one.picture, one, keep=pictures)
                 except (PictureError, ServiceError) as error:
                     yield FileResult(one.file, None, error)
                 else:
@@ -76,6 +82,26 @@ class LocalSource:
     def _load(self) -> LocalModel:
         with self._status("loading the model"):
             return load_local(self._folder, device=self._settings.device, dtype=self._settings.dtype)
+
+    def _large(self, model: LocalModel, file: Path, *, pictures: bool) -> PictureResult:
+        """A picture of more pixels than are held at a time."""
+        check_large(self._spec, pictures=pictures)
+        began = time.perf_counter()
+        remarks: list[str] = []
+        with answerable(), windows(file, MOST_LARGE_PIXELS) as parts, self._status("segmenting"):
+            if parts is None:
+                whole = decode(
+                    read(file), max_pixels=MOST_LARGE_PIXELS, frame=self._spec.frame, remark=remarks.append
+                )
+                parts = PictureParts.of(whole)
+            return segment_large(
+                model,
+                parts,
+                self._spec,
+                self._vocabulary,
+                seconds=time.perf_counter() - began,
+                remarks=tuple(remarks),
+            )
 
     def _result(
         self, model: LocalModel, picture: NDArray[np.uint8], one: _Decoded, *, keep: bool
@@ -98,11 +124,36 @@ class LocalSource:
         )
 
 
-def _decoded(settings: Settings, frame: int | None, file: Path) -> _Decoded:
+class _LargeError(Exception):
+    """Wraps no error: a picture is to be read by parts."""
+
+
+def _has_windows(file: Path, max_pixels: int) -> bool:
+    """Whether a file has more pixels than are decoded at a time, and can be read by windows."""
+    with answerable(), windows(file, MOST_LARGE_PIXELS) as parts:
+        return parts is not None and parts.size[0] * parts.size[1] > max_pixels
+
+
+def _decoded(settings: Settings, spec: SegmentRequest, file: Path) -> _Decoded:
     began = time.perf_counter()
     remarks: list[str] = []
+
+    def accept(size: tuple[int, int]) -> None:
+        if size[0] * size[1] > settings.max_pixels:
+            raise _LargeError
+
     try:
-        picture = decode(read(file), max_pixels=settings.max_pixels, frame=frame, remark=remarks.append)
+        if spec.tiling is not None and _has_windows(file, settings.max_pixels):
+            raise _LargeError
+        picture = decode(
+            read(file),
+            max_pixels=settings.max_pixels if spec.tiling is None else MOST_LARGE_PIXELS,
+            frame=spec.frame,
+            accept=accept,
+            remark=remarks.append,
+        )
+    except _LargeError:
+        return _Decoded(file, None, None, 0.0)
     except (UsageError, ServiceError) as error:
         return _Decoded(file, None, error, 0.0)
     return _Decoded(file, picture, None, time.perf_counter() - began, tuple(remarks))

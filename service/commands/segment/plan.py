@@ -5,12 +5,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
+from typing import Literal
 
 from model.pictures.suffixes import PICTURES
 from service.errors import UsageError
 
 OVERLAY_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 ENDINGS = {"confidence": ".png", "soft_mask": ".png", "cutout": ".png", "geojson": ".geojson"}  # of --save
+
+MASK_FORMS: dict[str, Literal["PNG", "TIFF"]] = {".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,6 +29,7 @@ class SegmentPlan:
         coco: where the document of all pictures' instances goes.
         as_json: print JSON, one object a line, instead of a table.
         parallel: pictures at a time.
+        world: whether GeoJSON is in degrees.
     """
 
     files: list[Path]
@@ -37,6 +41,7 @@ class SegmentPlan:
     parallel: int
     saved: dict[str, dict[Path, Path]] = field(default_factory=dict)
     coco: Path | None = None
+    world: bool = False
 
 
 def plan(
@@ -49,6 +54,8 @@ def plan(
     parallel: int,
     saved: Mapping[str, Path] = MappingProxyType({}),
     coco: Path | None = None,
+    mask_format: str | None = None,
+    world: bool = False,
 ) -> SegmentPlan:
     """Looks at all that can be wrong with files before anything is segmented.
 
@@ -59,12 +66,12 @@ def plan(
     many = len(pictures) > 1 or pictures[0].is_dir()
     files = [file for named in pictures for file in (_listed(named) if named.is_dir() else [named])]
     if many:
-        masks = None if out is None else _in_folder(files, out, ".png")
+        masks = None if out is None else _in_folder(files, out, f".{mask_format or 'png'}")
         overlays = None if overlay is None else _in_folder(files, overlay, ".webp")
         further = {name: _in_folder(files, path, ENDINGS[name]) for name, path in saved.items()}
     else:
         further = {name: {files[0]: _checked(path, (ENDINGS[name],))} for name, path in saved.items()}
-        masks = None if out is None else {files[0]: _checked(out, (".png",))}
+        masks = None if out is None else {files[0]: _checked(out, tuple(MASK_FORMS))}
         overlays = None if overlay is None else {files[0]: _checked(overlay, OVERLAY_SUFFIXES)}
         _refuse_unreadable(files[0])
     targets = [target for group in (masks, overlays) if group is not None for target in group.values()]
@@ -92,6 +99,7 @@ def plan(
         parallel=parallel,
         saved=further,
         coco=coco,
+        world=world,
     )
 
 

@@ -9,8 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageColor
 
+from ebseg_client.region_names import write_names
+
 OTHER = (0, 0, 0)  # colour of pixels that belong to no class; RGB
-OPACITY = 0.5
+OPACITY = 0.35
+WIDE = 960  # pixels of a long side; larger pictures get wider outlines
 BLOCK = 1 << 17  # pixels blended at a time; they stay in the processor's cache
 PREVIEW = 640  # pixels, long side of what a notebook shows
 
@@ -20,23 +23,28 @@ def overlay(
     labels: NDArray[np.uint16],
     colors: NDArray[np.uint8],
     opacity: float = OPACITY,
+    names: Sequence[str] = (),
 ) -> NDArray[np.uint8]:
-    """The picture with its classes' colours laid over it and thin borders between them.
+    """The picture with its classes' colours laid over it, outlines between them, and names on the regions.
 
     Args:
         picture: RGB, uint8 [H, W, 3], of the label map's size; "other" shows it untouched.
         labels: label map.
         colors: uint8 [K, 3].
-        opacity: of the colours; borders are opaque.
+        opacity: of the colours; outlines are opaque.
+        names: K of them, or none to write none.
     """
     paint = painted(labels, colors)
     blended = _blended(picture, paint, opacity)
+    wide = max(1, round(max(labels.shape) / WIDE))
     border = np.zeros(labels.shape, bool)
-    border[:, 1:] |= labels[:, 1:] != labels[:, :-1]
-    border[1:] |= labels[1:] != labels[:-1]
+    border[:, wide:] |= labels[:, wide:] != labels[:, :-wide]
+    border[wide:] |= labels[wide:] != labels[:-wide]
     blended[border] = paint[border]
     untouched = labels == 0
     blended[untouched] = picture[untouched]
+    if names:
+        write_names(blended, labels, colors, names)
     return blended
 
 

@@ -167,13 +167,16 @@ class Segmentation:
         """The classes that have pixels, largest first."""
         return tuple(sorted((c for c in self.classes if c.area), key=lambda c: -c.area))
 
-    def overlay(self, picture: Picture | None = None, opacity: float = drawing.OPACITY) -> Image.Image:
+    def overlay(
+        self, picture: Picture | None = None, opacity: float = drawing.OPACITY, names: bool = True
+    ) -> Image.Image:
         """The picture under its mask, RGB, of the maps' size.
 
         Args:
             picture: that was sent; left out, the service's overlay if "overlay" was among the outputs, else
                 the label map alone in its colours.
             opacity: of the colours, 0..1.
+            names: whether the classes' names stand on their regions.
 
         Raises:
             InputError: the answer holds no label map, or the picture cannot be read.
@@ -185,7 +188,8 @@ class Segmentation:
         if picture is None:
             return Image.fromarray(drawing.painted(self.labels, colors))
         pixels = picture_pixels(picture, (self.width, self.height))
-        return Image.fromarray(drawing.overlay(pixels, self.labels, colors, opacity))
+        written = [one.name for one in self.classes] if names else []
+        return Image.fromarray(drawing.overlay(pixels, self.labels, colors, opacity, written))
 
     def show(self, picture: Picture | None = None) -> None:
         """Shows `overlay` in the system's viewer of pictures."""

@@ -1,5 +1,5 @@
 """Files to pixels, for training and service alike.
 
 `decode.py` over `formats.py`, `heif.py`; `colors.py`: to sRGB; `mending.py`: harmless oddities;
-`suffixes.py`: endings of picture files.
+`suffixes.py`: endings of picture files; `palette.py`: colours of classes over them.
 """

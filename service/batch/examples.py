@@ -54,5 +54,5 @@ def _entry(picture: Image.Image, mask: Image.Image, row: Row) -> SheetEntry:
     classes = [
         (name, to_hex(color), float(share)) for name, color, share in zip(names, colors, shares, strict=True)
     ]
-    over = Image.fromarray(overlay(np.asarray(picture), labels, colors))
+    over = Image.fromarray(overlay(np.asarray(picture), labels, colors, names=names))
     return SheetEntry.of(os.path.basename(row["id"]), picture, over, classes)

@@ -51,7 +51,8 @@ class PictureResult:
         """The picture under its mask, RGB, uint8 [H, W, 3]."""
         if self.picture is None:
             raise ValueError("the picture was not kept")
-        return drawing.overlay(self.picture, self.labels, self._colors())
+        names = [item.name for item in self.answer.classes]
+        return drawing.overlay(self.picture, self.labels, self._colors(), names=names)
 
     def entry(self, title: str) -> SheetEntry:
         """The picture on a contact sheet."""

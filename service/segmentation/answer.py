@@ -227,7 +227,9 @@ def make_file(segmentation: SegmentationResult, name: str) -> bytes:
     if name == "npy":
         return encode.npy(labels)
     if name == "overlay" and segmentation.picture is not None:
-        return render.webp(overlay(segmentation.picture, labels, segmentation.colors))
+        return render.webp(
+            overlay(segmentation.picture, labels, segmentation.colors, names=segmentation.names)
+        )
     if name == "confidence":
         return render.grey_png(result.confidence)
     if name == "cutout" and segmentation.picture is not None:

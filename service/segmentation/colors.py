@@ -7,10 +7,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from model.pictures.palette import palette as palette_of
+
 Palette = Literal["distinct", "voc"] | tuple[str, ...]
 _LISTS_KEPT = 256
-_STEPS = 16  # candidates per channel: 4,096 in all
-_LIGHTNESS = (25.0, 92.0)  # CIELAB's L; darker and lighter ones hardly differ from black and white
 
 
 def class_colors(given: Sequence[str | None], palette: Palette = "distinct") -> NDArray[np.uint8]:
@@ -63,8 +63,8 @@ def reported_colors(
 def _class_colors(given: tuple[str | None, ...]) -> NDArray[np.uint8]:
     chosen = {color.lower() for color in given if color is not None}
     wanted = len(given) + len(chosen)
-    free = [color for color in _separated(64 << (wanted // 64).bit_length()) if to_hex(color) not in chosen]
-    own = (free[i % len(free)] for i in range(len(given)))
+    ours = palette_of(64 << (wanted // 64).bit_length())  # few lengths, so that they are computed once
+    own = (color for color in ours if to_hex(color) not in chosen)
     colors = [next(own) if color is None else _from_hex(color) for color in given]
     array = np.array(colors, dtype=np.uint8).reshape(-1, 3)
     array.flags.writeable = False
@@ -79,21 +79,3 @@ def to_hex(color: Sequence[int] | NDArray[np.uint8]) -> str:
 
 def _from_hex(color: str) -> tuple[int, int, int]:
     return int(color[1:3], 16), int(color[3:5], 16), int(color[5:7], 16)
-
-
-@functools.cache
-def _separated(count: int) -> list[tuple[int, int, int]]:
-    """Colours in the order of farthest-point sampling in CIELAB, where distance is what eyes see."""
-    import cv2  # not for those who only paint, with colours that a service has chosen
-
-    levels = np.linspace(0, 255, _STEPS).round().astype(np.uint8)
-    rgb = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), -1).reshape(-1, 3)
-    lab = cv2.cvtColor(rgb[None].astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[0]
-    usable = (lab[:, 0] >= _LIGHTNESS[0]) & (lab[:, 0] <= _LIGHTNESS[1])
-    rgb, lab = rgb[usable], lab[usable]
-    taken = [int(np.linalg.norm(lab - np.array([55, 80, 67], np.float32), axis=1).argmin())]  # a strong red
-    distance = np.full(len(rgb), np.inf, np.float32)
-    for _ in range(min(len(rgb), count) - 1):
-        distance = np.minimum(distance, ((lab - lab[taken[-1]]) ** 2).sum(1))
-        taken.append(int(distance.argmax()))
-    return [(int(red), int(green), int(blue)) for red, green, blue in rgb[taken]]

@@ -1,7 +1,6 @@
 """Pictures to look at: picture, truth and prediction side by side, with the colours' names below.
 
-A class has the same colour in every picture. Neighbouring numbers get hues a golden angle apart, in
-OKLCH, where equal steps look equal; three lightnesses in turn tell apart what hue alone would not.
+A class has the same colour in every picture, and regions are filled and outlined as the service does it.
 """
 
 import math
@@ -13,18 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from model.pictures.palette import palette
 from training.errors import TrainingError
 
 Picture = NDArray[np.uint8]
 
-GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))
-FIRST_HUE = 0.6  # radians; a red
-LIGHTNESS = (0.68, 0.82, 0.52)
-CHROMA = (0.15, 0.11, 0.12)
 IGNORED_COLOUR = (228, 228, 228)
 PAPER, INK = (255, 255, 255), (40, 40, 40)
-LABEL_SHARE = 0.78  # of a class's colour; the rest is the picture's brightness
-EDGE_SHARE = 0.45  # of the colour that borders of regions keep
+FILL = 0.35  # of a class's colour over the picture; outlines are opaque
 
 SMALLEST_SIDE = 224  # pixels; smaller pictures are enlarged by a whole factor
 GAP = 8
@@ -36,29 +31,12 @@ SHEET_WIDTH = 1600  # pixels
 SHEET_COLUMNS = 2
 
 
-@cache
 def class_colour(index: int) -> tuple[int, int, int]:
     """RGB of a class by its number; -1 is the colour of ignored pixels."""
     if index < 0:
         return IGNORED_COLOUR
-    hue = FIRST_HUE + index * GOLDEN_ANGLE
-    lightness, chroma = LIGHTNESS[index % 3], CHROMA[index % 3]
-    red, green, blue = _srgb(lightness, chroma * math.cos(hue), chroma * math.sin(hue))
+    red, green, blue = palette(64 << ((index + 1) // 64).bit_length())[index].tolist()
     return red, green, blue
-
-
-def _srgb(lightness: float, a: float, b: float) -> list[int]:
-    """OKLab to 8 bit sRGB, by the matrices of Ottosson's definition; out of gamut is clipped."""
-    l_ = (lightness + 0.3963377774 * a + 0.2158037573 * b) ** 3
-    m_ = (lightness - 0.1055613458 * a - 0.0638541728 * b) ** 3
-    s_ = (lightness - 0.0894841775 * a - 1.2914855480 * b) ** 3
-    linear = (
-        4.0767416621 * l_ - 3.3077115913 * m_ + 0.2309699292 * s_,
-        -1.2684380046 * l_ + 2.6097574011 * m_ - 0.3413193965 * s_,
-        -0.0041960863 * l_ - 0.7034186147 * m_ + 1.7076147010 * s_,
-    )
-    clipped = (min(max(value, 0.0), 1.0) for value in linear)
-    return [round(255 * (12.92 * c if c <= 0.0031308 else 1.055 * c ** (1 / 2.4) - 0.055)) for c in clipped]
 
 
 def panel(
@@ -172,18 +150,15 @@ def save_contact_sheet(path: Path, panels: Sequence[Path]) -> None:
 
 
 def _coloured(picture: Picture, labels: NDArray[np.integer]) -> Picture:
-    """Labels in their colours over the picture's brightness, regions bordered."""
+    """Labels in their colours over the picture, regions outlined."""
     found, inverse = np.unique(labels, return_inverse=True)
-    palette = np.array([class_colour(int(index)) for index in found], np.float32)
-    colours = palette[inverse.reshape(labels.shape)]
-    brightness = picture.mean(2, dtype=np.float32, keepdims=True)
-    mixed = LABEL_SHARE * colours + (1 - LABEL_SHARE) * brightness
+    colours = np.array([class_colour(int(index)) for index in found], np.uint8)[inverse.reshape(labels.shape)]
+    mixed: Picture = np.rint((1 - FILL) * picture + FILL * colours.astype(np.float32)).astype(np.uint8)
     edge = np.zeros(labels.shape, bool)
     edge[:, 1:] |= labels[:, 1:] != labels[:, :-1]
     edge[1:] |= labels[1:] != labels[:-1]
-    mixed[edge] *= EDGE_SHARE
-    rounded: Picture = mixed.round().astype(np.uint8)
-    return rounded
+    mixed[edge] = colours[edge]
+    return mixed
 
 
 _Entry = tuple[tuple[int, int, int], str]

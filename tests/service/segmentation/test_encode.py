@@ -97,12 +97,12 @@ def test_overlay_blends_draws_borders_and_leaves_other_alone() -> None:
     labels[3] = 0
     colors = np.array([[200, 0, 100], [0, 0, 0]], np.uint8)
     made = drawing.overlay(picture, labels, colors)
-    assert (made[:3, :3] == (150, 50, 100)).all()
+    assert (made[:3, :3] == (135, 65, 100)).all()
     assert (made[:3, 3] == 0).all()  # the border, opaque
-    assert (made[:3, 4:] == 50).all()
+    assert (made[:3, 4:] == 65).all()
     assert (made[3] == 100).all()
     assert (picture == 100).all()
-    assert (drawing.overlay(picture, labels, colors, opacity=0.25)[0, 0] == (125, 75, 100)).all()
+    assert (drawing.overlay(picture, labels, colors, opacity=0.5)[0, 0] == (150, 50, 100)).all()
 
 
 @pytest.mark.parametrize("opacity", [0.5, 0.25])
@@ -127,16 +127,9 @@ def test_resized_and_webp() -> None:
         assert (image.format, image.size) == ("WEBP", (20, 10))
 
 
-def distances(colors: NDArray[np.uint8]) -> NDArray[np.float64]:
-    apart = np.linalg.norm(colors[:, None].astype(float) - colors[None], axis=-1)
-    others: NDArray[np.float64] = apart[~np.eye(len(colors), dtype=bool)]
-    return others
-
-
-def test_colors_are_apart_and_always_the_same() -> None:
+def test_colors_are_always_the_same() -> None:
     few, many = class_colors([None] * 12), class_colors([None] * 1024)
     assert (many[:12] == few).all()
-    assert distances(few).min() > 80
     assert len(np.unique(many, axis=0)) == 1024
     assert (class_colors([None] * 12) == few).all()
 

@@ -35,6 +35,16 @@ def add_command(
     return parser
 
 
+def add_device(parser: "argparse.ArgumentParser | argparse._ArgumentGroup") -> None:
+    """Adds `--device`, which `model.network.device.device_named` reads."""
+    parser.add_argument(
+        "--device",
+        default="auto",
+        metavar="DEVICE",
+        help="where it runs: auto, cpu, cuda or cuda:N; auto takes a GPU if there is one (default: auto)",
+    )
+
+
 def count(text: str) -> int:
     """A whole number from 1, as an argument's type."""
     return _whole(text, 1)

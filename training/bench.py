@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from model.allocator import keep_freed_memory
+from model.bench.batches import OperationCounter
 from model.bench.engine import (
     MATRIX_SIDE,
     Progress,
@@ -29,13 +30,17 @@ from model.bench.engine import (
     peak_bytes,
     weights_size,
 )
+from model.bench.gpu_card import card_here
 from model.network.build import build
 from model.network.config import VARIANTS
+from model.network.copies import copies_of
+from model.network.device import device_named
 from model.network.ebseg import EBSeg
 from model.vocabulary.classes import TrainingClasses
 from training.config import Amp, TrainConfig
 from training.losses.criterion import EBSegLoss
 from training.losses.matcher import Target
+from training.run.loss_module import on_device
 from training.run.optim import build_optimizer, clip_gradients
 
 TIMES_FORWARD = 3
@@ -51,6 +56,7 @@ def bench_train(
     masks: int,
     points: int,
     dtype: str,
+    device: str,
     steps: int,
     progress: Progress,
 ) -> dict[str, Any]:
@@ -63,26 +69,33 @@ def bench_train(
         masks: ground-truth masks of each picture, regions that cover it.
         points: at how many points masks are compared.
         dtype: float32, or bfloat16 for the model under autocast.
+        device: torch's name, or "auto".
         steps: timed ones, after the warm-up.
         progress: notified of the steps.
 
     Returns:
         JSON values; `ratio` is three times the forward's ideal seconds over the seconds of a step,
         `ratio_spread` the smallest and largest of a round, `ratio_of_processor_time` the same of seconds
-        on all processors together.
+        on all processors together, None on a GPU; `launches` the operations that a step asks the device for.
     """
     keep_freed_memory()
+    place = device_named(device)
+    card = card_here() if place.type == "cuda" else None
     progress("building the model")
-    ebseg = build(VARIANTS[variant], TrainingClasses.coco_stuff(), seed=0).train()
+    ebseg = build(VARIANTS[variant], TrainingClasses.coco_stuff(), seed=0).to(place).train()
     weights = weights_size(ebseg)
     amp: Amp = "off" if dtype == "float32" else "bfloat16"
     config = TrainConfig(data="none", variant=variant, batch=batch, crop=size, points=points, amp=amp)
     step = _Step(ebseg, config, masks, AUTOCAST[dtype])
     flops = _forward_flops(ebseg, step.images)
     products_dtype = AUTOCAST[dtype] or torch.float32
-    limit = limit_dtype(products_dtype, progress)
-    timings = _in_turn_with_products(step, matrix_product(limit), steps, progress)
-    peak = peak_bytes()
+    limit = limit_dtype(products_dtype, progress) if place.type == "cpu" else products_dtype
+    timings = _in_turn_with_products(
+        step, _settled(matrix_product(limit, device=place), place), steps, progress
+    )
+    peak = peak_bytes() if card is None else card.memory()["peak_bytes"]
+    with OperationCounter() as launches:
+        step()
     return {
         "bench": "train",
         "variant": variant,
@@ -91,6 +104,8 @@ def bench_train(
         "masks": masks,
         "points": points,
         "dtype": dtype,
+        "device": str(place),
+        "card": None if card is None else card.describe(),
         **machine(),
         "steps": steps,
         "seconds": timings.step,
@@ -99,6 +114,8 @@ def bench_train(
         **limit_figures(products_dtype, limit),
         "matmul_seconds": timings.product,
         **_ratios(timings, flops),
+        **({} if place.type == "cpu" else {"ratio_of_processor_time": None}),
+        "launches": launches.count,
         "loss": step.losses[-1],
         "weights_bytes": weights,
         "peak_bytes": peak,
@@ -112,6 +129,7 @@ class _Step:
     def __init__(self, ebseg: EBSeg, config: TrainConfig, masks: int, autocast: torch.dtype | None):
         self.images, self._targets, self._text = _batch(ebseg, config.crop, config.batch, masks)
         self._ebseg = ebseg
+        self._settle = copies_of(ebseg.device).settle  # a GPU is done later than asked
         self._autocast = autocast
         self._clip_norm = config.clip_norm
         self._optimizer, _ = build_optimizer(ebseg, config)
@@ -122,7 +140,7 @@ class _Step:
     def __call__(self) -> None:
         with (
             self._timing("forward"),
-            torch.autocast("cpu", self._autocast, enabled=self._autocast is not None),
+            torch.autocast(self._ebseg.device.type, self._autocast, enabled=self._autocast is not None),
         ):
             stages = self._ebseg.stages(self.images)
         with self._timing("loss"):
@@ -140,6 +158,7 @@ class _Step:
     def _timing(self, part: str) -> Iterator[None]:
         start = time.perf_counter()
         yield
+        self._settle()
         self.seconds[part].append(time.perf_counter() - start)
 
 
@@ -194,6 +213,17 @@ def _ratios(timings: _Timings, flops: float) -> dict[str, Any]:
     }
 
 
+def _settled(function: Callable[[], object], device: torch.device) -> Callable[[], None]:
+    """The function, which now also waits until its device is done."""
+    settle = copies_of(device).settle
+
+    def run() -> None:
+        function()
+        settle()
+
+    return run
+
+
 def _timed(function: Callable[[], object], times: list[float]) -> Callable[[], None]:
     """The function, which now also notes the seconds that all processors together spend on it."""
 
@@ -225,7 +255,8 @@ def _batch(ebseg: EBSeg, size: int, batch: int, masks: int) -> tuple[Tensor, lis
     text = torch.nn.functional.normalize(
         torch.randn(classes, ebseg.config.clip.joint_width, generator=generator), dim=-1
     )
-    return images, targets, text
+    device = ebseg.device
+    return images.to(device), [on_device(target, device) for target in targets], text.to(device)
 
 
 def _forward_flops(ebseg: EBSeg, images: Tensor) -> float:

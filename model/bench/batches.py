@@ -22,8 +22,8 @@ from model.network.ebseg import EBSeg
 WARM_UPS = 3
 
 
-class _Counting(TorchDispatchMode):
-    """Counts operations."""
+class OperationCounter(TorchDispatchMode):
+    """Counts the operations that torch is asked for, about one kernel each."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -108,7 +108,7 @@ def _of_size(
     seconds = _seconds(lambda: network(there), card, runs)
     operations: int | None = None
     if counted:
-        with _Counting() as counting:
+        with OperationCounter() as counting:
             network(there)
         operations = counting.count
     waits = watts = overlap = memory = None

@@ -270,10 +270,12 @@ def picture_array(height: int, width: int) -> np.ndarray[Any, np.dtype[np.uint8]
     return np.stack([plane, plane[::-1], plane[:, ::-1]], -1)
 
 
-def matrix_product(dtype: torch.dtype, side: int = MATRIX_SIDE) -> Callable[[], object]:
+def matrix_product(
+    dtype: torch.dtype, side: int = MATRIX_SIDE, device: torch.device | str = "cpu"
+) -> Callable[[], object]:
     """A product of two square matrices, 2 * side^3 floating point operations, to be timed."""
-    a = torch.randn(side, side).to(dtype)
-    b = torch.randn(side, side).to(dtype)
+    a = torch.randn(side, side).to(dtype).to(device)
+    b = torch.randn(side, side).to(dtype).to(device)
     return lambda: a @ b
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from model.command import JSON_HELP, add_command, count, shape
+from model.command import JSON_HELP, add_command, add_device, count, shape
 from model.commands.places import VARIANTS
 
 RUNTIMES = ("onnxruntime", "openvino")
@@ -142,17 +142,6 @@ def report(args: argparse.Namespace, found: dict[str, Any]) -> None:
 def print_step(step: str) -> None:
     """Progress of a benchmark, a line a step on standard error."""
     print(step, file=sys.stderr, flush=True)
-
-
-def add_device(parser: argparse.ArgumentParser) -> None:
-    """Adds `--device`."""
-    parser.add_argument(
-        "--device",
-        default="auto",
-        metavar="DEVICE",
-        help="where it is measured: auto, cpu, cuda or cuda:N; auto takes a GPU if there is one "
-        "(default: auto)",
-    )
 
 
 def _batches(words: str) -> list[int]:

@@ -97,7 +97,7 @@ def _program(args: argparse.Namespace) -> int:
         args,
         manifest,
         f"wrote {path}; it differs from the checkpoint by {error:.1g}",
-        f"give it images, uint8 [1, 3, {rows}, {columns}], zeros beyond the picture, and sizes, int64 [1, 2],"
-        " the picture's rows and columns",
+        f"give it images, uint8 [1, 3, {rows}, {columns}], zeros beyond the picture, "
+        "and sizes, int64 [1, 2], the picture's rows and columns",
     )
     return 0

@@ -11,6 +11,7 @@ import torch
 import model.commands.bench
 from model import VARIANTS, TrainingClasses
 from model.network.build import build
+from tests.pretended import pretended_device
 from training import bench
 from training.commands.bench import add_benchmark
 
@@ -48,6 +49,26 @@ def test_figures_add_up(capsys: pytest.CaptureFixture[str]) -> None:
     assert max(result["seconds_by_part"].values()) < max(result["seconds"])
     assert result["peak_over_weights_bytes"] == result["peak_bytes"] - result["weights_bytes"] > 0
     assert 0 < result["loss"] < 1e6
+    assert result["launches"] > 5000
+    assert (result["device"], result["card"]) == ("cpu", None)
+
+
+def test_on_another_device() -> None:
+    with pretended_device() as device:
+        result = bench.bench_train(
+            variant="tiny",
+            size=64,
+            batch=1,
+            masks=2,
+            points=16,
+            dtype="float32",
+            device=str(device),
+            steps=1,
+            progress=lambda step: None,
+        )
+    assert result["device"] == str(device)
+    assert result["ratio"] > 0
+    assert result["ratio_of_processor_time"] is None
 
 
 def test_half_precision(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,7 +2,7 @@
 
 import argparse
 
-from model.command import add_command, count
+from model.command import add_command, add_device, count
 from model.commands.bench import add_json, print_step, report
 from model.commands.places import VARIANTS
 
@@ -47,6 +47,7 @@ def add_benchmark(benches: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument(
         "--steps", type=count, default=5, metavar="N", help="timed steps after the warm-up (default: 5)"
     )
+    add_device(parser)
     add_json(parser)
 
 
@@ -61,6 +62,7 @@ def run(args: argparse.Namespace) -> int:
         masks=args.masks,
         points=args.points,
         dtype=args.dtype,
+        device=args.device,
         steps=args.steps,
         progress=print_step,
     )

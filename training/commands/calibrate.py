@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from model.command import JSON_HELP, add_command, seed
+from model.command import JSON_HELP, add_command, add_device, seed
 from training.commands.evaluate import add_data_options, opened, options, refuse_missing
 
 if TYPE_CHECKING:
@@ -27,12 +27,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     )
     parser.description = f"{parser.description}\nDATA is what the checkpoint was not trained on."
     add_data_options(parser)
-    parser.add_argument(
-        "--device",
-        default="auto",
-        metavar="NAME",
-        help="where the model runs: auto (a GPU if there is one), cpu or cuda (default: auto)",
-    )
+    add_device(parser)
     parser.add_argument(
         "--seed",
         type=seed,

@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from model.command import JSON_HELP, add_command, count, seed
+from model.command import JSON_HELP, add_command, add_device, count, seed
 from model.commands.places import VARIANTS
 
 TINY = [variant for variant in VARIANTS if variant.startswith("tiny")]
@@ -44,6 +44,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     clip.add_argument("--scenes", type=count, default=28_000, metavar="N", help="to draw (default: 28000)")
     clip.add_argument("--steps", type=count, default=18_000, metavar="N", help="to take (default: 18000)")
     clip.add_argument("--seed", type=seed, default=0, help="of scenes and weights (default: 0)")
+    add_device(clip)
     clip.add_argument("--json", action="store_true", help=JSON_HELP)
 
     backbone = add_command(
@@ -65,6 +66,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "--steps", type=count, default=900, metavar="N", help="of 8 pictures (default: 900)"
     )
     backbone.add_argument("--seed", type=seed, default=0, help="of weights and order (default: 0)")
+    add_device(backbone)
     backbone.add_argument("--json", action="store_true", help=JSON_HELP)
 
     top = add_command(
@@ -79,19 +81,23 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     )
     top.add_argument("--scenes", type=count, default=300, metavar="N", help="to draw (default: 300)")
     top.add_argument("--seed", type=seed, default=1, help="of the scenes (default: 1)")
+    add_device(top)
     top.add_argument("--json", action="store_true", help=JSON_HELP)
 
 
 def run_clip(args: argparse.Namespace) -> int:
     """`ebseg pretrain clip`."""
     from model.network.config import VARIANTS
+    from model.network.device import device_named
     from training.recipes.tiny import CLIP_SHARES, CLIP_SIDE, VARIANT
     from training.storybook.pretrain.clip import ClipPretraining, pretrain_clip
     from training.storybook.pretrain.pictures import pool
 
+    device = device_named(args.device)
     folder = args.out.with_suffix(".scenes")
     scenes = pool(folder, seed=args.seed, count=args.scenes, side=CLIP_SIDE, shares=CLIP_SHARES)
-    pretrain_clip(VARIANTS[VARIANT], scenes, ClipPretraining(steps=args.steps, seed=args.seed), args.out)
+    settings = ClipPretraining(steps=args.steps, seed=args.seed)
+    pretrain_clip(VARIANTS[VARIANT], scenes, settings, args.out, device)
     found = {"out": str(args.out), "steps": args.steps, "scenes": args.scenes}
     print(json.dumps(found) if args.json else args.out)
     return 0
@@ -101,15 +107,17 @@ def run_backbone(args: argparse.Namespace) -> int:
     """`ebseg pretrain backbone`."""
     from model.network.build import build
     from model.network.config import VARIANTS as CONFIGS
+    from model.network.device import device_named
     from model.vocabulary.classes import TrainingClasses
     from training import encoders
     from training.data.layout import SegmentationFolder
     from training.storybook.pretrain.backbone import BackbonePretraining, pretrain_backbone
 
+    device = device_named(args.device)
     data = SegmentationFolder(args.data, args.split)
     classes = TrainingClasses.of([item.name for item in data.classes])
     ebseg = build(CONFIGS[args.variant], classes, seed=args.seed)
-    iou = pretrain_backbone(ebseg, data, BackbonePretraining(steps=args.steps, seed=args.seed))
+    iou = pretrain_backbone(ebseg, data, BackbonePretraining(steps=args.steps, seed=args.seed), device)
     save = encoders.save_swin if ebseg.config.sam is None else encoders.save_sam
     save(ebseg, args.out)
     if args.json:
@@ -123,13 +131,14 @@ def run_ceiling(args: argparse.Namespace) -> int:
     """`ebseg pretrain ceiling`."""
     import tempfile
 
+    from model.network.device import device_named
     from model.storage.checkpoint import load
     from training.recipes.tiny import CLIP_SIDE, ceiling_line
     from training.storybook.classes import CLASSES, NEW
     from training.storybook.pretrain.ceiling import ceiling
     from training.storybook.pretrain.pictures import pool
 
-    ebseg = load(args.checkpoint).ebseg
+    ebseg = load(args.checkpoint, device=device_named(args.device)).ebseg
     with tempfile.TemporaryDirectory() as folder:
         scenes = pool(Path(folder), seed=args.seed, count=args.scenes, side=CLIP_SIDE, shares=(1, 0, 0))
         found = ceiling(ebseg, scenes, args.scenes)

@@ -19,6 +19,7 @@ from model.allocator import keep_freed_memory
 from model.confidence.card import Card, DataSource
 from model.network.build import build
 from model.network.config import VARIANTS
+from model.network.device import AUTO, device_named
 from model.network.ebseg import EBSeg
 from model.storage.checkpoint import Provenance, save
 from model.storage.files import replace_text
@@ -141,17 +142,18 @@ def train_tiny(out: Path, recipe: Recipe, notify: Callable[[str], None]) -> Path
     if not data.exists():
         notify("1/5 drawing Storybook")
         generate(data, train=recipe.train_scenes, held_out=recipe.held_out_scenes, seed=recipe.seed)
+    device = device_named(AUTO)
     ebseg = build(VARIANTS[VARIANT], TrainingClasses.of(TRAINED), seed=recipe.seed)
     if not clip.exists():
         notify("2/5 pretraining CLIP on pictures and captions")
         scenes = pool(
             out / "scenes", seed=recipe.seed, count=recipe.clip_scenes, side=CLIP_SIDE, shares=CLIP_SHARES
         )
-        pretrain_clip(VARIANTS[VARIANT], scenes, replace(recipe.clip, seed=recipe.seed), clip)
+        pretrain_clip(VARIANTS[VARIANT], scenes, replace(recipe.clip, seed=recipe.seed), clip, device)
     if not sam.exists():
         notify("3/5 pretraining SAM on masks without classes")
         settings = replace(recipe.sam, seed=recipe.seed)
-        iou = pretrain_backbone(ebseg, SegmentationFolder(data, TRAIN), settings)
+        iou = pretrain_backbone(ebseg, SegmentationFolder(data, TRAIN), settings, device)
         encoders.save_sam(ebseg, sam)
         notify(f"regions around given points: mean IoU {iou:.2f}")
     if not init.exists():

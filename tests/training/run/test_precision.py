@@ -7,7 +7,7 @@ import torch
 
 from training.config import Amp
 from training.recipes.tiny import Recipe
-from training.run.precision import cpu_amp, cpu_autocast
+from training.run.precision import cpu_amp, quick_autocast
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ def test_bfloat16_only_where_it_is_quick(processor: str, amp: Amp, monkeypatch: 
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: processor)
     assert cpu_amp() == amp
     x = torch.ones(2, 2)
-    with cpu_autocast():
+    with quick_autocast(torch.device("cpu")):
         product = x @ x
     assert product.dtype == (torch.float32 if amp == "off" else torch.bfloat16)
     assert Recipe().run(Path("data"), Path("init")).amp == amp

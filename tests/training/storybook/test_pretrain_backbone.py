@@ -10,6 +10,7 @@ from model import TrainingClasses
 from model.network.build import build
 from model.network.config import SwinConfig
 from model.network.ebseg import EBSeg
+from tests.pretended import pretended_device
 from tests.training.run.runs import SIDE, micro_config, write_dataset
 from training.data.layout import SegmentationFolder
 from training.storybook.pretrain.backbone import (
@@ -35,14 +36,33 @@ def micro(backbone: str) -> EBSeg:
     return build(config, TrainingClasses.of(["a"]), seed=0)
 
 
-def trained(data: SegmentationFolder, backbone: str, seed: int) -> tuple[dict[str, Tensor], float]:
+CPU = torch.device("cpu")
+
+
+def trained(
+    data: SegmentationFolder, backbone: str, seed: int, device: torch.device = CPU
+) -> tuple[dict[str, Tensor], float]:
     """The model's state after three steps, and the mean IoU."""
     ebseg = micro(backbone)
-    iou = pretrain_backbone(
-        ebseg, data, BackbonePretraining(steps=3, batch=2, warm_up=1, side=SIDE, seed=seed)
-    )
+    settings = BackbonePretraining(steps=3, batch=2, warm_up=1, side=SIDE, seed=seed)
+    iou = pretrain_backbone(ebseg, data, settings, device)
     assert not ebseg.backbone.training
     return ebseg.state_dict(), iou
+
+
+@pytest.mark.parametrize("backbone", ["sam", "swin"])
+def test_on_another_device_it_learns_the_same(
+    backbone: str, data: SegmentationFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the model comes back to the CPU."""
+    monkeypatch.setattr("training.run.precision.cpu_amp", lambda: "off")  # as the pretended one computes
+    wanted, iou = trained(data, backbone, 0)
+    with pretended_device() as device:
+        found, other_iou = trained(data, backbone, 0, device)
+    assert other_iou == pytest.approx(iou, abs=0.02)
+    for name, tensor in wanted.items():
+        assert found[name].device == CPU
+        assert (found[name] - tensor).abs().max().item() <= 1e-3, name  # three steps of 1e-3
 
 
 def test_the_head_gives_a_map_at_stride_4_for_each_point() -> None:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from model import EBSeg, TrainingClasses
 from model.network.build import build
+from tests.pretended import pretended_device
 from tests.training.run.runs import micro_config
 from training.storybook.classes import CLASSES, NEW, TRAINED
 from training.storybook.pretrain import ceiling as module
@@ -42,6 +43,14 @@ def true_labels(masks: Tensor, picture: NDArray[np.uint8]) -> list[int]:
     """The class of each mask, read off the red channel."""
     red = torch.from_numpy(picture[..., 0].astype(np.int64))
     return [int(red[mask > 0].unique().item()) for mask in masks]
+
+
+def test_on_another_device_it_is_the_same(data: Pool) -> None:
+    own = build(micro_config(), TrainingClasses.of(TRAINED), seed=0)
+    wanted = ceiling(own, data, 2)
+    with pretended_device() as device:
+        found = ceiling(own.to(device), data, 2)
+    assert np.array_equal(found.by_class, wanted.by_class, equal_nan=True)
 
 
 def test_an_untrained_model_gives_shares(ebseg: EBSeg, data: Pool) -> None:

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from model import TrainingClasses
 from model.network.build import build
 from model.network.pictures import CLIP_FRACTIONS
+from tests.pretended import pretended_device
 from tests.training.run.runs import micro_config
 from training import encoders
 from training.storybook.classes import CLASSES
@@ -36,6 +37,7 @@ from training.storybook.pretrain.clip_model import LAST_SCALE, WordsInUse, open_
 from training.storybook.pretrain.pictures import Pool
 
 SIDE = 48
+CPU = torch.device("cpu")
 SHORT = ClipPretraining(steps=3, cuts=4, sheets=2, cut_side=16, warm_up=1)
 
 
@@ -237,6 +239,19 @@ def test_equal_captions_are_positives_of_each_other() -> None:
     assert right == 1.0
 
 
+def test_on_another_device_it_learns_the_same(
+    data: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.run.precision.cpu_amp", lambda: "off")  # as the pretended one computes
+    with pretended_device() as device:
+        found = []
+        for place in (CPU, device):
+            pretrain_clip(micro_config(), data, SHORT, path := tmp_path / f"{place.type}.safetensors", place)
+            found.append(safetensors.torch.load_file(path))
+    for name, wanted in found[0].items():
+        assert (found[1][name] - wanted).abs().max().item() <= 1e-3, name  # three steps of 6e-4
+
+
 def test_the_text_table_norms_and_biases_do_not_decay() -> None:
     clip = open_clip_model(micro_config().clip)
     decayed, kept = _optimiser(clip, SHORT).param_groups
@@ -250,7 +265,7 @@ def test_a_short_run_writes_a_clip_and_is_repeatable(data: Pool, tmp_path: Path)
     config = micro_config()
     paths = [tmp_path / f"{name}.safetensors" for name in ("first", "again", "other")]
     for path, seed in zip(paths, (0, 0, 1), strict=True):
-        pretrain_clip(config, data, dataclasses.replace(SHORT, seed=seed), path)
+        pretrain_clip(config, data, dataclasses.replace(SHORT, seed=seed), path, CPU)
     assert paths[0].read_bytes() == paths[1].read_bytes() != paths[2].read_bytes()
     assert sorted(tmp_path.iterdir()) == sorted(paths)  # nothing partial is left
 

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.network.copies import copies_of
 from model.network.ebseg import EBSeg
 from model.network.layers import resize
 from model.network.pictures import normalise
@@ -20,7 +21,7 @@ from training.config import TrainConfig
 from training.data.layout import SegmentationFolder
 from training.data.samples import Samples
 from training.progress import progress
-from training.run.precision import cpu_autocast
+from training.run.precision import quick_autocast
 from training.storybook.pretrain.clip import cosine
 
 STRIDE = 4
@@ -75,34 +76,40 @@ class PointHead(nn.Module):
         return logits
 
 
-def pretrain_backbone(ebseg: EBSeg, data: SegmentationFolder, settings: BackbonePretraining) -> float:
+def pretrain_backbone(
+    ebseg: EBSeg, data: SegmentationFolder, settings: BackbonePretraining, device: torch.device
+) -> float:
     """Trains the model's image backbone in place; it comes back frozen.
 
     Args:
         ebseg: the model; nothing else of it is touched.
         data: a split; only which pixels share a label is used, never which label.
         settings: of the training.
+        device: where it runs; the backbone comes back to a CPU.
 
     Returns:
         Mean IoU of the predicted regions over the last tenth of the steps, 0..1.
     """
     torch.manual_seed(settings.seed)
-    backbone = ebseg.backbone
-    head = PointHead(ebseg.config.backbone_widths)
+    backbone = ebseg.backbone.to(device)
+    head = PointHead(ebseg.config.backbone_widths).to(device)
     backbone.requires_grad_(True).train()
     parameters = [*backbone.parameters(), *head.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
     size = (settings.side // STRIDE, settings.side // STRIDE)
+    copies = copies_of(device)
     last: deque[float] = deque(maxlen=max(1, settings.steps // 10))
     samples = Samples(data, _loading(data, settings)).batches(0, slice(None))
     with samples as batches, progress("pretraining the image backbone", settings.steps, unit="steps") as bar:
         for step in range(settings.steps):
             batch = next(batches)
-            images = normalise(torch.stack([sample.picture for sample in batch]), backbone.pixels)
+            pictures = torch.stack([sample.picture for sample in batch])
             regions = torch.stack([_regions(sample.target.masks) for sample in batch])
             points = torch.randint(regions.shape[1], (settings.batch, POINTS))
+            pictures, regions, points = copies.upload([pictures, regions, points])
+            images = normalise(pictures, backbone.pixels)
             wanted = regions.gather(1, points)[:, :, None] == regions[:, None]
-            with cpu_autocast():
+            with quick_autocast(device):
                 maps = backbone(images)
             logits = head([x.float() for x in maps], points, size).flatten(2)
             truth = wanted.float()
@@ -116,7 +123,7 @@ def pretrain_backbone(ebseg: EBSeg, data: SegmentationFolder, settings: Backbone
             inside = logits > 0
             last.append(((inside & wanted).sum(2) / (inside | wanted).sum(2)).mean().item())
             bar.advance(1, loss=loss.item(), iou=last[-1])
-    backbone.requires_grad_(False).eval()
+    backbone.requires_grad_(False).eval().to("cpu")
     return sum(last) / len(last)
 
 

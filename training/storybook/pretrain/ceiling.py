@@ -44,18 +44,18 @@ def ceiling(ebseg: EBSeg, data: Pool, count: int) -> Ceiling:
     """Names the true masks of `count` pictures among all of Storybook's classes.
 
     Args:
-        ebseg: its CLIP is asked; the rest may be untrained.
+        ebseg: its CLIP is asked, where it is; the rest may be untrained.
         data: pictures at the size that CLIP sees.
         count: how many of them.
     """
-    text = ebseg.encode_text(CLASSES)
+    text, device = ebseg.encode_text(CLASSES), ebseg.device
     right = np.zeros((2, len(CLASSES)))
     asked = np.zeros(len(CLASSES))
     with progress("naming true masks", count, unit="scenes") as bar:
         for i in range(count):
             labels = torch.from_numpy(data.labels[i].astype(np.int64))
             classes = [c for c in labels.unique().tolist() if (labels == c).float().mean() >= SMALLEST]
-            masks = torch.stack([labels == c for c in classes]).float()
+            masks = torch.stack([labels == c for c in classes]).float().to(device)
             for row, embeddings in enumerate(_embeddings(ebseg, data.pictures[i], masks)):
                 found = (embeddings @ text.T).argmax(1).tolist()
                 for wanted, named in zip(classes, found, strict=True):
@@ -77,7 +77,7 @@ def ceiling(ebseg: EBSeg, data: Pool, count: int) -> Ceiling:
 
 def _embeddings(ebseg: EBSeg, picture: NDArray[np.uint8], masks: Tensor) -> tuple[Tensor, Tensor]:
     """Embeddings D and B of masks [k, H, W], [k, C] each."""
-    image = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None] / 255
+    image = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].to(ebseg.device) / 255
     features = ebseg.clip_image(normalise(image, CLIP_FRACTIONS), True)
     inside = (F.interpolate(masks[None], size=features.grid, mode="area")[0] > 0.5).flatten(1)
     heads = ebseg.config.clip.image_heads

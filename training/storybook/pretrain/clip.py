@@ -23,9 +23,10 @@ from torch import Tensor, nn
 
 from model.network.build import image_parts
 from model.network.config import EBSegConfig
+from model.network.copies import copies_of
 from model.network.pictures import CLIP_FRACTIONS, normalise
 from training.progress import progress
-from training.run.precision import cpu_autocast
+from training.run.precision import quick_autocast
 from training.storybook.classes import CLASSES
 from training.storybook.pretrain.clip_model import LAST_SCALE, TEMPLATES, WordsInUse, open_clip_model, save
 from training.storybook.pretrain.pictures import OUTSIDE, Pool
@@ -68,13 +69,16 @@ class ClipPretraining:
     seed: int = 0
 
 
-def pretrain_clip(config: EBSegConfig, data: Pool, settings: ClipPretraining, out: Path) -> None:
-    """Trains a CLIP from nothing, and writes its open_clip state to `out` (safetensors)."""
+def pretrain_clip(
+    config: EBSegConfig, data: Pool, settings: ClipPretraining, out: Path, device: torch.device
+) -> None:
+    """Trains a CLIP from nothing on a device, and writes its open_clip state to `out` (safetensors)."""
     torch.manual_seed(settings.seed)
     clip = open_clip_model(config.clip)
-    image, attention = image_parts(clip.visual, config)
     _start(clip, data)
     words = WordsInUse(clip, config.clip.context_length)
+    image, attention = image_parts(clip.to(device).visual, config)
+    copies = copies_of(device)
     optimiser = _optimiser(clip, settings)
     rng = np.random.default_rng(settings.seed)
     with progress("pretraining CLIP", settings.steps, unit="steps") as bar:
@@ -91,13 +95,19 @@ def pretrain_clip(config: EBSegConfig, data: Pool, settings: ClipPretraining, ou
                 sheets = [_Sheet(data, side, (int(r), int(c)), settings, rng) for r, c in parts]
             named = np.concatenate([sheet.named for sheet in sheets])
             texts, true = _texts(named, rng)
-            pictures = normalise(torch.stack([sheet.picture for sheet in sheets]), CLIP_FRACTIONS)
-            with cpu_autocast():
-                features = image(pictures, True)
-                inside = _tiles(sheets, config.clip.patch_size)
+            pictures, inside, tokens, true = copies.upload(
+                [
+                    torch.stack([sheet.picture for sheet in sheets]),
+                    _tiles(sheets, config.clip.patch_size),
+                    words.tokens(texts),
+                    true,
+                ]
+            )
+            with quick_autocast(device):
+                features = image(normalise(pictures, CLIP_FRACTIONS), True)
                 bias = torch.where(inside, 0.0, OUTSIDE)[:, None].expand(-1, config.clip.image_heads, -1, -1)
                 by_attention, pixels = attention(features, bias)
-                read = clip.encode_text(words.tokens(texts))
+                read = clip.encode_text(tokens)
             by_pixels = inside.float() @ pixels.float().flatten(2).transpose(1, 2)
             real = inside.any(2)
             scored = [_loss(clip.logit_scale.exp(), x[real], read, true) for x in (by_attention, by_pixels)]

@@ -72,12 +72,14 @@ class WordsInUse:
     @torch.no_grad()
     def give_back(self, clip: open_clip.CLIP) -> None:
         """Puts the whole table back, with what was learned."""
-        self._whole.weight[self._used] = clip.token_embedding.weight
+        self._whole.weight[self._used] = clip.token_embedding.weight.cpu()
         clip.token_embedding = self._whole
 
 
 def save(clip: open_clip.CLIP, out: Path) -> None:
     """Writes the state, whole or not at all."""
-    state = {name: value.contiguous() for name, value in clip.state_dict().items() if name != "attn_mask"}
+    state = {
+        name: value.cpu().contiguous() for name, value in clip.state_dict().items() if name != "attn_mask"
+    }
     with replacing(out) as partial:
         safetensors.torch.save_file(state, partial)

@@ -12,6 +12,7 @@ import model.commands.bench
 from model import VARIANTS, TrainingClasses
 from model.network.build import build
 from tests.pretended import pretended_device
+from tests.training.run.runs import micro_config
 from training import bench
 from training.commands.bench import add_benchmark
 
@@ -53,7 +54,8 @@ def test_figures_add_up(capsys: pytest.CaptureFixture[str]) -> None:
     assert (result["device"], result["card"]) == ("cpu", None)
 
 
-def test_on_another_device() -> None:
+def test_on_another_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(VARIANTS, "tiny", micro_config())
     with pretended_device() as device:
         result = bench.bench_train(
             variant="tiny",

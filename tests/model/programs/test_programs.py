@@ -19,6 +19,7 @@ from torch.export import ExportedProgram
 import ebseg
 from model import VARIANTS, EBSegConfig, TrainingClasses
 from model.bench import runtimes
+from model.errors import CheckpointError
 from model.network.build import build
 from model.programs import writing
 from model.programs.making import _largest_of_cells, program_of
@@ -189,7 +190,7 @@ def test_a_program_is_kept_if_it_computes_the_same(
     if kept:
         assert writing.write_program(loaded, "onnx", SHAPE, path, lambda _: None) <= CLOSENESS
     else:
-        with pytest.raises(writing.CheckpointError, match=r"off by 0\.001, more than the 0\.0001 allowed"):
+        with pytest.raises(CheckpointError, match=r"off by 0\.001, more than the 0\.0001 allowed"):
             writing.write_program(loaded, "onnx", SHAPE, path, lambda _: None)
     assert [*tmp_path.iterdir()] == [path] * kept
 
@@ -201,7 +202,7 @@ def test_a_checkpoint_that_computes_something_else_makes_no_program(checkpoint: 
         loaded.ebseg.fusion.requires_grad_(False)
         for parameter in loaded.ebseg.fusion.parameters():
             parameter.mul_(1.1)
-    with pytest.raises(writing.CheckpointError, match="golden picture's outputs are off"):
+    with pytest.raises(CheckpointError, match="golden picture's outputs are off"):
         writing.write_program(loaded, "onnx", SHAPE, tmp_path / "x.onnx", lambda _: None)
     assert [*tmp_path.iterdir()] == []
 

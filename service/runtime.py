@@ -13,6 +13,7 @@ from service.caches.prediction_cache import PredictionCache
 from service.caches.redis_store import RedisStore
 from service.caches.text_cache import TextCache
 from service.errors import NotReadyError
+from service.hot_loading.announcements import Announcements
 from service.hot_loading.loader import LoadEngine, in_words
 from service.hot_loading.models import Models
 from service.observability.metrics import Metrics
@@ -89,6 +90,7 @@ class Service:
         self.models.on_freed = self._forget
         self.models.on_warmed = self.prices.warmed
         self.redis = self._redis()
+        self._announcements = self._announced()
         self.texts = TextCache(
             max_bytes=settings.text_cache_bytes,
             ttl_s=settings.text_cache_ttl_s,
@@ -134,6 +136,8 @@ class Service:
             self.tracing.start()
         if self.redis is not None:
             await self.redis.start()
+        if self._announcements is not None:
+            self._announcements.start()
         self._loading = asyncio.create_task(self._load())
 
     async def stop(self) -> None:
@@ -145,6 +149,8 @@ class Service:
         await self.texts.stop()
         if self.redis is not None:
             await self.redis.stop()
+        if self._announcements is not None:
+            await self._announcements.stop()
         await self.models.stop()
         self.hung = await self.scheduler.stop(_DEVICES_END_S)
         await self._watch.stop()
@@ -180,6 +186,15 @@ class Service:
         self.scheduler.forget(digest)  # first, so that nothing is kept behind the cache's back
         self.predictions.forget(digest)
         self.prices.forget(digest)
+
+    def _announced(self) -> Announcements | None:
+        """News of the registry by Redis, if there are both."""
+        if self.settings.redis_url is None or self.settings.registry is None:
+            return None
+        url = self.settings.redis_url.get_secret_value()
+        made = Announcements(url, self.metrics, self.models.look_soon)
+        self.models.announce = made.say
+        return made
 
     def _redis(self) -> RedisStore | None:
         if self.settings.redis_url is None:

@@ -22,11 +22,12 @@ CLIENT_ASKED = {"supervision"}  # imported where a caller asks for its types, ne
 IMPORT = ast.Import | ast.ImportFrom
 SERVING = {"fastapi", "starlette", "uvicorn", "pydantic", "pydantic_settings", "prometheus_client", "redis"}
 # Settings are pydantic's; commands that talk to a service take their key where that is not installed.
-# A Kubernetes Indexed Job tells each pod its share by a variable.
+# A Kubernetes Indexed Job tells each pod its share by a variable; Ray is told by one to send no statistics.
 ENVIRONMENT_READERS = {
     Path("service/settings.py"),
     Path("service/commands/remote.py"),
     Path("service/commands/batch/plan.py"),
+    Path("service/batch/ray_run.py"),
 }
 
 

@@ -4,8 +4,8 @@ The shards, and what is made of them, are those of a run on one machine: either 
 """
 
 import logging
+import os
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,13 +17,15 @@ from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 from ray.exceptions import RayError
 
+from service.batch.deaths import Attempt, Deaths, gave_up
 from service.batch.listing import Item
 from service.batch.place import OutputPlace
 from service.batch.plan import BatchPlan
-from service.batch.run import DEATHS, EXAMPLES, Progress, RunFailedError, RunResult, error_of
+from service.batch.run import EXAMPLES, Progress, RunFailedError, RunResult, error_of
 from service.batch.sinks import open_sink
 from service.batch.worker import (
     Finished,
+    PictureBegun,
     RowSegmenter,
     ShardTask,
     WorkerFailed,
@@ -35,6 +37,7 @@ from service.scheduling.picture_threads import cores
 
 LOCAL_STORE = 512 << 20  # bytes for shards on their way, which are lists of paths
 SHARDS_A_WORKER = 2  # shards of a worker: one that it does, and the next
+USAGE_STATISTICS = "RAY_USAGE_STATS_ENABLED"  # sent to Ray's makers; off unless the user wants it
 LISTS, WORKS = 1, 1  # cores that are reserved for the listing, and for each worker
 
 
@@ -82,7 +85,7 @@ class RayRun:
         fixed = {"min_size": 1} if self._workers is None else {"size": self._workers}
         return shards.map_batches(
             RayWorker,
-            fn_constructor_args=(self._plan, self._device(), ray.remote(num_cpus=0)(Attempts).remote()),
+            fn_constructor_args=(self._plan, self._device(), ray.remote(num_cpus=0)(Deaths).remote()),
             batch_size=1,
             batch_format="pandas",
             compute=ActorPoolStrategy(**fixed, max_tasks_in_flight_per_actor=SHARDS_A_WORKER),
@@ -108,18 +111,6 @@ class RayRun:
         if report.example is not None:
             result.examples.append(report.example)
         self._progress(report.rows)
-
-
-class Attempts:
-    """How often workers have begun each shard; an actor, since Ray itself would try a deadly one for ever."""
-
-    def __init__(self) -> None:
-        self._count: Counter[int] = Counter()
-
-    def begin(self, number: int) -> int:
-        """Which attempt this one is, from 1."""
-        self._count[number] += 1
-        return self._count[number]
 
 
 class _Shards(Datasource):  # type: ignore[misc]  # Ray has no types for mypy
@@ -150,13 +141,13 @@ class RayWorker:
     Args:
         plan: of the run.
         device: "cpu", or "cuda" for the GPU that Ray gives.
-        attempts: handle of an `Attempts`.
+        deaths: handle of an actor that is a `Deaths`; Ray itself would try a deadly shard for ever.
     """
 
-    def __init__(self, plan: BatchPlan, device: str, attempts: Any):
+    def __init__(self, plan: BatchPlan, device: str, deaths: Any):
         self._plan = plan
         self._device = device
-        self._attempts = attempts
+        self._deaths = deaths
         self._segmenter: RowSegmenter | None = None
 
     def __call__(self, shards: pandas.DataFrame) -> pandas.DataFrame:
@@ -174,17 +165,21 @@ class RayWorker:
             about = there(sink, number)
             if about is not None and plan.is_done(about, shard):
                 return Finished(about.rows, about.errors, segmented=0)
-            if ray.get(self._attempts.begin.remote(number)) > 1 + DEATHS:
-                text = (
-                    f"workers die again and again over shard {number}; a picture may take more memory than "
-                )
-                return WorkerFailed(text + "there is. What is finished is kept", usable=True, trace="")
+            attempt: Attempt = ray.get(self._deaths.begin.remote(number))
+            if attempt.hopeless:
+                return WorkerFailed(gave_up(f"over shard {number}"), usable=True, trace="")
             if self._segmenter is None:  # with as many threads as Ray gives it cores
                 self._segmenter = segmenter_of(plan, self._device, torch_threads=None)
             wants_example = number // plan.share[1] < EXAMPLES
-            return finished(
-                plan, sink, self._segmenter, ShardTask(number, shard, wants_example), lambda _: None
-            )
+
+            def report(news: int | PictureBegun) -> None:
+                if isinstance(news, PictureBegun):  # it is known before the picture can do harm
+                    ray.get(self._deaths.picture.remote(number, news.index))
+
+            task = ShardTask(number, shard, wants_example, attempt)
+            done = finished(plan, sink, self._segmenter, task, report)
+            self._deaths.ended.remote(number)
+            return done
         except Exception as error:
             return WorkerFailed.of(error, None)
 
@@ -198,9 +193,10 @@ def _connected(address: str | None) -> Iterator[None]:
         else {}
     )
     logging.getLogger("ray").setLevel(logging.WARNING)
+    os.environ.setdefault(USAGE_STATISTICS, "0")  # Ray takes it from nowhere else
     ray.init(
         address or "local",
-        include_dashboard=None if address else False,
+        include_dashboard=None if address else False,  # that of a cluster is not ours
         log_to_driver=False,
         logging_level=logging.WARNING,
         **own,

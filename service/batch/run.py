@@ -1,13 +1,12 @@
 """One machine's run: shards to worker processes, a device each, until every picture has its row.
 
 A finished shard is the checkpoint: the same run again does what is missing. Workers that die, or are silent
-for long, are started again, and their shard with them; whatever else fails ends the run with a sentence and
-loses no shard.
+for long, are started again, and their shard with them, see `deaths`; whatever else fails ends the run with a
+sentence and loses no shard.
 """
 
 import multiprocessing
 import time
-from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
@@ -15,13 +14,13 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+from service.batch.deaths import DEATHS, Deaths, gave_up
 from service.batch.listing import Item
 from service.batch.plan import BatchPlan
 from service.batch.sinks import Sink
-from service.batch.worker import READY, Finished, ShardTask, WorkerFailed, work
+from service.batch.worker import READY, Finished, PictureBegun, ShardTask, WorkerFailed, work
 from service.errors import UsageError
 
-DEATHS = 3  # of workers over one shard, or while they load, after which the run gives up
 SILENT_S = 1200.0  # of a worker that has work; twice what one picture may take of a running service
 END_S = 5.0
 EXAMPLES = 24  # pictures on the contact sheet
@@ -88,7 +87,8 @@ class BatchRun:
         self._progress = progress
         self._silent_s = silent_s
         self._result = RunResult()
-        self._deaths: Counter[int | None] = Counter()  # by the shard's number; None: without one
+        self._deaths = Deaths()
+        self._deaths_without_work = 0
         self._began: float | None = None
         self._again: list[Shard] = []
         self._workers: list[_Worker] = []
@@ -145,8 +145,11 @@ class BatchRun:
             self._wait()
 
     def _give(self, worker: _Worker, shard: Shard) -> None:
+        attempt = self._deaths.begin(shard[0])
+        if attempt.hopeless:
+            raise RunFailedError(gave_up(f"over shard {shard[0]}"))
         try:
-            worker.pipe.send(ShardTask(*shard, example=len(self._result.examples) < EXAMPLES))
+            worker.pipe.send(ShardTask(*shard, len(self._result.examples) < EXAMPLES, attempt))
         except OSError:  # it has died while it had nothing to do
             self._again.append(shard)
             self._replace(worker)
@@ -179,12 +182,17 @@ class BatchRun:
             self._result.errors += received.errors
             self._result.made += received.segmented
             self._progress(received.rows - worker.reported)
+            if worker.shard is not None:
+                self._deaths.ended(worker.shard[0])
             worker.shard = None
             if received.example is not None and len(self._result.examples) < EXAMPLES:
                 self._result.examples.append(received.example)
         elif received == READY:
             worker.ready = True
             self._began = self._began or time.monotonic()
+        elif isinstance(received, PictureBegun):
+            assert worker.shard is not None, "who does pictures has a shard"
+            self._deaths.picture(worker.shard[0], received.index)
         else:
             worker.reported += received
             self._progress(received)
@@ -192,18 +200,14 @@ class BatchRun:
     def _replace(self, worker: _Worker) -> None:
         """A worker has died: another one takes its place, and its shard is done again."""
         _stop(worker)
-        place = None if worker.shard is None else worker.shard[0]
-        self._deaths[place] += 1
-        if self._deaths[place] > DEATHS:
-            where = "before they began" if place is None else f"over shard {place}"
-            raise RunFailedError(
-                f"workers die again and again {where}, the last one with exit code "
-                f"{worker.process.exitcode}; a picture may take more memory or time than there is: take "
-                "fewer --workers or a lower --max-pixels. What is finished is kept"
-            )
         if worker.shard is not None:
             self._again.append(worker.shard)
             self._progress(-worker.reported)
+        else:
+            self._deaths_without_work += 1
+            if self._deaths_without_work > DEATHS:
+                code = f"before they began, the last one with exit code {worker.process.exitcode}"
+                raise RunFailedError(gave_up(code))
         self._workers[self._workers.index(worker)] = self._started(worker.device)
 
     def _end(self) -> None:

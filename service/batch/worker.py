@@ -10,10 +10,11 @@ from typing import Any, Protocol
 
 from ebseg_client import ClientError
 from model.errors import ModelError
+from service.batch.deaths import Attempt
 from service.batch.listing import Item
 from service.batch.place import OutputPlace
 from service.batch.plan import BatchPlan, ids_digest
-from service.batch.rows import Row
+from service.batch.rows import Row, failed
 from service.batch.sinks import About, Sink, open_sink
 from service.errors import ServiceError, UsageError
 from service.local.remote_errors import is_refused
@@ -21,15 +22,27 @@ from service.settings import SettingsError
 
 READY = "ready"
 REPORT_EVERY_S = 0.5
+DEADLY = (
+    "its worker died over this picture again and again, alone as well; it may take more memory or time than "
+    "there is"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class ShardTask:
-    """A shard to do: its number and its items, and whether the contact sheet wants one of its pictures."""
+    """A shard to do: its number and items, whether the contact sheet wants one of its pictures, and how."""
 
     number: int
     items: list[Item]
     example: bool
+    attempt: Attempt
+
+
+@dataclass(frozen=True, slots=True)
+class PictureBegun:
+    """What a worker reports before it does a picture by itself: its index in the shard."""
+
+    index: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +95,9 @@ class RowSegmenter(Protocol):
 def work(plan: BatchPlan, device: str, pipe: Connection) -> None:
     """Does each `ShardTask` of the pipe until it closes.
 
-    Sends `READY` once, numbers of pictures that were done, `Finished` for each shard, and `WorkerFailed` for
-    an exception, which no row's error is and which ends the worker.
+    Sends `READY` once, numbers of pictures that were done, `PictureBegun` where it does one by itself,
+    `Finished` for each shard, and `WorkerFailed` for an exception, which no row's error is and which ends the
+    worker.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the run's own process ends its workers
     try:
@@ -135,7 +149,11 @@ def segmenter_of(plan: BatchPlan, device: str, *, torch_threads: int | None) -> 
 
 
 def finished(
-    plan: BatchPlan, sink: Sink, segmenter: RowSegmenter, task: ShardTask, report: Callable[[int], None]
+    plan: BatchPlan,
+    sink: Sink,
+    segmenter: RowSegmenter,
+    task: ShardTask,
+    report: Callable[[int | PictureBegun], None],
 ) -> Finished:
     """Does a shard, and puts it where it belongs.
 
@@ -144,12 +162,18 @@ def finished(
         sink: of its output.
         segmenter: of the worker.
         task: the shard.
-        report: called now and then with the number of pictures that were done since.
+        report: called now and then with the number of pictures that were done since, and with each picture
+            that is done by itself, before it is.
     """
-    kept = _kept(sink, task) if plan.retry_errors else {}
-    wanted = [item for index, item in enumerate(task.items) if index not in kept]
-    made = iter(list(_reported(segmenter.segment(wanted), report)))
-    rows = [kept[index] if index in kept else next(made) for index in range(len(task.items))]
+    known = _kept(sink, task) if plan.retry_errors else {}
+    known |= {index: failed(task.items[index]["id"], DEADLY) for index in task.attempt.deadly}
+    wanted = {index: item for index, item in enumerate(task.items) if index not in known}
+    if task.attempt.careful:
+        done = _one_by_one(segmenter, wanted, report)
+    else:
+        done = segmenter.segment(wanted.values())
+    made = iter(list(_reported(done, report)))
+    rows = [known[index] if index in known else next(made) for index in range(len(task.items))]
     about = about_of(rows, ids_digest(task.items))
     sink.write(task.number, rows, about)
     picture = None
@@ -158,6 +182,14 @@ def finished(
 
         picture = example(task.items, rows, max_pixels=plan.max_pixels, frame=_frame(plan))
     return Finished(len(rows), about.errors, len(wanted), picture)
+
+
+def _one_by_one(
+    segmenter: RowSegmenter, wanted: Mapping[int, Item], report: Callable[[PictureBegun], None]
+) -> Iterator[Row]:
+    for index, item in wanted.items():
+        report(PictureBegun(index))
+        yield from segmenter.segment([item])
 
 
 def _kept(sink: Sink, task: ShardTask) -> dict[int, Row]:

@@ -26,6 +26,7 @@ from service.observability.metrics import Metrics
 
 LOG = logging.getLogger(__name__)
 JITTER = 0.2  # of the time between two looks, so that many servers do not look at once
+SPREAD = 0.1  # of that time, over which looks at announced news are spread for the same reason
 LONGEST_BACK_OFF = 60.0  # seconds between two looks at a registry that does not answer
 
 
@@ -48,6 +49,7 @@ class Follower(Arrivals):
         looked: whether the first look has ended, well or not.
         failure: what the last look ended with; None if it ended well.
         on_look: called after each look.
+        announce: tells other processes that there is something new.
     """
 
     def __init__(
@@ -68,16 +70,27 @@ class Follower(Arrivals):
         self.looked = False
         self.failure: Exception | None = None
         self.on_look: Callable[[], None] = lambda: None
+        self.announce: Callable[[], None] = lambda: None
         self.lock = asyncio.Lock()
+        self._called = asyncio.Event()
+        self._was_called = False  # others know already what the look finds
+        self._announced: RegistryVersion | None = None
         served.on_fall_back = self._fallen_back
 
     async def follow(self, seconds: float) -> None:
-        """Looks at the registry at once and then every so many seconds; more seldom while it fails."""
-        failures = 0
+        """Looks at the registry at once and then every so many seconds; more seldom while it fails.
+
+        Sooner after `look_soon`.
+        """
+        failures, was_called = 0, False
         while True:
             try:
                 async with self.lock:
-                    await self._look_and_count()
+                    self._was_called = was_called
+                    try:
+                        await self._look_and_count()
+                    finally:
+                        self._was_called = False
                 failures, self.failure = 0, None
             except UnfinishedError as error:  # the registry answers
                 failures, self.failure = 0, error
@@ -86,7 +99,26 @@ class Follower(Arrivals):
             self.looked = True
             self.on_look()
             wait = min(seconds * 2**failures, max(seconds, LONGEST_BACK_OFF))
-            await asyncio.sleep(wait * random.uniform(1 - JITTER, 1 + JITTER))
+            was_called = await self._pause(wait * random.uniform(1 - JITTER, 1 + JITTER), seconds * SPREAD)
+
+    def look_soon(self) -> None:
+        """Has the next look come soon: another process has found something new."""
+        self._called.set()
+
+    async def _pause(self, seconds: float, spread: float) -> bool:
+        """Whether `look_soon` ended it."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._called.wait()
+        except TimeoutError:
+            return False
+        await asyncio.sleep(spread * random.random())
+        self._called.clear()
+        return True
+
+    def _tell_others(self) -> None:
+        if self.looked and not self._was_called:
+            self.announce()
 
     @property
     def pinned(self) -> int | None:
@@ -130,6 +162,7 @@ class Follower(Arrivals):
         """
         async with self.lock:
             self.quarantine.refused.clear()
+            self.announce()
             try:
                 return await self._look_and_count()
             except Exception as error:
@@ -158,6 +191,7 @@ class Follower(Arrivals):
                 "something else is asked to serve",
                 extra={"model": self.served.name, "reason": str(state or "the settings count")},
             )
+            self._tell_others()
         self.state = state
         self.policy = self.own_policy
         if state is not None:
@@ -248,6 +282,9 @@ class Follower(Arrivals):
         refused: list[str] = []
         passed: dict[int, str] = {}
         while (found := await self.newest(newest, passed, numbers)) is not None:
+            if found != self._announced:
+                self._announced = found
+                self._tell_others()
             try:
                 return self._adopt(await self.bring_up(found))
             except VersionRefusedError as error:

@@ -41,6 +41,7 @@ class Models:
     Attributes:
         on_warmed: as of `Loading`.
         on_freed: notified of the digest of weights that nobody uses any more, on any thread.
+        announce: tells other processes that there is something new of a model.
 
     Raises:
         SettingsError: the settings cannot be used.
@@ -105,6 +106,7 @@ class Models:
         self._followers: dict[str, Follower] = {}
         self.on_freed: Callable[[str], None] = lambda digest: None
         self.on_warmed: Callable[[ModelInfo, Sequence[Measurement]], None] = lambda info, measured: None
+        self.announce: Callable[[str], None] = lambda name: None
         self._stopping = False
         self._watches: list[asyncio.Task[None]] = []
         self._changes: set[asyncio.Task[str]] = set()
@@ -135,6 +137,7 @@ class Models:
         followers, looked = list(self._followers.values()), asyncio.Event()
         for follower in followers:
             follower.on_look = looked.set
+            follower.announce = partial(self._announced, follower.served.name)
         self._watches = [asyncio.create_task(one.follow(settings.registry_poll_s)) for one in followers]
         # every model has had its chance, and one serves, before requests come
         while not (all(one.looked for one in followers) and any(one.served.current for one in followers)):
@@ -208,8 +211,21 @@ class Models:
         """Tries a version until somebody decides, and says what was done; see `Changes.canary`."""
         return await self._change(name, lambda follower: Changes(follower).canary(number, percent, by))
 
+    def look_soon(self, name: str | None) -> None:
+        """Looks at the registry soon, for a model or for all; nothing happens where it is not followed."""
+        for follower in (
+            self._followers.values() if name is None else filter(None, [self._followers.get(name)])
+        ):
+            follower.look_soon()
+
+    def _announced(self, name: str) -> None:
+        self.announce(name)
+
     async def reload(self, name: str) -> str:
-        """Looks at the registry now, quarantine forgotten, and says what was done; see `Follower.reload`."""
+        """Looks at the registry now, quarantine forgotten, and says what was done; see `Follower.reload`.
+
+        Other processes look as well.
+        """
         return await self._change(name, Follower.reload)
 
     async def _change(self, name: str, change: Callable[[Follower], Awaitable[str]]) -> str:

@@ -120,6 +120,12 @@ class Metrics:
         self.model_unfinished = self._gauge(
             "model_unfinished_versions", "Versions in the registry of which not everything is there", "model"
         )
+        self.announcements = self._counter(
+            "announcements", "News of the registry by Redis: sent, lost on the way to it, heard", "result"
+        )
+        self.announcements_heard = self._gauge(
+            "announcements_heard", "Whether this process hears of news by Redis; 0 without one"
+        )
         self.model_load_seconds = self._histogram(
             "model_load_duration_seconds", "Time from finding a version to serving it", LOAD_SECONDS
         )
@@ -137,6 +143,8 @@ class Metrics:
         self._nobodys = VersionSeries(self._of_versions)
         self._versions: dict[tuple[str, int], VersionSeries] = {}
         # a dashboard finds these before the first request
+        for result in ("sent", "lost", "heard"):
+            self.announcements.labels(result)
         for reason in ENDED:
             self.connections_ended.labels(reason)
         self.rejected.labels("out-of-memory")  # an alert compares with what was before the first one

@@ -5,22 +5,24 @@ import signal
 import time
 import tracemalloc
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from model.errors import CheckpointError
 from service.batch import run as run_module
+from service.batch.deaths import ALONE, DEATHS, NEIGHBOURS, Deaths
 from service.batch.place import OutputPlace
 from service.batch.plan import BatchPlan, ids_digest
-from service.batch.rows import failed
-from service.batch.run import DEATHS, BatchRun, RunFailedError, RunResult
+from service.batch.rows import Row, failed
+from service.batch.run import BatchRun, RunFailedError, RunResult
 from service.batch.sinks import open_sink
-from service.batch.worker import READY, Finished, ShardTask, WorkerFailed, about_of
+from service.batch.worker import DEADLY, READY, Finished, ShardTask, WorkerFailed, about_of, finished
 from service.errors import UsageError
 from service.scheduling.picture_threads import cores
 
@@ -54,6 +56,31 @@ def dies_over_shard_1(plan: BatchPlan, device: str, pipe: Connection) -> None:
             pipe.send(1)
             os.kill(os.getpid(), signal.SIGKILL)
         done(plan, pipe, task)
+
+
+class Bomb:
+    """A segmenter that dies over some pictures, and finds nothing in the others."""
+
+    def __init__(self, plan: BatchPlan, deadly: tuple[str, ...]):
+        self._plan = plan
+        self._deadly = deadly
+
+    def segment(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[Row]:
+        for row in list(rows):
+            note(self._plan, row["id"])
+            if row["id"] in self._deadly:
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield failed(row["id"], "nothing to see")
+
+    def close(self) -> None:
+        pass
+
+
+def meets_bombs(plan: BatchPlan, device: str, pipe: Connection) -> None:
+    pipe.send(READY)
+    sink, bomb = open_sink(OutputPlace(plan.out), plan.form), Bomb(plan, ("2.png", "3.png"))
+    while True:
+        pipe.send(finished(plan, sink, bomb, pipe.recv(), pipe.send))
 
 
 def hangs_once(plan: BatchPlan, device: str, pipe: Connection) -> None:
@@ -140,6 +167,35 @@ def test_deaths_are_counted_by_shard(plan: BatchPlan, monkeypatch: pytest.Monkey
     assert counts["shard 1"] == DEATHS + 1
     assert 1 not in shards(plan)
     assert set(counts.values()) == {1, DEATHS + 1}
+
+
+def test_a_picture_that_kills_its_workers_is_a_row_with_an_error(
+    plan: BatchPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result, progress = ran(replace(plan, shard_size=6, devices=("only",)), meets_bombs, monkeypatch)
+    rows = [
+        row for number in shards(plan) for row in open_sink(OutputPlace(plan.out), plan.form).read(number)
+    ]
+    assert [row["id"] for row in rows] == [f"{index}.png" for index in range(2 * SHARDS)]
+    assert [row["id"] for row in rows if row["error"] == DEADLY] == ["2.png", "3.png"]
+    assert (result.rows, result.made, sum(progress)) == (2 * SHARDS, 2 * SHARDS - 2, 2 * SHARDS)
+    begun = Counter((Path(plan.source).parent / "notes").read_text().splitlines())
+    assert (begun["2.png"], begun["3.png"], begun["8.png"]) == (1 + ALONE, ALONE, 1)
+
+
+def test_when_pictures_and_when_the_machine_is_to_blame() -> None:
+    deaths = Deaths()
+    assert deaths.begin(7) == deaths.begin(8)  # nothing is known yet
+    for index in range(NEIGHBOURS):
+        for _ in range(ALONE):
+            attempt = deaths.begin(7)
+            assert (attempt.careful, attempt.hopeless) == (True, False)
+            assert attempt.deadly == frozenset(range(index))
+            deaths.picture(7, index)
+    assert deaths.begin(7).hopeless  # so many in a row
+    deaths.ended(7)
+    assert not deaths.begin(7).careful
+    assert [deaths.begin(8).hopeless for _ in range(DEATHS + 1)] == [False] * DEATHS + [True]
 
 
 def test_a_worker_that_hangs_is_replaced(plan: BatchPlan, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,8 +21,9 @@ from typing import Any
 import pytest
 import torch
 
-from service.batch.run import DEATHS
+from service.batch.deaths import ALONE
 from service.batch.segmenter import BatchSegmenter
+from service.batch.worker import DEADLY
 from tests.service.batch.pictures import write_pictures
 from tests.service.batch.runs import CLASSES, ROOT, rows_of
 from tests.service.cli_calls import run
@@ -30,7 +31,6 @@ from tests.waiting import LONG_WAIT, WAIT, wait_until
 
 ENVIRONMENT = {
     **os.environ,
-    "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AUTH_MODE": "disabled",
     "OMP_NUM_THREADS": "1",
 }
@@ -136,6 +136,9 @@ def test_rows_are_those_of_the_segmenter_though_a_worker_is_killed(
     command = [sys.executable, "-m", "ebseg", *words(pictures, out, *more)]
     with group(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         kill_worker(server, process.pid)
+        (head,) = [Path(f"/proc/{pid}") for pid in in_session(process.pid, "dashboard.py")]
+        assert "--disable-frontend" in (head / "cmdline").read_text().split("\0")
+        assert "RAY_USAGE_STATS_ENABLED=0" in (head / "environ").read_text().split("\0")
         server.gate.set()
         printed, errors = process.communicate(timeout=LONG_WAIT)
         assert process.returncode == 1, errors
@@ -156,7 +159,7 @@ def test_rows_are_those_of_the_segmenter_though_a_worker_is_killed(
 
 
 @pytest.mark.slow
-def test_a_deadly_shard_on_a_cluster_and_a_local_run_that_goes_on(
+def test_a_deadly_picture_on_a_cluster_and_a_local_run_that_goes_on(
     pictures: Path, server: SlowServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
@@ -170,16 +173,15 @@ def test_a_deadly_shard_on_a_cluster_and_a_local_run_that_goes_on(
         wait_until(lambda: is_listening(port), pause=0.1)
         command = [sys.executable, "-m", "ebseg", *words(pictures, out, *more)]
         with group(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
-            for _ in range(1 + DEATHS):
+            for _ in range(1 + ALONE):
                 kill_worker(server, cluster.pid)
             errors = process.communicate(timeout=LONG_WAIT)[1]
             assert process.returncode == 1, errors
-        assert "workers die again and again over shard 1" in errors
-    assert [path.name for path in out.glob("part-*")] == ["part-000000.parquet"]
+    assert [row["error"] == DEADLY for row in rows_of(out)] == [index == 4 for index in range(6)]
     server.gate.set()
-    assert run(*words(pictures, out, "--device", "cpu")) == 1
+    assert run(*words(pictures, out, "--device", "cpu", "--retry-errors")) == 1
     line = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert (line["rows"], line["done_before"], line["segmented"]) == (6, 3, 3)
+    assert (line["rows"], line["errors"], line["segmented"]) == (6, 1, 2)
 
 
 def is_listening(port: int) -> bool:

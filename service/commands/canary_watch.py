@@ -12,6 +12,7 @@ from service.hot_loading.canary import FACTOR, LEAST_FAILURES, LEAST_TIMES, MARG
 if TYPE_CHECKING:
     from ebseg_client import EBSegClient
 
+SEEN_S = 120.0  # within which the service has to see a canary that was written into its registry
 SLOWDOWN = 2.0  # times the other version's time that are too many, as of the setting canary_slowdown
 ANSWERS, FAILED, SECONDS = (
     "ebseg:version_answers:increase10m",
@@ -107,6 +108,7 @@ def watch(
     name: str,
     metrics: FleetMetrics,
     *,
+    begun: int | None = None,
     needed: int,
     every: float,
     notify: Callable[[str], None],
@@ -117,6 +119,7 @@ def watch(
         client: of any process of the service.
         name: of the model.
         metrics: of all processes.
+        begun: the version that was asked for just now, which the service may not have seen yet.
         needed: as of `judge`.
         every: seconds between two looks.
         notify: takes a line.
@@ -127,15 +130,24 @@ def watch(
     Raises:
         ModelError: no canary is asked for by its number, or none any more.
     """
+    end = time.monotonic() + SEEN_S
     while True:
-        asked = client.model(name).asked
+        model = client.model(name)
+        asked = model.asked
+        if begun is not None and time.monotonic() < end and (asked is None or asked.canary != begun):
+            time.sleep(min(every, 1.0))
+            continue
         if asked is None or asked.canary is None or asked.version is None:
             how = f"`ebseg models canary {name} VERSION` does it"
             raise ModelError(f"no canary of {name} is asked for; {how}")
+        begun = None
         canary, beside = metrics.of(asked.canary), metrics.of(asked.version)
-        advice = judge(canary, beside, needed)
+        withdrawn = [one.reason for one in model.quarantined if one.version == asked.canary]
+        advice = "go back" if withdrawn else judge(canary, beside, needed)
         tried = f"version {asked.canary}, {asked.percent} %: {canary}"
         notify(f"{tried}; version {asked.version}: {beside}: {advice}")
+        for reason in withdrawn:
+            notify(f"version {asked.canary} was withdrawn: {reason}")
         if advice == "go on":
             more = f"ebseg models canary {name} {asked.canary} --percent 50"
             notify(f"more: {more}; all: ebseg models pin {name} {asked.canary}")

@@ -191,7 +191,8 @@ def _watch(args: argparse.Namespace) -> int:
         nonlocal code
         metrics = FleetMetrics(args.prometheus, args.name, args.timeout)
         notify = partial(print, flush=True)
-        code = watch(client, args.name, metrics, needed=args.answers, every=args.every, notify=notify)
+        rest = {"begun": args.version, "needed": args.answers, "every": args.every}
+        code = watch(client, args.name, metrics, **rest, notify=notify)
 
     return with_client(args, use) or code
 

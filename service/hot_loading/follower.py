@@ -26,7 +26,7 @@ from service.observability.metrics import Metrics
 
 LOG = logging.getLogger(__name__)
 JITTER = 0.2  # of the time between two looks, so that many servers do not look at once
-SPREAD = 0.1  # of that time, over which looks at announced news are spread for the same reason
+NEWS_SPREAD = 0.1  # of that time, over which looks at announced news are spread for the same reason
 LONGEST_BACK_OFF = 60.0  # seconds between two looks at a registry that does not answer
 
 
@@ -99,7 +99,9 @@ class Follower(Arrivals):
             self.looked = True
             self.on_look()
             wait = min(seconds * 2**failures, max(seconds, LONGEST_BACK_OFF))
-            was_called = await self._pause(wait * random.uniform(1 - JITTER, 1 + JITTER), seconds * SPREAD)
+            was_called = await self._pause(
+                wait * random.uniform(1 - JITTER, 1 + JITTER), seconds * NEWS_SPREAD
+            )
 
     def look_soon(self) -> None:
         """Has the next look come soon: another process has found something new."""

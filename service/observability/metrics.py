@@ -212,6 +212,8 @@ class Metrics:
             (version.name, version.version),
             VersionSeries(self._of_versions, (version.name, str(version.version))),
         )
+        # else the first failures of a version, which may be all before it is withdrawn, are in no rate
+        own.make(self.requests, (("/v1/segment", code) for code in ("200", "500")))
         own.make(self.stage_seconds, ((stage, "") for stage in STAGES if stage not in DEVICE_STAGES))
         own.make(self.stage_seconds, ((stage, device) for stage in DEVICE_STAGES for device in devices))
         own.make(self.batches, ((trigger, device) for trigger in TRIGGERS for device in devices))

@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 
 from service.app import create_app
@@ -20,7 +21,8 @@ from tests.deploy.dashboard import CARD_METRICS, as_asked, queries
 from tests.deploy.files import ROOT
 from tests.deploy.prometheus_server import Prometheus, hastened, prometheus
 from tests.service.caches.redis_server import RedisServer, redis_server
-from tests.service.fakes import PNG, settings
+from tests.service.cli_calls import run
+from tests.service.fakes import PNG, encoded, settings
 from tests.service.hot_loading.model_fakes import Loader, publish
 from tests.waiting import WAIT, wait_until
 
@@ -169,6 +171,27 @@ def test_every_query_of_the_dashboard_returns_data(running: Running) -> None:
     assert {rule["health"] for rule in running.prometheus.rules()} <= {"ok", "unknown"}
 
 
+@contextmanager
+def asking(running: Running, content: bytes) -> Iterator[None]:
+    """A client that has pictures of its own segmented, one after the other."""
+    stop = threading.Event()
+
+    def ask() -> None:
+        number = 0
+        while not stop.is_set():
+            number += 1
+            running.segment(content + number.to_bytes(4, "big"))
+            time.sleep(0.02)
+
+    with ThreadPoolExecutor(1) as client:
+        asked = client.submit(ask)
+        try:
+            yield
+        finally:
+            stop.set()
+            asked.result(WAIT)
+
+
 def test_faults_make_the_alerts_fire(running: Running) -> None:
     """Each part of the deployment breaks in turn; what is well stays quiet."""
     running.work()
@@ -217,6 +240,33 @@ def test_faults_make_the_alerts_fire(running: Running) -> None:
     assert "EBSegAllDown" not in fired
     assert running.service.state == "ready"
     wait_for(lambda: "EBSegStuck" not in running.prometheus.firing(), running.prometheus.firing)
+
+
+def test_a_canary_is_judged_by_what_prometheus_has(
+    running: Running, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """After all faults: a good one is to go on; one that fails is withdrawn, told of and alerted about."""
+    running.redis.stop()
+    running.redis.start()
+    black, failure = encoded(np.zeros((6, 8, 3), np.uint8)), RuntimeError("this version cannot do that")
+    running.load.made = lambda engine: setattr(engine, "error", failure if engine.info.version == 4 else None)
+    change = ["--registry", str(running.registry)]
+    watching = ["--percent", "50", *change, "--url", running.url, "--watch"]
+    watching += ["--prometheus", running.prometheus.url, "--every", "0.3", "--answers", "20"]
+    assert run("models", "pin", "a", "1", *change) == 0
+    for number in (3, 4):
+        publish(running.registry, "a", number)
+    with asking(running, black):
+        assert run("models", "canary", "a", "3", *watching) == 0
+        assert "all: ebseg models pin a 3" in capsys.readouterr().out.splitlines()[-1]
+        assert run("models", "canary", "a", "4", *watching) == 1
+        *_, before, last = capsys.readouterr().out.splitlines()
+        assert last == "back: ebseg models rollback a"
+        assert "version 4 was withdrawn: " in before or ": go back" in before
+        wait_for(lambda: "EBSegRolledBack" in running.prometheus.firing(), running.prometheus.firing)
+        failed = 'sum(ebseg:version_failed:increase10m{model="a",version="4"}) >= 4'
+        wait_for(lambda: running.prometheus.query(failed))
+    wait_for(lambda: running.prometheus.query('ebseg_announcements_heard{job="ebseg"} == 1'))
 
 
 def test_rules_are_hastened_and_nothing_else() -> None:

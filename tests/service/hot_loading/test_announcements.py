@@ -52,7 +52,7 @@ def hears(metrics: Metrics) -> bool:
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looks that news call for are not spread: they would be over a tenth of `SELDOM`."""
-    monkeypatch.setattr("service.hot_loading.follower.SPREAD", 0.0)
+    monkeypatch.setattr("service.hot_loading.follower.NEWS_SPREAD", 0.0)
 
 
 @pytest.mark.usefixtures("at_once")

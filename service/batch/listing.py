@@ -51,7 +51,7 @@ def _items(source: str) -> Iterator[Item]:
             if not names:
                 raise UsageError(f"no file is like {source}")
         elif fs.isdir(path):
-            yield from _folder(fs, path.rstrip("/"), "")
+            yield from _folder(fs, path.rstrip("/"), "", ())
             return
         elif fs.exists(path):
             names = [path]
@@ -69,16 +69,23 @@ def _fixed(pattern: str) -> str:
     return pattern[: pattern.rfind("/", 0, first) + 1]
 
 
-def _folder(fs: Any, root: str, inside: str) -> Iterator[Item]:
-    """Pictures of a folder and those within, names in order; what begins with a dot is left out."""
-    entries = fs.ls(f"{root}/{inside}".rstrip("/"), detail=True)
+def _folder(fs: Any, root: str, inside: str, above: tuple[str, ...]) -> Iterator[Item]:
+    """Pictures of a folder and those within, names in order; what begins with a dot is left out.
+
+    So is a link to a folder that it lies in itself: all that is there has been found.
+    """
+    place = f"{root}/{inside}".rstrip("/") or "/"
+    own = os.path.realpath(place) if _is_local(fs) else place
+    if own in above:
+        return
+    entries = fs.ls(place, detail=True)
     for entry in sorted(entries, key=lambda entry: str(entry["name"])):
         name = str(entry["name"]).rstrip("/").rsplit("/", 1)[-1]
         if name.startswith("."):
             continue
         relative = f"{inside}/{name}" if inside else name
         if entry["type"] == "directory":
-            yield from _folder(fs, root, relative)
+            yield from _folder(fs, root, relative, (*above, own))
         elif name.lower().endswith(PICTURES):
             yield {"id": relative, "path": _full(fs, f"{root}/{relative}")}
 
@@ -165,5 +172,8 @@ def _beside(fs: Any, lists: str, named: str) -> str:
 
 def _full(fs: Any, path: str) -> str:
     """A path with what opens it anywhere."""
-    local = fs.protocol in ("file", "local") or "file" in fs.protocol
-    return path if local else str(fs.unstrip_protocol(path))
+    return path if _is_local(fs) else str(fs.unstrip_protocol(path))
+
+
+def _is_local(fs: Any) -> bool:
+    return fs.protocol in ("file", "local") or "file" in fs.protocol

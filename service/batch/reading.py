@@ -1,5 +1,7 @@
 """A row's picture: its content, from the row itself, a file, a part of a file, or any fsspec URL."""
 
+import os
+import stat
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,18 +28,28 @@ def content_of(row: Mapping[str, Any]) -> bytes:
     if path is None or not str(path):
         raise UnreadableError("the row has neither `path` nor `bytes`")
     offset, size = row.get("offset"), row.get("size")
-    import fsspec
-
     try:
-        with fsspec.open(str(path), "rb") as file:
+        with _opened(str(path)) as file:
             if offset is not None and size is not None:
                 file.seek(int(offset))
                 content = file.read(int(size))
             else:
                 content = file.read()
+    except UnreadableError:
+        raise
     except Exception as error:  # file systems raise what their libraries raise
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise UnreadableError(f"{path} cannot be read: {reason}") from error
     if size is not None and len(content) != int(size):
         raise UnreadableError(f"{path} is cut short: {len(content)} of {size} bytes at {offset}")
     return bytes(content)
+
+
+def _opened(path: str) -> Any:
+    if "://" in path:
+        import fsspec
+
+        return fsspec.open(path, "rb")
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise UnreadableError(f"{path} cannot be read: it is no file")  # a pipe may never end, nor a device
+    return open(path, "rb")  # fsspec would take a :: in a name for a chain of URLs

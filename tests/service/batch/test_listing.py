@@ -65,6 +65,26 @@ def test_names_that_are_no_utf8(tmp_path: Path) -> None:
     assert row_id({"id": "\ud800"}, 0) == r"\ud800"
 
 
+def test_folders_of_an_enemy(tmp_path: Path) -> None:
+    """Links that go round, a pipe, a device, a folder and nothing under names of pictures; names of URLs."""
+    good, odd = tmp_path / "deeper" / "\N{SNOWMAN} a::b.png", ("dir.png", "gone.png", "null.png", "pipe.png")
+    good.parent.mkdir()
+    good.write_bytes(b"x")
+    for name in ("round", "deeper/up", "deeper/again"):
+        (tmp_path / name).symlink_to(tmp_path)
+    (tmp_path / "itself.png").symlink_to(tmp_path / "itself.png")
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nothing")
+    (tmp_path / "null.png").symlink_to("/dev/zero")
+    (tmp_path / "dir.png").mkdir()
+    os.mkfifo(tmp_path / "pipe.png")
+    listed = {item["id"]: item for item in items(str(tmp_path))}
+    assert set(listed) <= {good.relative_to(tmp_path).as_posix(), *odd, "itself.png"}
+    assert content_of(listed[good.relative_to(tmp_path).as_posix()]) == b"x"
+    for name in (*odd, "itself.png"):
+        with pytest.raises(UnreadableError, match="cannot be read"):
+            content_of({"path": str(tmp_path / name)})
+
+
 def test_pattern_and_single_picture(folder: Path) -> None:
     assert [Path(one).name for one in ids(folder / "*" / "*.png")] == ["p0000.png", "p0003.png", "p0006.png"]
     assert ids(folder / "p0001.png") == ["p0001.png"]

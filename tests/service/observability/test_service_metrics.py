@@ -36,6 +36,7 @@ async def test_after_some_requests() -> None:
     assert requests == {
         ("/v1/segment", 200, "fake", "3"): 3,
         ("/v1/segment", 415, "fake", "3"): 1,
+        ("/v1/segment", 500, "fake", "3"): 0,  # there before the first one, which is in rates then
         ("/v1/segment", 404, "", ""): 2,
         ("/v1/segment", 405, "", ""): 1,
         ("/v1/vocabularies/{name}", 404, "", ""): 1,

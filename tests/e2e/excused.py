@@ -11,6 +11,7 @@ NOT_RUN = {
     "make check test": "would run this test in itself",
     ".venv/bin/python -m tests.load": "takes a minute; tests/load/test_soak.py does some seconds",
     ".venv/bin/python -m tests.load.hostile": "takes a minute; tests/load/test_hostile.py does some seconds",
+    ".venv/bin/python -m tests.load.offline": "takes an hour; tests/load/test_offline.py does a hundredth",
     "make soak": "takes twelve minutes; the same test, where it is slow, has each fault once",
     ". .venv/bin/activate": "the tests run in an environment already",
     "ebseg pull base": "needs the hub; tests/model/fetch pulls from a local one",

@@ -56,6 +56,8 @@ _OTHERS: tuple[tuple[bytes, str], ...] = (
     (b"SIMPLE  =", "a FITS file"),
 )
 _TEXT = frozenset(string.printable.encode()) | frozenset(range(128, 256))
+# how data URLs begin, and base64 of JPEG, PNG, GIF and RIFF, in small letters
+_IN_BASE64 = (b"data:", b"/9j/", b"ivborw0kggo", b"r0lgod", b"uklgr")
 _SHOWN = 8  # bytes of an unknown beginning
 
 
@@ -92,8 +94,10 @@ def _seen(data: bytes) -> str:
         return "an SVG drawing"
     if start.startswith((b"<!doctype html", b"<html")):
         return "an HTML page"
-    if start.startswith((b"data:", b"http://", b"https://")):
+    if start.startswith((b"http://", b"https://")):
         return "a URL"
+    if start.startswith(_IN_BASE64):
+        return "a picture in base64, and its bytes are wanted"
     if all(byte in _TEXT for byte in data[:400]):
         return "text"
     return f"a file of an unknown format, which begins with the bytes {data[:_SHOWN].hex(' ')}"

@@ -45,7 +45,9 @@ def problems_of_names(fields: ImmutableMultiDict[str, Any], known: Collection[st
     unknown = [name for name in dict.fromkeys(given) if name not in known]
     problems = [FieldProblem(name, unknown_field(name, known)) for name in unknown]
     if len(given) != len(fields):
-        problems += [FieldProblem(name, "given more than once") for name in ONCE if given.count(name) > 1]
+        more = {"image": "; several pictures go to /v1/segment/batch"}
+        twice = (name for name in ONCE if given.count(name) > 1)
+        problems += [FieldProblem(name, f"given more than once{more.get(name, '')}") for name in twice]
     return problems
 
 

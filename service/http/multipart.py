@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Sequence
 from io import BytesIO
 from itertools import accumulate, pairwise
 
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
@@ -93,6 +94,18 @@ def parsed_form(content_type: str, chunks: Sequence[bytes], *, max_files: int, m
             yield chunk
 
     headers = Headers({"content-type": content_type})
+    border = parse_options_header(content_type)[1].get(b"boundary")
+    if not border:
+        raise MalformedRequestError(
+            "the Content-Type names no boundary; HTTP clients add it where this header is left to them"
+        )
+    end = b""
+    for chunk in reversed(chunks):
+        end = chunk[-MOST_HEAD:] + end
+        if len(end) >= MOST_HEAD:
+            break
+    if b"--" + border + b"--" not in end:
+        raise MalformedRequestError("the form is cut short: its last boundary is missing")
     parsing = _InMemory(headers, stream(), max_files=max_files, max_fields=max_fields).parse()
     try:
         parsing.send(None)

@@ -5,6 +5,7 @@ a form is so small that handing it over would take longer.
 """
 
 import asyncio
+import codecs
 import functools
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -55,6 +56,8 @@ SMALL_FORM = 1 << 17  # bytes; such a form is taken apart on the event loop, if 
 SHORT_TEXT = 1 << 12  # bytes; so much of it, beside the picture, is checked there, too
 DOCUMENTS_KEPT = 256
 MOST_SHOWN = 100  # characters of a media type that an error repeats
+AS_FILE = "curl's -F sends the file a.jpg as image=@a.jpg"
+_MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _ONE_WAY = "give the picture either in image, or by its url"
 Document = TypeVar("Document", bound=BaseModel)
 
@@ -158,9 +161,10 @@ async def _read(request: Request, service: Service, memory: HostAccount) -> _Par
         short = memory.nbytes <= SMALL_FORM
         picture = _joined(chunks) if short else await service.in_pool(_joined, chunks)
         return spec, [picture].pop
+    seen = f"is {media[:MOST_SHOWN]!r}" if media else "has no Content-Type"
     raise UnsupportedMediaError(
         "a request is multipart/form-data, application/json, or a picture as image/jpeg or any other "
-        f"image/..., with the rest in the query; this one is {media[:MOST_SHOWN]!r}"
+        f"image/..., with the rest in the query; this one {seen}"
     )
 
 
@@ -276,7 +280,8 @@ def _from_form(form: FormData) -> _Parsed:
     if image is not None and url is not None:
         problems.append(FieldProblem("url", _ONE_WAY))
     elif url is None and not isinstance(image, UploadFile):
-        problems.append(FieldProblem("image", "there is no picture: send it as a file in this field"))
+        seen = "" if image is None else f" (a text came; {AS_FILE})"
+        problems.append(FieldProblem("image", f"there is no picture: send it as a file in this field{seen}"))
     if problems:
         raise InvalidRequestError(problems)
     spec = spec_of(fields)
@@ -349,6 +354,10 @@ def validated(schema: type[Document], document: bytes | dict[str, Any]) -> Docum
         return schema.model_validate_json(document)
     except ValidationError as error:
         errors = error.errors(include_url=False, include_input=False)
+        if isinstance(document, bytes) and document.startswith(_MARKS):
+            raise MalformedRequestError(
+                "the document begins with a byte order mark; send UTF-8 without one"
+            ) from None
         if errors[0]["type"] == "json_invalid":
             raise MalformedRequestError(f"the document is no JSON: {errors[0]['msg']}") from None
         raise InvalidRequestError(field_problems(errors, schema)) from None

@@ -100,7 +100,11 @@ class Allowed:
             InvalidRequestError: it is not, or cannot be told for certain; nothing was asked then.
         """
         if not self:
-            raise invalid("url", "this service fetches no pictures; send the picture itself as image")
+            raise invalid(
+                "url",
+                "this service fetches no pictures: its settings url_hosts and url_buckets list none; "
+                "send the picture itself as image",
+            )
         if len(url) > LONGEST_URL:
             raise invalid("url", f"has {len(url)} characters; at most {LONGEST_URL} are taken")
         bucket = _BUCKET_URL.fullmatch(url)

@@ -59,12 +59,17 @@ class ClassEntry(Strict):
         )
 
 
+_KINDS = {type(None): "null", bool: "true or false", int: "a number", float: "a number", list: "a list"}
+
+
 def _named(value: Any) -> Any:
     if isinstance(value, str):
         return {"name": value}
     if isinstance(value, dict | ClassEntry):
         return value
-    raise ValueError("must be a name, or an object with a name")
+    raise ValueError(
+        f"must be a name, or an object with a name, and is {_KINDS.get(type(value), 'something else')}"
+    )
 
 
 NamedClass = Annotated[ClassEntry, BeforeValidator(_named, str | ClassEntry)]

@@ -43,6 +43,12 @@ _WORDS = {
     "model_attributes_type": "must be an object",
     "none_required": "must be null",
 }
+# What other services call our fields; the first that the document has is meant.
+_OTHER_WORDS = {
+    **dict.fromkeys(("labels", "names", "prompt", "prompts", "text", "queries", "categories"), ("classes",)),
+    **dict.fromkeys(("file", "files", "picture", "photo", "img", "input", "data"), ("image",)),
+    **dict.fromkeys(("label", "title"), ("name",)),
+}
 PATTERNS = {
     r"^#[0-9A-Fa-f]{6}$": "must be a colour such as #1f77b4",
     r"^[a-z0-9][a-z0-9._-]{0,99}$": "must be 1 to 100 small letters, digits, dots, dashes and underlines, "
@@ -73,7 +79,9 @@ def field_problems(
 
 def unknown_field(name: str, known: Iterable[str]) -> str:
     """What is said of a field that there is not, with the one that was meant if it is nearly that."""
-    near = difflib.get_close_matches(name[:100], known, 1)
+    near = difflib.get_close_matches(name[:100], known, 1) or [
+        meant for meant in _OTHER_WORDS.get(name.lower(), ()) if meant in known
+    ]
     return f"unknown field; did you mean {near[0]}?" if near else "unknown field"
 
 

@@ -8,6 +8,7 @@ from typing import Any
 MOST_VALUES = 200_000  # of a list; what a text of commas alone would make of megabytes is gigabytes
 # a name in double quotes, which are doubled within; or one without a comma that is not escaped
 _ITEM = re.compile(r'\s*(?:"((?:[^"]|"")*)"\s*|((?:\\,|[^,\n])*))(,|\n|\Z)')
+_SINGLE = re.compile(r"\(?'.*'\)?\s*\Z|\(\"")  # as in a shell, or a tuple of Python's
 
 
 def listed(texts: Iterable[str]) -> list[Any]:
@@ -47,6 +48,8 @@ def _between_commas(text: str) -> list[str]:
     at = 0
     while True:
         match = _ITEM.match(text, at)
+        if match is not None and _SINGLE.match(match[2] or ""):
+            raise ValueError('names stand in double quotes or in none, as in "red, ripe apple", tree')
         if match is None or (match[2] or "").startswith('"'):
             raise ValueError('a value in double quotes ends with one, as in "red, ripe apple", tree')
         quoted, plain, end = match.groups()

@@ -8,6 +8,7 @@ from urllib.parse import unquote_to_bytes
 _LONGEST_HEAD = 200  # characters of a data URL before its comma
 _SPACE = re.compile(rb"\s+")
 _FOREIGN = re.compile(rb"[^A-Za-z0-9+/=]")
+_FILE_NAME = re.compile(rb"\.(?:jpe?g|png|webp|avif|hei[cf]|tiff?|bmp|gif)\Z", re.IGNORECASE)
 _HOW = "send a picture's bytes in base64, or as data:image/jpeg;base64,..."
 
 
@@ -49,6 +50,8 @@ def _content(url: bytes) -> bytes:
 def _what_is_wrong(text: bytes) -> str:
     if re.match(rb"[a-z][a-z0-9+.-]{0,20}://", text, re.IGNORECASE):
         return f"this is a URL, which goes into the field url; {_HOW}"
+    if _FILE_NAME.search(text[-_LONGEST_HEAD:]) is not None:
+        return f"this is the name of a file; {_HOW}"
     foreign = _FOREIGN.search(text)
     if foreign is not None:
         return _unlike(foreign[0].decode("latin-1"), foreign.start())

@@ -191,7 +191,8 @@ class SegmentRequest(Strict):
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         if (self.classes is None) == (self.vocabulary is None):
-            raise ValueError("give either classes or vocabulary")
+            seen = "neither came" if self.classes is None else "both came"
+            raise ValueError(f"give either classes or vocabulary: {seen}")
         return self
 
     @model_validator(mode="after")

@@ -1,6 +1,7 @@
 // Class lists written as text, by the one rule that forms, JSON documents and the command line have.
 
 const ITEM = /\s*(?:"((?:[^"]|"")*)"\s*|((?:\\,|[^,\n])*))(,|\n|$)/y;
+const SINGLE = /^\(?'.*'\)?\s*$|^\("/s; // as in a shell, or a tuple of Python's
 const UNCLOSED = "A name in double quotes ends with one, as in \"red, ripe apple\", tree.";
 const NO_JSON = "A list in brackets is JSON, as in [\"sky\", \"tree\"].";
 
@@ -33,7 +34,7 @@ export function complete(text) {
 
 /** Names as one text that `listed` reads as the same. */
 export const written = (names) => names.map((name) => (
-  /[,\n"\\]|^[[{]/.test(name) ? `"${name.replaceAll("\"", "\"\"")}"` : name
+  /[,\n"\\]|^[[{(']/.test(name) ? `"${name.replaceAll("\"", "\"\"")}"` : name
 )).join(", ");
 
 /** One name, and where the next begins; behind the text if it was the last. */
@@ -42,6 +43,7 @@ function item(text, at) {
   const match = ITEM.exec(text);
   if (match === null || match[2]?.startsWith("\"")) throw new Error(UNCLOSED);
   const [whole, quoted, plain, end] = match;
+  if (SINGLE.test(plain ?? "")) throw new Error("Names stand in double quotes or in none, as in \"red, ripe apple\", tree.");
   const name = quoted === undefined ? plain.replaceAll("\\,", ",") : quoted.replaceAll("\"\"", "\"");
   return [name, end ? at + whole.length : text.length + 1];
 }

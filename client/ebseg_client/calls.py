@@ -50,7 +50,7 @@ def form_of(
 
     def body(left: float) -> dict[str, Any]:
         timed = document | {"timeout_ms": max(1, min(MOST_TIMEOUT_MS, int(1000 * left)))}
-        return {"files": [*parts, ("request", (None, json.dumps(timed)))]}
+        return {"files": [("request", (None, json.dumps(timed))), *parts]}
 
     return body
 

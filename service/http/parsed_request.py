@@ -243,10 +243,7 @@ def _from_json(chunks: list[bytes]) -> _Parsed:
         raise invalid("url", _ONE_WAY)
     picture: ReadPicture | str | None = document.url
     if document.image is not None:
-        try:
-            picture = [picture_bytes(document.image)].pop
-        except ValueError as error:
-            raise invalid("image", str(error)) from None
+        picture = [decoded("image", document.image)].pop
     if picture is None:
         raise invalid("image", "is missing, and so is url")
     spec = SegmentRequest.model_construct(
@@ -256,12 +253,33 @@ def _from_json(chunks: list[bytes]) -> _Parsed:
     return spec, picture
 
 
-def _from_multipart(content_type: str, chunks: list[bytes]) -> _Parsed:
-    form = read_form(content_type, chunks, max_files=MOST_FILES)
+def decoded(field: str, text: str) -> bytes:
+    """A picture that travels as text.
+
+    Raises:
+        InvalidRequestError: it does not; names the field.
+    """
+    try:
+        return picture_bytes(text)
+    except ValueError as error:
+        raise invalid(field, str(error)) from None
+
+
+def whole_form(content_type: str, chunks: list[bytes], max_files: int) -> FormData:
+    """The form that a body holds, whose pieces are let go of.
+
+    Raises:
+        MalformedRequestError: it is broken, or has more files or fields than it may.
+    """
+    form = read_form(content_type, chunks, max_files=max_files)
     if form is None:
-        form = parsed_form(content_type, chunks, max_files=MOST_FILES, max_fields=MOST_FIELDS)
+        form = parsed_form(content_type, chunks, max_files=max_files, max_fields=MOST_FIELDS)
     chunks.clear()
-    return _from_form(form)
+    return form
+
+
+def _from_multipart(content_type: str, chunks: list[bytes]) -> _Parsed:
+    return _from_form(whole_form(content_type, chunks, MOST_FILES))
 
 
 def _joined(chunks: list[bytes]) -> bytes:

@@ -7,14 +7,13 @@ from starlette.requests import Request
 
 from service.errors import FieldProblem, InvalidRequestError, UnsupportedMediaError
 from service.http.form_fields import KNOWN, filled, problems_of_names, refuse_query
-from service.http.multipart import parsed_form, read_form
 from service.http.parsed_request import (
-    MOST_FIELDS,
     Picture,
     media_type,
     read_body,
     refuse_encoded,
     spec_of,
+    whole_form,
 )
 from service.options import MOST_PICTURES
 from service.runtime import Service
@@ -59,11 +58,7 @@ async def read_several(request: Request, service: Service, memory: HostAccount) 
 
 
 def _parsed(content_type: str, chunks: list[bytes], most: int) -> ParsedSeveral:
-    files = MOST_PICTURES + 1  # the document may be a file, too
-    form = read_form(content_type, chunks, max_files=files)
-    if form is None:
-        form = parsed_form(content_type, chunks, max_files=files, max_fields=MOST_FIELDS)
-    chunks.clear()
+    form = whole_form(content_type, chunks, MOST_PICTURES + 1)  # the document may be a file, too
     given = [(name, value) for name, value in form.multi_items() if name in _PICTURES and value != ""]
     rest = FormData([(name, value) for name, value in form.multi_items() if name not in _PICTURES])
     problems = problems_of_names(rest, KNOWN)

@@ -8,6 +8,7 @@ from service.http.form_fields import document_of, problems_of_names
 from service.http.parsed_request import (
     PARSED,
     ParsedRequest,
+    decoded,
     media_type,
     read_body,
     refuse_encoded,
@@ -16,7 +17,6 @@ from service.http.parsed_request import (
 from service.runtime import Service
 from service.scheduling.host_memory import HostAccount
 from service.schemas.image_task import TaskParameters, TaskRequest
-from service.schemas.picture_text import picture_bytes
 from service.schemas.segment import SegmentRequest
 
 IN_TASK_QUERY = ("classes", "vocabulary", "templates", "model", "version", "timeout_ms")
@@ -53,10 +53,7 @@ def _parsed(query: QueryParams, chunks: list[bytes], document: bool) -> tuple[Pa
     if document:
         whole = validated(TaskRequest, body)
         parameters = whole.parameters
-        try:
-            body = picture_bytes(whole.inputs)
-        except ValueError as error:
-            raise invalid("inputs", str(error)) from None
+        body = decoded("inputs", whole.inputs)
     return ParsedRequest(_spec(query, parameters), [body].pop), parameters.threshold
 
 

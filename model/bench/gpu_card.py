@@ -1,5 +1,6 @@
 """What is asked of a card: to count waits for it, to wait for it, its memory, watts and data sheet."""
 
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -89,8 +90,10 @@ class CudaCard:
 
 # Floating point operations a second, dense, that NVIDIA's data sheets give for a card, by how its name
 # begins: float32 without tensor cores, and bfloat16 (float16 where there is no bfloat16) with them. Half of a
-# sheet's figure "with sparsity" where it gives that alone. Of names that begin alike the longest counts.
+# sheet's figure "with sparsity" where it gives that alone. Of names that begin alike the longest counts; a
+# name goes on with a further word, so that a card of which nothing is known is not taken for its neighbour.
 DATA_SHEETS: dict[str, tuple[float, float]] = {
+    "NVIDIA H200 NVL": (60e12, 835e12),
     "NVIDIA H200": (67e12, 989e12),
     "NVIDIA H100 NVL": (60e12, 835e12),
     "NVIDIA H100 PCIe": (51e12, 756e12),
@@ -98,8 +101,11 @@ DATA_SHEETS: dict[str, tuple[float, float]] = {
     "NVIDIA A100": (19.5e12, 312e12),
     "NVIDIA A30": (10.3e12, 165e12),
     "NVIDIA A10": (31.2e12, 125e12),
+    "NVIDIA A10G": (35e12, 70e12),
     "NVIDIA L40S": (91.6e12, 362e12),
+    "NVIDIA L40": (90.5e12, 181e12),
     "NVIDIA L4": (30.3e12, 121e12),
+    "Tesla V100-PCIE": (14e12, 112e12),
     "Tesla V100": (15.7e12, 125e12),
     "Tesla T4": (8.1e12, 65e12),
 }
@@ -107,7 +113,7 @@ DATA_SHEETS: dict[str, tuple[float, float]] = {
 
 def data_sheet_peak(name: str, dtype: str) -> float | None:
     """Floating point operations a second by a card's data sheet; None for one that is not listed."""
-    listed = max((own for own in DATA_SHEETS if name.startswith(own)), key=len, default=None)
+    listed = max((own for own in DATA_SHEETS if re.match(rf"{own}\b", name)), key=len, default=None)
     if listed is None:
         return None
     single, half = DATA_SHEETS[listed]

@@ -11,12 +11,14 @@ from service.settings import Settings
 
 LINGER_S = 2.0  # that a client which was refused may go on sending, so that it gets to the answer
 
+_TAKEN_UNASKED = 1 << 16  # bytes of a body that a connection takes in before anybody reads them
+
 
 class BodyLimits:
     """Bounds a body's bytes and the time it takes to arrive.
 
-    An answer that goes out before the body has come in closes the connection, but not at once: hanging up on
-    a client that still sends would make it miss the answer.
+    An answer that goes out before the body was read closes the connection, unless all of the body is here
+    already. It is not closed at once: hanging up on a client that still sends would make it miss the answer.
 
     Args:
         app: what is inside.
@@ -48,6 +50,8 @@ class _Body:
         self._send = send
         self._announced = int(length) if (length := headers.get("content-length", "0")).isdecimal() else 0
         self._complete = self._announced == 0 and "transfer-encoding" not in headers
+        # unless it is too large for that, or its client sends it only if it is asked to
+        self._may_be_here = self._announced <= _TAKEN_UNASKED and "expect" not in headers
         self._bytes = 0
         self._until = 0.0  # when all of it has to be here, by the event loop's clock
         self._window_ends = 0.0  # when the present stretch of `stall_s` is over
@@ -99,6 +103,8 @@ class _Body:
         self._limits.metrics.count(self._limits.metrics.connections_ended, reason)
 
     async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start" and not self._complete and self._may_be_here:
+            await self._drop(0.0)  # what came already
         if self._complete:
             await self._send(message)
         elif message["type"] == "http.response.start":
@@ -106,14 +112,15 @@ class _Body:
             await self._send(message)
         elif message["type"] == "http.response.body" and not message.get("more_body", False):
             await self._send({**message, "more_body": True})
-            await self._linger()
+            await self._drop(LINGER_S)
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
         else:
             await self._send(message)
 
-    async def _linger(self) -> None:
+    async def _drop(self, seconds: float) -> None:
+        """Reads what comes within so long."""
         try:
-            async with asyncio.timeout(LINGER_S):
+            async with asyncio.timeout(seconds):
                 while not self._complete:
                     self._note(await self._receive())
         except TimeoutError:

@@ -217,10 +217,11 @@ async def read_body(request: Request, memory: HostAccount, *, most: int | None =
                     if most is not None and memory.nbytes > most:
                         raise TooManyBytesError(f"the body is too large; at most {most} bytes are taken here")
                     chunks.append(chunk)
-    except TimeoutError:
-        if not until.expired():
-            raise
-        raise memory.full() from None
+    except BaseException as error:
+        chunks.clear()  # the error's frames have them as long as a refused client is given time to read
+        if isinstance(error, TimeoutError) and until.expired():
+            raise memory.full() from None
+        raise
     return chunks
 
 

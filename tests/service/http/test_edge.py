@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from service.http.body_limits import LINGER_S
 from service.http.connections import site_of
 from service.http.edge import MOST_PIPELINED
 from service.runtime import Service
@@ -149,6 +150,41 @@ def test_silence_ends() -> None:
         assert time.monotonic() - began < WAIT
         wait_until(lambda: opened(service) == 0)
         assert ended(service, "idle") == 2
+
+
+def test_a_refusal_keeps_the_connection_if_the_body_is_here() -> None:
+    whole = head(len(body())) + body()
+    with live(api_keys=("k" * 16,)) as (url, service):
+        with connected(url) as connection:
+            for _ in range(3):  # nobody reads these bodies
+                connection.sendall(whole)
+                answer = read_answer(connection)
+                refusal_of_application(answer, 401, "unauthorized")
+                assert b"connection: close" not in answer.lower()
+            assert opened(service) == 1
+        with connected(url) as connection:
+            connection.sendall(whole[:-1])
+            answer = read_answer(connection)
+            refusal_of_application(answer, 401, "unauthorized")
+            assert b"connection: close" in answer.lower()
+            connection.sendall(whole[-1:])
+            assert is_gone(connection)
+
+
+def test_who_asks_before_sending_is_refused_without_sending() -> None:
+    with live(api_keys=("k" * 16,)) as (url, _), connected(url) as connection:
+        connection.sendall(head(1000, "Expect: 100-continue"))
+        began = time.monotonic()
+        answer = read_answer(connection)
+        refusal_of_application(answer, 401, "unauthorized")
+        assert b"100 Continue" not in answer
+        assert b"connection: close" in answer.lower()
+        assert time.monotonic() - began < LINGER_S / 2  # it is told at once, before the connection's end
+    with live() as (url, _), connected(url) as connection:
+        connection.sendall(head(len(body()), "Expect: 100-continue"))
+        assert connection.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        connection.sendall(body())
+        assert read_answer(connection).startswith(b"HTTP/1.1 200 ")
 
 
 def test_one_connection_serves_many_requests() -> None:

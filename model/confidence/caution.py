@@ -8,6 +8,7 @@ from typing import Literal
 
 from model.confidence.card import Card
 from model.network.tokenizer import cut_words
+from model.pictures.tiff_bands import BandsRemark
 from model.vocabulary.classes import ClassName
 from model.vocabulary.reading import as_read, is_foreign
 
@@ -19,6 +20,7 @@ Code = Literal[
     "foreign-script",
     "lowered-timeout",
     "colour-profile",
+    "bands",
 ]
 RARE = 0.01  # pictures of its own domain whose confidence is lower; such an answer is warned of
 MOST_NAMED = 3  # unknown words
@@ -59,9 +61,10 @@ def lowered_timeout(asked: int, most: int) -> AnswerWarning:
     )
 
 
-def ignored_profile(remark: str) -> AnswerWarning:
-    """Of a picture whose colour profile could not be used, as the decoder says it."""
-    return AnswerWarning("colour-profile", f"{remark[:1].upper()}{remark[1:]}.")
+def of_picture(remark: str) -> AnswerWarning:
+    """Of a picture whose colour profile or bands could not be used as they are, as the decoder says it."""
+    code: Code = "bands" if isinstance(remark, BandsRemark) else "colour-profile"
+    return AnswerWarning(code, f"{remark[:1].upper()}{remark[1:]}.")
 
 
 def cautions(

@@ -12,17 +12,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 import pillow_heif
 from numpy.typing import NDArray
-from PIL import AvifImagePlugin, Image, ImageFile, ImageOps, WebPImagePlugin
+from PIL import AvifImagePlugin, Image, ImageFile, ImageOps, TiffImagePlugin, WebPImagePlugin
 
 from model.errors import PictureError, PictureFileError, PictureFrameError, PictureSizeError
 from model.pictures.colors import in_srgb
 from model.pictures.formats import Opener, opener_of
 from model.pictures.heif import HeifError, check_sizes
 from model.pictures.mending import mended
+from model.pictures.tiff_bands import FULL, sampled
 
 _PLAYED = frozenset({"GIF", "PNG", "WEBP"})  # formats whose frames are made of those before them
 _MOST_PLAYED = 200_000_000  # pixels of these, some seconds of work
@@ -94,6 +96,8 @@ def decode(
         except (_AcceptError, PictureError, HeifError, MemoryError):
             raise
         except Exception as error:
+            if opener is TiffImagePlugin.TiffImageFile and isinstance(error, SyntaxError):
+                return _from_bands(data, how)  # "unknown pixel mode", or a broken directory
             again = mended(data, error)
             if again is None:
                 raise
@@ -178,6 +182,8 @@ def _decoded(opener: Opener, data: bytes, how: _How, profile: bytes | None = Non
         _check_size(image.size, how.max_pixels)
         if how.frame is not None:
             _go_to(image, how.frame, how.max_pixels)
+        if isinstance(image, TiffImagePlugin.TiffImageFile) and _lacks_bands(image):
+            raise SyntaxError("bands were left out")
         try:
             how.accept((image.height, image.width))
         except Exception as error:
@@ -188,6 +194,33 @@ def _decoded(opener: Opener, data: bytes, how: _How, profile: bytes | None = Non
         if how.upright:
             _turn_upright(image)
         return _rgb(image, how.remark)
+
+
+def _from_bands(data: bytes, how: _How) -> NDArray[np.uint8]:
+    """A TIFF whose samples Pillow has no mode for."""
+    tiff = sampled(data, how.frame)
+    _check_size(tiff.size, how.max_pixels)
+    tiff.check(how.max_pixels)
+    width, height = tiff.size
+    try:
+        how.accept((height, width))
+    except Exception as error:
+        raise _AcceptError(error) from None
+    how.remark(tiff.remark())
+    planes = tiff.opened()
+    bounds = [FULL.get(tiff.type) or _range(_finite(block)) for block in tiff.blocks(planes)]
+    least, most = min(low for low, _ in bounds), max(high for _, high in bounds)
+    pixels = np.empty((height, width, 3), np.uint8)
+    top = 0
+    for block in tiff.blocks(planes):
+        pixels[top : top + len(block)] = _scaled(_finite(block), least, most)
+        top += len(block)
+    return pixels
+
+
+def _lacks_bands(image: TiffImagePlugin.TiffImageFile) -> bool:
+    """Whether a picture that has colours was opened as grey, as Pillow does where bands lie apart."""
+    return len(image.getbands()) == 1 and image.tag_v2.get(TiffImagePlugin.SAMPLESPERPIXEL, 1) > 2
 
 
 def _go_to(image: ImageFile.ImageFile, frame: int, max_pixels: int) -> None:
@@ -268,15 +301,27 @@ def _rgb(image: Image.Image, remark: Remark) -> NDArray[np.uint8]:
 
 def _to_bytes_range(grey: NDArray[np.float32]) -> NDArray[np.float32]:
     """Scales to 0..255: fractions, bytes and 16-bit numbers by their range, all else from least to most."""
-    grey = np.nan_to_num(grey, nan=0.0, posinf=0.0, neginf=0.0)
-    least, most = float(grey.min()), float(grey.max())
+    grey = _finite(grey)
+    return _scaled(grey, *_range(grey))
+
+
+def _finite(numbers: NDArray[Any]) -> NDArray[np.float32]:
+    return np.nan_to_num(numbers.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def _range(numbers: NDArray[np.float32]) -> tuple[float, float]:
+    return float(numbers.min()), float(numbers.max())
+
+
+def _scaled(numbers: NDArray[np.float32], least: float, most: float) -> NDArray[np.float32]:
+    """To 0..255, by the range of which the numbers are a part."""
     if least >= 0:
         for full in (1.0, 255.0, 65535.0):
             if most <= full:
-                return _rounded(grey, 255 / full)
+                return _rounded(numbers, 255 / full)
     # halves first: the span of two floats may be more than a float holds
     span = most / 2 - least / 2
-    return _rounded(np.divide(grey / 2 - least / 2, span or 1, dtype=np.float32), 255)
+    return _rounded(np.divide(numbers / 2 - least / 2, span or 1, dtype=np.float32), 255)
 
 
 def _rounded(grey: NDArray[np.float32], factor: float) -> NDArray[np.float32]:

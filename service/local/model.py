@@ -14,7 +14,7 @@ from cachetools import LRUCache
 from numpy.typing import NDArray
 
 from ebseg_client.parsing import segmentation
-from model.confidence.caution import ignored_profile
+from model.confidence.caution import of_picture
 from model.segmenter import TEXTS_KEPT
 from model.tiling import TileLayout
 from model.vocabulary.classes import Vocabulary
@@ -198,7 +198,7 @@ def picture_result(
         began=began,
         caches=None,
         check=Deadline(float("inf")).check,
-        request_warnings=tuple(map(ignored_profile, remarks)),
+        request_warnings=tuple(map(of_picture, remarks)),
         counted=counted,
     )
     if spec.vocabulary == AUTO_VOCABULARY:

@@ -293,7 +293,7 @@ class WarningAnswer(BaseModel):
         "were asked for; unlike-its-domain: it is less sure of the picture than of nearly all that it is "
         "for; cut-names: the model does not read names to their end; foreign-script: it has read little in "
         "their letters; lowered-timeout: the request asked for more time than it had; colour-profile: the "
-        "picture's own is broken and was not used",
+        "picture's own is broken and was not used; bands: it has others than RGB, of which some were taken",
         examples=["unknown-words"],
     )
     message: str = Field(description="what is doubtful, and what to do about it, a sentence")

@@ -11,7 +11,7 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from model.confidence.caution import AnswerWarning, ignored_profile
+from model.confidence.caution import AnswerWarning, of_picture
 from model.tiling import TileLayout
 from model.vocabulary.classes import Vocabulary
 from service.caller import Caller, caller_var
@@ -259,7 +259,7 @@ class _Request(Generic[E]):
             background=background,
             outputs=self.spec.outputs,
             request_id=self.request_id,
-            request_warnings=(*self.warnings, *map(ignored_profile, plan.remarks)),
+            request_warnings=(*self.warnings, *map(of_picture, plan.remarks)),
             seconds={**self.parsed.seconds, **plan.seconds, "text": text.seconds, **result.seconds},
             began=began,
             caches=Caches(text=text.source, prediction=_source(plan, self.submitted[-1])),

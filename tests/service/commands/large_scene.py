@@ -78,7 +78,9 @@ def mean_iou(labels: NDArray[np.uint8], truth: NDArray[np.uint8]) -> float:
     for top in range(0, len(truth), CELL[0]):
         band = slice(top, top + CELL[0])
         confusion.add(truth[band].astype(np.int64) - 1, labels[band].astype(np.int64) - 1)
-    return confusion.mean_iou()
+    mean = confusion.mean_iou()
+    assert mean is not None
+    return mean
 
 
 def seams(labels: NDArray[np.uint8], truth: NDArray[np.uint8], starts: list[int], size: int) -> float:

@@ -19,15 +19,22 @@ import pillow_heif
 from numpy.typing import NDArray
 from PIL import AvifImagePlugin, Image, ImageFile, ImageOps, TiffImagePlugin, WebPImagePlugin
 
-from model.errors import PictureError, PictureFileError, PictureFrameError, PictureSizeError
+from model.errors import (
+    PictureError,
+    PictureFileError,
+    PictureFormatError,
+    PictureFrameError,
+    PictureSizeError,
+)
 from model.pictures.colors import in_srgb
-from model.pictures.formats import Opener, opener_of
+from model.pictures.formats import FORMATS, Opener, opener_of
 from model.pictures.heif import HeifError, check_sizes
 from model.pictures.mending import mended
 from model.pictures.tiff_bands import FULL, sampled
 
 _PLAYED = frozenset({"GIF", "PNG", "WEBP"})  # formats whose frames are made of those before them
 _MOST_PLAYED = 200_000_000  # pixels of these, some seconds of work
+_SUBFILE_TYPE = 254  # a tag of TIFF 6.0, whose lowest bit says that a page is another one made smaller
 _PADDED = 1 << 16  # pixels of a block that codecs pad the smallest pictures to
 LOG = logging.getLogger(__name__)
 _SHORTAGE = "out of memory"  # of what Pillow's decoders in C call their status -9
@@ -182,8 +189,8 @@ def _decoded(opener: Opener, data: bytes, how: _How, profile: bytes | None = Non
         _check_size(image.size, how.max_pixels)
         if how.frame is not None:
             _go_to(image, how.frame, how.max_pixels)
-        if isinstance(image, TiffImagePlugin.TiffImageFile) and _lacks_bands(image):
-            raise SyntaxError("bands were left out")
+        if isinstance(image, TiffImagePlugin.TiffImageFile):
+            _check_tiff(image)
         try:
             how.accept((image.height, image.width))
         except Exception as error:
@@ -218,9 +225,13 @@ def _from_bands(data: bytes, how: _How) -> NDArray[np.uint8]:
     return pixels
 
 
-def _lacks_bands(image: TiffImagePlugin.TiffImageFile) -> bool:
-    """Whether a picture that has colours was opened as grey, as Pillow does where bands lie apart."""
-    return len(image.getbands()) == 1 and image.tag_v2.get(TiffImagePlugin.SAMPLESPERPIXEL, 1) > 2
+def _check_tiff(image: TiffImagePlugin.TiffImageFile) -> None:
+    """Raises for what Pillow opens as something else: a raw picture's preview, the first of several bands."""
+    tags = image.tag_v2
+    if tags.get(_SUBFILE_TYPE, 0) & 1 and TiffImagePlugin.SUBIFD in tags:
+        raise PictureFormatError(f"this is a raw picture of a camera; pictures are taken as {FORMATS}")
+    if len(image.getbands()) == 1 and tags.get(TiffImagePlugin.SAMPLESPERPIXEL, 1) > 2:
+        raise SyntaxError("bands were left out")
 
 
 def _go_to(image: ImageFile.ImageFile, frame: int, max_pixels: int) -> None:

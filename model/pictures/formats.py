@@ -37,11 +37,12 @@ _SIGNATURES: tuple[tuple[bytes, Opener], ...] = (
 )
 _OTHERS: tuple[tuple[bytes, str], ...] = (
     (b"%PDF-", "a PDF document"),
+    # its decoder works on opening, and a frame may be larger than any size that the header says
     (b"\xff\x0a", "a JPEG XL picture"),
     (b"\0\0\0\x0cJXL ", "a JPEG XL picture"),
     (b"\0\0\0\x0cjP  ", "a JPEG 2000 picture"),
     (b"\xff\x4f\xff\x51", "a JPEG 2000 picture"),
-    (b"8BPS", "a Photoshop document"),
+    (b"8BPS", "a Photoshop picture"),
     (b"\0\0\1\0", "an icon"),
     (b"v/1\x01", "an OpenEXR picture"),
     (b"#?RADIANCE", "a Radiance HDR picture"),
@@ -76,6 +77,15 @@ def opener_of(data: bytes) -> Opener:
     if avif is not None:
         return AvifImagePlugin.AvifImageFile if avif else pillow_heif.HeifImageFile
     raise PictureFormatError(f"this is {_seen(data)}; pictures are taken as {FORMATS}")
+
+
+def looks_like_picture(start: bytes) -> bool:
+    """Whether a file is a picture by its first bytes, some hundred, of whatever format."""
+    try:
+        opener_of(start)
+    except PictureFormatError:
+        return any(start.startswith(signature) for signature, name in _OTHERS if "picture" in name)
+    return True
 
 
 def _seen(data: bytes) -> str:

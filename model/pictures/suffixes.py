@@ -1,3 +1,18 @@
 """What the names of picture files end in."""
 
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".heic", ".heif", ".tif", ".tiff", ".bmp", ".gif")
+TAKEN: tuple[str, ...] = (
+    ".jpg",
+    ".jpeg",
+    ".jpe",
+    ".jfif",
+    ".png",
+    ".apng",
+    ".webp",
+    ".avif",
+    ".heic",
+    ".heif",
+)
+TAKEN += (".hif", ".tif", ".tiff", ".bmp", ".dib", ".gif")
+REFUSED: tuple[str, ...] = (".jxl", ".jp2", ".j2k", ".psd", ".exr", ".hdr", ".dds", ".tga")
+REFUSED += (".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf")  # of cameras
+PICTURES = TAKEN + REFUSED  # reading those of the latter says what they are

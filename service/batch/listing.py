@@ -12,7 +12,7 @@ import tarfile
 from collections.abc import Generator, Iterator
 from typing import Any
 
-from model.pictures.suffixes import PICTURES
+from model.pictures.suffixes import PICTURES, TAKEN
 from service.batch.rows import printable
 from service.errors import UsageError
 
@@ -36,7 +36,7 @@ def items(source: str) -> Generator[Item, None, None]:
         item["id"] = printable(str(item["id"]))
         yield item
     if not count:
-        raise UsageError(f"{source} holds no pictures; they end in {', '.join(PICTURES)}")
+        raise UsageError(f"{source} holds no pictures; they end in {', '.join(TAKEN)}")
 
 
 def _items(source: str) -> Iterator[Item]:
@@ -105,7 +105,7 @@ def _file(fs: Any, path: str, *, several: bool) -> Iterator[Item]:
     elif not several:
         raise UsageError(
             f"{path} is no input: a folder, a list ({', '.join(LISTS)}), a tar, or a picture "
-            f"({', '.join(PICTURES)})"
+            f"({', '.join(TAKEN)})"
         )
 
 

@@ -20,7 +20,7 @@ from service.commands.flags import (
     given_settings,
 )
 from service.commands.remote import complain_of, connected
-from service.commands.segment.plan import ENDINGS
+from service.commands.segment.plan import ENDINGS, REGIONAL
 from service.options import MOST_REGIONS
 
 if TYPE_CHECKING:
@@ -119,8 +119,8 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         default=[],
         type=_saved,
         metavar="OUTPUT=PATH",
-        help="write a further output: confidence, soft_mask or cutout (.png), or geojson (.geojson); a "
-        "folder for several pictures; may be repeated",
+        help="write a further output: confidence, soft_mask, cutout or panoptic (.png, beside COCO's .json), "
+        "geojson, regions (.json), npy or scores (.npy); a folder for several; may be repeated",
     )
     parser.add_argument(
         "--coco",
@@ -129,7 +129,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help="write the regions of all pictures as COCO's instances: .json",
     )
     parser.add_argument(
-        "--min-area", type=count, metavar="N", help="of regions in --coco and geojson, pixels (default: 1)"
+        "--min-area", type=count, metavar="N", help="of regions that are written, pixels (default: 1)"
     )
     parser.add_argument(
         "--world",
@@ -270,8 +270,9 @@ def _refuse_mixture(args: argparse.Namespace) -> None:
     here = {f"--{name.replace('_', '-')}": value for name, value in given_settings(args).items()}
     if args.url is None and args.model is not None and "--checkpoint" in here:
         raise UsageError("--model and --checkpoint do not go together: give one of them")
-    if args.min_area is not None and args.coco is None and "geojson" not in dict(args.save):
-        raise UsageError("--min-area needs --coco or --save geojson=..., whose regions it is of")
+    regional = args.coco is not None or not REGIONAL.isdisjoint(dict(args.save))
+    if args.min_area is not None and not regional:
+        raise UsageError(f"--min-area needs --coco, or --save of {', '.join(sorted(REGIONAL))}")
     if args.world and "geojson" not in dict(args.save):
         raise UsageError("--world needs --save geojson=..., whose coordinates it is of")
     several = len(args.pictures) > 1 or args.pictures[0].is_dir()
@@ -305,7 +306,7 @@ def _request(args: argparse.Namespace) -> dict[str, Any]:
     further = [*_by_name(args.save), *(["coco"] if args.coco is not None else [])]
     if further:
         request["outputs"] = ["rle", *further]
-    if {"coco", "geojson"} & set(further):
+    if not REGIONAL.isdisjoint(further) or args.coco is not None:
         request["regions"] = {"min_area": args.min_area or 1, "max_count": MOST_REGIONS}
     if args.subject is not None:
         request["subject"] = args.subject

@@ -20,7 +20,7 @@ from rich.text import Text
 from ebseg_client import Segmentation
 from ebseg_client.parallel import in_order
 from model.storage.files import replacing
-from service.commands.segment.instances import Instances
+from service.commands.segment.coco_document import CocoDocument
 from service.commands.segment.plan import MASK_FORMS, SegmentPlan
 from service.commands.tables import print_table, stdout
 from service.errors import UsageError
@@ -42,7 +42,7 @@ def run(job: SegmentPlan, source: PictureSegmenter) -> int:
         UsageError, OSError: a result cannot be written.
     """
     pictures = job.overlays is not None or job.sheet is not None or "cutout" in job.saved
-    instances = Instances()
+    instances, panoptic = CocoDocument(), CocoDocument()
     for targets in (job.masks, job.overlays, *job.saved.values()):
         for target in (targets or {}).values():
             target.parent.mkdir(parents=True, exist_ok=True)  # exists already, unless it is a folder of many
@@ -61,6 +61,9 @@ def run(job: SegmentPlan, source: PictureSegmenter) -> int:
             rows.append(_Row.of(one))
             if job.coco is not None and one.found is not None:
                 instances.add(one.file, one.found.document.pop("coco"))
+            if job.panoptic is not None and one.found is not None:
+                name = job.saved["panoptic"][one.file].name
+                panoptic.add(one.file, one.found.document["panoptic"]["document"], name)
             if one.found is not None:
                 for name in job.saved:
                     del one.found.document[name]  # they are in their files
@@ -70,9 +73,10 @@ def run(job: SegmentPlan, source: PictureSegmenter) -> int:
                 _print_table(one.found.answer)
             if job.sheet is not None and one.found is not None and len(entries) < MOST_ON_SHEET:
                 entries.append(one.found.entry(one.file.name))
-    if job.coco is not None:
-        with replacing(job.coco) as partial:
-            partial.write_text(json.dumps(instances.document()), encoding="utf-8")
+    for place, made in ((job.coco, instances), (job.panoptic, panoptic)):
+        if place is not None:
+            with replacing(place) as partial:
+                partial.write_text(json.dumps(made.document()), encoding="utf-8")
     if job.sheet is not None and entries:
         contact_sheet(entries).save(job.sheet)
     if job.many and not job.as_json:
@@ -124,7 +128,9 @@ def _written(job: SegmentPlan, one: FileResult) -> FileResult:
 
 
 def _content(value: Any) -> bytes:
-    """A file of an answer: base64, or a document."""
+    """A file of an answer: base64, or a document; of a panoptic one its picture."""
+    if isinstance(value, dict) and "png" in value:
+        value = value["png"]
     return base64.b64decode(value) if isinstance(value, str) else json.dumps(value).encode()
 
 

@@ -7,12 +7,25 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
-from model.pictures.suffixes import PICTURES
+from model.pictures.formats import looks_like_picture
+from model.pictures.suffixes import PICTURES, TAKEN
 from service.errors import UsageError
 
 OVERLAY_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-ENDINGS = {"confidence": ".png", "soft_mask": ".png", "cutout": ".png", "geojson": ".geojson"}  # of --save
+ENDINGS = {  # of what --save writes
+    "confidence": ".png",
+    "soft_mask": ".png",
+    "cutout": ".png",
+    "geojson": ".geojson",
+    "regions": ".json",
+    "panoptic": ".png",
+    "npy": ".npy",
+    "scores": ".npy",
+}
+REGIONAL = frozenset({"geojson", "regions", "panoptic"})  # those of regions
+PANOPTIC_FILE = "panoptic.json"  # in a folder, beside the pictures that it describes
 
+_LOOKED_AT = 512  # bytes of a file with another ending
 MASK_FORMS: dict[str, Literal["PNG", "TIFF"]] = {".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF"}
 
 
@@ -29,6 +42,7 @@ class SegmentPlan:
         coco: where the document of all pictures' instances goes.
         as_json: print JSON, one object a line, instead of a table.
         parallel: pictures at a time.
+        panoptic: where the document of all panoptic pictures goes.
         world: whether GeoJSON is in degrees.
     """
 
@@ -41,6 +55,7 @@ class SegmentPlan:
     parallel: int
     saved: dict[str, dict[Path, Path]] = field(default_factory=dict)
     coco: Path | None = None
+    panoptic: Path | None = None
     world: bool = False
 
 
@@ -76,6 +91,10 @@ def plan(
         _refuse_unreadable(files[0])
     targets = [target for group in (masks, overlays) if group is not None for target in group.values()]
     targets += [target for group in further.values() for target in group.values()]
+    panoptic = None
+    if "panoptic" in saved:
+        panoptic = saved["panoptic"] / PANOPTIC_FILE if many else saved["panoptic"].with_suffix(".json")
+        targets.append(panoptic)
     targets += [] if sheet is None else [_checked(sheet, OVERLAY_SUFFIXES)]
     targets += [] if coco is None else [_checked(coco, (".json",))]
     sources = Counter(file.resolve() for file in files)
@@ -99,6 +118,7 @@ def plan(
         parallel=parallel,
         saved=further,
         coco=coco,
+        panoptic=panoptic,
         world=world,
     )
 
@@ -121,13 +141,22 @@ def _listed(folder: Path) -> list[Path]:
     except OSError as error:
         raise UsageError(f"{folder} cannot be read: {error.strerror or error}") from None
     files = [
-        path
-        for path in inside
-        if path.suffix.lower() in PICTURES and not path.name.startswith(".") and path.is_file()
+        path for path in inside if not path.name.startswith(".") and path.is_file() and _is_picture(path)
     ]
     if not files:
-        raise UsageError(f"{folder} holds no pictures; they end in {', '.join(PICTURES)}")
+        raise UsageError(f"{folder} holds no pictures; they end in {', '.join(TAKEN)}")
     return files
+
+
+def _is_picture(path: Path) -> bool:
+    """By its name, or else by its first bytes; one that is not taken is told of when its turn comes."""
+    if path.suffix.lower() in PICTURES:
+        return True
+    try:
+        with path.open("rb") as file:
+            return looks_like_picture(file.read(_LOOKED_AT))
+    except OSError:
+        return False
 
 
 def _in_folder(files: Sequence[Path], folder: Path, suffix: str) -> dict[Path, Path]:

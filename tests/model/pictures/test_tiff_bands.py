@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import rasterio
 from numpy.typing import NDArray
+from PIL import Image
 from rasterio.transform import Affine
 
 from model.errors import PictureFileError, PictureFormatError, PictureFrameError, PictureSizeError
@@ -125,3 +126,10 @@ def test_broken_directories_are_errors(tmp_path: Path) -> None:
             except PictureFileError:
                 continue
             assert pixels.shape[0] * pixels.shape[1] <= 20_000
+
+
+def test_a_raw_pictures_preview_is_no_picture(tmp_path: Path) -> None:
+    preview = Image.fromarray(np.zeros((20, 30, 3), np.uint8))
+    preview.save(tmp_path / "a.dng", "TIFF", tiffinfo={254: 1, 330: 8})
+    with pytest.raises(PictureFormatError, match="a raw picture of a camera"):
+        decode((tmp_path / "a.dng").read_bytes(), max_pixels=10**5)

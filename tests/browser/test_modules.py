@@ -109,7 +109,9 @@ def test_lists_are_read_as_the_service_reads_them(page: Page, text: str) -> None
     assert call(page, "listed", "listed", text) == [one for one in entries if one["name"]]
 
 
-@pytest.mark.parametrize("text", ['"open', '"a" b', '["a"', "[1]", '[{"synonyms": []}]'])
+@pytest.mark.parametrize(
+    "text", ['"open', '"a" b', "'a, b'", "('a', 'b')", '["a"', "[1]", '[{"synonyms": []}]']
+)
 def test_lists_that_cannot_be_read_are_refused_in_words(page: Page, text: str) -> None:
     told = page.evaluate(
         "async (text) => { try { (await import('./static/js/listed.js')).listed(text); return null; } "
@@ -120,7 +122,7 @@ def test_lists_that_cannot_be_read_are_refused_in_words(page: Page, text: str) -
 
 
 def test_names_are_written_so_that_they_are_read_again(page: Page) -> None:
-    names = ["sky", "red, ripe apple", 'a "b" c', "[x]", "back\\slash", "two\nlines"]
+    names = ["sky", "red, ripe apple", 'a "b" c', "[x]", "back\\slash", "two\nlines", "'x'", "(y)"]
     assert listed([call(page, "listed", "written", names)]) == names
 
 

@@ -8,7 +8,10 @@ from typing import Any
 MOST_VALUES = 200_000  # of a list; what a text of commas alone would make of megabytes is gigabytes
 # a name in double quotes, which are doubled within; or one without a comma that is not escaped
 _ITEM = re.compile(r'\s*(?:"((?:[^"]|"")*)"\s*|((?:\\,|[^,\n])*))(,|\n|\Z)')
-_SINGLE = re.compile(r"\(?'.*'\)?\s*\Z|\(\"")  # as in a shell, or a tuple of Python's
+# where a name in single quotes would begin, and end: as in a shell, or in a tuple of Python's
+_OPENED = re.compile(r"(?:\A|[,\n])[ \t]*\(?'")
+_CLOSED = re.compile(r"'\)?[ \t]*(?=[,\n]|\Z)")
+_TUPLE = re.compile(r"\s*\(\"")
 
 
 def listed(texts: Iterable[str]) -> list[Any]:
@@ -44,12 +47,13 @@ def _json(text: str) -> list[Any]:
 
 def _between_commas(text: str) -> list[str]:
     text = text.rstrip()
+    opened = None if '"' in text else _OPENED.search(text)
+    if _TUPLE.match(text) or (opened is not None and _CLOSED.search(text, opened.end())):
+        raise ValueError('names stand in double quotes or in none, as in "red, ripe apple", tree')
     values = []
     at = 0
     while True:
         match = _ITEM.match(text, at)
-        if match is not None and _SINGLE.match(match[2] or ""):
-            raise ValueError('names stand in double quotes or in none, as in "red, ripe apple", tree')
         if match is None or (match[2] or "").startswith('"'):
             raise ValueError('a value in double quotes ends with one, as in "red, ripe apple", tree')
         quoted, plain, end = match.groups()

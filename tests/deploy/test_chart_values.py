@@ -100,18 +100,21 @@ def test_a_longer_drain_makes_a_longer_grace_period() -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "port"),
+    ("url", "ports"),
     [
-        ("redis://cache", 6379),
-        ("redis://cache:7000", 7000),
-        ("rediss://:$(REDIS_PASSWORD)@cache.example.com:6380/2", 6380),
+        ("redis://cache", [6379]),
+        ("redis://cache:7000", [7000]),
+        ("rediss://:$(REDIS_PASSWORD)@cache.example.com:6380/2", [6380]),
+        ("redis+cluster://a:7000,b:7001,c:7000?ssl_ca_certs=/f", [7000, 7001]),
+        ("rediss+sentinel://:p@a,b:26380/main/0", [26379, 26380, 6379]),
     ],
 )
-def test_the_network_policy_opens_the_port_of_the_url(url: str, port: int) -> None:
-    done = helm_template("--set=redis.kind=url,networkPolicy.enabled=true", f"--set=redis.url={url}")
+def test_the_network_policy_opens_the_ports_of_the_url(url: str, ports: list[int]) -> None:
+    escaped = url.replace(",", "\\,")
+    done = helm_template("--set=redis.kind=url,networkPolicy.enabled=true", f"--set=redis.url={escaped}")
     policies = [one for one in yaml.safe_load_all(done.stdout) if one and one["kind"] == "NetworkPolicy"]
     rules = [rule for rule in policies[0]["spec"]["egress"] if "10.0.0.0/8" in str(rule)]
-    assert [entry["port"] for rule in rules for entry in rule["ports"]] == [port]
+    assert [entry["port"] for rule in rules for entry in rule["ports"]] == ports
 
 
 def test_two_releases_of_one_namespace_do_not_meet() -> None:

@@ -1,13 +1,19 @@
 // Class lists written as text, by the one rule that forms, JSON documents and the command line have.
 
 const ITEM = /\s*(?:"((?:[^"]|"")*)"\s*|((?:\\,|[^,\n])*))(,|\n|$)/y;
-const SINGLE = /^\(?'.*'\)?\s*$|^\("/s; // as in a shell, or a tuple of Python's
+// where a name in single quotes would begin, and end: as in a shell, or in a tuple of Python's
+const OPENED = /(?:^|[,\n])[ \t]*\(?'/;
+const CLOSED = /'\)?[ \t]*(?=[,\n]|$)/;
 const UNCLOSED = "A name in double quotes ends with one, as in \"red, ripe apple\", tree.";
 const NO_JSON = "A list in brackets is JSON, as in [\"sky\", \"tree\"].";
 
 /** Names with commas or line ends between, or JSON, as entries {name, ...}. Throws an Error in words. */
 export function listed(text) {
   if (/^\s*[[{]/.test(text)) return fromJson(text);
+  const opened = text.includes("\"") ? null : OPENED.exec(text);
+  if (/^\s*\("/.test(text) || (opened && CLOSED.test(text.trimEnd().slice(opened.index + opened[0].length)))) {
+    throw new Error("Names stand in double quotes or in none, as in \"red, ripe apple\", tree.");
+  }
   const names = [];
   for (let [name, next] = item(text, 0); ; [name, next] = item(text, next)) {
     if (name.trim()) names.push(name.trim().replace(/\s+/g, " "));
@@ -43,7 +49,6 @@ function item(text, at) {
   const match = ITEM.exec(text);
   if (match === null || match[2]?.startsWith("\"")) throw new Error(UNCLOSED);
   const [whole, quoted, plain, end] = match;
-  if (SINGLE.test(plain ?? "")) throw new Error("Names stand in double quotes or in none, as in \"red, ripe apple\", tree.");
   const name = quoted === undefined ? plain.replaceAll("\\,", ",") : quoted.replaceAll("\"\"", "\"");
   return [name, end ? at + whole.length : text.length + 1];
 }

@@ -79,7 +79,7 @@ def test_what_is_unusual_is_parsed_in_memory_and_within_bounds() -> None:
     ):
         with pytest.raises(MalformedRequestError, match=words):
             parsed_form(TYPE, [text], max_files=2, max_fields=2)
-    with pytest.raises(MalformedRequestError, match="Invalid multipart"):
+    with pytest.raises(MalformedRequestError, match="the form is cut short"):
         parsed_form(TYPE, [b"no border"], max_files=2, max_fields=2)
     with pytest.raises(MalformedRequestError, match="boundary"):
         parsed_form("multipart/form-data", [PART + END], max_files=2, max_fields=2)

@@ -224,7 +224,7 @@ def test_cut_or_changed_anywhere_only_our_errors_come(form: str) -> None:
         (b"<?xml version='1.0'?><svg/>", "an SVG drawing"),
         (b"\xef\xbb\xbf<!DOCTYPE html><p>", "an HTML page"),
         (b"https://pictures.example/a.png", "a URL"),
-        (b"data:image/png;base64,AAAA", "a URL"),
+        (b"data:image/png;base64,AAAA", "a picture in base64"),
         ("just some text, ümlauts too".encode(), "text"),
         (b"\0\0\0\x18ftypmp42\0\0\0\0", "an MP4 or QuickTime video"),
         (b"\0\0\0\x18ftypcrx \0\0\0\1", "a raw picture of a camera"),

@@ -18,7 +18,7 @@ _LEAST = 64 << 20  # bytes that requests get in any case
 _ARRIVING = 0.5  # of all bytes, for bodies on their way: to be put together each needs as much again
 _DECODING = 10  # bytes a pixel: Pillow's four, ours three, and room for alpha and 16 bits
 _PICTURE = 3  # bytes an output pixel, of the picture that waits for its mask
-_REGIONS = 28  # bytes an output pixel while regions are found, see `segmentation.regions`
+_REGIONS = 46  # bytes an output pixel while regions are found, see `segmentation.regions`
 _PREDICTION = 32  # bytes a network pixel, of a hundred masks at a sixteenth of its resolution, and embeddings
 _RESULT = 6  # bytes an output pixel: labels and confidence
 _COPIES = 3  # of an answer while it is made: a file, its base64, the document
@@ -28,11 +28,11 @@ _PARTS = {
     "npy": 2,
     "overlay": 4,
     "rle": 2,
-    "polygons": 6,
-    "regions": 6,
+    "polygons": 9,  # by `segmentation.polygons.CORNER_PIXELS`
+    "regions": 9,
     "coco": 2,
     "panoptic": 3,
-    "geojson": 6,
+    "geojson": 9,
     "confidence": 1,
     "soft_mask": 1,
     "cutout": 4,

@@ -11,12 +11,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from service.errors import invalid
 from service.segmentation import render
 
 Labels = render.Labels | NDArray[np.int32]
 Ring = NDArray[np.int32]
 Indices = NDArray[np.int64]
 CORNER_BLOCK = 1 << 20  # corners looked at at a time
+# Corners of all outlines, at the most: some 300 bytes each while they are found. A photograph's label map has
+# one for a hundred pixels, noise has more of them than pixels.
+LEAST_CORNERS = 500_000
+CORNER_PIXELS = 12  # pixels of a larger label map for each corner that it may have
 _UP, _DOWN, _LEFT, _RIGHT = range(4)  # ways along an outline, with the class to the left
 
 
@@ -66,6 +71,9 @@ def polygons(labels: Labels, classes: int, check: Callable[[], None] = lambda: N
 
     Returns:
         The regions of each class, the lowest first.
+
+    Raises:
+        InvalidRequestError: more corners than there may be.
     """
     padded: Any = np.pad(labels, 1)  # of the same type
     turns = _turns(padded, check)
@@ -76,7 +84,8 @@ def polygons(labels: Labels, classes: int, check: Callable[[], None] = lambda: N
 def _turns(padded: Labels, check: Callable[[], None]) -> _Turns:
     height, width = padded.shape[0] - 1, padded.shape[1] - 1  # in corners
     rows = max(1, CORNER_BLOCK // width)
-    blocks = []
+    blocks: list[Indices] = []
+    most, found = max(LEAST_CORNERS, padded.size // CORNER_PIXELS), 0
     for top in range(0, height, rows):
         check()
         block = padded[top : min(top + rows, height) + 1]
@@ -84,6 +93,13 @@ def _turns(padded: Labels, check: Callable[[], None]) -> _Turns:
         # where both pairs are equal no outline passes, or one that goes straight on
         turn = ~((beside[1:] & beside[:-1]) | (below[:, 1:] & below[:, :-1]))
         blocks.append(np.flatnonzero(turn) + top * width)
+        found += len(blocks[-1])
+        if found > most:
+            raise invalid(
+                "outputs",
+                f"outlines of this label map have more than {most} corners, too many for polygons; take rle, "
+                "set output_size to less, or leave out small regions",
+            )
     at = np.concatenate(blocks)
     y, x = np.divmod(at, width)
     # the four pixels around: a b over c d

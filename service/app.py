@@ -1,9 +1,10 @@
 """The web application: routes, middleware, lifespan."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from typing import Protocol
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -21,6 +22,7 @@ from service.http.auth import ApiKeys
 from service.http.body_limits import BodyLimits
 from service.http.cross_origin import middleware_options
 from service.http.middleware import Requests, answer_error
+from service.observability.tracing import Tracing
 from service.routes import (
     health,
     image_task,
@@ -32,25 +34,59 @@ from service.routes import (
     several,
     vocabularies,
 )
-from service.runtime import Service
+from service.runtime import HttpSide, Service
 from service.scheduling.engine import Engine
+from service.scheduling.host_memory import Count
+from service.segmentation.door import Door
+from service.segmentation.local_door import LocalDoor
 from service.settings import Settings
 
 DESCRIPTION = "A picture and a list of class names in, a mask out."
 
 
-def create_app(settings: Settings, *engines: Engine, load: LoadEngine | None = None) -> FastAPI:
+def create_app(
+    settings: Settings, *engines: Engine, load: LoadEngine | None = None, count: Count | None = None
+) -> FastAPI:
     """Builds the application; nothing is loaded before its lifespan begins.
 
     Args:
         settings: of the service.
         engines: one loaded version, an engine a device, instead of what the settings name.
         load: makes an engine of a version's folder; `load_engine` if left out.
+        count: as of `Service`.
 
     Raises:
         SettingsError: settings that do not go together, or a device that is not here.
     """
-    service = Service(settings, engines, load)
+    service = Service(settings, engines, load, count)
+    return app_of(service, LocalDoor(service), ApiKeys.of(settings), partial(_served, service))
+
+
+class Life(HttpSide, Protocol):
+    """What the application is around."""
+
+    @property
+    def tracing(self) -> Tracing | None: ...  # noqa: D102
+
+    async def start(self) -> None:
+        """The application begins."""
+
+    async def stop(self) -> None:
+        """It ends."""
+
+
+def app_of(
+    service: Life, door: Door, keys: ApiKeys, served: Callable[[], tuple[str, int] | None] = lambda: None
+) -> FastAPI:
+    """The application of one process.
+
+    Args:
+        service: of the process.
+        door: to the engine.
+        keys: who may come in.
+        served: the default model and its version, for the documents of the interface.
+    """
+    settings = service.settings
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -73,7 +109,8 @@ def create_app(settings: Settings, *engines: Engine, load: LoadEngine | None = N
     )
     app.root_path = settings.root_path or ""  # as an argument it would be taken for what a server prepends
     app.state.service = service
-    app.state.keys = keys = ApiKeys.of(settings)
+    app.state.door = door
+    app.state.keys = keys
     own = (
         segment,
         several,
@@ -91,7 +128,7 @@ def create_app(settings: Settings, *engines: Engine, load: LoadEngine | None = N
     app.router.routes.insert(0, DirectRoute("/v1/segment", segment.segment, methods=["POST"]))
     for router in routers:
         app.include_router(router)
-    openapi.install(app, keys_required=bool(settings.api_keys), served=partial(_served, service))
+    openapi.install(app, keys_required=bool(settings.api_keys), served=served)
 
     routes = [route for router in routers for route in router.routes if isinstance(route, Route)]
 

@@ -60,6 +60,8 @@ OPTIONS: dict[str, str] = {
     "often than it answered, seconds (default: 3600.0)",
     "host": "address to listen on; 0.0.0.0 for all (default: 127.0.0.1)",
     "port": "port to listen on; 0 takes a free one; left out, the variable PORT counts (default: 8000)",
+    "workers": "processes that talk HTTP, decode and encode, around one that has the devices; 1 is one "
+    "process for all (default: 1)",
     "root_path": "path below which a proxy passes requests on without cutting it off, such as /ebseg; "
     "left out, the proxy cuts it off",
     "max_bytes": "largest request body, such as 20 MiB (default: 20 MiB)",
@@ -81,7 +83,7 @@ OPTIONS: dict[str, str] = {
     "max_connections": "connections at a time; one that is silent makes room for a new one, else the answer "
     "is 503 (default: 4096)",
     "max_connections_per_address": "connections from one address at a time; 0 for no limit, as behind a "
-    "proxy, whose address all have (default: 0)",
+    "proxy, whose address all have; each worker counts its own (default: 0)",
     "drain_timeout_s": "time for running requests to end after SIGTERM, seconds (default: 30)",
     "decode_threads": "threads that decode pictures and encode masks; left out, one a core, at most 8",
     "max_pending": "requests taken in at a time; more are answered with 429 (default: 256)",

@@ -5,7 +5,7 @@ import gc
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Literal, ParamSpec, TypeVar
+from typing import Literal, ParamSpec, Protocol, TypeVar
 
 from model.errors import ModelError
 from model.urls import without_secrets
@@ -22,7 +22,7 @@ from service.observability.watch import Watch
 from service.remote_pictures.fetcher import PictureFetcher
 from service.scheduling.admission import Admission
 from service.scheduling.engine import Engine
-from service.scheduling.host_memory import HostBytes
+from service.scheduling.host_memory import Count, HostBytes
 from service.scheduling.picture_threads import LANES, PictureThreads
 from service.scheduling.price import Prices
 from service.scheduling.scheduler import Scheduler
@@ -44,6 +44,31 @@ _REASONS: dict[State, str] = {
 }
 
 
+class HttpSide(Protocol):
+    """What reading requests, decoding and encoding need of the process that they happen in.
+
+    It is `Service` itself, or one of several workers beside it.
+    """
+
+    @property
+    def settings(self) -> Settings: ...  # noqa: D102
+
+    @property
+    def metrics(self) -> Metrics: ...  # noqa: D102
+
+    @property
+    def memory(self) -> HostBytes: ...  # noqa: D102
+
+    @property
+    def pictures(self) -> PictureThreads: ...  # noqa: D102
+
+    @property
+    def remote_pictures(self) -> PictureFetcher: ...  # noqa: D102
+
+    async def in_pool(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Runs a function on a picture thread. Cancelling this coroutine takes it off the queue."""
+
+
 class Service:
     """What routes work with.
 
@@ -51,12 +76,19 @@ class Service:
         settings: of the service.
         engines: one loaded version, an engine a device, instead of what the settings name.
         load: makes an engine of a version's folder; `load_engine` if left out.
+        count: where the host's memory is counted for several processes; None for this one alone.
 
     Raises:
         SettingsError: a device that is not here, or models that cannot be read from the settings.
     """
 
-    def __init__(self, settings: Settings, engines: Sequence[Engine] = (), load: LoadEngine | None = None):
+    def __init__(
+        self,
+        settings: Settings,
+        engines: Sequence[Engine] = (),
+        load: LoadEngine | None = None,
+        count: Count | None = None,
+    ):
         self.settings = settings
         self.metrics = Metrics()
         names = [engine.info.device for engine in engines] or device_names(settings.device)
@@ -69,7 +101,7 @@ class Service:
             trusted=lambda: self.prices.trusted,
             ahead=self.pictures.ahead,
         )
-        self.memory = HostBytes(settings.max_host_bytes, self.admission.retry_after)
+        self.memory = HostBytes(settings.max_host_bytes, self.admission.retry_after, count)
         self.predictions = PredictionCache(settings.prediction_cache_bytes, self.metrics)
         self.scheduler = Scheduler(
             names,

@@ -8,13 +8,16 @@ import socket
 import sys
 import threading
 import time
+from functools import partial
 from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from service.http.connections import Connections
 from service.http.edge import edge_protocol
+from service.observability.metrics import Metrics
 from service.runtime import Service
 from service.settings import Settings, SettingsError
 
@@ -36,7 +39,7 @@ class _Server(uvicorn.Server):
         self._service.begin_drain()
         if self._ending is None:
             grace_s = float(self._service.settings.drain_timeout_s)
-            self._ending = threading.Timer(grace_s, _end_if_hung, [self._service, grace_s])
+            self._ending = threading.Timer(grace_s, end_if_hung, [self._service, grace_s])
             self._ending.daemon = True
             self._ending.start()
         if self.should_exit and sig == signal.SIGINT:
@@ -47,18 +50,7 @@ class _Server(uvicorn.Server):
 def build_server(app: FastAPI, settings: Settings) -> uvicorn.Server:
     """A server for an app of `create_app`; it also stops if the model cannot be loaded."""
     service: Service = app.state.service
-    connections = Connections(settings, service.metrics, most=_room_for(settings))
-    config = uvicorn.Config(
-        app,
-        http=edge_protocol(settings, connections),
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        backlog=_BACKLOG,
-        ws="none",
-        timeout_graceful_shutdown=settings.drain_timeout_s,
-    )
-    server = _Server(config, service)
+    server = _Server(server_config(app, settings, service.metrics, settings.max_connections), service)
 
     def give_up() -> None:
         server.should_exit = True
@@ -67,9 +59,22 @@ def build_server(app: FastAPI, settings: Settings) -> uvicorn.Server:
     return server
 
 
-def _room_for(settings: Settings) -> int:
+def server_config(app: ASGIApp, settings: Settings, metrics: Metrics, connections: int) -> uvicorn.Config:
+    """How uvicorn serves an application, with so many connections at a time."""
+    return uvicorn.Config(
+        app,
+        http=edge_protocol(settings, Connections(settings, metrics, most=_room_for(connections))),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        backlog=_BACKLOG,
+        ws="none",
+        timeout_graceful_shutdown=settings.drain_timeout_s,
+    )
+
+
+def _room_for(connections: int) -> int:
     """How many connections the process may have open; it takes the right to so many if it can."""
-    connections = settings.max_connections
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = connections + _OTHER_FILES
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -101,37 +106,52 @@ def run_server(app: FastAPI, settings: Settings, began: float | None = None) -> 
     service: Service = app.state.service
     began = time.monotonic() if began is None else began
     with listen(settings.host, settings.port) as listener:
-        host, port = listener.getsockname()[:2]
-        address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-        def announce_ready() -> None:
-            LOG.info("ready in %.0f s: page %s/, API %s/docs", time.monotonic() - began, address, address)
-
-        service.on_ready = announce_ready
-        LOG.info("listening on %s", address, extra={"address": address})
+        service.on_ready = partial(announce_ready, announce(listener), began)
         server.run(sockets=[listener])
+    tell_failure(service)
+
+
+def announce(listener: socket.socket) -> str:
+    """Logs where the service listens, and gives that address."""
+    host, port = listener.getsockname()[:2]
+    address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    LOG.info("listening on %s", address, extra={"address": address})
+    return address
+
+
+def announce_ready(address: str, began: float) -> None:
+    """Logs that the service takes requests."""
+    LOG.info("ready in %.0f s: page %s/, API %s/docs", time.monotonic() - began, address, address)
+
+
+def tell_failure(service: Service) -> None:
+    """Once all has stopped: ends the process if a device hangs; raises what `Service.failure` holds."""
     if service.hung:
-        _end(f"the device {service.hung[0]} hangs: it does not end what it is at")
+        end(f"the device {service.hung[0]} hangs: it does not end what it is at")
     if service.failure is not None:
         raise service.failure
 
 
-def _end_if_hung(service: Service, grace_s: float) -> None:
+def end_if_hung(service: Service, grace_s: float) -> None:
     """At the end of the grace period: ends the process if a device has been at one step all that time."""
     for device in service.devices:
         if (seconds := device.stalled_for()) >= grace_s:
-            _end(f"the device {device.name} hangs: no progress for {seconds:.0f} s")
+            end(f"the device {device.name} hangs: no progress for {seconds:.0f} s")
 
 
-def _end(reason: str) -> None:
+def end(reason: str) -> None:
     """Ends the process at once: threads that hang would hold up, or crash, any other end."""
     LOG.critical("%s; the process ends with exit code 1", reason)
     logging.shutdown()
     os._exit(1)
 
 
-def listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int, *, shared: bool = False) -> socket.socket:
     """A socket that listens.
+
+    Args:
+        host, port: where.
+        shared: whether other sockets may listen there, too; the kernel deals connections out.
 
     Raises:
         SettingsError: the address is taken or is none of this machine's.
@@ -143,6 +163,8 @@ def listen(host: str, port: int) -> socket.socket:
         listener = socket.socket(family, kind, protocol)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if shared:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             listener.bind(address)
             listener.listen(_BACKLOG)
         except OSError:

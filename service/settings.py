@@ -69,6 +69,7 @@ class Settings(BaseSettings):
     canary_s: float = _option("canary_s", 3600.0, gt=0)
     host: str = _option("host", "127.0.0.1", min_length=1)
     port: int = _option("port", 8000, ge=0, le=65535)
+    workers: int = _option("workers", 1, ge=1, le=64)
     root_path: str | None = _option("root_path", None, pattern=r"^(/[A-Za-z0-9._~-]+)*$")
     max_bytes: ByteSize = _option("max_bytes", ByteSize(20 << 20), ge=1)
     # Pillow starts to warn of decompression bombs above this many pixels.

@@ -42,6 +42,7 @@ WINGS = {
         bench
         commands
         batch
+        workers
         local app
         server
         routes

@@ -102,15 +102,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--port", type=int, required=True)
     args = parser.parse_args(argv)
 
-    from service.app import create_app
-    from service.observability.logging import configure
-    from service.server import run_server
     from service.settings import load_settings
+    from service.workers.serve import serve
 
     settings = load_settings({"port": args.port})
-    configure(settings.log_level, settings.log_format, serving=True)
-    run_server(create_app(settings, InstantEngine()), settings)
-    return 0
+    return serve(settings, InstantEngine())
 
 
 if __name__ == "__main__":

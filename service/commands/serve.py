@@ -70,16 +70,12 @@ def run(args: argparse.Namespace) -> int:
     if directory is not None:
         verify(directory)  # before anything is imported and listens: a broken checkpoint should fail at once
 
-    from service.app import create_app
-    from service.observability.logging import configure
-    from service.server import run_server
+    from service.workers.serve import serve
 
-    configure(settings.log_level, settings.log_format, serving=True)
     try:
-        run_server(create_app(settings), settings, began)
+        return serve(settings, began=began)
     except SettingsError as error:
         return complain(error, UNUSABLE)
-    return 0
 
 
 def _given(args: argparse.Namespace) -> dict[str, Any]:

@@ -73,6 +73,11 @@ class ApiKey:
             named=match["name"] is not None,
         )
 
+    @property
+    def limited(self) -> bool:
+        """Whether there is a bound on its use."""
+        return self._rate is not None or self._concurrency is not None
+
     @contextmanager
     def used(self) -> Iterator[None]:
         """Counts one request, from here to the end of its answer.

@@ -5,7 +5,8 @@ Only digests of keys are known here. A key that is shown is never kept, logged o
 
 import hashlib
 import hmac
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any
 
 from fastapi import Request
@@ -82,11 +83,25 @@ class ApiKeys:
             raise ForbiddenError("this key is for reading only; use one whose role is use or admin")
         return key
 
+    def named(self, name: str) -> ApiKey:
+        """The key of a name; there is one."""
+        return next(key for key in self._keys if key.name == name)
+
     def caller(self, key: ApiKey | None) -> Caller:
         """Who a request with this key is from; where anybody may come in, nothing is one key's own."""
         if key is None:
             return NO_KEY
         return key.caller if self._required else Caller(key.name)
+
+    @asynccontextmanager
+    async def using(self, key: ApiKey | None) -> AsyncIterator[None]:
+        """Counts one request of a key, if it shows one, from here to the end of its answer.
+
+        Raises:
+            KeyLimitedError: there may be no more of them at present.
+        """
+        with nullcontext() if key is None else key.used():
+            yield
 
     def check_admin(self, scope: Scope) -> None:
         """Lets a request pass that shows an admin key.

@@ -4,7 +4,6 @@ import logging
 import re
 import time
 from collections.abc import Collection
-from contextlib import nullcontext
 from http import HTTPStatus
 from typing import Any
 
@@ -66,7 +65,7 @@ class Requests:
             caller = self.keys.caller(key)
             exchange.key = caller.name
             caller_var.set(caller)
-            with nullcontext() if key is None else key.used():
+            async with self.keys.using(key):
                 await self.app(scope, exchange.receive, exchange.send)
         except Exception as error:
             if exchange.status:
@@ -168,6 +167,6 @@ def count_error(error: Exception, metrics: Metrics) -> None:
     """Counts an error if it is a refusal, and logs it if it is our fault."""
     kind = kind_of(error)
     if kind.refusal:
-        metrics.rejected.labels(kind.slug).inc()
+        metrics.count(metrics.rejected, kind.slug)
     if kind.internal:
         LOG.error("request failed", exc_info=error)

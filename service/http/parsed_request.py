@@ -39,7 +39,7 @@ from service.http.form_fields import (
 )
 from service.http.multipart import parsed_form, read_form
 from service.observability.stages import stage
-from service.runtime import Service
+from service.runtime import HttpSide
 from service.scheduling.host_memory import HostAccount
 from service.schemas.field_problems import field_problems
 from service.schemas.json_request import JsonSegmentRequest
@@ -82,7 +82,7 @@ class ParsedRequest:
 
 
 async def read_request(
-    request: Request, service: Service, memory: HostAccount, fetch: Fetch
+    request: Request, service: HttpSide, memory: HostAccount, fetch: Fetch
 ) -> ParsedRequest:
     """Reads a segmentation request, and its picture from wherever it is.
 
@@ -110,7 +110,7 @@ async def read_request(
 
 
 async def fetched(
-    spec: SegmentRequest, service: Service, memory: HostAccount, chunks: Awaitable[list[bytes]]
+    spec: SegmentRequest, service: HttpSide, memory: HostAccount, chunks: Awaitable[list[bytes]]
 ) -> ParsedRequest:
     """A request whose picture comes from its URL; its memory stays reserved.
 
@@ -131,7 +131,7 @@ async def fetched(
     return ParsedRequest(spec, [await service.in_pool(_joined, pieces)].pop, {"fetch": seconds})
 
 
-async def _read(request: Request, service: Service, memory: HostAccount) -> _Parsed:
+async def _read(request: Request, service: HttpSide, memory: HostAccount) -> _Parsed:
     """The request, whose memory is reserved still, and its picture or where that is."""
     media = media_type(request)
     refuse_encoded(request)
@@ -170,7 +170,7 @@ async def _read(request: Request, service: Service, memory: HostAccount) -> _Par
 
 @asynccontextmanager
 async def read_document(
-    request: Request, service: Service, schema: type[Document], most: int
+    request: Request, service: HttpSide, schema: type[Document], most: int
 ) -> AsyncIterator[Document]:
     """Reads a body that is one JSON document; its memory is reserved as long as the context lives.
 

@@ -16,7 +16,7 @@ from service.http.parsed_request import (
     whole_form,
 )
 from service.options import MOST_PICTURES
-from service.runtime import Service
+from service.runtime import HttpSide
 from service.scheduling.host_memory import HostAccount
 from service.schemas.segment import SegmentRequest
 
@@ -31,7 +31,7 @@ class ParsedSeveral:
     pictures: list[Picture]
 
 
-async def read_several(request: Request, service: Service, memory: HostAccount) -> ParsedSeveral:
+async def read_several(request: Request, service: HttpSide, memory: HostAccount) -> ParsedSeveral:
     """Reads a form of pictures.
 
     Args:

@@ -14,7 +14,7 @@ from service.http.parsed_request import (
     refuse_encoded,
     validated,
 )
-from service.runtime import Service
+from service.runtime import HttpSide
 from service.scheduling.host_memory import HostAccount
 from service.schemas.image_task import TaskParameters, TaskRequest
 from service.schemas.segment import SegmentRequest
@@ -22,7 +22,7 @@ from service.schemas.segment import SegmentRequest
 IN_TASK_QUERY = ("classes", "vocabulary", "templates", "model", "version", "timeout_ms")
 
 
-async def read_task(request: Request, service: Service, memory: HostAccount) -> tuple[ParsedRequest, float]:
+async def read_task(request: Request, service: HttpSide, memory: HostAccount) -> tuple[ParsedRequest, float]:
     """Reads a request: the picture as the body, or a JSON document with parameters.
 
     Args:

@@ -4,6 +4,7 @@ Times are in seconds, sizes in bytes unless a name says otherwise; the tuples ar
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from prometheus_client import (
@@ -11,11 +12,11 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
-    ProcessCollector,
     disable_created_metrics,
     generate_latest,
 )
 
+from service.observability.processes import ServiceProcesses
 from service.observability.version_series import LABELS, VersionSeries
 
 # seconds, of requests and of stages: 5 ms to 30 s
@@ -58,8 +59,10 @@ class Metrics:
     def __init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more of each, that nobody reads
         self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
+        self.processes = ServiceProcesses()
+        self.registry.register(self.processes)
         self._labelled: dict[tuple[Any, ...], Any] = {}
+        self._parts: dict[tuple[Any, ...], dict[str, float]] = {}  # of gauges, by process
         self.requests = self._counter("requests", "Requests answered", *LABELS, "route", "code")
         self.request_seconds = self._seconds(
             "request_duration_seconds",
@@ -165,10 +168,32 @@ class Metrics:
         """Reads gauges from where the numbers are: requests, seconds of work, ages in seconds by queue."""
         self.inflight.set_function(inflight)
         self.expected_work.set_function(expected_work)
-        for queue, depth in depths.items():
-            self.queue_depth.labels(queue).set_function(depth)
-        for queue, oldest_age in oldest_ages.items():
-            self.queue_oldest_age.labels(queue).set_function(oldest_age)
+        for gauge, functions in ((self.queue_depth, depths), (self.queue_oldest_age, oldest_ages)):
+            for queue, function in functions.items():
+                gauge.labels(queue).set_function(partial(self._together, gauge, (queue,), function))
+
+    def set_part(self, gauge: Gauge, value: float, *labels: str, process: str = "") -> None:
+        """Sets what one process of the service measured; the gauge tells the worst or the sum of all."""
+        self._parts.setdefault((gauge, *labels), {})[process] = value
+        self._with(gauge, labels).set(self._together(gauge, labels))
+
+    def drop_parts(self, process: str) -> None:
+        """Forgets what a process measured that has ended."""
+        for (gauge, *labels), parts in self._parts.items():
+            if parts.pop(process, None) is not None:
+                self._with(gauge, tuple(labels)).set(self._together(gauge, tuple(labels)))
+
+    def _together(
+        self, gauge: Gauge, labels: tuple[str, ...], own: Callable[[], float] | None = None
+    ) -> float:
+        """The parts of all processes, this one's among them."""
+        parts = [*self._parts.get((gauge, *labels), {}).values(), *(() if own is None else (own(),))]
+        worst = gauge in (self.event_loop_lag, self.queue_oldest_age)
+        return max(parts, default=0.0) if worst else sum(parts)
+
+    def succeeded(self) -> None:
+        """Notes that a segmentation was answered."""
+        self.last_success.set_to_current_time()
 
     def count(self, counter: Counter, *labels: str, by: float = 1) -> None:
         """Counts under labels; they are remembered, since to find them takes longer than to count."""
@@ -232,7 +257,9 @@ class Metrics:
         """The text that Prometheus reads."""
         return generate_latest(self.registry)
 
-    def _with(self, metric: Counter | Histogram, labels: tuple[str, ...]) -> Any:
+    def _with(self, metric: Counter | Histogram | Gauge, labels: tuple[str, ...]) -> Any:
+        if not labels:
+            return metric
         key = (metric, *labels)
         found = self._labelled.get(key)
         if found is None:

@@ -13,6 +13,7 @@ import torch
 
 from model.allocator import return_freed_memory
 from service.observability.metrics import Metrics
+from service.observability.processes import own_memory
 from service.settings import Settings
 
 LOG = logging.getLogger(__name__)
@@ -21,6 +22,7 @@ INTERVAL_S = 0.5
 LAG_WINDOW = 30  # intervals; longer than the usual time between two scrapes, so that none misses a peak
 MEMORY_EVERY = 10  # intervals; memory changes slowly, and CUDA's numbers cost more than the rest
 _STATM = Path("/proc/self/statm")
+_PROCESS = ("process_rss", "cpu")
 
 
 class WatchedDevice(Protocol):
@@ -96,7 +98,8 @@ class Watch:
             due = loop.time() + self._interval_s
             await asyncio.sleep(self._interval_s)
             self._lags.append(max(0.0, loop.time() - due))
-            self._service.metrics.event_loop_lag.set(max(self._lags))
+            metrics = self._service.metrics
+            metrics.set_part(metrics.event_loop_lag, max(self._lags))
             self._log_stalls()
 
     def _measure_memory(self) -> None:
@@ -108,8 +111,11 @@ class Watch:
         if blind and not self._blind:
             LOG.warning("memory in use could not be measured: %s", blind)
         self._blind = blind
+        if _PROCESS in sizes and self._service.settings.workers > 1:
+            sizes[_PROCESS] = own_memory()  # what processes share counts once
+        metrics = self._service.metrics
         for (kind, device), size in sizes.items():
-            self._service.metrics.device_memory.labels(kind, device).set(size)
+            metrics.set_part(metrics.device_memory, size, kind, device)
 
     def _log_stalls(self) -> None:
         reason = stalled(self._service)
@@ -135,7 +141,7 @@ def memory_bytes() -> dict[tuple[str, str], int]:
     kinds: dict[tuple[str, str], int] = {}
     if _STATM.exists():  # Linux only
         resident_pages = int(_STATM.read_text().split()[1])
-        kinds["process_rss", "cpu"] = resident_pages * os.sysconf("SC_PAGE_SIZE")
+        kinds[_PROCESS] = resident_pages * os.sysconf("SC_PAGE_SIZE")
     if torch.cuda.is_initialized():
         for index in range(torch.cuda.device_count()):
             kinds["cuda_allocated", f"cuda:{index}"] = torch.cuda.memory_allocated(index)

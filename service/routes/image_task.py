@@ -7,9 +7,10 @@ from fastapi import APIRouter, Request, Response
 
 from service.http.openapi import SEGMENT_QUERY, problems
 from service.http.parsed_task import IN_TASK_QUERY, read_task
-from service.runtime import Service
+from service.runtime import HttpSide
 from service.schemas.image_task import TaskSegment
 from service.segmentation.answering import HeldResponse, note, reserving, telling, unless_gone
+from service.segmentation.door import Door
 from service.segmentation.image_task import TaskAnswer, encode_task
 from service.segmentation.pipeline import ResponseSpec, handle
 
@@ -49,9 +50,9 @@ async def segment_task(request: Request) -> Response:
     `parameters`. A mask is a grey PNG of the picture's size; the score is the mean confidence over
     its pixels.
     """
-    service: Service = request.app.state.service
-    service.refuse_unless_ready()
-    service.admission.refuse_if_full()  # before a body is read for nothing
+    service: HttpSide = request.app.state.service
+    door: Door = request.app.state.door
+    await door.knock()  # before a body is read for nothing
     with reserving(service) as memory:
         parsed, threshold = await read_task(request, service, memory)
         spec: ResponseSpec[TaskAnswer] = ResponseSpec(
@@ -59,9 +60,9 @@ async def segment_task(request: Request) -> Response:
             check=lambda size, classes: None,
             encode=partial(encode_task, threshold=threshold),
         )
-        with service.admission.admit(memory) as ticket:
+        async with door.admit(memory) as place:
             state = request.state
-            work = handle(service, parsed, ticket, spec, state.request_id, state.since, telling(request))
+            work = handle(service, door, parsed, place, spec, state.request_id, state.since, telling(request))
             answer = await unless_gone(request, work)
         headers = note(request, answer.info, answer.seconds, answer.warnings)
         return HeldResponse(answer.body, memory, headers=headers, media_type="application/json")

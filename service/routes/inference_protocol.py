@@ -1,17 +1,16 @@
 """`/v2`: the Open Inference Protocol, as KServe and Triton have it, for clients that speak it already."""
 
-import re
 from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request, Response
 
-from service.errors import MalformedRequestError, NotFoundError, UnhealthyError
+from service.errors import MalformedRequestError
 from service.http.parsed_request import PARSED, read_body, refuse_encoded
 from service.inference_protocol.answer import BINARY, JSON, InferenceReply, check_size, encode_inference
 from service.inference_protocol.protocol import Inference, read_inference
 from service.routes import health
-from service.runtime import Service
+from service.runtime import HttpSide
 from service.scheduling.host_memory import HostAccount
 from service.schemas.inference_protocol import (
     EXTENSIONS,
@@ -29,13 +28,14 @@ from service.schemas.inference_protocol import (
     metadata_of,
 )
 from service.segmentation.answering import HeldResponse, note, reserving, telling, unless_gone
+from service.segmentation.door import Door
+from service.segmentation.local_door import live_versions
 from service.segmentation.pipeline import ResponseSpec, handle
 
 Model = Annotated[str, Path(description="one of GET /v1/models", examples=["ebseg-tiny"])]
 Version = Annotated[str, Path(description="one that serves, from GET /v2/models/{model}", examples=["1"])]
 
 router = APIRouter(tags=["inference protocol"])
-_VERSION = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 _LENGTH: dict[str, Any] = {
     "name": HEADER,
     "in": "header",
@@ -180,10 +180,9 @@ async def infer_version(model: Model, version: Version, request: Request) -> Res
 
 
 async def _infer(request: Request, model: str, version: str | None) -> Response:
-    service: Service = request.app.state.service
-    service.refuse_unless_ready()
-    live_versions(service, model, version)  # before a body is read for nothing
-    service.admission.refuse_if_full()
+    service: HttpSide = request.app.state.service
+    door: Door = request.app.state.door
+    await door.knock(model, version)  # before a body is read for nothing
     with reserving(service) as memory:
         inference = await _read(request, service, memory, model, version)
         spec: ResponseSpec[InferenceReply] = ResponseSpec(
@@ -191,16 +190,16 @@ async def _infer(request: Request, model: str, version: str | None) -> Response:
             check=partial(check_size, inference),
             encode=partial(encode_inference, inference=inference),
         )
-        with service.admission.admit(memory) as ticket:
+        async with door.admit(memory) as place:
             state, parsed = request.state, inference.parsed
-            work = handle(service, parsed, ticket, spec, state.request_id, state.since, telling(request))
+            work = handle(service, door, parsed, place, spec, state.request_id, state.since, telling(request))
             reply = await unless_gone(request, work)
         headers = {**note(request, reply.info, reply.seconds, reply.warnings), **reply.headers}
         return HeldResponse(reply.body, memory, headers=headers, media_type=reply.media_type)
 
 
 async def _read(
-    request: Request, service: Service, memory: HostAccount, model: str, version: str | None
+    request: Request, service: HttpSide, memory: HostAccount, model: str, version: str | None
 ) -> Inference:
     refuse_encoded(request)
     lengths = request.headers.getlist(HEADER)
@@ -217,22 +216,6 @@ async def _read(
     )
     memory.hold(0)
     return inference
-
-
-def live_versions(service: Service, model: str, version: str | None) -> list[str]:
-    """Versions of a model that requests can get, the current one first.
-
-    Raises:
-        UnhealthyError: no model is loaded yet.
-        NotFoundError: there is no such model, or the version is none of them.
-    """
-    if not service.started:
-        raise UnhealthyError(service.reason)
-    loaded = service.models.status(model).versions
-    versions = [str(one.version) for one in loaded if one.role != "draining"]
-    if version is not None and (not _VERSION.fullmatch(version) or version not in versions):
-        raise NotFoundError(f"this version of {model} is not loaded; there is {' and '.join(versions)}")
-    return versions
 
 
 def _metadata(request: Request, model: str, version: str | None) -> ModelMetadata:

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request
 from service.http.openapi import json_body, named
 from service.http.parsed_request import read_body, validated
 from service.inference_protocol.statistics import statistics_of
-from service.routes.inference_protocol import Model, Version, live_versions
+from service.routes.inference_protocol import Model, Version
 from service.runtime import Service
 from service.schemas.inference_protocol import INPUTS, OUTPUTS, PLATFORM, errors
 from service.schemas.inference_repository import (
@@ -18,6 +18,7 @@ from service.schemas.inference_repository import (
     ModelConfiguration,
     ModelStatistics,
 )
+from service.segmentation.local_door import live_versions
 
 router = APIRouter(tags=["inference protocol"])
 _MOST = 1024  # bytes of a request for the index

@@ -5,8 +5,9 @@ from fastapi import APIRouter, Request, Response
 from service.http.negotiate import negotiate
 from service.http.openapi import SEGMENT_ANSWERS, SEGMENT_BODY, SEGMENT_QUERY, problems
 from service.http.parsed_request import read_request
-from service.runtime import Service
+from service.runtime import HttpSide
 from service.segmentation.answering import HeldResponse, fetching, note, reserving, telling, unless_gone
+from service.segmentation.door import Door
 from service.segmentation.pipeline import segment as run
 
 router = APIRouter(tags=["segmentation"])
@@ -41,15 +42,15 @@ async def segment(request: Request) -> Response:
 
     Pictures are turned upright by their EXIF data, and sizes and places are those of the upright picture.
     """
-    service: Service = request.app.state.service
-    service.refuse_unless_ready()
+    service: HttpSide = request.app.state.service
+    door: Door = request.app.state.door
+    await door.knock()  # before a body is read for nothing
     form = negotiate(request.headers.get("accept"))
-    service.admission.refuse_if_full()  # before a body is read for nothing
     with reserving(service) as memory:
         parsed = await read_request(request, service, memory, fetching(request, service, memory))
-        with service.admission.admit(memory) as ticket:
+        async with door.admit(memory) as place:
             state = request.state
-            work = run(service, parsed, ticket, form, state.request_id, state.since, telling(request))
+            work = run(service, door, parsed, place, form, state.request_id, state.since, telling(request))
             answer = await unless_gone(request, work)
         headers = {**note(request, answer.info, answer.seconds, answer.warnings), "Vary": "Accept"}
         return HeldResponse(answer.body, memory, headers=headers, media_type=answer.media_type)

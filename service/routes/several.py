@@ -1,6 +1,6 @@
 """`POST /v1/segment/batch`: several pictures and one list of class names in, as many masks out."""
 
-from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 
 from fastapi import APIRouter, Request, Response
 
@@ -8,8 +8,9 @@ from service.http.auth import ApiKeys
 from service.http.negotiate import form_of_parts, wants_parts
 from service.http.openapi import SEVERAL_ANSWERS, SEVERAL_BODY, problems
 from service.http.parsed_several import read_several
-from service.runtime import Service
+from service.runtime import HttpSide
 from service.segmentation.answering import HeldResponse, reserving, unless_gone
+from service.segmentation.door import Door
 from service.segmentation.resolved import chosen_vocabulary
 from service.segmentation.several import joined, segment_all
 
@@ -38,20 +39,16 @@ async def segment_batch(request: Request) -> Response:
 
     A picture that cannot be read, or for which there is no room, fails alone. All share one time limit.
     """
-    service: Service = request.app.state.service
-    service.refuse_unless_ready()
+    service: HttpSide = request.app.state.service
+    door: Door = request.app.state.door
     accept = request.headers.get("accept")
+    await door.knock()
     form, parts = form_of_parts(accept), wants_parts(accept)
-    service.admission.refuse_if_full()
     keys: ApiKeys = request.app.state.keys
-    key = keys.check(request.scope)
-
-    def used() -> AbstractContextManager[None]:
-        return nullcontext() if key is None else key.used()
-
+    used = partial(keys.using, keys.check(request.scope))
     with reserving(service) as memory:
         parsed = await read_several(request, service, memory)
-        await chosen_vocabulary(service, parsed.spec)  # what is wrong with all of them is said once
-        answers = await unless_gone(request, segment_all(request, service, parsed, form, used))
+        await chosen_vocabulary(service, door, parsed.spec)  # what is wrong with all of them is said once
+        answers = await unless_gone(request, segment_all(request, service, door, parsed, form, used))
         body, media_type = joined(answers, parts, memory)
         return HeldResponse(body, memory, headers={"Vary": "Accept"}, media_type=media_type)

@@ -6,8 +6,9 @@ import os
 import resource
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from typing import Protocol
 
 from service.errors import HostMemoryError, TooMuchMemoryError
 
@@ -40,23 +41,93 @@ _PARTS = {
 _TENSORS = 4  # the same of an answer without such parts
 
 
+class Count(Protocol):
+    """Where it is counted: in this process, or for several together.
+
+    Attributes:
+        most: bytes that there may be.
+    """
+
+    most: int
+
+    @property
+    def reserved(self) -> int:
+        """Bytes that are reserved."""
+
+    @property
+    def arriving(self) -> int:
+        """Those of `reserved` that bodies on their way have."""
+
+    def add(self, change: int) -> None:
+        """Reserves so many more, or fewer, for this process."""
+
+    def add_arriving(self, change: int) -> None:
+        """The same of `arriving`."""
+
+    def whole(self) -> AbstractContextManager[None]:
+        """Keeps other processes from changing it."""
+
+
+class OwnCount:
+    """A `Count` of one process alone.
+
+    Args:
+        most: bytes that there may be.
+    """
+
+    def __init__(self, most: int):
+        self.most = most
+        self.reserved = self.arriving = 0
+
+    def add(self, change: int) -> None:
+        """See `Count`."""
+        self.reserved += change
+
+    def add_arriving(self, change: int) -> None:
+        """See `Count`."""
+        self.arriving += change
+
+    def whole(self) -> AbstractContextManager[None]:
+        """See `Count`."""
+        return _ALONE
+
+
+_ALONE: AbstractContextManager[None] = nullcontext()
+
+
 class HostBytes:
     """A number of bytes that all requests share. For any thread.
 
     Args:
         most: bytes in all; None for what is free when `settle` is called.
         retry_after: seconds until there is likely to be room.
+        count: where it is counted for several processes; None for this one alone.
     """
 
-    def __init__(self, most: int | None, retry_after: Callable[[], int] = lambda: 1):
-        self.most = usable() if most is None else most
+    def __init__(
+        self, most: int | None, retry_after: Callable[[], int] = lambda: 1, count: Count | None = None
+    ):
+        self._count = OwnCount(usable() if most is None else most) if count is None else count
         self._own = most is None
         self._retry_after = retry_after
         self.lock = threading.RLock()  # of all accounts too: one that was closed gets nothing more
-        self.reserved = 0
-        self.arriving = 0  # those of `reserved` that bodies on their way have
         self._bodies: dict[HostAccount, Callable[[], None]] = {}  # the longest silent first; what ends each
         self._peak = 0  # of `reserved`, since it last subsided
+
+    @property
+    def most(self) -> int:
+        """Bytes in all."""
+        return self._count.most
+
+    @property
+    def reserved(self) -> int:
+        """Bytes that requests have reserved."""
+        return self._count.reserved
+
+    @property
+    def arriving(self) -> int:
+        """Those of `reserved` that bodies on their way have."""
+        return self._count.arriving
 
     def subsided(self) -> bool:
         """Whether much was reserved since this was last true, and little of it is now."""
@@ -69,21 +140,21 @@ class HostBytes:
     def settle(self, caches: int) -> None:
         """Takes what is free now, with the models loaded and their caches full, unless a number was given."""
         if self._own:
-            self.most = max(_LEAST, int(_SHARE * (usable() - caches)))
+            self._count.most = max(_LEAST, int(_SHARE * (usable() - caches)))
 
     def open(self) -> "HostAccount":
         """What one request reserves."""
         return HostAccount(self)
 
     def _move(self, account: "HostAccount", change: int) -> None:
-        with self.lock:
+        with self.lock, self._count.whole():
             held = account.nbytes + change
             if change > 0:
                 _refuse_above(held, self.most)
             full = change > 0 and self.reserved + change > self.most
             if not full:
                 account.nbytes = held
-                self.reserved += change
+                self._count.add(change)
                 self._peak = max(self._peak, self.reserved)
         if full:
             raise HostMemoryError(self._retry_after())
@@ -101,12 +172,12 @@ class HostBytes:
             larger.close()
             end()
         self._move(account, nbytes)
-        self.arriving += nbytes
+        self._count.add_arriving(nbytes)
         self._bodies[account] = self._bodies.pop(account)
 
     def _arrived(self, account: "HostAccount") -> None:
         if self._bodies.pop(account, None) is not None:
-            self.arriving -= account.nbytes
+            self._count.add_arriving(-account.nbytes)
 
 
 class HostAccount:

@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 from model.confidence.caution import AnswerWarning
 from service.errors import ClientGoneError
 from service.http.parsed_request import Fetch
-from service.runtime import Service
+from service.runtime import HttpSide
 from service.scheduling.engine import ModelInfo
 from service.scheduling.host_memory import HostAccount
 from service.schemas.segment import SegmentRequest
@@ -51,7 +51,7 @@ class HeldResponse(Response):
 
 
 @contextmanager
-def reserving(service: Service) -> Iterator[HostAccount]:
+def reserving(service: HttpSide) -> Iterator[HostAccount]:
     """Counts what a request takes of the host's memory; if no answer comes of it, it is given back."""
     memory = service.memory.open()
     try:
@@ -81,7 +81,7 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
         gone.cancel()
 
 
-def fetching(request: Request, service: Service, memory: HostAccount) -> Fetch:
+def fetching(request: Request, service: HttpSide, memory: HostAccount) -> Fetch:
     """Gets a picture by its URL, within the request's time and as long as its client is there.
 
     Args:

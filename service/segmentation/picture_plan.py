@@ -3,15 +3,14 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.caches.prediction_cache import CachedPrediction
+from model.tiling import TileLayout
 from service.errors import PictureMemoryError
-from service.scheduling.engine import PreparedPicture
 from service.scheduling.out_of_memory import is_out_of_memory, release_memory
-from service.segmentation.tiled import PreparedTiles
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -19,9 +18,8 @@ class PicturePlan:
     """What is known of a picture before the device is asked.
 
     Attributes:
-        prepared: for the network; None if there is a prediction, or there are tiles.
-        tiles: the same of a picture that is segmented in tiles.
-        known: the prediction that an earlier request made of it.
+        prepared: for the network; None if there is a prediction.
+        layout: of its tiles; None if it stays whole.
         key: of the prediction cache; None where it is off.
         picture: at output size, where an output shows it.
         picture_size, output_size: rows and columns of the upright picture, and of the answer.
@@ -29,15 +27,14 @@ class PicturePlan:
         remarks: what decoding left out of account.
     """
 
-    prepared: PreparedPicture | None
-    known: CachedPrediction | None
+    prepared: Any
+    layout: TileLayout | None
     key: bytes | None
     picture: NDArray[np.uint8] | None
     picture_size: tuple[int, int]
     output_size: tuple[int, int]
     seconds: dict[str, float]
     remarks: tuple[str, ...] = ()
-    tiles: PreparedTiles | None = None
 
 
 @contextmanager

@@ -2,16 +2,19 @@
 
 from model.confidence.caution import AnswerWarning, lowered_timeout
 from model.vocabulary.classes import Vocabulary
-from service.runtime import Service
+from service.runtime import HttpSide
 from service.scheduling.deadline import Deadline
 from service.schemas.segment import SegmentRequest
+from service.segmentation.door import Door
 from service.segmentation.requested import check_length
 from service.settings import Settings
 
 MANY_CLASSES = 64  # a longer list is checked on a picture thread
 
 
-async def chosen_vocabulary(service: Service, spec: SegmentRequest) -> tuple[Vocabulary, list[str | None]]:
+async def chosen_vocabulary(
+    service: HttpSide, door: Door, spec: SegmentRequest
+) -> tuple[Vocabulary, list[str | None]]:
     """The classes of a request, and the colours that were given for them.
 
     Raises:
@@ -19,7 +22,7 @@ async def chosen_vocabulary(service: Service, spec: SegmentRequest) -> tuple[Voc
         InvalidRequestError, VocabularyError: too many classes, or one that cannot be used.
     """
     if spec.vocabulary is not None:
-        stored = await service.vocabularies.get(spec.vocabulary)
+        stored = await door.vocabulary(spec.vocabulary)
         check_length("vocabulary", len(stored.classes), service.settings.max_classes)
         return stored.vocabulary(spec.templates, spec.synonym_mode), stored.colors
     entries = spec.classes or []

@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 
 from fastapi import Request
@@ -14,11 +14,12 @@ from service.http.negotiate import PARTS, Form
 from service.http.parsed_request import ParsedRequest, Picture, fetched
 from service.http.parsed_several import ParsedSeveral
 from service.http.problems import MEDIA_TYPE, problem_response
-from service.runtime import Service
+from service.runtime import HttpSide
 from service.scheduling.host_memory import HostAccount
 from service.schemas.segment import SegmentRequest
 from service.segmentation.answer import Answer
 from service.segmentation.answering import note, telling
+from service.segmentation.door import Door
 from service.segmentation.pipeline import segment
 from service.segmentation.resolved import chosen_deadline
 
@@ -35,16 +36,18 @@ class PartAnswer:
 
 async def segment_all(
     request: Request,
-    service: Service,
+    service: HttpSide,
+    door: Door,
     parsed: ParsedSeveral,
     form: Form,
-    used: Callable[[], AbstractContextManager[None]],
+    used: Callable[[], AbstractAsyncContextManager[None]],
 ) -> list[PartAnswer]:
     """Segments all pictures at a time, so that they share batches.
 
     Args:
         request: for its id, its time and its log line.
-        service: with a loaded model.
+        service: what decodes and encodes.
+        door: to the engine.
         parsed: the pictures.
         form: of each answer.
         used: counts one more request of the caller's key, for each picture but the first.
@@ -56,7 +59,7 @@ async def segment_all(
     try:
         ways = [
             _segment_one(
-                request, service, parsed.spec, picture, form, memory, used if number else nullcontext
+                request, service, door, parsed.spec, picture, form, memory, used if number else nullcontext
             )
             for number, (picture, memory) in enumerate(zip(parsed.pictures, accounts, strict=True))
         ]
@@ -69,17 +72,18 @@ async def segment_all(
 
 async def _segment_one(
     request: Request,
-    service: Service,
+    service: HttpSide,
+    door: Door,
     spec: SegmentRequest,
     picture: Picture,
     form: Form,
     memory: HostAccount,
-    used: Callable[[], AbstractContextManager[None]],
+    used: Callable[[], AbstractAsyncContextManager[None]],
 ) -> PartAnswer:
     state = request.state
     try:
-        with used():
-            answer = await _answer(request, service, spec, picture, form, memory)
+        async with used():
+            answer = await _answer(request, service, door, spec, picture, form, memory)
         memory.keep(len(answer.body))
         headers = note(request, answer.info, answer.seconds, answer.warnings)
         return PartAnswer(200, {"Content-Type": answer.media_type, **headers}, answer.body, memory)
@@ -93,7 +97,8 @@ async def _segment_one(
 
 async def _answer(
     request: Request,
-    service: Service,
+    service: HttpSide,
+    door: Door,
     spec: SegmentRequest,
     picture: Picture,
     form: Form,
@@ -106,8 +111,8 @@ async def _answer(
         one = await fetched(spec, service, memory, chunks)
     else:
         one = ParsedRequest(spec, picture)
-    with service.admission.admit(memory) as ticket:
-        return await segment(service, one, ticket, form, state.request_id, state.since, telling(request))
+    async with door.admit(memory) as place:
+        return await segment(service, door, one, place, form, state.request_id, state.since, telling(request))
 
 
 def joined(answers: list[PartAnswer], parts: bool, memory: HostAccount) -> tuple[bytes, str]:

@@ -129,6 +129,11 @@ class Vocabularies:
             self._count("l1", "miss" if copy is None else "joined")
             return (copy or await self._read(name)).found()
 
+    async def stored(self, name: str) -> bytes:
+        """A class list of a user as it is stored, for `decoded`; errors as of `get`."""
+        await self.get(name)
+        return self._copies[name].raw or b""
+
     async def summaries(self) -> list[VocabularySummary]:
         """The caller's lists: the built-in ones, then the others by name. Damaged ones may be among them.
 

@@ -30,8 +30,9 @@ from service.scheduling.engine import (
     TiledPrediction,
 )
 from service.segmentation.encode import resized
-from service.server import build_server, listen, run_server
+from service.server import build_server, listen
 from service.settings import Settings
+from service.workers.serve import serve
 from tests.waiting import WAIT, until, wait_until
 
 INFO = ModelInfo(
@@ -252,8 +253,4 @@ def in_thread(server: uvicorn.Server, *, ready: Callable[[], bool] = lambda: Tru
 
 
 if __name__ == "__main__":
-    from service.observability.logging import configure
-
-    configure("info", "json", serving=True)
-    own = settings()
-    run_server(create_app(own, FakeEngine(seconds=float(sys.argv[1]))), own)
+    sys.exit(serve(settings(), FakeEngine(seconds=float(sys.argv[1]))))

@@ -1,0 +1,203 @@
+"""The door of the process that has the engine: admission, leases, caches and devices are its own."""
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.tiling import TileLayout
+from model.vocabulary.classes import Vocabulary
+from service.caches.prediction_cache import CachedPrediction
+from service.errors import NotFoundError, UnhealthyError
+from service.hot_loading.canary import AnswerResult
+from service.hot_loading.loaded import Lease
+from service.runtime import Service
+from service.scheduling.admission import Ticket
+from service.scheduling.deadline import Deadline
+from service.scheduling.engine import EngineResult, Job, PreparedPicture
+from service.scheduling.host_memory import HostAccount
+from service.scheduling.price import Work
+from service.scheduling.work import Request
+from service.segmentation.door import Computed, KnownPicture, Question, Size
+from service.segmentation.request_text import RequestText
+from service.segmentation.tiled import PreparedTiles, prepare_tiles, segment_tiles
+from service.vocabularies.stored_vocabulary import StoredVocabulary
+
+_VERSION = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
+
+
+class LocalDoor:
+    """A `Door`.
+
+    Args:
+        service: whose it is.
+    """
+
+    def __init__(self, service: Service):
+        self._service = service
+
+    async def knock(self, model: str | None = None, version: str | None = None) -> None:
+        """See `Door`."""
+        self._service.refuse_unless_ready()
+        if model is not None:
+            live_versions(self._service, model, version)
+        self._service.admission.refuse_if_full()
+
+    @asynccontextmanager
+    async def admit(self, memory: HostAccount | None) -> AsyncIterator[Ticket]:
+        """See `Door`; without memory nobody counts that here."""
+        with self._service.admission.admit(memory) as ticket:
+            yield ticket
+
+    @asynccontextmanager
+    async def turn(
+        self, place: Ticket, model: str | None, version: int | None = None, *, stable: bool = False
+    ) -> AsyncIterator["LocalTurn"]:
+        """See `Door`."""
+        place.computed()
+        with self._service.models.lease(model, version, stable=stable) as lease:
+            yield LocalTurn(self._service, place, lease)
+
+    async def vocabulary(self, name: str) -> StoredVocabulary:
+        """See `Door`."""
+        return await self._service.vocabularies.get(name)
+
+
+class LocalTurn:
+    """A `Turn`.
+
+    Attributes:
+        passes_on: nothing, for the engine is here.
+
+    Args:
+        service: whose caches and devices.
+        ticket: of the request.
+        lease: of the version.
+    """
+
+    passes_on = 0
+
+    def __init__(self, service: Service, ticket: Ticket, lease: Lease):
+        self.info = lease.info
+        self.on_trial = lease.on_trial
+        self._service = service
+        self._ticket = ticket
+        self._lease = lease
+        self._engines = lease.engines
+        self._known: CachedPrediction | None = None
+        self._texts: RequestText | None = None
+        self._deadline = Deadline(0.0)
+        self._submitted: list[Request] = []
+
+    def begin(self, vocabulary: Vocabulary, deadline: Deadline, owner: str) -> None:
+        """See `Turn`."""
+        self._deadline = deadline
+        self._texts = RequestText(self._service, vocabulary, self._engines, self._ticket, deadline, owner)
+
+    def known(self, key: bytes) -> KnownPicture | None:
+        """See `Turn`."""
+        self._known = self._service.predictions.get(key)
+        if self._known is None:
+            return None
+        return KnownPicture(size=self._known.size, remarks=self._service.predictions.remarks_on(key))
+
+    def cost(self, size: Size) -> int:
+        """See `Turn`."""
+        return self._engines[0].cost(size)
+
+    def reserve(self, size: Size, pieces: int, classified: int) -> None:
+        """See `Turn`."""
+        pixels = pieces * self.cost(size) if pieces else 0
+        work = Work(pixels=pixels, classified=classified)
+        seconds = self._service.prices.seconds([engine.info for engine in self._engines], work)
+        self._ticket.reserve(seconds, self._deadline, pixels=pixels)
+
+    def prepare(
+        self, picture: NDArray[np.uint8], layout: TileLayout | None
+    ) -> PreparedPicture | PreparedTiles:
+        """See `Turn`."""
+        if layout is not None:
+            return prepare_tiles(self._engines[0], picture, layout)
+        return self._engines[0].prepare(picture)
+
+    async def run(self, question: Question) -> Computed:
+        """See `Turn`."""
+        assert self._texts is not None
+        texts, known, key = self._texts, self._known, question.key
+        if key is not None and question.remarks:
+            self._service.predictions.remark(key, question.remarks)
+        prepared, tiles = question.prepared, None
+        if isinstance(prepared, PreparedTiles):
+            prepared, tiles = None, prepared
+        job = Job(
+            engines=self._engines,
+            prepared=prepared,
+            prediction=None if known is None else known.prediction,
+            vocabulary=question.vocabulary,
+            text=texts.tensor,
+            output_size=question.output_size,
+            threshold=question.threshold,
+            balance=question.balance,
+            scores=question.scores,
+            deadline=question.deadline,
+            key=key,
+            picture_size=question.picture_size,
+        )
+        if tiles is not None:
+            result = await segment_tiles(self._service, job, tiles, texts, self._submitted)
+        else:
+            result = await self._whole(job, texts)
+        text = texts.result()
+        self._ticket.computed()  # devices have done their part
+        missed = "joined" if self._submitted[-1].shared else "miss"
+        return Computed(
+            result=result,
+            text=text.source,
+            text_seconds=text.seconds,
+            prediction=missed if known is None else "hit",
+        )
+
+    async def _whole(self, job: Job, texts: RequestText) -> EngineResult:
+        """What devices make of a picture in one piece."""
+        running = self._service.scheduler.submit(job)
+        self._submitted.append(running)
+        if running.job.text is None:
+            texts.hand_over(running)
+        return await self._service.scheduler.answer(running)
+
+    def give_up(self) -> None:
+        """See `Turn`."""
+        if self._texts is not None:
+            self._texts.give_up()
+
+    async def was_late(self) -> bool:
+        """See `Turn`."""
+        refused = not self._submitted and self._deadline.left() > 0  # by its price, at the door
+        return refused or any(request.queue_s for request in self._submitted)
+
+    def count_answer(self, result: AnswerResult, seconds: float | None = None) -> None:
+        """See `Turn`."""
+        self._lease.count_answer(result, seconds)
+
+    def release(self) -> None:
+        """See `Turn`."""
+        self._engines = ()
+        self._lease.release()
+
+
+def live_versions(service: Service, model: str, version: str | None) -> list[str]:
+    """Versions of a model that requests can get, the current one first.
+
+    Raises:
+        UnhealthyError: no model is loaded yet.
+        NotFoundError: there is no such model, or the version is none of them.
+    """
+    if not service.started:
+        raise UnhealthyError(service.reason)
+    loaded = service.models.status(model).versions
+    versions = [str(one.version) for one in loaded if one.role != "draining"]
+    if version is not None and (not _VERSION.fullmatch(version) or version not in versions):
+        raise NotFoundError(f"this version of {model} is not loaded; there is {' and '.join(versions)}")
+    return versions

@@ -1,0 +1,285 @@
+"""The engine's end of one worker's link: what the worker asks is done at the local door."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AsyncExitStack, ExitStack
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from starlette.types import ASGIApp
+
+from model.tiling import TileLayout, Tiling
+from model.vocabulary.classes import Vocabulary
+from service.http.auth import ApiKeys
+from service.observability.stages import Stage, stage_listener
+from service.runtime import Service
+from service.scheduling.admission import Ticket
+from service.scheduling.deadline import Deadline
+from service.segmentation.door import Question
+from service.segmentation.local_door import LocalDoor, LocalTurn
+from service.workers import relay
+from service.workers.arena import Arena, ArrayPlace
+from service.workers.counts import SharedCount
+from service.workers.documents import balance_of, info_text, vocabulary_of
+from service.workers.link import Args, Link, Reply
+from service.workers.tunnel import serve_tunnelled
+
+
+class _Place:
+    """A request's place, and its turns."""
+
+    def __init__(self) -> None:
+        self.stack = AsyncExitStack()
+        self.ticket: Ticket | None = None
+        self.turns: dict[int, _Turn] = {}
+
+
+class _Turn:
+    """A turn, and what goes with it in this process."""
+
+    def __init__(self, turn: LocalTurn, stack: AsyncExitStack):
+        self.turn = turn
+        self.stack = stack
+        self.deadline = Deadline(0.0)
+        self.stages: list[Stage] = []
+        self.traced = False
+
+    def listen(self) -> None:
+        stage_listener.set(self.stages.append if self.traced else None)
+
+
+class Desk:
+    """For the event loop's thread.
+
+    Args:
+        service: with the engine.
+        app: the whole application, for requests that a worker does not answer itself.
+        keys: whose use is counted here.
+        arena: shared with the worker.
+        count: of the host's memory.
+        name: of the worker, for metrics.
+        on_lost: notified once the worker has ended, and all that it held was given back.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        app: ASGIApp,
+        keys: ApiKeys,
+        arena: Arena,
+        count: SharedCount,
+        name: str,
+        on_lost: Callable[[], None],
+    ):
+        self._service = service
+        self._door = LocalDoor(service)
+        self._keys = keys
+        self._arena = arena
+        self._count = count
+        self._name = name
+        self._on_lost = on_lost
+        self._places: dict[int, _Place] = {}
+        self._turns: dict[int, _Turn] = {}
+        self._used: dict[int, ExitStack] = {}
+        self._pid = 0
+        self._ending: asyncio.Task[None] | None = None
+        self.link = Link(
+            {
+                "knock": self._knock,
+                "open": self._open,
+                "known": self._known,
+                "cost": self._cost,
+                "reserve": self._reserve,
+                "run": self._run,
+                "late": self._late,
+                "vocabulary": self._vocabulary,
+                "use_key": self._use_key,
+                "asgi": partial(serve_tunnelled, self, app),
+            },
+            {
+                "begin": self._begin,
+                "give_up": lambda args, blob: self._turn(args).turn.give_up(),
+                "count_answer": self._count_answer,
+                "release": lambda args, blob: self._turn(args).turn.release(),
+                "close": self._close,
+                "leave": self._leave,
+                "end_key": self._end_key,
+                "events": self._events,
+                "born": self._born,
+            },
+            self._lost,
+        )
+
+    def _turn(self, args: Args) -> _Turn:
+        return self._turns[args["turn"]]
+
+    async def _knock(self, args: Args, blob: bytes) -> Reply:
+        await self._door.knock(args["model"], args["version"])
+        return None, b""
+
+    async def _open(self, args: Args, blob: bytes) -> Reply:
+        place = self._places.setdefault(args["place"], _Place())
+        if place.ticket is None:
+            place.ticket = await place.stack.enter_async_context(self._door.admit(None))
+            self._tell_retry()
+        stack = AsyncExitStack()
+        opening = self._door.turn(place.ticket, args["model"], args["version"], stable=args["stable"])
+        turn = await stack.enter_async_context(opening)
+        place.turns[args["turn"]] = self._turns[args["turn"]] = _Turn(turn, stack)
+        return {"info": info_text(turn.info), "on_trial": turn.on_trial}, b""
+
+    def _begin(self, args: Args, blob: bytes) -> None:
+        own = self._turn(args)
+        own.traced = args["traced"]
+        own.listen()
+        own.deadline = Deadline(args["seconds"], since=args["at"] - args["seconds"])
+        own.turn.begin(vocabulary_of(args["vocabulary"]), own.deadline, args["owner"])
+
+    async def _known(self, args: Args, blob: bytes) -> Reply:
+        found = self._turn(args).turn.known(bytes.fromhex(args["key"]))
+        return None if found is None else (found.size, found.remarks), b""
+
+    async def _reserve(self, args: Args, blob: bytes) -> Reply:
+        rows, columns = args["size"]
+        self._turn(args).turn.reserve((rows, columns), args["pieces"], args["classified"])
+        return None, b""
+
+    async def _cost(self, args: Args, blob: bytes) -> Reply:
+        rows, columns = args["size"]
+        return self._turn(args).turn.cost((rows, columns)), b""
+
+    async def _run(self, args: Args, blob: bytes) -> Reply:
+        own = self._turn(args)
+        own.listen()
+        pictures = self._service.pictures
+        prepared = None
+        if args["picture"] is not None:
+            prepared = await pictures.run_in(
+                "decode", own.deadline, self._prepared, own.turn, args["picture"], _layout(args)
+            )
+        computed = await own.turn.run(self._question(args, prepared, own.deadline))
+        result = computed.result
+        arrays = [result.labels, result.confidence, *(() if result.scores is None else (result.scores,))]
+        start, end = args["room"]
+        putting = asyncio.ensure_future(
+            pictures.run_in("encode", own.deadline, self._arena.put, start, end, arrays)
+        )
+        try:
+            places = await asyncio.shield(putting)
+        except asyncio.CancelledError:  # the worker takes its memory back once it is told of it
+            await asyncio.wait({putting})
+            raise
+        rest = {"trained": result.trained, "own": result.own}
+        times = {"seconds": result.seconds, "devices": result.devices}
+        sources = {"text": computed.text, "prediction": computed.prediction}
+        return {
+            "arrays": places,
+            "result": rest | times,
+            "computed": sources | {"text_seconds": computed.text_seconds},
+            "stages": [(one.name, one.began_ns, one.ended_ns) for one in own.stages],
+        }, b""
+
+    def _question(self, args: Args, prepared: Any, deadline: Deadline) -> Question:
+        rows, columns = args["output_size"]
+        height, width = args["picture_size"]
+        vocabulary: Vocabulary = vocabulary_of(args["vocabulary"])
+        return Question(
+            prepared=prepared,
+            layout=_layout(args),
+            vocabulary=vocabulary,
+            output_size=(rows, columns),
+            threshold=args["threshold"],
+            balance=balance_of(args["balance"]),
+            scores=args["scores"],
+            deadline=deadline,
+            key=None if args["key"] is None else bytes.fromhex(args["key"]),
+            picture_size=(height, width),
+            remarks=tuple(args["remarks"]),
+        )
+
+    def _prepared(self, turn: LocalTurn, place: ArrayPlace, layout: TileLayout | None) -> Any:
+        # A copy: what others share of this picture's prediction must not change when the worker takes back
+        # its memory.
+        picture: NDArray[np.uint8] = self._arena.array(place).copy()
+        return turn.prepare(picture, layout)
+
+    async def _late(self, args: Args, blob: bytes) -> Reply:
+        return await self._turn(args).turn.was_late(), b""
+
+    async def _vocabulary(self, args: Args, blob: bytes) -> Reply:
+        return None, await self._service.vocabularies.stored(args["name"])
+
+    async def _use_key(self, args: Args, blob: bytes) -> Reply:
+        stack = ExitStack()
+        stack.enter_context(self._keys.named(args["key"]).used())
+        self._used[args["number"]] = stack
+        return None, b""
+
+    def _end_key(self, args: Args, blob: bytes) -> None:
+        if (stack := self._used.pop(args["number"], None)) is not None:
+            stack.close()
+
+    def _count_answer(self, args: Args, blob: bytes) -> None:
+        self._turn(args).turn.count_answer(args["result"], args["seconds"])
+
+    def _close(self, args: Args, blob: bytes) -> None:
+        own = self._turns.pop(args["turn"])
+        own.deadline.abandoned = True
+        own.turn.release()
+
+    def _leave(self, args: Args, blob: bytes) -> None:
+        place = self._places.pop(args["place"], None)
+        if place is not None:
+            self._end(place)
+
+    def _events(self, args: Args, blob: bytes) -> None:
+        relay.apply(self._service.metrics, args["events"], self._name)
+
+    def _born(self, args: Args, blob: bytes) -> None:
+        self._pid = args["pid"]
+        self._service.metrics.processes.others.add(self._pid)
+
+    def _end(self, place: _Place) -> None:
+        """Gives back all that a request has; nothing of it waits, so the coroutine ends at its first step."""
+        for number, own in place.turns.items():
+            self._turns.pop(number, None)
+            own.deadline.abandoned = True
+            own.turn.give_up()
+            _at_once(own.stack.aclose())
+        _at_once(place.stack.aclose())
+        self._tell_retry()
+
+    def _tell_retry(self) -> None:
+        self._count.retry_after = self._service.admission.retry_after()
+
+    def _lost(self) -> None:
+        self._ending = asyncio.get_running_loop().create_task(self._clear())
+
+    async def _clear(self) -> None:
+        await self.link.ended()
+        for place in self._places.values():
+            self._end(place)
+        for stack in self._used.values():
+            stack.close()
+        self._places, self._used = {}, {}
+        self._service.metrics.drop_parts(self._name)
+        self._service.metrics.processes.others.discard(self._pid)
+        self._on_lost()
+
+
+def _layout(args: Args) -> TileLayout | None:
+    """How a picture is cut, of a question."""
+    if args["tiling"] is None:
+        return None
+    return TileLayout(tuple(args["picture_size"]), tuple(args["output_size"]), Tiling(**args["tiling"]))
+
+
+def _at_once(closing: Any) -> None:
+    """Runs a coroutine that waits for nothing."""
+    try:
+        closing.send(None)
+    except StopIteration:
+        return
+    raise RuntimeError("giving back what a request had should not wait")

@@ -1,0 +1,127 @@
+"""Processes that end, by themselves or because they are told to, and the one door that they share."""
+
+import os
+import signal
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import httpx
+import pytest
+
+from service.server import listen
+from service.settings import SettingsError
+from service.workers.family import run_workers
+from tests.load.server import Server, started
+from tests.service.fakes import FakeEngine, encoded, picture, settings
+from tests.service.workers.processes import ask, children
+from tests.waiting import wait_until
+
+PLACES = 4
+SECONDS = 1.0  # of a batch
+
+
+@pytest.fixture(scope="module")
+def slow() -> Iterator[Server]:
+    """Three workers around an engine that takes a second for each batch."""
+    with started(
+        "tests.service.fakes", str(SECONDS), EBSEG_WORKERS="3", EBSEG_MAX_PENDING=str(PLACES)
+    ) as server:
+        server.wait()
+        yield server
+
+
+def status(server: Server, width: int) -> int:
+    """Of a picture of its own; 0 if the connection breaks."""
+    image = encoded(picture(6, width))
+    with suppress(httpx.TransportError):
+        return ask(server, "POST", "/v1/segment?classes=sky", content=image, headers=TYPE).status_code
+    return 0
+
+
+TYPE = {"Content-Type": "image/png"}
+
+
+def test_places_are_given_at_one_door(slow: Server) -> None:
+    with ThreadPoolExecutor(16) as clients:
+        statuses = sorted(clients.map(lambda number: status(slow, 8 + number), range(16)))
+    assert statuses == [200] * PLACES + [429] * (16 - PLACES)
+
+
+def test_a_killed_worker_costs_its_own_requests_only(slow: Server) -> None:
+    engine, *workers = children(slow)
+    assert len(workers) == 3
+    with ThreadPoolExecutor(PLACES) as clients:
+        asked = [clients.submit(status, slow, 30 + number) for number in range(PLACES)]
+        wait_until(lambda: slow.metrics().value("inflight") == PLACES, pause=0.02)
+        victim = next(pid for pid in workers if connections_of(pid))
+        os.kill(victim, signal.SIGKILL)
+        statuses = [one.result() for one in asked]
+    assert set(statuses) <= {0, 200}
+    assert 0 in statuses
+    wait_until(lambda: len(children(slow)) == 4 and victim not in children(slow), pause=0.02)
+    assert children(slow)[0] == engine
+    # what it held was given back
+    wait_until(lambda: slow.metrics().value("inflight") == 0, pause=0.02)
+    assert slow.metrics().value("host_bytes", kind="reserved") == 0
+    with ThreadPoolExecutor(PLACES) as clients:
+        assert set(clients.map(lambda number: status(slow, 50 + number), range(PLACES))) == {200}
+    (told,) = [line for line in slow.log_lines() if line["level"] == "warning"]
+    assert told["message"] == "a worker ended, another one takes its place"
+    assert told["exit_code"] == -signal.SIGKILL
+
+
+def test_sigterm_drains_all_of_them(slow: Server) -> None:
+    """The last test of this server."""
+    with ThreadPoolExecutor(PLACES) as clients:
+        asked: list[Future[int]] = [clients.submit(status, slow, 70 + number) for number in range(PLACES)]
+        wait_until(lambda: slow.metrics().value("inflight") == PLACES, pause=0.02)
+        family = children(slow)
+        slow.terminate()
+        assert [one.result() for one in asked] == [200] * PLACES
+    assert slow.ended() == 0
+    assert not [pid for pid in family if Path(f"/proc/{pid}").exists()]
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{slow.url}/livez")
+    assert len(slow.log_lines()) == len(slow.log_text().splitlines())  # nothing else is printed
+    assert not [line for line in slow.log_lines() if line["level"] in ("error", "critical")]
+
+
+@pytest.mark.slow  # two more starts
+@pytest.mark.parametrize("whom", ["the engine", "the one that looks after all"])
+def test_without_these_nobody_goes_on(whom: str) -> None:
+    with started("tests.service.fakes", "0", EBSEG_WORKERS="2") as server:
+        server.wait()
+        family = children(server)
+        os.kill(family[0] if whom == "the engine" else server.pid, signal.SIGKILL)
+        assert server.ended() == (1 if whom == "the engine" else -signal.SIGKILL)
+        wait_until(lambda: not [pid for pid in family if alive(pid)], pause=0.02)
+        told = [line["message"] for line in server.log_lines() if line["level"] == "critical"]
+    ends = "the process with the engine ended; the service ends with exit code 1"
+    assert told == ([ends] if whom == "the engine" else [])
+
+
+def test_a_taken_port_is_told() -> None:
+    with listen("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(SettingsError, match=f"cannot listen on 127.0.0.1 port {port}"):
+            run_workers(settings(port=port, workers=2), FakeEngine())
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that nobody has buried yet does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def connections_of(pid: int) -> int:
+    """TCP connections that a process has, its listening socket aside."""
+    inodes = set()
+    for file in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(OSError):
+            inodes.add(str(file.readlink()).removeprefix("socket:[").removesuffix("]"))
+    rows = [line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
+    return sum(row[9] in inodes and row[3] == "01" for row in rows)

@@ -33,6 +33,7 @@ from service.settings import Settings
 
 MOST_PIPELINED = 16  # requests sent before the first of them is answered; hardly any client sends two
 _LARGE_PIECE = 1 << 14  # bytes
+_FRAMING = (b"content-length", b"transfer-encoding")
 _HEADER_BYTES = 4  # of a header beside its name and value
 _INT = struct.Struct("i")
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: what was not taken is thrown away, by the kernel, too
@@ -62,6 +63,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self._head_since: float | None = None
         self._closes_at: float | None = None  # set once it was refused: by then it is gone
         self._ended = False
+        self._repeated = False  # whether the parser is told a head again
         self._answer = _Taking()
 
     # of asyncio
@@ -90,18 +92,32 @@ class EdgeProtocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         self._unparsed += len(data)
         try:
-            self.parser.feed_data(data)
+            self._feed(data)
         except httptools.HttpParserError:
             self.send_400_response("")
-        except httptools.HttpParserUpgrade:
-            # we stay with HTTP/1.1; the parser reads nothing more, so this is the connection's last request
-            self.cycle.keep_alive = False
         if self._ended:
             return
         if self._unparsed > self.settings.max_header_bytes:
             self._refuse_head()
         elif self._in_head and self._unparsed and self._head_since is None:
             self._head_since = self.loop.time()
+
+    def _feed(self, data: bytes) -> None:
+        """Parses; a request that offers another protocol is of HTTP/1.1 all the same.
+
+        After the head of such a one the parser would read no body: another one goes on behind a head that
+        says how long it is, and offers nothing.
+        """
+        while True:
+            try:
+                self.parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as upgrade:
+                data = data[upgrade.args[0] :]
+            framing = [b"%s: %s\r\n" % header for header in self.headers if header[0] in _FRAMING]
+            self.parser = httptools.HttpRequestParser(self)
+            self._repeated = True
+            self.parser.feed_data(b"".join([b"POST / HTTP/1.1\r\n", *framing, b"\r\n"]))
 
     def resume_writing(self) -> None:
         """Notes that the client takes its answer."""
@@ -112,6 +128,8 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """A request begins."""
+        if self._repeated:
+            return
         self._head_since = self.loop.time()
         self._head_bytes = 0
         super().on_message_begin()
@@ -119,17 +137,22 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def on_url(self, url: bytes) -> None:
         """A piece of its target."""
+        if self._repeated:
+            return
         super().on_url(url)
         self._count_head(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header; what stands behind a body is no part of the request."""
-        if self._in_head:
+        if self._in_head and not self._repeated:
             super().on_header(name, value)
             self._count_head(len(name) + len(value) + _HEADER_BYTES)
 
     def on_headers_complete(self) -> None:
         """The request can go to the application."""
+        if self._repeated:
+            self._repeated = False
+            return
         if len(self.pipeline) >= MOST_PIPELINED:
             self._end("pipelined")
             raise _EndedError
@@ -150,8 +173,10 @@ class EdgeProtocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """The request's end."""
+        """The request's end, unless the parser takes what follows for another protocol."""
         self._unparsed = 0
+        if self.parser.should_upgrade():
+            return
         self._in_head = True
         super().on_message_complete()
 
@@ -240,7 +265,7 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def _refuse(self, error: ServiceError, reason: str) -> None:
         """Says why, if no answer is under way, and ends."""
-        if self._answering() or not self._connections.refuse(self):
+        if (self._answering() and not self._taken_back()) or not self._connections.refuse(self):
             self._end(reason)
             return
         self._ended = True
@@ -251,6 +276,15 @@ class EdgeProtocol(HttpToolsProtocol):
         self.transport.write(_answer_of(error))
         if self.transport.can_write_eof():
             self.transport.write_eof()
+
+    def _taken_back(self) -> bool:
+        """Whether the request that is just being read could be taken from the application unanswered."""
+        cycle = self.cycle
+        if self._in_head or self.pipeline or cycle.response_started:
+            return False
+        cycle.disconnected = True
+        cycle.message_event.set()
+        return True
 
     def _end(self, reason: str) -> None:
         """Ends at once, and throws away what was not taken."""

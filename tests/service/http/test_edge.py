@@ -1,65 +1,18 @@
 """Bounds on connections, headers, bodies and answers, with a real server on a socket."""
 
 import contextlib
-import json
 import socket
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
-from service.http.body_limits import LINGER_S
 from service.http.connections import site_of
 from service.http.edge import MOST_PIPELINED
-from service.runtime import Service
 from tests.service.fakes import live
+from tests.service.http.ends import GET, ended, is_gone, opened, refusal, refusal_of_application
 from tests.service.inference_protocol.wire import body, connected, head, read_answer, segment
 from tests.waiting import WAIT, wait_until
-
-GET = b"GET /livez HTTP/1.1\r\nHost: t\r\n\r\n"
-
-
-def ended(service: Service, reason: str) -> float:
-    """How many connections were ended for this reason."""
-    value = service.metrics.registry.get_sample_value("ebseg_connections_ended_total", {"reason": reason})
-    assert value is not None  # every reason is there from the start
-    return value
-
-
-def opened(service: Service) -> float:
-    value = service.metrics.registry.get_sample_value("ebseg_connections")
-    assert value is not None
-    return value
-
-
-def refusal(answer: bytes, status: int, slug: str) -> dict[str, Any]:
-    """The problem document of an answer that no application has made."""
-    top, _, text = answer.partition(b"\r\n\r\n")
-    lines = top.decode().lower().split("\r\n")
-    assert lines[0].startswith(f"http/1.1 {status} "), lines[0]
-    headers = dict(line.split(": ", 1) for line in lines[1:])
-    document: dict[str, Any] = json.loads(text)
-    assert headers["content-type"] == "application/problem+json"
-    assert headers["connection"] == "close"
-    assert headers["x-request-id"] == document["request_id"]
-    assert int(headers["content-length"]) == len(text)
-    assert document["type"] == f"urn:ebseg:problem:{slug}"
-    assert document["detail"]
-    if status == 503:
-        assert int(headers["retry-after"]) >= 1
-    return document
-
-
-def is_gone(connection: socket.socket) -> bool:
-    """Whether the server has ended it, by whatever is left to read."""
-    connection.settimeout(WAIT)
-    try:
-        while connection.recv(1 << 20):
-            pass
-    except ConnectionError:
-        pass
-    return True
 
 
 @contextlib.contextmanager
@@ -152,41 +105,6 @@ def test_silence_ends() -> None:
         assert ended(service, "idle") == 2
 
 
-def test_a_refusal_keeps_the_connection_if_the_body_is_here() -> None:
-    whole = head(len(body())) + body()
-    with live(api_keys=("k" * 16,)) as (url, service):
-        with connected(url) as connection:
-            for _ in range(3):  # nobody reads these bodies
-                connection.sendall(whole)
-                answer = read_answer(connection)
-                refusal_of_application(answer, 401, "unauthorized")
-                assert b"connection: close" not in answer.lower()
-            assert opened(service) == 1
-        with connected(url) as connection:
-            connection.sendall(whole[:-1])
-            answer = read_answer(connection)
-            refusal_of_application(answer, 401, "unauthorized")
-            assert b"connection: close" in answer.lower()
-            connection.sendall(whole[-1:])
-            assert is_gone(connection)
-
-
-def test_who_asks_before_sending_is_refused_without_sending() -> None:
-    with live(api_keys=("k" * 16,)) as (url, _), connected(url) as connection:
-        connection.sendall(head(1000, "Expect: 100-continue"))
-        began = time.monotonic()
-        answer = read_answer(connection)
-        refusal_of_application(answer, 401, "unauthorized")
-        assert b"100 Continue" not in answer
-        assert b"connection: close" in answer.lower()
-        assert time.monotonic() - began < LINGER_S / 2  # it is told at once, before the connection's end
-    with live() as (url, _), connected(url) as connection:
-        connection.sendall(head(len(body()), "Expect: 100-continue"))
-        assert connection.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
-        connection.sendall(body())
-        assert read_answer(connection).startswith(b"HTTP/1.1 200 ")
-
-
 def test_one_connection_serves_many_requests() -> None:
     with live(idle_timeout_s=WAIT) as (url, service), connected(url) as connection:
         for _ in range(3):
@@ -214,14 +132,6 @@ def test_a_slow_upload_that_goes_on_is_taken() -> None:
             time.sleep(0.05)
         assert read_answer(connection).startswith(b"HTTP/1.1 200 ")
         assert ended(service, "body-too-slow") == 0
-
-
-def refusal_of_application(answer: bytes, status: int, slug: str) -> dict[str, Any]:
-    top, _, text = answer.partition(b"\r\n\r\n")
-    assert top.startswith(b"HTTP/1.1 %d " % status)
-    document: dict[str, Any] = json.loads(text)
-    assert document["type"] == f"urn:ebseg:problem:{slug}"
-    return document
 
 
 def large_answer() -> bytes:
@@ -352,19 +262,6 @@ def test_what_is_no_http_is_told_so(caplog: pytest.LogCaptureFixture) -> None:
                 refusal(read_answer(connection), 400, "malformed-request")
         assert ended(service, "malformed") == 3
     assert "Invalid HTTP" not in caplog.text
-
-
-def test_a_connection_stays_http_1() -> None:
-    """What offers HTTP/2 gets its answer in HTTP/1.1, and the end of a connection that it may not reuse."""
-    with live() as (url, _), connected(url) as connection:
-        connection.sendall(
-            GET[:-2] + b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AA\r\n\r\n"
-        )
-        answer = b""
-        while part := connection.recv(65536):
-            answer += part
-        assert answer.startswith(b"HTTP/1.1 200 ")
-        assert b"connection: close" in answer.lower()
 
 
 def test_a_server_with_all_kinds_of_connections_stops_in_time() -> None:

@@ -82,7 +82,6 @@ def configure(level: str, form: str, *, serving: bool = False) -> None:
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     # no line of ours tells these, and to find them out takes as long as all else of a line
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    logging.logAsyncioTasks = False
     logging.captureWarnings(True)
     # Pillow's debug lines come by the thousand, and a picture's own bytes are in them
     logging.getLogger("PIL").setLevel(logging.INFO)

@@ -103,7 +103,7 @@ def run_grid(
         out: folder of all.
         tables: of the scores so far; written to `table.md` after every run.
         processes: for scoring.
-        device: for scoring.
+        device: for training and scoring.
 
     Returns:
         All runs' scores, in order.
@@ -172,7 +172,7 @@ def trained_parameters(ebseg: EBSeg, train_backbone: bool) -> int:
 
 def _trained_and_scored(run: GridRun, out: Path, processes: int, device: str) -> GridScore:
     folder = run.folder(out)
-    loop.train(run.config, folder)
+    loop.train(run.config, folder, device=device)
     loaded = checkpoint.load(folder / CHECKPOINT, device=device)
     assert run.config.val_split is not None
     side = run.config.evaluate_short_side

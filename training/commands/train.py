@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from model.command import JSON_HELP, add_command
+from model.command import JSON_HELP, add_command, add_device
 from model.network.json_reading import UNIONS
 from training.config import TrainConfig
 from training.errors import TrainingError
@@ -53,6 +53,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     again.add_argument(
         "--fresh", action="store_true", help="remove what an earlier run left in the folder, and start anew"
     )
+    add_device(parser)
     parser.add_argument("--json", action="store_true", help=JSON_HELP)
     fields = parser.add_argument_group("the run's configuration (fields of the FILE above)")
     kinds = get_type_hints(TrainConfig)
@@ -74,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     from training.run.trainer import train
 
     keep_freed_memory()
-    folder = train(config, args.folder, resume="never" if args.fresh else "auto")
+    folder = train(config, args.folder, resume="never" if args.fresh else "auto", device=args.device)
     from torch import distributed
 
     if distributed.is_torchelastic_launched() and distributed.get_node_local_rank(0) > 0:

@@ -12,6 +12,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
 
+from model.network.device import AUTO, device_named
 from training.errors import TrainingError
 
 # The others wait while the first process evaluates; torchrun itself ends all of them when one dies.
@@ -80,20 +81,30 @@ class Processes:
 
 
 @contextmanager
-def processes() -> Iterator[Processes]:
-    """Joins the other processes where torchrun started this one; alone otherwise."""
-    cuda = torch.cuda.is_available()
-    started = torch.distributed.is_torchelastic_launched() and not dist.is_initialized()
+def processes(device: str = AUTO) -> Iterator[Processes]:
+    """Joins the other processes where torchrun started this one; alone otherwise.
+
+    Args:
+        device: torch's name, or "auto"; of several processes each takes the GPU of its own number.
+
+    Raises:
+        ModelError: this machine has it not.
+        TrainingError: several processes, and one GPU.
+    """
+    started = dist.is_torchelastic_launched() and not dist.is_initialized()
+    several = started or dist.is_initialized()
+    # of several processes none may touch another one's GPU, which `device_named` would
+    cuda = torch.cuda.is_available() if device == AUTO else device.startswith("cuda")
+    if several and ":" in device:
+        raise TrainingError(f"several processes take a GPU each, --device cuda; {device} names one")
     if started:
         dist.init_process_group("nccl" if cuda else "gloo", init_method="env://", timeout=LONGEST_WAIT)
     try:
-        if dist.is_initialized():
-            device = torch.device("cuda", dist.get_node_local_rank(0)) if cuda else torch.device("cpu")
-            if cuda:
-                torch.cuda.set_device(device)
-            yield Processes(rank=dist.get_rank(), count=dist.get_world_size(), device=device)
-        else:
-            yield Processes(rank=0, count=1, device=torch.device("cuda" if cuda else "cpu"))
+        rank, count = (dist.get_rank(), dist.get_world_size()) if several else (0, 1)
+        own = device_named(f"cuda:{dist.get_node_local_rank(0)}" if several and cuda else device)
+        if own.type == "cuda":
+            torch.cuda.set_device(own)
+        yield Processes(rank=rank, count=count, device=own)
     finally:
         if started:
             dist.destroy_process_group()

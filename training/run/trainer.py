@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from model.network.copies import download, upload
+from model.network.device import AUTO
 from model.network.ebseg import EBSeg
 from training.config import TrainConfig
 from training.data.layout import SegmentationFolder
@@ -51,8 +52,9 @@ def train(
     resume: Resume = "auto",
     max_steps: int | None = None,
     model: EBSeg | None = None,
+    device: str = AUTO,
 ) -> Path:
-    """Trains, or goes on with, the run of a folder, on the GPU if there is one; under torchrun, on all.
+    """Trains, or goes on with, the run of a folder; under torchrun, on all GPUs.
 
     SIGTERM and SIGINT end it after the step at hand, with everything saved.
 
@@ -62,6 +64,7 @@ def train(
         resume: "auto" goes on where the folder's state is; "never" removes what an earlier run left there.
         max_steps: take no more than so many steps now; the state is saved, and a later call goes on.
         model: train this one; `variant` and `init` only label the run then.
+        device: torch's name, or "auto" for a GPU if there is one; no part of the run.
 
     Returns:
         The run's folder; once all steps are done its `checkpoint` is a model's version folder.
@@ -73,7 +76,7 @@ def train(
         SystemExit: a signal ended it; the code is 128 plus the signal's number.
     """
     folder = Path(out)
-    with stop_signals() as stop_request, processes() as group:
+    with stop_signals() as stop_request, processes(device) as group:
         slots = group.slots(config.batch, config.accumulate)
         splits = _Splits.of(config)  # before the folder is taken: wrong data may be put right
         if group.first:

@@ -157,7 +157,7 @@ class FakeTraining:
         self.runs: list[tuple[TrainConfig, Path]] = []
         self.fail_at: int | None = None
 
-    def __call__(self, config: TrainConfig, out: Path) -> Path:
+    def __call__(self, config: TrainConfig, out: Path, *, device: str) -> Path:
         if self.fail_at == len(self.runs):
             raise TrainingError("step 3: the loss is not finite")
         self.runs.append((config, out))

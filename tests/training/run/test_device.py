@@ -32,7 +32,7 @@ def train_on(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> list[Coun
     take_step = trainer._Run._take_step
 
     @contextmanager
-    def alone() -> Iterator[Processes]:
+    def alone(_: str) -> Iterator[Processes]:
         yield Processes(rank=0, count=1, device=device)
 
     def counted_step(*args: Any) -> Any:

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from model.errors import ModelError
 from tests.training.run.runs import CODE, ROOT, log_of, micro_run
 from tests.waiting import LONG_WAIT
 from training.data.layout import SegmentationFolder
@@ -95,9 +96,20 @@ def test_slots() -> None:
         team[0].slots(16, 1)
 
 
+def test_several_processes_take_no_single_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.distributed.is_torchelastic_launched", lambda: True)
+    with pytest.raises(TrainingError, match="cuda:1 names one"), processes("cuda:1"):
+        raise AssertionError
+
+
+def test_a_device_that_is_not_here() -> None:
+    with pytest.raises(ModelError, match="the device 'tpu' cannot be used"), processes("tpu"):
+        raise AssertionError
+
+
 def test_alone() -> None:
-    with processes() as team:
-        assert (team.rank, team.count) == (0, 1)
+    with processes("cpu") as team:
+        assert (team.rank, team.count, team.device) == (0, 1, CPU)
         team.wait()
         assert team.gathered("x") == ["x"]
         assert team.mean(torch.tensor([3.0])).tolist() == [3]

@@ -100,7 +100,7 @@ image-check: $(DEVELOPMENT) ## build the Dockerfile without an engine and ask it
 gpu-check: $(TRAINING) ## check all that a GPU has to do on one, in ten minutes; says so where there is none
 	$(BIN)/python -m training.gpu_check
 
-tools: $(DEVELOPMENT) ## install what tests need beside Python, where it is missing: Redis, Chromium, Prometheus, Helm
+tools: $(DEVELOPMENT) ## install what tests need beside Python, where it is missing: Redis, Chromium, Prometheus, Helm, Java
 	tests/install_tools.sh
 
 check: $(DEVELOPMENT) ## lint, formatting, types, dead code, directions of imports

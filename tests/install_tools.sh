@@ -40,3 +40,4 @@ install_helm
 install redis-server redis-server redis
 install chromium chromium
 install promtool prometheus prometheus # promtool comes with the server
+install java default-jre-headless openjdk # Spark, which one slow test fetches, runs on it

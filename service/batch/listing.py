@@ -40,7 +40,6 @@ def items(source: str) -> Generator[Item, None, None]:
 
 
 def _items(source: str) -> Iterator[Item]:
-    import fsspec
     from fsspec.core import url_to_fs
 
     try:
@@ -59,7 +58,9 @@ def _items(source: str) -> Iterator[Item]:
             raise UsageError(f"there is no {source}")
         for name in names:
             yield from _file(fs, name, several=len(names) > 1)
-    except (OSError, ValueError, ImportError, fsspec.exceptions.FSTimeoutError) as error:
+    except UsageError:
+        raise
+    except Exception as error:  # file systems raise what their libraries raise
         raise UsageError(f"{source} cannot be listed: {error}") from None
 
 

@@ -8,6 +8,11 @@ from model.urls import without_secrets
 
 COLUMNS = ("id", "width", "height", "label_map", "classes", "areas", "confidence", "error")
 Row = dict[str, Any]
+SPARK_SCHEMA = (
+    "id string, width int, height int, label_map binary, classes array<string>, areas array<bigint>, "
+    "confidence array<double>, error string"
+)
+"""Of `DataFrame.mapInPandas`."""
 
 
 def failed(id: str, error: object) -> Row:

@@ -97,7 +97,7 @@ class ParquetSink:
         """See `Sink`."""
         import pyarrow.parquet as parquet
 
-        with self._store.fs.open(f"{self._store.root}/{_name(shard)}.parquet", "rb") as file:
+        with self._store.opened(f"{_name(shard)}.parquet") as file:
             try:
                 metadata = parquet.read_schema(file).metadata or {}
             except ValueError:  # pyarrow's ArrowInvalid is one
@@ -135,7 +135,7 @@ class FolderSink:
 
     def about(self, shard: int) -> About:
         """See `Sink`."""
-        with self._store.fs.open(f"{self._store.root}/rows/{_name(shard)}.jsonl", "rb") as file:
+        with self._store.opened(f"rows/{_name(shard)}.jsonl") as file:
             return About.from_json(file.readline())
 
     def write(self, shard: int, rows: Sequence[Row], about: About) -> None:
@@ -169,7 +169,7 @@ class TarSink:
 
     def about(self, shard: int) -> About:
         """See `Sink`."""
-        with self._store.fs.open(f"{self._store.root}/{_name(shard)}.tar", "rb") as file:
+        with self._store.opened(f"{_name(shard)}.tar") as file:
             try:
                 with tarfile.open(fileobj=file, mode="r:") as tar:
                     first = tar.next()

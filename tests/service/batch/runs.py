@@ -21,7 +21,7 @@ def words(source: Path, out: Path, url: str, *more: object) -> list[str]:
     return [str(word) for word in common]
 
 
-def rows_of(out: Path, form: str = "parquet") -> list[Row]:
+def rows_of(out: Path | str, form: str = "parquet") -> list[Row]:
     sink = open_sink(OutputPlace(str(out)), form)
     return [row for shard in sink.numbers() for row in sink.read(shard)]
 

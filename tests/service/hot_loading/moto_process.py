@@ -4,18 +4,22 @@ It prints its port, and ends when its standard input does. Requests are answered
 a conditional write in one piece, moto's threads alone do not. Under `CONTROL` it is controlled:
 
     PUT CONTROL/failing     every request is answered with 503
+    PUT CONTROL/faulty      of 24, one is answered with 500, one late, and one with half of its answer
     PUT CONTROL/working     no longer
     GET CONTROL/requests    paths that were asked for since this was last asked, as JSON
 """
 
 import json
 import logging
+import random
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
 CONTROL = "/-control/"
+LATE_S = 0.05
 
 
 class Application:
@@ -25,7 +29,8 @@ class Application:
         self._moto = moto
         self._lock = threading.Lock()
         self._requests: list[str] = []
-        self._failing = False
+        self._failing = self._faulty = False
+        self._random = random.Random(0)
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Answers one request."""
@@ -39,13 +44,26 @@ class Application:
             if self._failing:
                 start_response("503 Service Unavailable", [("Content-Length", "0")])
                 return []
-            return list(self._moto(environ, start_response))
+            answer = list(self._moto(environ, start_response))
+        return self._spoilt(answer, start_response) if self._faulty else answer
+
+    def _spoilt(self, answer: list[bytes], start_response: Callable[..., Any]) -> list[bytes]:
+        chance = self._random.randrange(24)
+        if chance == 0:
+            start_response("500 Internal Server Error", [("Content-Length", "0")], True)
+            return []
+        content = b"".join(answer)
+        if chance == 1:
+            return [content[: len(content) // 2]]
+        if chance == 2:
+            time.sleep(LATE_S)
+        return [content]
 
     def _controlled(self, what: str) -> bytes:
         if what == "requests":
             asked, self._requests = self._requests, []
             return json.dumps(asked).encode()
-        self._failing = {"failing": True, "working": False}[what]
+        self._failing, self._faulty = what == "failing", what == "faulty"
         return b""
 
 

@@ -34,6 +34,10 @@ class S3:
         """From now on every request is answered with 503, or none is."""
         self._ask(moto_process.CONTROL + ("failing" if failing else "working"), "PUT")
 
+    def spoil(self, spoiling: bool = True) -> None:
+        """From now on three requests of 24 are done, but fail, are late or get half an answer."""
+        self._ask(moto_process.CONTROL + ("faulty" if spoiling else "working"), "PUT")
+
     def requests(self) -> list[str]:
         """Paths that were asked for since this was last called."""
         asked: list[str] = json.loads(self._ask(f"{moto_process.CONTROL}requests"))

@@ -1,12 +1,13 @@
 """Class lists put together: a class of one list and a class of another are one if they share a word.
 
-A class's words are its name and its synonyms; case and space around them do not matter.
+A class's words are its name and its synonyms, as the text tower reads them.
 """
 
 import dataclasses
 from collections.abc import Sequence
 
 from model.vocabulary.classes import ClassName, TrainingClasses
+from model.vocabulary.reading import as_read
 
 
 def with_added(known: TrainingClasses, added: TrainingClasses) -> TrainingClasses:
@@ -34,7 +35,7 @@ def same(one: ClassName, other: ClassName) -> bool:
 
 def words(item: ClassName) -> set[str]:
     """A class's name and synonyms, in the form in which they are compared."""
-    return {word.strip().casefold() for word in (item.name, *item.synonyms)}
+    return {as_read(word) for word in (item.name, *item.synonyms)}
 
 
 def united(first: ClassName, second: ClassName) -> ClassName:

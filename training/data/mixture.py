@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from model.errors import VocabularyError
 from model.vocabulary.classes import ClassName, TrainingClasses, Vocabulary
+from model.vocabulary.reading import as_read
 from training.config import TrainConfig
 from training.data.class_lists import same, united
 from training.data.layout import IGNORED, Sample, SegmentationFolder, read_labels
@@ -164,7 +165,7 @@ class Mixture:
 
 def _place_of(item: ClassName, known: Sequence[ClassName]) -> int | None:
     """The class that an item is one with: of its name, or else the first that shares a word."""
-    name = item.name.strip().casefold()
-    by_name = (index for index, one in enumerate(known) if one.name.strip().casefold() == name)
+    name = as_read(item.name)
+    by_name = (index for index, one in enumerate(known) if as_read(one.name) == name)
     by_word = (index for index, one in enumerate(known) if same(one, item))
     return next(by_name, next(by_word, None))

@@ -34,6 +34,7 @@ WRITTEN: dict[str, list[Any]] = {
 }
 BROKEN = [
     "'sky', 'tree'",
+    "sky, 'red, ripe' , tree",
     "('sky', 'tree')",
     '("sky", "tree")',
     '["sky", "tree"',

@@ -30,6 +30,7 @@ class RelayedMetrics(Metrics):
     def __init__(self) -> None:
         super().__init__()
         self._events: list[Event] = []
+        self._last: dict[tuple[Any, ...], float] = {}  # of gauges
         self._names = {value: name for name, value in vars(self).items() if _is_metric(value)}
 
     def taken(self) -> list[Event]:
@@ -42,8 +43,10 @@ class RelayedMetrics(Metrics):
         self.set_part(gauge, value, *labels)
 
     def set_part(self, gauge: Gauge, value: float, *labels: str, process: str = "") -> None:
-        """See `Metrics`; the engine's process knows whose it is."""
-        self._events.append(["part", self._names[gauge], value, *labels])
+        """See `Metrics`; the engine's process knows whose it is, and is told of changes only."""
+        if self._last.get((gauge, *labels)) != value:
+            self._last[gauge, *labels] = value
+            self._events.append(["part", self._names[gauge], value, *labels])
 
     def count(self, counter: Counter, *labels: str, by: float = 1) -> None:
         """See `Metrics`."""

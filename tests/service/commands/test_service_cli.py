@@ -148,7 +148,7 @@ def test_serve_has_every_setting_as_a_flag(tmp_path: Path, capsys: pytest.Captur
     values |= {"log_format": "text", "redis_url": "redis://cache:6379/0", "otlp_endpoint": "http://traces"}
     values |= {"api_keys": "a" * 16, "admin_keys": "b" * 16, "map_weights": "true"}
     values |= {"max_header_bytes": "4096", "share_caches": "true", "cors_origins": "https://pages.example"}
-    values |= {"root_path": "/a"}
+    values |= {"root_path": "/a", "workers": "7"}
     values |= {"url_hosts": "a.example", "url_private_hosts": "b.example:81", "url_buckets": "s3://shelf"}
     given = [name for name in OPTIONS if name not in ("registry", "model")]  # these stand against checkpoint
     words = [f"--{name.replace('_', '-')}={values.get(name, 77)}" for name in given]
@@ -169,12 +169,12 @@ def test_serve_has_every_setting_as_a_flag(tmp_path: Path, capsys: pytest.Captur
 
 
 def test_serve_refuses_a_port_that_is_taken(
-    tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]
+    tiny_checkpoint: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with listen("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
         assert run("serve", "--checkpoint", tiny_checkpoint, "--port", port, "--log-level", "error") == 2
-    assert f"port {port}: Address already in use" in capsys.readouterr().err
+    assert f"port {port}: Address already in use" in capfd.readouterr().err
 
 
 def test_serve_is_not_open_where_a_clients_variable_was_meant_for_it(

@@ -168,9 +168,7 @@ def test_serve_has_every_setting_as_a_flag(tmp_path: Path, capsys: pytest.Captur
     assert "Examples:" in output
 
 
-def test_serve_refuses_a_port_that_is_taken(
-    tiny_checkpoint: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_serve_refuses_a_port_that_is_taken(tiny_checkpoint: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with listen("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
         assert run("serve", "--checkpoint", tiny_checkpoint, "--port", port, "--log-level", "error") == 2

@@ -16,7 +16,8 @@ SHAPE, QUERIES, CLASSES = (640, 960), 100, 847
 
 def empty(variant: str) -> EBSeg:
     """A model whose weights have no memory."""
-    return build(VARIANTS[variant], TrainingClasses.coco_stuff(), seed=None).requires_grad_(False).eval()
+    network = build(VARIANTS[variant], TrainingClasses.coco_stuff(), seed=None)
+    return network.to("meta").requires_grad_(False).eval()
 
 
 @pytest.fixture

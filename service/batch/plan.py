@@ -58,6 +58,11 @@ class BatchPlan:
     def __post_init__(self) -> None:
         if self.form not in FORMATS:
             raise UsageError(f"there is no format {self.form!r}; there are {', '.join(FORMATS)}")
+        if _lies_within(self.out, self.source):
+            raise UsageError(
+                f"{shown(self.out)} lies within the input, where its pictures would be input as well; "
+                "take another output"
+            )
 
     def shards(self) -> Iterator[tuple[int, list[Item]]]:
         """The shards of this run's share, in order; one of them is in memory."""
@@ -131,6 +136,16 @@ def share(text: str) -> tuple[int, int]:
     if part >= count:
         raise UsageError(f"a share is K/N with K from 0 to N - 1, as in 3/64; got {text!r}")
     return part, count
+
+
+def _lies_within(out: str, source: str) -> bool:
+    from fsspec.core import url_to_fs
+
+    try:
+        (fs, folder), (other, place) = url_to_fs(source), url_to_fs(out)
+    except (OSError, ValueError, ImportError):
+        return False  # whoever lists or writes says what is wrong with it
+    return type(fs) is type(other) and f"{place.rstrip('/')}/".startswith(f"{folder.rstrip('/')}/")
 
 
 def _cut(all_items: Iterable[Item], size: int) -> Iterator[list[Item]]:

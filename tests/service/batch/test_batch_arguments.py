@@ -82,6 +82,18 @@ def test_the_environment_has_a_key_and_a_device(
     assert "cuda:99" in capsys.readouterr().err
 
 
+def test_an_output_within_the_input(
+    folder: Path, url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its contact sheet and label maps would be pictures of the next run."""
+    before = sorted(folder.rglob("*"))
+    monkeypatch.chdir(folder)
+    for source, out in ((folder, folder / "out"), (folder, folder), (Path(), Path("deeper/out"))):
+        assert run(*words(source, out, url)) == 2
+        assert "lies within the input" in capsys.readouterr().err
+    assert sorted(folder.rglob("*")) == before
+
+
 def test_an_input_that_is_not_there(url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(*words(tmp_path / "none", tmp_path / "out", url)) == 2
     assert "there is no" in capsys.readouterr().err

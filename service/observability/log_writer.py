@@ -10,7 +10,7 @@ import time
 
 MOST_CHARACTERS_WAITING = 4 << 20  # of lines that are not written yet; further ones are lost, and counted
 GATHER_S = 0.05  # after the first line, so that many are one write
-LAST_WORDS_S = 2.0  # that the lines get at the process's end
+LAST_WORDS_S = 1.0  # that the lines get at the process's end
 _AGAIN_S = 1.0  # after a write that failed
 
 

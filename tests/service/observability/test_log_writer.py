@@ -106,7 +106,7 @@ def test_a_service_whose_log_nobody_reads_goes_on() -> None:
         try:
             address = next(filter(None, (json.loads(line).get("address") for line in server.stderr)))
             with httpx.Client(base_url=address, timeout=WAIT) as client:
-                for _ in range(600):
+                for _ in range(400):
                     client.get("/v1/models")
                 assert client.get("/livez").status_code == 200
             server.send_signal(signal.SIGTERM)

@@ -3,7 +3,6 @@
 A value comes from, in this order: a flag, `EBSEG_<NAME>` in the environment, the TOML file, the default.
 """
 
-import difflib
 import os
 import re
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from model.nearest import nearest
 from model.storage.packaged import packaged_checkpoint
 from model.urls import QUOTED, shown
 from model.vocabulary.classes import MAX_CLASSES
@@ -242,8 +242,8 @@ def _is_link(name: str, value: str) -> bool:
 
 def _meant(name: str, prefix: str = "", form: Callable[[str], str] = str) -> str:
     """A question, where a setting has nearly this name."""
-    near = difflib.get_close_matches(name, Settings.model_fields, 1)
-    return f" (did you mean {prefix}{form(near[0])}?)" if near else ""
+    near = nearest(name, Settings.model_fields)
+    return f" (did you mean {prefix}{form(near)}?)" if near else ""
 
 
 def _toml_source(settings_cls: type[BaseSettings], path: Path) -> TomlConfigSettingsSource:

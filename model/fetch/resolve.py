@@ -16,6 +16,7 @@ from model.fetch.fetching import SourceFile
 from model.fetch.pull import REGISTRY, Order, pull
 from model.fetch.sources import HubFile, parse_source
 from model.fetch.transfer import Notify
+from model.nearest import question
 from model.released.known import RELEASED, released_model
 from model.storage.files import Progress
 from model.storage.manifest import MANIFEST
@@ -107,7 +108,10 @@ def local_folder_of(text: str, *, registry: Path = REGISTRY) -> Path | Order:
     if os.sep in text and not Path(text).is_dir():
         raise CheckpointError(f"{text} is not a folder")
     if not Path(text).is_dir():
-        raise CheckpointError(f"there is no folder {text}, and no model of that name: give {MODEL_HELP}")
+        meant = question(text, (*_TINY, *RELEASED, *(model.checkpoint for model in RELEASED.values())))
+        raise CheckpointError(
+            f"there is no folder {text}, and no model of that name: give {MODEL_HELP}{meant}"
+        )
     return Path(text)
 
 

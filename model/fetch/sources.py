@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from model.errors import FetchError
+from model.nearest import question
 from model.released.known import RELEASED, released_model
 from model.urls import QUOTED, shown
 
@@ -83,7 +84,8 @@ def parse_source(text: str, sha256: str | None = None) -> Source:
     scheme = _SCHEME.match(text)
     if scheme is None:
         if not Path(text).is_file():
-            raise FetchError(f"there is no file {text}; give {_FORMS.format(' or '.join(RELEASED))}")
+            forms = _FORMS.format(" or ".join(RELEASED))
+            raise FetchError(f"there is no file {text}; give {forms}{question(text, RELEASED)}")
         return LocalFile(Path(text))
     kind = scheme[1].lower()
     if kind == "hf":

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from model.errors import CheckpointError, VocabularyError
+from model.nearest import question
 from model.vocabulary import templates as prompt_templates
 from model.vocabulary.reading import as_read
 
@@ -131,6 +132,7 @@ class Vocabulary:
         if name not in BUILTIN_NAMES:
             raise VocabularyError(
                 f"there is no built-in vocabulary {name!r}; known are {', '.join(BUILTIN_NAMES)}"
+                f"{question(name, BUILTIN_NAMES)}"
             )
         return cls(classes=_benchmark(name), templates=prompt_templates.resolve(templates))
 

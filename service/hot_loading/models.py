@@ -5,11 +5,12 @@ with models.lease("ebseg-base", None) as lease:  # fixes the version
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 from typing import Self
 
 from model.errors import CheckpointError
+from model.nearest import question
 from service.errors import ConflictError, DeadlineExceededError, NotFoundError, NotReadyError
 from service.hot_loading.canary import Trial
 from service.hot_loading.changes import Changes
@@ -298,7 +299,7 @@ class Models:
     def _named(self, name: str) -> Served:
         served = self._served.get(name)
         if served is None:
-            raise _unknown(self._served)
+            raise _unknown(name, self._served)
         return served
 
 
@@ -314,5 +315,6 @@ def _not_serving(name: str, reason: str | None) -> NotFoundError:
     return NotFoundError(f"no version of {name} is loaded: {reason or 'the service ends'}")
 
 
-def _unknown(served: Iterable[str]) -> NotFoundError:
-    return NotFoundError(f"this model is not loaded; there are {', '.join(served)} (see GET /v1/models)")
+def _unknown(name: str, served: Collection[str]) -> NotFoundError:
+    there = f"there are {', '.join(served)} (see GET /v1/models)"
+    return NotFoundError(f"this model is not loaded; {there}{question(name, served)}")

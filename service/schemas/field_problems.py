@@ -3,13 +3,13 @@
 The values, which may be long or private, stay out; what was meant by a misspelt name is asked.
 """
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
 from pydantic import BaseModel
 
+from model.nearest import nearest
 from service.errors import FieldProblem
 
 # By pydantic's type of an error, with the values of its context. Every list that has a least length may have
@@ -79,10 +79,10 @@ def field_problems(
 
 def unknown_field(name: str, known: Iterable[str]) -> str:
     """What is said of a field that there is not, with the one that was meant if it is nearly that."""
-    near = difflib.get_close_matches(name[:100], known, 1) or [
-        meant for meant in _OTHER_WORDS.get(name.lower(), ()) if meant in known
-    ]
-    return f"unknown field; did you mean {near[0]}?" if near else "unknown field"
+    near = nearest(name, known) or next(
+        (meant for meant in _OTHER_WORDS.get(name.lower(), ()) if meant in known), None
+    )
+    return f"unknown field; did you mean {near}?" if near else "unknown field"
 
 
 @cache

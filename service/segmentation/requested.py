@@ -1,12 +1,12 @@
 """What a request asks for, checked before a model is there; imports neither torch nor NumPy."""
 
-import difflib
 from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from model.nearest import question
 from model.storage.verify import verify
 from model.vocabulary.classes import LARGEST_BUILTIN, MAX_CLASSES, Vocabulary
 from service.errors import UsageError, invalid
@@ -68,9 +68,10 @@ def requested_vocabulary(spec: SegmentRequest, most: int = MAX_CLASSES) -> Vocab
         name = LARGEST_BUILTIN if spec.vocabulary == AUTO_VOCABULARY else spec.vocabulary
         vocabulary = Vocabulary.builtin(name, spec.templates)
     else:
+        known = (AUTO_VOCABULARY, *Vocabulary.builtin_names())
         raise UsageError(
-            f"there is no built-in vocabulary {spec.vocabulary!r}; "
-            f"known are {', '.join((AUTO_VOCABULARY, *Vocabulary.builtin_names()))}"
+            f"there is no built-in vocabulary {spec.vocabulary!r}; known are {', '.join(known)}"
+            f"{question(spec.vocabulary, known)}"
         )
     check_length("classes", len(vocabulary), most)
     return vocabulary
@@ -85,8 +86,7 @@ def check_subject(spec: SegmentRequest, outputs: Collection[str], vocabulary: Vo
     if spec.subject is None and len(reported) > 1:
         raise invalid("subject", "is missing: which class do soft_mask and cutout show?")
     if spec.subject is not None and spec.subject not in reported:
-        near = difflib.get_close_matches(spec.subject, reported, 1)
-        meant = f"; did you mean {near[0]}?" if near else ""
+        meant = question(spec.subject, reported)
         raise invalid("subject", f"is none of the classes that are answered{meant}")
 
 

@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from weakref import WeakValueDictionary
 
+from model.nearest import question
 from model.vocabulary.classes import LARGEST_BUILTIN, Vocabulary
 from service.caller import caller_var
 from service.errors import (
@@ -53,11 +54,14 @@ COPIES = 1024
 MOST_TRIES = 20  # of a change, while others change the same list
 COPY_BYTES = 16 << 20  # of the copies as they are stored; parsed they take several times that
 
-_UNKNOWN = (
-    f"there is no vocabulary of this name; built in are {', '.join(Vocabulary.builtin_names())}; "
-    "GET /v1/vocabularies lists all"
-)
+BUILTIN = Vocabulary.builtin_names()
 _DAMAGED = "this vocabulary is damaged in the store; PUT it again, or DELETE it"
+
+
+def unknown(name: str) -> NotFoundError:
+    """There is no list of this name for the caller; asks for a built-in one that is nearly called so."""
+    there = f"built in are {', '.join(BUILTIN)}; GET /v1/vocabularies lists all"
+    return NotFoundError(f"there is no vocabulary of this name; {there}{question(name, BUILTIN)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +72,11 @@ class _Copy:
     value: StoredVocabulary | None
     read_at: float
 
-    def found(self) -> StoredVocabulary:
+    def found(self, name: str) -> StoredVocabulary:
         if self.value is None:
-            raise NotFoundError(_UNKNOWN if self.raw is None else _DAMAGED)
+            raise unknown(name) if self.raw is None else NotFoundError(_DAMAGED)
         if not self.value.ending.is_seen_by(caller_var.get()):
-            raise NotFoundError(_UNKNOWN)
+            raise unknown(name)
         return self.value
 
 
@@ -119,15 +123,15 @@ class Vocabularies:
         if name in (AUTO_VOCABULARY, *Vocabulary.builtin_names()):
             return builtin(LARGEST_BUILTIN if name == AUTO_VOCABULARY else name)
         if not re.fullmatch(NAME, name):
-            raise NotFoundError(_UNKNOWN)
+            raise unknown(name)
         copy = self._fresh(name)
         if copy is not None:
             self._count("l1", "hit")
-            return copy.found()
+            return copy.found(name)
         async with self._lock(name):
             copy = self._fresh(name)
             self._count("l1", "miss" if copy is None else "joined")
-            return (copy or await self._read(name)).found()
+            return (copy or await self._read(name)).found(name)
 
     async def stored(self, name: str) -> bytes:
         """A class list of a user as it is stored, for `decoded`; errors as of `get`."""
@@ -204,7 +208,7 @@ class Vocabularies:
         """
         _check_own(name)
         if not re.fullmatch(NAME, name):
-            raise NotFoundError(_UNKNOWN)
+            raise unknown(name)
         caller = caller_var.get()
         async with self._lock(name):
             for _ in range(MOST_TRIES):
@@ -212,7 +216,7 @@ class Vocabularies:
                 if former is None:
                     self._keep(name, None, None, self._clock())
                 if former is None or (ending is not None and not ending.is_seen_by(caller)):
-                    raise NotFoundError(_UNKNOWN)
+                    raise unknown(name)
                 if ending is not None and not ending.is_of(caller):
                     raise ConflictError("this vocabulary is another key's, and only that one may remove it")
                 with suppress(ChangedError):

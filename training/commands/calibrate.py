@@ -91,7 +91,9 @@ def run(args: argparse.Namespace) -> int:
     else:
         _print(found)
         if args.write:
-            print(f"written to {loaded.directory}")
+            print(f"written to {loaded.directory}\nnext: ebseg serve --checkpoint {loaded.directory}")
+        else:
+            print("next: the same with --write puts it into the checkpoint's card")
     return 0
 
 

@@ -64,6 +64,8 @@ def run(arguments: argparse.Namespace) -> int:
         print(_table(report))
         if drawn:
             print(f"the worst {len(drawn)} pictures are in {arguments.pictures}")
+        train = f"ebseg train runs/NAME --config own-data --data {report.root}"
+        print(f"next: {'mend the errors, and check again' if report.errors else train}")
     return FAULTY if report.errors else DONE
 
 

@@ -86,6 +86,7 @@ def run(args: argparse.Namespace) -> int:
         parts = ", ".join(f"{part} ({count})" for part, count in result.left_out.items())
         print(f"{encoder}: {result.tensors} tensors" + (f"; left out: {parts}" if parts else ""))
     print(f"made {args.out}, all but its encoders untrained\ndigest {manifest.digest}")
+    print(f"next: ebseg train runs/NAME --data DATA --init {args.out} --fresh-decoder")
     return 0
 
 

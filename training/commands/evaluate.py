@@ -194,8 +194,17 @@ def run(args: argparse.Namespace) -> int:
         }
         print(json.dumps(where | found.to_json()))
     else:
-        print(found.table())
+        print(f"{found.table()}\nnext: {_next(args, run_folder)}")
     return 0
+
+
+def _next(args: argparse.Namespace, run_folder: Path | None) -> str:
+    """What to do with the scores."""
+    if run_folder is not None:
+        return f"ebseg publish {run_folder} registry/NAME"
+    if args.pictures is not None:
+        return f"look at {args.pictures}"
+    return "the same with --pictures DIR shows where it is wrong"
 
 
 def _balance(word: str, own: "Balance") -> "Balance":

@@ -93,7 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments, ("splits", "force") if export else ("pictures", "classes", "ignore", "val_share")
     )
     made = _export(arguments) if export else _archive(arguments)
-    print(json.dumps(made.to_json()) if arguments.json else _table(made))
+    print(json.dumps(made.to_json()) if arguments.json else f"{_table(made)}\nnext: ebseg check {made.root}")
     return 0
 
 

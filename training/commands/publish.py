@@ -121,6 +121,9 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(_values(published, args.dry_run), indent=2))
     else:
         _print(published, args.dry_run)
+        registry, _, name = args.destination.rstrip("/").rpartition("/")
+        serve = f"ebseg serve --registry {registry or '.'} --model {name}"
+        print(f"next: {'the same without --dry-run' if args.dry_run else serve}")
     return 0
 
 

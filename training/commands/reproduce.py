@@ -81,7 +81,12 @@ def run(args: argparse.Namespace) -> int:
     if args.out is not None:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         replace_text(args.out, made.markdown())
-    print(json.dumps(made.to_json()) if args.json else _table(made))
+    if args.json:
+        print(json.dumps(made.to_json()))
+    else:
+        print(_table(made))
+        page = f"send {args.out} along" if args.out is not None else "the same with --out FILE writes a page"
+        print(f"next: {page}, with all that it takes to repeat this")
     return 0 if made.reproduced else 1
 
 

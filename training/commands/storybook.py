@@ -49,4 +49,5 @@ def run(args: argparse.Namespace) -> int:
         )
     else:
         print(f"{args.folder}: {args.train} training scenes, {args.val} held-out scenes")
+        print(f"next: ebseg evaluate model/pretrained/ebseg-tiny/1 {args.folder}")
     return 0

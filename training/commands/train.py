@@ -12,6 +12,17 @@ from training.config import TrainConfig
 from training.errors import TrainingError
 
 RECIPES = Path(__file__).parents[1] / "recipes"
+# What a section of the help is about, and the first of its fields in `TrainConfig`'s order.
+SECTIONS = {
+    "data": "data",
+    "the model to start from": "variant",
+    "what trains": "train_backbone",
+    "steps and learning rate": "steps",
+    "pictures": "crop",
+    "loss": "points",
+    "how it is computed": "amp",
+    "log, saving, evaluation": "log_every",
+}
 EXAMPLES = """
   ebseg train runs/tiny --data data/storybook --variant tiny --steps 4000 --batch 8 --crop 192 \\
       --short-sides 144 192 240 --val-split val
@@ -55,10 +66,14 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     )
     add_device(parser)
     parser.add_argument("--json", action="store_true", help=JSON_HELP)
-    fields = parser.add_argument_group("the run's configuration (fields of the FILE above)")
+    titles = {first: title for title, first in SECTIONS.items()}
     kinds = get_type_hints(TrainConfig)
+    section = None
     for item in dataclasses.fields(TrainConfig):
-        _add_option(fields, item, kinds[item.name])
+        if item.name in titles:
+            section = parser.add_argument_group(titles[item.name])
+        assert section is not None
+        _add_option(section, item, kinds[item.name])
 
 
 def run(args: argparse.Namespace) -> int:

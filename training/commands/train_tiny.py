@@ -55,4 +55,5 @@ def run(args: argparse.Namespace) -> int:
             f"{folder}: "
             + ", ".join(f"{name} {value:.1f}" for name, value in scores.items() if value is not None)
         )
+        print(f"next: ebseg publish {folder} registry/ebseg-tiny")
     return 0

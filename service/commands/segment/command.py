@@ -57,7 +57,8 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         metavar="PICTURE",
         help="JPEG, PNG, WebP, AVIF, HEIC, TIFF, BMP or GIF, or a folder of them",
     )
-    what = parser.add_mutually_exclusive_group(required=True)
+    wanted = parser.add_argument_group("what to look for")
+    what = wanted.add_mutually_exclusive_group(required=True)
     what.add_argument("--classes", action="append", metavar="NAMES", help=CLASSES_HELP)
     what.add_argument("--classes-file", type=Path, metavar="FILE", help=FILE_HELP)
     what.add_argument(
@@ -66,54 +67,41 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help="a built-in class list, such as ade20k-150; auto: what is seen of the largest one; with "
         "--url also a list that the service stores",
     )
-    parser.add_argument(
+    wanted.add_argument(
         "--background",
         type=_background,
         metavar="T",
         help='pixels of a lower confidence become "other", 0 to 1; or none: every pixel gets a class '
         "(default: the threshold of the model's card)",
     )
-    parser.add_argument(
-        "--frame",
-        type=_frame,
-        metavar="N",
-        help="which frame or page of the files, from 0 (default: the first)",
-    )
-    parser.add_argument(
-        "--tiling",
-        type=_tiling,
-        metavar="SIZE[,OVERLAP]",
-        help="segment large pictures in tiles of so many pixels, at their own resolution",
-    )
-    parser.add_argument(
+    wanted.add_argument(
         "--templates",
         action="append",
         metavar="TEXT",
         help='vild (default), imagenet, plain, or a sentence with "{}"; sentences may be repeated',
     )
-    parser.add_argument(
+    out = parser.add_argument_group("what is written")
+    out.add_argument(
         "--out",
         type=Path,
         metavar="PATH",
         help="write the indexed label map: .png, or .tif, which keeps a GeoTIFF's georeference; a folder "
         "for several",
     )
-    parser.add_argument(
-        "--mask-format", choices=("png", "tif"), help="of label maps in a folder (default: png)"
-    )
-    parser.add_argument(
+    out.add_argument("--mask-format", choices=("png", "tif"), help="of label maps in a folder (default: png)")
+    out.add_argument(
         "--overlay",
         type=Path,
         metavar="PATH",
         help="write the picture under its mask: .png, .jpg or .webp; a folder for several, which get WebP",
     )
-    parser.add_argument(
+    out.add_argument(
         "--sheet",
         type=Path,
         metavar="FILE",
         help="write a contact sheet, pictures beside their overlays: .png, .jpg or .webp",
     )
-    parser.add_argument(
+    out.add_argument(
         "--save",
         action="append",
         default=[],
@@ -122,36 +110,47 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help="write a further output: confidence, soft_mask, cutout or panoptic (.png, beside COCO's .json), "
         "geojson, regions (.json), npy or scores (.npy); a folder for several; may be repeated",
     )
-    parser.add_argument(
+    out.add_argument(
         "--coco",
         type=Path,
         metavar="FILE",
         help="write the regions of all pictures as COCO's instances: .json",
     )
-    parser.add_argument(
+    out.add_argument(
         "--min-area", type=count, metavar="N", help="of regions that are written, pixels (default: 1)"
     )
-    parser.add_argument(
+    out.add_argument(
         "--world",
         action="store_true",
         help="geojson in degrees, by the georeference of GeoTIFFs; needs ebseg[geo]",
     )
-    parser.add_argument("--subject", metavar="NAME", help="the class that soft_mask and cutout show")
-    parser.add_argument(
+    out.add_argument("--subject", metavar="NAME", help="the class that soft_mask and cutout show")
+    out.add_argument(
         "--palette", metavar="COLOURS", help='distinct (default), voc, or colours such as "#ff0000, #00ff00"'
     )
-    parser.add_argument(
-        "--parallel", type=count, default=4, metavar="N", help="pictures at a time (default: 4)"
-    )
-    parser.add_argument(
+    out.add_argument(
         "--json", action="store_true", help="print one JSON object a picture instead of the table"
     )
-    parser.add_argument(
+    how = parser.add_argument_group("how")
+    how.add_argument(
         "--model",
         metavar="MODEL",
         help=f"{MODEL_HELP}; what is missing is pulled into registry (default: tiny, or what settings say). "
         "With --url: one of the service's models (default: its own choice)",
     )
+    how.add_argument(
+        "--frame",
+        type=_frame,
+        metavar="N",
+        help="which frame or page of the files, from 0 (default: the first)",
+    )
+    how.add_argument(
+        "--tiling",
+        type=_tiling,
+        metavar="SIZE[,OVERLAP]",
+        help="segment large pictures in tiles of so many pixels, at their own resolution",
+    )
+    how.add_argument("--parallel", type=count, default=4, metavar="N", help="pictures at a time (default: 4)")
     here = parser.add_argument_group("without a server")
     for name in ("checkpoint", "device", "dtype", "max_pixels", "max_classes"):
         add_setting(here, name)

@@ -82,6 +82,8 @@ def run(job: SegmentPlan, source: PictureSegmenter) -> int:
     if job.many and not job.as_json:
         _print_many(rows)
     _remarks(job, rows, len(entries))
+    if not job.as_json and any(row.error is None for row in rows):
+        print(f"next: {_next(job)}")
     return sum(row.error is not None for row in rows)
 
 
@@ -198,6 +200,20 @@ def _print_many(rows: Sequence[_Row]) -> None:
         ((row.file, row.size, row.classes if row.error is None else Text("failed", "red")) for row in rows),
         title=f"{len(rows)} pictures" + (f", {failed} failed" if failed else ""),
     )
+
+
+def _next(job: SegmentPlan) -> str:
+    """What to look at, or how to get something to look at."""
+    shown = [job.sheet] if job.sheet is not None else []
+    for targets in (job.overlays, *job.saved.values(), job.masks):
+        if targets is not None:
+            first = next(iter(targets.values()))
+            shown.append(first.parent if job.many else first)
+    shown += [job.coco] if job.coco is not None else []
+    if shown:
+        return f"look at {shown[0]}"
+    drawn = "--overlay overlays draws them" if job.many else "--overlay overlay.png draws it"
+    return f"the same with {drawn}, with --json prints all of it"
 
 
 def _remarks(job: SegmentPlan, rows: Sequence[_Row], on_sheet: int) -> None:

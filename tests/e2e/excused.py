@@ -23,7 +23,6 @@ NOT_RUN = {
     'ebseg segment photo.jpg --classes "sky, tree, road" --model base': "as above",
     "ebseg inspect base": "tests/model/fetch/test_pull_command.py inspects by name",
     "make demo MODEL=base": "tests/e2e/test_demo_models.py runs what it runs",
-    "make serve MODEL=base": "tests/service/commands/test_model_by_name.py serves by name",
     "ebseg import EBSeg_base.pth --dry-run": "needs the released weights",
     "ebseg import EBSeg_base.pth --out registry/ebseg-base/1": "needs the released weights",
     "ebseg serve --checkpoint registry/ebseg-base/1": "needs the released weights",

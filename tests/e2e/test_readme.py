@@ -25,7 +25,6 @@ from tests.e2e.documents import ROOT, blocks, commands
 from tests.e2e.excused import NOT_RUN, TOO_LONG
 from tests.e2e.processes import SECONDS, done, served
 from tests.waiting import WAIT
-from training.data.layout import SegmentationFolder, check
 
 SERVE = "ebseg serve"
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -259,16 +258,6 @@ def test_tritonclient_example(url: str, workspace: Path, environment: dict[str, 
     words = [sys.executable, "-c", example.replace(here, url.removeprefix("http://"))]
     lines = done(words, environment, workspace).stdout.splitlines()
     assert [line.split()[0] for line in lines] == ["other", "house", "butterfly", "hay"]
-
-
-def test_example_of_own_data(tmp_path: Path) -> None:
-    (example,) = python_blocks("docs/datasets.md")
-    subprocess.run([sys.executable, "-c", example], cwd=tmp_path, timeout=SECONDS, check=True)
-    for split, names in {"train": ["bay", "quay"], "val": ["mole"]}.items():
-        folder = SegmentationFolder(tmp_path / "data" / "harbours", split)
-        check(folder, progress=False)
-        assert folder.names == names
-        assert folder.trained == (True, True, False)
 
 
 @pytest.mark.parametrize("engine", ["none", "ray", "dask"])

@@ -281,21 +281,6 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
-def test_the_worked_example_of_the_docs_is_a_data_set(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    page = (Path(__file__).parents[3] / "docs" / "datasets.md").read_text(encoding="utf-8")
-    code = page.split("```python\n")[1].split("```")[0]
-    monkeypatch.chdir(tmp_path)
-    exec(compile(code, "docs/datasets.md", "exec"), {})
-    for split, names in {"train": ["bay", "quay"], "val": ["mole"]}.items():
-        folder = SegmentationFolder("data/harbours", split)
-        check(folder, progress=False)
-        assert folder.names == names
-        assert np.unique(folder[0].labels).tolist() == [-1, 0, 1, 2]
-        assert folder.trained == (True, True, False)
-
-
 def test_all_is_on_the_disk_before_the_class_list_makes_it_a_data_set(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -61,6 +61,7 @@ def table_and_files(workspace: Path, output: str) -> None:
     assert "512 x 384, ebseg-tiny/" in output
     assert "UNTRAINED" not in output
     assert all(name in output for name in NAMES)
+    assert output.splitlines()[-1] == "next: look at overlay.png"
     label_map(workspace, output)
     with Image.open(workspace / "overlay.png") as picture:
         assert (picture.format, picture.size) == ("PNG", PICTURE_SIZE)

@@ -21,7 +21,9 @@ def test_storybook(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(printed.out) == {"folder": str(folder), "train": 1, "val": 1, "seed": 3}
     words[1] = str(tmp_path / "more")
     assert ebseg.main(words) == 0
-    assert capsys.readouterr().out == f"{words[1]}: 1 training scenes, 1 held-out scenes\n"
+    drawn, then = capsys.readouterr().out.splitlines()
+    assert drawn == f"{words[1]}: 1 training scenes, 1 held-out scenes"
+    assert then == f"next: ebseg evaluate model/pretrained/ebseg-tiny/1 {words[1]}"
 
 
 def test_pretraining(

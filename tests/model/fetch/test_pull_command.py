@@ -199,6 +199,7 @@ def test_inspect_by_name(here: Here, tmp_path: Path) -> None:
     write(make(), tmp_path / "registry" / "ebseg-base" / "1", name="ebseg-base")
     assert json.loads(here("inspect", "base", "--json")[0])["name"] == "ebseg-base"
     assert "there is no folder bose, and no model of that name" in here("inspect", "bose", code=2)[1]
+    assert here("inspect", "bse", code=2)[1].endswith("did you mean base?\n")
 
 
 @pytest.mark.parametrize(("answer", "code"), [("n", 1), ("", 0), ("YES", 0)])

@@ -199,6 +199,8 @@ async def test_models_side_by_side(tmp_path: Path) -> None:
         assert [models.lease(name).info.version for name in (None, "b", "a")] == [2, 2, 1]
         with pytest.raises(NotFoundError, match=r"this model is not loaded; there are b, a \(see"):
             models.lease("c")
+        with pytest.raises(NotFoundError, match=r"; did you mean b\?$"):
+            models.lease("B")
         with pytest.raises(NotFoundError, match=r"of a is not loaded; there is 1$"):
             models.lease("a", 2)
         publish(tmp_path, "b", 3, "bad")

@@ -35,6 +35,8 @@ async def test_a_list_is_stored_replaced_and_removed_in_the_process() -> None:
     for call in (vocabularies.get, vocabularies.delete):
         with pytest.raises(NotFoundError, match="no vocabulary of this name"):
             await call("mine")
+    with pytest.raises(NotFoundError, match=r"; did you mean voc-20\?$"):
+        await vocabularies.get("voc20")
     assert await own_sizes(vocabularies) == {"a.b_c-1": 3}
     assert (await vocabularies.put("mine", ENTRIES))[1]
 

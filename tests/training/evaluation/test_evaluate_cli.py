@@ -39,6 +39,7 @@ def test_table_and_progress(places: tuple[str, str], capsys: pytest.CaptureFixtu
         ["yellow", "new"],
     ]
     assert ["pictures", "3"] in lines
+    assert printed.out.splitlines()[-1] == "next: the same with --pictures DIR shows where it is wrong"
     assert "evaluating: 3 of 3" in printed.err
 
 

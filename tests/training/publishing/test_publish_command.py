@@ -29,6 +29,7 @@ def test_the_command_from_dry_run_to_force(
         "miou_all none -> 60.00",
         "miou_trained none -> 75.00",
         "miou_new none -> 32.50",
+        "next: the same without --dry-run",
     ]
     assert not place.exists()
 
@@ -55,9 +56,10 @@ def test_the_command_from_dry_run_to_force(
     capsys.readouterr()
     assert ebseg.main([*line, "--force", "--reason", "a trial"]) == 0
     printed = capsys.readouterr().out.splitlines()
-    assert printed[-2:] == [
+    assert printed[-3:] == [
         "miou_new 20.00 -> 10.00 (limit 19.50)",
         "forced: miou_new fell from 20.00 (version 3) to 10.00, below the limit 19.50 (margin 0.5)",
+        f"next: ebseg serve --registry {tmp_path / 'registry'} --model ebseg-tiny",
     ]
     assert ebseg.main(["inspect", str(place / "4"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["training"]["forced"]["reason"] == "a trial"
@@ -68,7 +70,7 @@ def test_what_is_not_compared_is_told(tmp_path: Path, capsys: pytest.CaptureFixt
     line = ["publish", str(run), str(tmp_path / "registry" / "own")]
     assert ebseg.main(line) == 0
     printed = capsys.readouterr().out.splitlines()
-    assert printed[-2:] == [
+    assert printed[-3:-1] == [
         "miou_new none -> none",
         "not compared: miou_new: this checkpoint has none, for its data holds no such class",
     ]

@@ -13,7 +13,8 @@ ModelError
     └── UnreachableError  nobody answers; another time it may work
 """
 
-from collections.abc import Iterator
+import difflib
+from collections.abc import Iterable, Iterator
 
 
 class ModelError(Exception):
@@ -77,3 +78,19 @@ def causes(error: BaseException) -> Iterator[BaseException]:
         seen.add(id(found))
         yield found
         found = found.__cause__ or found.__context__
+
+
+LONGEST = 100  # letters that are compared; the names of others may be of any length
+
+
+def nearest(given: str, known: Iterable[str]) -> str | None:
+    """The known name that is nearly the given one, upper and lower case alike; None if none is."""
+    names = {name.casefold(): name for name in known}
+    near = difflib.get_close_matches(given[:LONGEST].casefold(), names, 1)
+    return names[near[0]] if near else None
+
+
+def question(given: str, known: Iterable[str]) -> str:
+    """The end of a message that asks for it: "; did you mean base?", or nothing."""
+    near = nearest(given, known)
+    return "" if near is None else f"; did you mean {near}?"

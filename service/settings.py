@@ -21,7 +21,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from model.nearest import nearest
+from model.errors import nearest
 from model.storage.packaged import packaged_checkpoint
 from model.urls import QUOTED, shown
 from model.vocabulary.classes import MAX_CLASSES

@@ -11,12 +11,11 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from model.errors import CheckpointError
+from model.errors import CheckpointError, question
 from model.fetch.fetching import SourceFile
 from model.fetch.pull import REGISTRY, Order, pull
 from model.fetch.sources import HubFile, parse_source
 from model.fetch.transfer import Notify
-from model.nearest import question
 from model.released.known import RELEASED, released_model
 from model.storage.files import Progress
 from model.storage.manifest import MANIFEST

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from model.errors import FetchError
-from model.nearest import question
+from model.errors import FetchError, question
 from model.released.known import RELEASED, released_model
 from model.urls import QUOTED, shown
 

@@ -15,8 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from model.errors import CheckpointError, VocabularyError
-from model.nearest import question
+from model.errors import CheckpointError, VocabularyError, question
 from model.vocabulary import templates as prompt_templates
 from model.vocabulary.reading import as_read
 

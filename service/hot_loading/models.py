@@ -9,8 +9,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 from typing import Self
 
-from model.errors import CheckpointError
-from model.nearest import question
+from model.errors import CheckpointError, question
 from service.errors import ConflictError, DeadlineExceededError, NotFoundError, NotReadyError
 from service.hot_loading.canary import Trial
 from service.hot_loading.changes import Changes

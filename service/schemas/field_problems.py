@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from model.nearest import nearest
+from model.errors import nearest
 from service.errors import FieldProblem
 
 # By pydantic's type of an error, with the values of its context. Every list that has a least length may have

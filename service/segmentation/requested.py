@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from model.nearest import question
+from model.errors import question
 from model.storage.verify import verify
 from model.vocabulary.classes import LARGEST_BUILTIN, MAX_CLASSES, Vocabulary
 from service.errors import UsageError, invalid

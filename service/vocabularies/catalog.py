@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from weakref import WeakValueDictionary
 
-from model.nearest import question
+from model.errors import question
 from model.vocabulary.classes import LARGEST_BUILTIN, Vocabulary
 from service.caller import caller_var
 from service.errors import (

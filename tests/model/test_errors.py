@@ -2,7 +2,7 @@
 
 import pytest
 
-from model.nearest import nearest, question
+from model.errors import nearest, question
 
 KNOWN = ("tiny", "base", "large", "ebseg-base", "ade20k-150", "voc-20")
 

@@ -56,7 +56,7 @@ NOT_RUN = {
     "ebseg vocabularies delete harbour --url http://127.0.0.1:8000": "tests/e2e/test_cli.py runs it",
     "ebseg models show ebseg-tiny": "the same of a server on its usual port",
     "ebseg models canary ebseg-tiny --watch --prometheus http://127.0.0.1:9090": (
-        "needs a canary and Prometheus; tests/service/commands watches scripted ones"
+        "needs a canary; tests/deploy/test_prometheus.py watches one with a real Prometheus"
     ),
     'EBSEG_API_KEY="$EBSEG_ADMIN_KEY" ebseg models rollback ebseg-tiny': (
         "needs two versions; tests/service/routes/test_models_api.py rolls back over HTTP"

@@ -18,7 +18,7 @@ def test_a_service_that_is_away(folder: Path, tmp_path: Path, capsys: pytest.Cap
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ((), "give one of --classes, --vocabulary and --request"),
+        ((), "give one of --classes, --classes-file, --vocabulary and --request"),
         (("--classes", "a", "--vocabulary", "voc-20"), "give one of"),
         (("--request", "no.json"), "cannot be read as JSON"),
         (("--vocabulary", "no-list"), "no built-in vocabulary"),

@@ -16,6 +16,7 @@ OUTPUTS_OF: dict[Form, list[str]] = {
 }
 PARTS = "multipart/mixed"
 _HEADERS_KEPT = 64
+_LONGEST = 4096  # characters; the event loop takes it apart, and browsers send a fortieth of that
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +41,9 @@ def negotiate(accept: str | None) -> Form:
         accept: the header; without one the answer is JSON.
 
     Raises:
-        NotAcceptableError: none of `FORMS` is in it.
+        NotAcceptableError: none of `FORMS` is in it, or it is too long.
     """
+    _refuse_long(accept)
     if accept is None or not accept.strip():
         return FORMS[0]
     ranges = [_parse(part) for part in accept.split(",") if part.strip()]
@@ -71,13 +73,21 @@ def form_of_parts(accept: str | None) -> Form:
         accept: the header; `multipart/mixed` in it is for the whole, the rest for the parts.
 
     Raises:
-        NotAcceptableError: a JSON array cannot hold it, or it is none of `FORMS`.
+        NotAcceptableError: a JSON array cannot hold it, it is none of `FORMS`, or too long.
     """
+    _refuse_long(accept)
     parts = [part for part in (accept or "").split(",") if _parse(part).media != PARTS]
     form = negotiate(",".join(parts))
     if form != FORMS[0] and not wants_parts(accept):
         raise NotAcceptableError(f"several answers come as {FORMS[0]}, or as {PARTS} with {form} in it")
     return form
+
+
+def _refuse_long(accept: str | None) -> None:
+    if accept is not None and len(accept) > _LONGEST:
+        raise NotAcceptableError(
+            f"the header Accept has more than {_LONGEST} characters; answers come as {', '.join(FORMS)}"
+        )
 
 
 def _parse(part: str) -> _Range:

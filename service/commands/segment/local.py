@@ -74,7 +74,7 @@ class LocalSource:
                         result = self._large(model, one.file, pictures=pictures)
                     else:
                         result = self._result(model, one.picture, one, keep=pictures)
-                except (PictureError, ServiceError) as error:
+                except (PictureError, ServiceError, UsageError) as error:
                     yield FileResult(one.file, None, error)
                 else:
                     yield FileResult(one.file, result, None)

@@ -187,3 +187,15 @@ def test_georeferences_of_a_folder(tmp_path: Path) -> None:
     with rasterio.open(tmp_path / "masks" / "large.tif") as file:
         assert (file.crs, file.transform) == (GEO["crs"], GEO["transform"])
     assert read(tmp_path / "masks" / "plain.tif").shape == (90, 130)
+
+
+def test_a_large_picture_among_others_fails_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    Image.fromarray(np.zeros((500, 600, 3), np.uint8)).save(photos / "large.png")
+    Image.fromarray(drawn()).save(photos / "small.png")
+    flags = [*FEW, "--tiling", 512, "--max-pixels", 200_000, "--overlay", tmp_path / "overlays", "--json"]
+    assert segment(photos, *flags) == 1
+    large, small = map(json.loads, capsys.readouterr().out.splitlines())
+    assert "without overlays" in large["error"]
+    assert small["size"] == {"width": 130, "height": 90}

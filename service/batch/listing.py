@@ -29,6 +29,7 @@ def items(source: str) -> Generator[Item, None, None]:
 
     Raises:
         UsageError: there is no such input, it cannot be read, or it holds no pictures.
+        OSError: its store fails, which may pass.
     """
     count = 0
     for item in _items(source):
@@ -44,24 +45,34 @@ def _items(source: str) -> Iterator[Item]:
 
     try:
         fs, path = url_to_fs(source)
-        if PATTERN & set(path):
-            fixed = len(_fixed(path))  # what is hidden below is left out
-            names = sorted(name for name in fs.glob(path) if "/." not in f"/{name[fixed:]}")
-            if not names:
-                raise UsageError(f"no file is like {source}")
-        elif fs.isdir(path):
-            yield from _folder(fs, path.rstrip("/"), "", ())
-            return
-        elif fs.exists(path):
-            names = [path]
-        else:
-            raise UsageError(f"there is no {source}")
-        for name in names:
-            yield from _file(fs, name, several=len(names) > 1)
+    except (OSError, ValueError, ImportError) as error:
+        raise UsageError(f"{source} cannot be listed: {error}") from None
+    try:
+        yield from _listed(fs, path, source)
     except UsageError:
         raise
+    except FileNotFoundError:
+        raise UsageError(f"there is no {source}") from None
     except Exception as error:  # file systems raise what their libraries raise
-        raise UsageError(f"{source} cannot be listed: {error}") from None
+        if _is_local(fs) or isinstance(error, PermissionError | ValueError | ImportError):
+            raise UsageError(f"{source} cannot be listed: {error}") from None
+        raise OSError(f"{source} cannot be listed now: {error}") from error
+
+
+def _listed(fs: Any, path: str, source: str) -> Iterator[Item]:
+    if PATTERN & set(path):
+        fixed = len(_fixed(path))  # what is hidden below is left out
+        names = sorted(name for name in fs.glob(path) if "/." not in f"/{name[fixed:]}")
+        if not names:
+            raise UsageError(f"no file is like {source}")
+    # a store that fails is no folder for `isdir`, and tells so to `info` only
+    elif fs.isdir(path) or fs.info(path)["type"] == "directory":
+        yield from _folder(fs, path.rstrip("/"), "", ())
+        return
+    else:
+        names = [path]
+    for name in names:
+        yield from _file(fs, name, several=len(names) > 1)
 
 
 def _fixed(pattern: str) -> str:

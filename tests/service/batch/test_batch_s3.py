@@ -12,7 +12,6 @@ from service.batch.plan import BatchPlan
 from service.batch.rows import Row
 from service.batch.sinks import FORMATS, Sink, open_sink
 from service.batch.worker import ShardTask, finished, segmenter_of, there
-from service.errors import UsageError
 from tests.service.batch.runs import BROKEN, COUNT, SHARD, rows_of, same
 from tests.service.hot_loading.s3_server import S3, s3_server
 
@@ -62,7 +61,7 @@ def test_faults_cost_time_and_no_row(
             try:
                 if run_once(plan, open_sink(OutputPlace(plan.out), form)) == COUNT // BROKEN:
                     break
-            except (OSError, UsageError):
+            except OSError:
                 failures += 1
     finally:
         s3.spoil(False)

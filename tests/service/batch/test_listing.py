@@ -143,6 +143,19 @@ def test_object_store(s3: S3, folder: Path) -> None:
     assert content_of(listed) == (folder / "p0001.png").read_bytes()
 
 
+def test_a_store_that_fails_may_answer_later(s3: S3) -> None:
+    """It is no wrong input, for which a Job would be given up."""
+    for source in ("s3://bucket/photos", "s3://bucket/list.txt"):
+        s3.fail()
+        try:
+            with pytest.raises(OSError, match="cannot be listed now"):
+                ids(source)
+        finally:
+            s3.fail(False)
+        with pytest.raises(UsageError, match="there is no"):
+            ids(source)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

@@ -73,6 +73,8 @@ EXTRAS = {
     ),
     "training": frozenset({"cv2", "pycocotools", "scipy", "tensorboard"}),
     "export": frozenset({"onnxruntime", "onnxscript", "openvino"}),
+    "wandb": frozenset({"wandb"}),
+    "mlflow": frozenset({"mlflow"}),
     "s3": frozenset({"s3fs"}),
     "otlp": frozenset({"opentelemetry"}),
     "geo": frozenset({"rasterio"}),

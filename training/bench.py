@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from model.allocator import keep_freed_memory
 from model.bench.batches import OperationCounter
@@ -42,8 +41,8 @@ from training.losses.criterion import EBSegLoss
 from training.losses.matcher import Target
 from training.run.loss_module import on_device
 from training.run.optim import build_optimizer, clip_gradients
+from training.run.pace import TIMES_FORWARD, forward_flops
 
-TIMES_FORWARD = 3
 AUTOCAST: dict[str, torch.dtype | None] = {"float32": None, "bfloat16": torch.bfloat16}
 PARTS = ("forward", "loss", "backward", "optimizer")
 
@@ -87,7 +86,7 @@ def bench_train(
     amp: Amp = "off" if dtype == "float32" else "bfloat16"
     config = TrainConfig(data="none", variant=variant, batch=batch, crop=size, points=points, amp=amp)
     step = _Step(ebseg, config, masks, AUTOCAST[dtype])
-    flops = _forward_flops(ebseg, step.images)
+    flops = forward_flops(ebseg, size, batch)
     products_dtype = AUTOCAST[dtype] or torch.float32
     limit = limit_dtype(products_dtype, progress) if place.type == "cpu" else products_dtype
     timings = _in_turn_with_products(
@@ -257,16 +256,3 @@ def _batch(ebseg: EBSeg, size: int, batch: int, masks: int) -> tuple[Tensor, lis
     )
     device = ebseg.device
     return images.to(device), [on_device(target, device) for target in targets], text.to(device)
-
-
-def _forward_flops(ebseg: EBSeg, images: Tensor) -> float:
-    """Of all stages' outputs; counting stumbles over what could have gradients."""
-    trained = [parameter for parameter in ebseg.parameters() if parameter.requires_grad]
-    ebseg.requires_grad_(False)
-    try:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            ebseg.stages(images)
-    finally:
-        for parameter in trained:
-            parameter.requires_grad_(True)
-    return float(counter.get_total_flops())

@@ -12,13 +12,17 @@ from training.errors import TrainingError
 
 Ssc = Literal["official", "cosine", "none"]
 Embeddings = Literal["supervised", "mask_attention"]
+ClassLoss = Literal["batch", "process"]
 Amp = Literal["off", "bfloat16", "float16"]
-Score = Literal["miou_all", "miou_trained", "miou_new", "pixel_accuracy", "mean_accuracy", "fwiou"]
+LoggerName = Literal["tensorboard", "wandb", "mlflow"]
+Score = Literal[
+    "miou_all", "miou_trained", "miou_new", "pixel_accuracy", "mean_accuracy", "fwiou", "boundary_iou"
+]
 
 # May differ when a run goes on: they change what is written when, or how far it goes, and not the steps.
 CHANGEABLE = frozenset(
     {"steps", "workers", "log_every", "pictures_every", "save_every", "evaluate_every", "evaluate_short_side"}
-    | {"patience", "activation_checkpointing"}
+    | {"patience", "activation_checkpointing", "loggers"}
 )
 
 
@@ -105,11 +109,25 @@ class TrainConfig:
         default=("supervised",), metadata=_help("embeddings that the SSC loss holds for")
     )
     ssc_stages: int = field(default=1, metadata=_help("last stages that the SSC loss holds for"))
+    class_loss: ClassLoss = field(
+        default="batch",
+        metadata=_help(
+            "what the class losses are means over: queries of the whole batch, or of each process, as in "
+            "the released code"
+        ),
+    )
+    group_by_shape: bool = field(
+        default=False,
+        metadata=_help("batches of wide pictures alone, or of high ones alone, as in the released code"),
+    )
     amp: Amp = field(default="off", metadata=_help("number type of the model's products"))
     compile: bool = field(default=False, metadata=_help("compile the model with torch.compile"))
     ema: float = field(default=0.0, metadata=_help("decay of the weights' moving average; 0: none is kept"))
     seed: int = field(default=0, metadata=_help("of new weights, data order, augmentation and points"))
     workers: int = field(default=4, metadata=_help("threads that read pictures; 0: none but the main one"))
+    loggers: tuple[LoggerName, ...] = field(
+        default=("tensorboard",), metadata=_help("programs that show the run's curves and pictures")
+    )
     log_every: int = field(default=50, metadata=_help("steps between lines of the log"))
     pictures_every: int = field(default=2000, metadata=_help("steps between pictures; 0: none"))
     save_every: int = field(default=1000, metadata=_help("steps between saved states"))

@@ -15,6 +15,7 @@ from tests.pretended import pretended_device
 from tests.training.run.runs import micro_config
 from training import bench
 from training.commands.bench import add_benchmark
+from training.run.pace import forward_flops
 
 
 def parser() -> argparse.ArgumentParser:
@@ -101,8 +102,7 @@ def test_masks_cover_each_picture_once() -> None:
 def test_counting_leaves_the_model_as_it_was() -> None:
     ebseg = build(VARIANTS["tiny"], TrainingClasses.coco_stuff(), seed=0).train()
     trained = [name for name, parameter in ebseg.named_parameters() if parameter.requires_grad]
-    images = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
-    one, two = bench._forward_flops(ebseg, images), bench._forward_flops(ebseg, images.expand(2, -1, -1, -1))
+    one, two = forward_flops(ebseg, 64), forward_flops(ebseg, 64, 2)
     assert 1e8 < one < 2e9
     assert two == pytest.approx(2 * one, rel=0.02)
     assert [name for name, parameter in ebseg.named_parameters() if parameter.requires_grad] == trained

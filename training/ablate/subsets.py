@@ -68,8 +68,8 @@ def compare(
     """
     different = tuple(dict.fromkeys(balances.values()))
     plan = count_plan(loaded.ebseg, folder, different, options)
-    confusions = count_loaded(loaded, plan, what="comparing balances", processes=processes)
-    by_balance = dict(zip(different, confusions, strict=True))
+    tallies = count_loaded(loaded, plan, what="comparing balances", processes=processes)
+    by_balance = dict(zip(different, tallies, strict=True))
     return {name: scores(plan, by_balance[balance]) for name, balance in balances.items()}
 
 

@@ -1,6 +1,7 @@
 """`ebseg evaluate`: mIoU of a checkpoint over all, trained and new classes."""
 
 import argparse
+import dataclasses
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -28,7 +29,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
   ebseg evaluate runs/base data/ade20k-150 --save
   ebseg evaluate registry/ebseg-base/1 data/ade20k-150 --processes 4 --json
   ebseg evaluate registry/ebseg-tiny/1 data/storybook --pictures /tmp/panels --limit 50
-  ebseg evaluate registry/ebseg-tiny/1 data/storybook --confusion out/confusion
+  ebseg evaluate registry/ebseg-tiny/1 data/storybook --confusion out/confusion --worst out/worst
 """,
     )
     add_set_options(parser)
@@ -50,6 +51,24 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         type=Path,
         metavar="DIR",
         help="folder for what was taken for what: confusion.csv (pixels) and confusion.png (shares)",
+    )
+    parser.add_argument(
+        "--worst",
+        type=Path,
+        metavar="DIR",
+        help="folder for the ten pictures with the lowest mIoU, with maps of their errors",
+    )
+    parser.add_argument(
+        "--batch",
+        type=count,
+        default=1,
+        metavar="N",
+        help="pictures of one size that go through the model together (default: 1)",
+    )
+    parser.add_argument(
+        "--protocol",
+        choices=("official",),
+        help="for a data set of ebseg prepare: say what is otherwise than in the released evaluation",
     )
     parser.add_argument(
         "--save",
@@ -151,12 +170,18 @@ def device_of(args: argparse.Namespace) -> str:
     return str(device_named(args.device))
 
 
-def options(args: argparse.Namespace, pictures: Path | None = None, picture_count: int = 1) -> "Options":
+def options(
+    args: argparse.Namespace, pictures: Path | None = None, picture_count: int = 1, batch: int = 1
+) -> "Options":
     """How to go through the data set."""
     from training.evaluation.confusion_counts import Options
 
     return Options(
-        short_side=args.short_side, limit=args.limit, pictures=pictures, picture_count=picture_count
+        short_side=args.short_side,
+        limit=args.limit,
+        pictures=pictures,
+        picture_count=picture_count,
+        batch=batch,
     )
 
 
@@ -175,14 +200,20 @@ def run(args: argparse.Namespace) -> int:
 
     from training.evaluation.evaluate import evaluate_checkpoint
 
-    how = options(args, args.pictures, args.picture_count or PICTURES)
+    how = options(args, args.pictures, args.picture_count or PICTURES, args.batch)
     loaded, folder = opened(args)
+    differs = _differences(args, folder) if args.protocol else None
     balance = _balance(args.balance, loaded.ebseg.config.balance)
     found = evaluate_checkpoint(loaded, folder, balance=balance, processes=args.processes, options=how)
+    found = dataclasses.replace(found, differs=differs)
     if args.confusion is not None:
         from training.evaluation.confusion_report import write_confusion
 
         write_confusion(args.confusion, found.confusion, found.names)
+    if args.worst is not None:
+        from training.evaluation.worst import draw_worst
+
+        draw_worst(loaded.ebseg, folder, found, args.worst, balance=balance, options=how)
     if run_folder is not None:
         from training.run.artifacts import write_metrics
 
@@ -207,9 +238,25 @@ def _next(args: argparse.Namespace, run_folder: Path | None) -> str:
     return "the same with --pictures DIR shows where it is wrong"
 
 
-def _balance(word: str, own: "Balance") -> "Balance":
-    import dataclasses
+def _differences(args: argparse.Namespace, folder: "SegmentationFolder") -> tuple[str, ...]:
+    """What is otherwise than in the released evaluation: of the data, and of how it is gone through.
 
+    Raises:
+        DatasetError: the data set is no prepared benchmark.
+    """
+    from training.data.protocol import read_differences
+
+    found = [*read_differences(folder.root)]
+    if args.short_side != "configured":
+        found.append("pictures have another short side than the checkpoint is configured with")
+    if args.limit is not None and args.limit < len(folder):
+        found.append(f"{args.limit} of {len(folder)} pictures are scored")
+    if args.balance != "configured":
+        found.append(f"embeddings are balanced otherwise: {args.balance}")
+    return tuple(found)
+
+
+def _balance(word: str, own: "Balance") -> "Balance":
     from training.ablate.subsets import restricted
 
     balances = {

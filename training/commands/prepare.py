@@ -33,6 +33,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
   ebseg prepare coco-stuff downloads/coco data/coco-stuff
   ebseg prepare ade20k-150 downloads data/ade20k-150 --splits val
   ebseg prepare voc downloads data/voc --splits train,val,trainaug --jobs 8
+  ebseg prepare ade20k-847 downloads data/ade20k-847 --splits val --protocol official
 
 A public data set goes on where the first run ended; of an export a second run makes all anew.""",
     )
@@ -79,6 +80,11 @@ A public data set goes on where the first run ended; of an export a second run m
     public.add_argument(
         "--splits", metavar="LIST", help="names with commas between them (default: train,val)"
     )
+    public.add_argument(
+        "--protocol",
+        choices=("own", "official"),
+        help="official: as the released evaluation has it, what its scores are of (default: own)",
+    )
     public.add_argument("--force", action="store_true", help="make pairs anew that an earlier run has made")
 
 
@@ -90,7 +96,8 @@ def run(arguments: argparse.Namespace) -> int:
     """
     export = arguments.name in EXPORTS
     _refuse_options(
-        arguments, ("splits", "force") if export else ("pictures", "classes", "ignore", "val_share")
+        arguments,
+        ("splits", "force", "protocol") if export else ("pictures", "classes", "ignore", "val_share"),
     )
     made = _export(arguments) if export else _archive(arguments)
     print(json.dumps(made.to_json()) if arguments.json else f"{_table(made)}\nnext: ebseg check {made.root}")
@@ -131,6 +138,7 @@ def _archive(arguments: argparse.Namespace) -> "PreparedDataset":
         jobs=arguments.jobs,
         force=arguments.force,
         link=arguments.link,
+        protocol=arguments.protocol or "own",
     )
 
 

@@ -4,13 +4,17 @@ import argparse
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
-from model.command import JSON_HELP, add_command, add_device
+from model.command import JSON_HELP, above_zero, add_command, add_device
 from model.network.json_reading import UNIONS
 from training.config import TrainConfig
 from training.errors import TrainingError
 
+if TYPE_CHECKING:
+    from training.run.folder import Resume
+
+LISTS = ("classes", "confused", "worst", "differs")  # in metrics.json, beside the scores
 RECIPES = Path(__file__).parents[1] / "recipes"
 # What a section of the help is about, and the first of its fields in `TrainConfig`'s order.
 SECTIONS = {
@@ -29,6 +33,7 @@ EXAMPLES = """
   ebseg train runs/base --data data/coco-stuff --init registry/encoders-base/1 --fresh-decoder --amp float16
   ebseg train runs/base --config base.json --set learning_rate=8e-5
   ebseg train runs/own --config own-data --data data/own --print-config
+  ebseg train runs/own --config own-data --data data/own --gpu-memory 16 --dry-run
   torchrun --nproc-per-node 8 -m ebseg train runs/base --data data/coco-stuff --config base.json
 
 A run goes on where it stopped when the same command is given again.
@@ -49,6 +54,15 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     )
     parser.add_argument(
         "--print-config", action="store_true", help="print the run's configuration as JSON, and train nothing"
+    )
+    parser.add_argument(
+        "--gpu-memory",
+        type=above_zero,
+        metavar="GIB",
+        help="memory of each GPU: accumulate and activation_checkpointing are chosen so that the run fits",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the memory and time to expect, and train nothing"
     )
     parser.add_argument(
         "--set",
@@ -79,9 +93,13 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 def run(args: argparse.Namespace) -> int:
     """`ebseg train`."""
     config = config_of(args)
+    if args.print_config and (args.dry_run or args.gpu_memory):
+        raise TrainingError("--print-config computes nothing: leave out --gpu-memory and --dry-run")
     if args.print_config:
         print(json.dumps(config.to_dict(), indent=1))
         return 0
+    if args.dry_run:
+        return _dry_run(config, args)
     from training.run.folder import CHECKPOINT, RUN_METRICS, STATE
 
     if args.resume and not (args.folder / STATE).exists():
@@ -90,7 +108,8 @@ def run(args: argparse.Namespace) -> int:
     from training.run.trainer import train
 
     keep_freed_memory()
-    folder = train(config, args.folder, resume="never" if args.fresh else "auto", device=args.device)
+    resume: Resume = "never" if args.fresh else "auto"
+    folder = train(config, args.folder, resume=resume, device=args.device, gpu_memory=args.gpu_memory)
     from torch import distributed
 
     if distributed.is_torchelastic_launched() and distributed.get_node_local_rank(0) > 0:
@@ -98,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
     from training.run.artifacts import step_of_newest
 
     metrics = json.loads((folder / RUN_METRICS).read_text()) if config.val_split is not None else {}
-    scores = {name: value for name, value in metrics.items() if name not in ("classes", "confused")}
+    scores = {name: value for name, value in metrics.items() if name not in LISTS}
     steps = step_of_newest(folder, config)
     if args.json:
         print(json.dumps({"run": str(folder), "steps": steps, "metrics": scores}))
@@ -113,6 +132,16 @@ def run(args: argparse.Namespace) -> int:
         print(f"next: ebseg evaluate {folder} {config.data} --save, which ebseg publish asks for")
     else:
         print(f"next: ebseg publish {folder} registry/{config.name}")
+    return 0
+
+
+def _dry_run(config: TrainConfig, args: argparse.Namespace) -> int:
+    from training.run.distributed import processes
+    from training.run.forecast import planned
+
+    with processes(args.device) as group:
+        _, found = planned(config, group, args.gpu_memory)
+    print(json.dumps(found.to_json()) if args.json else found.text())
     return 0
 
 

@@ -87,23 +87,7 @@ class SegmentationFolder:
             DatasetError: a file cannot be read, the sizes differ, or a label is no class.
         """
         name = self.names[index]
-        picture = read_picture(self._pictures[name])
-        path = self._labels[name]
-        stored = read_labels(path)
-        if stored.shape != picture.shape[:2]:
-            raise DatasetError(
-                f"{path} is {size_text(stored)} pixels, its picture {self._pictures[name].name}"
-                f" is {size_text(picture)}"
-            )
-        signed = np.int16 if stored.dtype == np.uint8 else np.int32
-        labels: NDArray[np.signedinteger[Any]] = stored.astype(signed)
-        np.putmask(labels, stored == self.ignore, IGNORED)
-        if labels.max(initial=IGNORED) >= len(self.classes):
-            wrong = np.unique(labels[labels >= len(self.classes)])
-            raise DatasetError(
-                f"{path} holds {_some(wrong)}, but labels go from 0 to {len(self.classes) - 1}"
-                f" and {self.ignore} is no class"
-            )
+        picture, labels = read_pair(*self.files(name), len(self.classes), self.ignore)
         return Sample(name=name, picture=picture, labels=labels)
 
     def files(self, name: str) -> tuple[Path, Path]:
@@ -127,6 +111,37 @@ class SegmentationFolder:
     def vocabulary(self) -> Vocabulary:
         """All classes, each marked whether it counts as trained."""
         return Vocabulary.of(self.classes, trained=self.trained)
+
+
+def read_pair(
+    picture_file: Path, label_file: Path, classes: int, ignore: int
+) -> tuple[NDArray[np.uint8], NDArray[np.signedinteger[Any]]]:
+    """A picture and its labels, as in `Sample`.
+
+    Args:
+        picture_file, label_file: where they lie.
+        classes: of the data set.
+        ignore: the files' value for no class.
+
+    Raises:
+        DatasetError: a file cannot be read, the sizes differ, or a label is no class.
+    """
+    picture, stored = read_picture(picture_file), read_labels(label_file)
+    if stored.shape != picture.shape[:2]:
+        raise DatasetError(
+            f"{label_file} is {size_text(stored)} pixels, its picture {picture_file.name}"
+            f" is {size_text(picture)}"
+        )
+    signed = np.int16 if stored.dtype == np.uint8 else np.int32
+    labels: NDArray[np.signedinteger[Any]] = stored.astype(signed)
+    np.putmask(labels, stored == ignore, IGNORED)
+    if labels.max(initial=IGNORED) >= classes:
+        wrong = np.unique(labels[labels >= classes])
+        raise DatasetError(
+            f"{label_file} holds {_some(wrong)}, but labels go from 0 to {classes - 1}"
+            f" and {ignore} is no class"
+        )
+    return picture, labels
 
 
 def check(folder: SegmentationFolder, *, progress: bool = True) -> None:

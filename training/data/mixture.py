@@ -18,6 +18,7 @@ from model.vocabulary.reading import as_read
 from training.config import TrainConfig
 from training.data.class_lists import same, united
 from training.data.layout import IGNORED, Sample, SegmentationFolder, read_labels
+from training.data.pictures import is_wide
 from training.errors import DatasetError
 from training.progress import progress
 
@@ -145,6 +146,21 @@ class Mixture:
         factor = np.maximum(1.0, np.sqrt(rare / np.maximum(shares, 1 / len(self))))
         largest: NDArray[np.float64] = np.where(held, factor, 1.0).max(1)
         return weights * largest
+
+    def wide(self) -> NDArray[np.bool_]:
+        """Which pictures are wider than high, by their files' heads, [pictures].
+
+        Raises:
+            DatasetError: a file cannot be read.
+        """
+
+        def look(index: int) -> bool:
+            number, place = self._find(index)
+            folder = self.folders[number]
+            return is_wide(folder.files(folder.names[place])[0])
+
+        with ThreadPoolExecutor() as pool:
+            return np.fromiter(pool.map(look, range(len(self))), bool, len(self))
 
     def _held(self, shown: bool) -> NDArray[np.bool_]:
         """Which classes each label map holds, [pictures, K]."""

@@ -14,6 +14,7 @@ from training.errors import DatasetError
 
 MOST_PIXELS = 200_000_000  # of a picture; more is taken for a bomb
 UPRIGHT, ORIENTATION = 1, 0x0112  # of EXIF's mark
+LYING = range(5, 9)  # marks that turn a picture by a quarter
 
 
 def read_picture(
@@ -51,3 +52,18 @@ def is_turned(source: Path | bytes) -> bool:
             return bool(image.getexif().get(ORIENTATION, UPRIGHT) != UPRIGHT)
     except Exception:  # no mark that could be read, as in `model.pictures.decode`
         return False
+
+
+def is_wide(path: Path) -> bool:
+    """Whether a picture is wider than high once it is upright; only its head is read.
+
+    Raises:
+        DatasetError: the file is missing or no picture.
+    """
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            mark = image.getexif().get(ORIENTATION, UPRIGHT)
+    except (OSError, ValueError, SyntaxError) as error:
+        raise DatasetError(f"{path} cannot be read: {error}") from None
+    return height > width if mark in LYING else width > height

@@ -79,11 +79,19 @@ class Samples:
         dataset: a split with at least one picture.
         config: seed, batch and augmentation.
         factors: how often each picture comes, where not each comes once, see `Mixture.factors`.
+        wide: which pictures are wider than high, where a batch is to hold such ones alone or none.
     """
 
-    def __init__(self, dataset: Dataset, config: TrainConfig, factors: NDArray[np.float64] | None = None):
+    def __init__(
+        self,
+        dataset: Dataset,
+        config: TrainConfig,
+        factors: NDArray[np.float64] | None = None,
+        wide: NDArray[np.bool_] | None = None,
+    ):
         self.dataset = dataset
         self.config = config
+        self._wide = wide
         self._factors = factors
         self._epoch_length = len(dataset) if factors is None else max(1, round(float(factors.sum())))
         self._indices = trained_indices(dataset.trained)
@@ -96,7 +104,8 @@ class Samples:
         """
         epoch, place = divmod(number, self._epoch_length)
         if epoch != self._epoch:
-            self._epoch, self._order = epoch, self._shuffled(_generator(self.config.seed, _Use.ORDER, epoch))
+            order = self._shuffled(_generator(self.config.seed, _Use.ORDER, epoch))
+            self._epoch, self._order = epoch, self._grouped(order, epoch * self._epoch_length)
         return int(self._order[place])
 
     def _shuffled(self, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -108,6 +117,29 @@ class Samples:
         ends *= self._epoch_length / ends[-1]
         chosen = np.searchsorted(ends, rng.random() + np.arange(self._epoch_length), side="right")
         return np.minimum(chosen, len(self._factors) - 1)[order]
+
+    def _grouped(self, order: NDArray[np.int64], start: int) -> NDArray[np.int64]:
+        """An epoch's pictures, so that its batches hold wide ones alone or none, as far as there are enough.
+
+        A batch comes as soon as the order has brought enough of its kind (detectron2's way). At an epoch's
+        end, and at its begin where it shares a batch with the one before, kinds are mixed.
+
+        Args:
+            order: of the epoch, shuffled.
+            start: number of its first sample.
+        """
+        if self._wide is None:
+            return order
+        batch = self.config.batch
+        head, rest = np.split(order, [min(-start % batch, len(order))])
+        whole, left = [], []
+        for kind in (True, False):
+            places = np.flatnonzero(self._wide[rest] == kind)
+            full = len(places) // batch * batch
+            whole += list(places[:full].reshape(-1, batch))
+            left.append(places[full:])
+        whole.sort(key=lambda places: int(places[-1]))
+        return np.concatenate([head, rest[np.concatenate([*whole, np.sort(np.concatenate(left))])]])
 
     def load(self, number: int, index: int) -> TrainingSample:
         """Reads and augments a sample; any thread may.

@@ -29,6 +29,7 @@ def write_sample(
     labels: NDArray[Any],
     *,
     ignore: int = 255,
+    quality: int = JPEG_QUALITY,
 ) -> None:
     """Writes a pair, the label map last: where there is one, its picture is whole.
 
@@ -36,9 +37,10 @@ def write_sample(
         root: the data set.
         split: folder below `images` and `labels`.
         name: the files' stem.
-        picture: [H, W, 3], RGB, saved as JPEG of quality 95.
+        picture: [H, W, 3], RGB, saved as JPEG.
         labels: [H, W], integers; -1 and `ignore` mean no class.
         ignore: 255 makes a file of 8 bits, 65535 one of 16.
+        quality: of the JPEG.
 
     Raises:
         DatasetError: shape, type or labels do not fit.
@@ -50,7 +52,7 @@ def write_sample(
             f"{name}: labels are {size_text(labels)} pixels, the picture is {size_text(picture)}"
         )
     stored = _stored(name, labels, ignore)
-    save(Image.fromarray(picture), picture_path(root, split, name), quality=JPEG_QUALITY)
+    save(Image.fromarray(picture), picture_path(root, split, name), quality=quality)
     save(Image.fromarray(stored), labels_path(root, split, name))
 
 

@@ -40,7 +40,7 @@ BENCHMARKS = {
     benchmark.name: benchmark
     for benchmark in (
         Benchmark(name="ade20k-847", archive="ade20k-847", title="A-847", pictures=2000),
-        Benchmark(name="pascal-context-459", archive="pascal-context-459", title="PC-459", pictures=5105),
+        Benchmark(name="pascal-context-459", archive="pascal-context-459", title="PC-459", pictures=5104),
         Benchmark(name="ade20k-150", archive="ade20k-150", title="A-150", pictures=2000),
         Benchmark(name="pascal-context-59", archive="pascal-context-59", title="PC-59", pictures=5104),
         Benchmark(name="voc-20", archive="voc", title="VOC", pictures=1449),

@@ -1,12 +1,13 @@
 """Runs a model over a data set and counts confusions, in this process or in several.
 
-Every picture is predicted once, alone, however many balances are compared. Counts are integers, so it
-does not matter which process counted which picture.
+Every picture is predicted once, alone or beside others of its size, however many balances are compared.
+Counts are integers, so it does not matter which process counted which picture.
 """
 
 import logging
 import multiprocessing
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -15,6 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from model.errors import ModelError
 from model.network.balance import Balance
@@ -24,10 +26,10 @@ from model.segmenter import Segmenter
 from model.storage import checkpoint
 from model.storage.checkpoint import LoadedCheckpoint
 from model.vocabulary.classes import Vocabulary
-from training.data.layout import SegmentationFolder
+from training.data.layout import Sample, SegmentationFolder
 from training.errors import TrainingError
-from training.evaluation.metrics import Confusion
 from training.evaluation.pictures import panel, save_picture
+from training.evaluation.tally import Tally
 from training.progress import Bar, progress
 
 
@@ -41,6 +43,7 @@ class Options:
         pictures: folder for a panel (picture, truth, prediction) of each of the first `picture_count`
             pictures.
         picture_count: how many, where `pictures` is given.
+        batch: pictures of one size that are predicted together, at most.
         shown: whether to show progress.
 
     Raises:
@@ -52,11 +55,14 @@ class Options:
     limit: int | None = None
     pictures: Path | None = None
     picture_count: int = 20
+    batch: int = 1
     shown: bool = True
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
             raise TrainingError(f"the limit must be at least one picture, got {self.limit}")
+        if self.batch < 1:
+            raise TrainingError(f"a batch must hold at least one picture, got {self.batch}")
         if self.pictures is not None and self.picture_count < 1:
             raise TrainingError(f"at least one picture must be shown, got {self.picture_count}")
 
@@ -68,7 +74,7 @@ class CountPlan:
     Attributes:
         folder: pictures and their truth.
         vocabulary: the folder's classes in order.
-        balances: one confusion is counted for each; None is the model's own. Panels show the first.
+        balances: one tally is made for each; None is the model's own. Panels show the first.
         options: how.
     """
 
@@ -81,6 +87,10 @@ class CountPlan:
         """Pictures to count."""
         return min(self.options.limit or len(self.folder), len(self.folder))
 
+    def tallies(self) -> list[Tally]:
+        """One for each balance, with nothing counted yet."""
+        return [Tally(len(self.vocabulary), len(self)) for _ in self.balances]
+
     def panel_paths(self) -> list[Path]:
         """Where panels are put, in the order of the pictures."""
         options = self.options
@@ -92,8 +102,8 @@ class CountPlan:
 
 def count(
     ebseg: EBSeg, plan: CountPlan, advance: Callable[[], object], part: int = 0, parts: int = 1
-) -> list[Confusion]:
-    """Counts every `parts`-th picture, beginning with number `part`; a confusion for each balance.
+) -> list[Tally]:
+    """Counts every `parts`-th picture, beginning with number `part`; a tally for each balance.
 
     Args:
         ebseg: the model; it is put into evaluation mode meanwhile.
@@ -108,32 +118,50 @@ def count(
     segmenter = Segmenter(ebseg, short_side=options.short_side, long_side=options.long_side)
     panels = plan.panel_paths()
     legend = [item.name if item.trained else f"{item.name} (new)" for item in plan.vocabulary.classes]
-    confusions = [Confusion(len(plan.vocabulary)) for _ in plan.balances]
+    tallies = plan.tallies()
     with evaluating(ebseg):
         text = segmenter.encode_text(plan.vocabulary)
-        for index in range(part, len(plan), parts):
-            sample = plan.folder[index]
-            predictions = segmenter.predict([segmenter.prepare(sample.picture)])
-            refuse_non_finite(predictions, sample.name)
-            for number, (balance, confusion) in enumerate(zip(plan.balances, confusions, strict=True)):
-                found = segmenter.label_map(
-                    predictions,
-                    plan.vocabulary,
-                    output_size=(sample.labels.shape[0], sample.labels.shape[1]),
-                    text=text,
-                    balance=balance,
-                )
-                labels = found.labels.astype(np.int64) - 1  # 0 is "other", which no threshold gives no pixel
-                confusion.add(sample.labels, labels)
-                if number == 0 and index < len(panels):
-                    save_picture(panels[index], panel(sample.picture, sample.labels, labels, legend))
-            advance()
-    return confusions
+        for group in _batches(segmenter, plan, range(part, len(plan), parts)):
+            predictions = segmenter.predict([prepared for _, _, prepared in group])
+            refuse_non_finite(predictions, ", ".join(sample.name for _, sample, _ in group))
+            for place, (index, sample, _) in enumerate(group):
+                for number, (balance, tally) in enumerate(zip(plan.balances, tallies, strict=True)):
+                    found = segmenter.label_map(
+                        predictions,
+                        plan.vocabulary,
+                        output_size=(sample.labels.shape[0], sample.labels.shape[1]),
+                        index=place,
+                        text=text,
+                        balance=balance,
+                    )
+                    labels = found.labels.astype(np.int64) - 1  # 0 is "other", which no threshold gives
+                    tally.add(index, sample.labels, labels)
+                    if number == 0 and index < len(panels):
+                        shown = panel(sample.picture, sample.labels, labels, legend, errors=True)
+                        save_picture(panels[index], shown)
+                advance()
+    return tallies
+
+
+_Prepared = tuple[int, Sample, Tensor]  # place in the set, picture and truth, what the network sees
+
+
+def _batches(segmenter: Segmenter, plan: CountPlan, indices: Sequence[int]) -> Iterator[list[_Prepared]]:
+    """Pictures of one size each, as soon as there are enough of them, and what is left at the end."""
+    waiting: dict[torch.Size, list[_Prepared]] = defaultdict(list)
+    for index in indices:
+        sample = plan.folder[index]
+        prepared = segmenter.prepare(sample.picture)
+        group = waiting[prepared.shape]
+        group.append((index, sample, prepared))
+        if len(group) == plan.options.batch:
+            yield waiting.pop(prepared.shape)
+    yield from waiting.values()
 
 
 def count_loaded(
     loaded: LoadedCheckpoint, plan: CountPlan, *, what: str = "evaluating", processes: int = 1
-) -> list[Confusion]:
+) -> list[Tally]:
     """Counts with a checkpoint's model, in this process or in several, which load their own.
 
     The processes share this one's number of threads. With one thread each the counts are one process's
@@ -157,7 +185,7 @@ def count_loaded(
         return _count_in_processes(loaded, plan, bar, parts)
 
 
-def _count_in_processes(loaded: LoadedCheckpoint, plan: CountPlan, bar: Bar, parts: int) -> list[Confusion]:
+def _count_in_processes(loaded: LoadedCheckpoint, plan: CountPlan, bar: Bar, parts: int) -> list[Tally]:
     context = multiprocessing.get_context("spawn")  # forked copies of a process with threads may hang
     threads = max(1, torch.get_num_threads() // parts)
     workers = []
@@ -181,8 +209,8 @@ def _count_in_processes(loaded: LoadedCheckpoint, plan: CountPlan, bar: Bar, par
             worker.join()
 
 
-def _collect(readers: dict[Connection, int], plan: CountPlan, bar: Bar) -> list[Confusion]:
-    total = [Confusion(len(plan.vocabulary)) for _ in plan.balances]
+def _collect(readers: dict[Connection, int], plan: CountPlan, bar: Bar) -> list[Tally]:
+    total = [tally.vector() for tally in plan.tallies()]
     waiting = set(readers)
     while waiting:
         for reader in wait(waiting):
@@ -199,10 +227,10 @@ def _collect(readers: dict[Connection, int], plan: CountPlan, bar: Bar) -> list[
             if kind == "picture":
                 bar.advance(1)
             else:
-                for confusion, counts in zip(total, content, strict=True):
-                    confusion.merge(Confusion.of(counts))
+                for sums, counts in zip(total, content, strict=True):
+                    sums += counts
                 waiting.remove(reader)
-    return total
+    return [Tally.of(sums, len(plan.vocabulary)) for sums in total]
 
 
 def _work(
@@ -221,7 +249,7 @@ def _work(
         logging.disable(logging.WARNING)  # the parent has loaded the same checkpoint, and said it all
         ebseg = checkpoint.load(directory, device=device, verify_digests=False).ebseg
         found = count(ebseg, plan, lambda: writer.send(("picture", None)), part, parts)
-        message = ("counts", [confusion.counts for confusion in found])
+        message = ("counts", [tally.vector() for tally in found])
     except KeyboardInterrupt:  # this process's parent gets it as well, and says so
         return
     except ModelError as error:

@@ -1,6 +1,6 @@
 """Mean intersection over union of a model on a data set: all, trained and new classes.
 
-One picture at a time, resized to the configured short side (640 for the released models), its label map
+Each picture is resized to the configured short side (640 for the released models), its label map
 taken at the truth's own size.
 """
 
@@ -21,10 +21,12 @@ from training.data.layout import SegmentationFolder
 from training.evaluation.confusion_counts import CountPlan, Options, count, count_loaded
 from training.evaluation.metrics import Confusion
 from training.evaluation.pictures import save_contact_sheet
+from training.evaluation.tally import Tally
 from training.progress import progress
 
 CONTACT_SHEET = "contact-sheet.png"
-MOST_CONFUSED = 10  # pairs that are reported
+MOST_CONFUSED = WORST = 10  # pairs and pictures that are reported
+SHOWN_WORST = 5  # pictures that the table names
 DEFAULTS = Options()
 
 
@@ -33,19 +35,28 @@ class Evaluation:
     """Scores of a model on a data set.
 
     Attributes:
-        confusion: counted pixels.
+        tally: what was counted.
         names: of the K classes.
         trained: which of them the model was trained on.
         pictures: how many were counted.
         data, split: what they are of: the data set's title, or its folder's name if it has none.
+        differs: sentences on what is otherwise than in the released evaluation; None where nobody asked.
+        worst: names of the pictures with the lowest mean IoU over their own classes, and that, percent.
     """
 
-    confusion: Confusion
+    tally: Tally
     names: tuple[str, ...]
     trained: tuple[bool, ...]
     pictures: int
     data: str
     split: str
+    worst: tuple[tuple[str, float], ...] = ()
+    differs: tuple[str, ...] | None = None
+
+    @property
+    def confusion(self) -> Confusion:
+        """Counted pixels."""
+        return self.tally.confusion
 
     @property
     def miou_all(self) -> float | None:
@@ -76,30 +87,36 @@ class Evaluation:
             "pixel_accuracy": self.pixel_accuracy,
             "mean_accuracy": self.confusion.mean_accuracy(),
             "fwiou": self.confusion.frequency_weighted_iou(),
+            "boundary_iou": self.tally.mean_boundary_iou(),
             "pictures": self.pictures,
             "data": self.data,
             "split": self.split,
-        }
+        } | ({} if self.differs is None else {"differs": list(self.differs)})
 
     def to_json(self) -> dict[str, Any]:
-        """All of it as JSON values: `summary`, "confused", and "classes" with their IoU (percent) and pixels.
+        """All of it as JSON values: `summary`, "confused", "worst", and "classes" with IoU and pixels.
 
         "confused" are the pairs of classes with the most pixels: what is true, what was predicted, how many,
         and how many of a hundred of the true class.
 
+        "worst" are the pictures with the lowest mean IoU over the classes that they show. IoU is in percent.
+
         None stands where there is nothing to score: a class that the truth does not hold, a mean of none.
         """
-        rows = zip(self.names, self.trained, self.confusion.iou(), self.confusion.pixels, strict=True)
+        ious, bands, pixels = self.confusion.iou(), self.tally.boundary_iou(), self.confusion.pixels
+        rows = zip(self.names, self.trained, ious, bands, pixels, strict=True)
         return self.summary() | {
             "confused": self.confused(),
+            "worst": [{"picture": name, "miou": miou} for name, miou in self.worst],
             "classes": [
                 {
                     "name": name,
                     "trained": known,
                     "iou": 100 * float(iou) if pixels else None,
+                    "boundary_iou": 100 * float(band) if pixels else None,
                     "pixels": int(pixels),
                 }
-                for name, known, iou, pixels in rows
+                for name, known, iou, band, pixels in rows
             ],
         }
 
@@ -125,6 +142,7 @@ class Evaluation:
             "pixel accuracy": self.pixel_accuracy,
             "mean accuracy": values["mean_accuracy"],
             "frequency weighted IoU": values["fwiou"],
+            "boundary IoU": values["boundary_iou"],
         }
         width = max(map(len, (*self.names, *means)))
         lines = [f"{'class':<{width}}  kind       IoU        pixels"]
@@ -134,11 +152,15 @@ class Evaluation:
         lines.append("")
         lines += [f"{name:<{width}}           {percent(value)}" for name, value in means.items()]
         lines.append(f"{'pictures':<{width}}           {self.pictures:>5}")
+        lines += [f"otherwise than in the released evaluation: {text}" for text in self.differs or ()]
         if values["confused"]:
             lines += ["", "taken for one another most:"]
         for pair in values["confused"]:
             share = f"{pair['percent']:.1f} % of {pair['truth']}"
             lines.append(f"  {share} taken for {pair['prediction']}: {pair['pixels']:,} pixels")
+        if self.worst:
+            shown = ", ".join(f"{name} {miou:.1f}" for name, miou in self.worst[:SHOWN_WORST])
+            lines += ["", f"worst pictures, mIoU of each: {shown}"]
         return "\n".join(lines)
 
 
@@ -157,6 +179,7 @@ def evaluate(
     limit: int | None = None,
     pictures: Path | None = None,
     picture_count: int = 20,
+    batch: int = 1,
     shown: bool = True,
     part: int = 0,
     parts: int = 1,
@@ -168,7 +191,7 @@ def evaluate(
         ebseg: on any device; its mode is left as it was.
         folder: a split with truth.
         balance: instead of the model's own.
-        short_side, long_side, limit, pictures, picture_count, shown: see `confusion_counts.Options`.
+        short_side, long_side, limit, pictures, picture_count, batch, shown: see `confusion_counts.Options`.
         part, parts: this process's share, see `confusion_counts.count`.
         over_all: adds the counts of all processes up.
 
@@ -181,13 +204,14 @@ def evaluate(
         limit=limit,
         pictures=pictures,
         picture_count=picture_count,
+        batch=batch,
         shown=shown,
     )
     plan = count_plan(ebseg, folder, (balance,), options)
     own = len(range(part, len(plan), parts))
     with progress("evaluating", total=own, shown=shown) as bar:
-        (confusion,) = count(ebseg, plan, bar.advance, part, parts)
-    return _finished(plan, Confusion.of(over_all(confusion.counts)))
+        (tally,) = count(ebseg, plan, bar.advance, part, parts)
+    return _finished(plan, Tally.of(over_all(tally.vector()), len(plan.vocabulary)))
 
 
 def evaluate_checkpoint(
@@ -204,8 +228,8 @@ def evaluate_checkpoint(
         TrainingError: a file of the folder is wrong, the model's output is not finite, or a process died.
     """
     plan = count_plan(loaded.ebseg, folder, (balance,), options)
-    (confusion,) = count_loaded(loaded, plan, processes=processes)
-    return _finished(plan, confusion)
+    (tally,) = count_loaded(loaded, plan, processes=processes)
+    return _finished(plan, tally)
 
 
 def count_plan(
@@ -224,21 +248,22 @@ def count_plan(
     return CountPlan(folder=folder, vocabulary=vocabulary, balances=balances, options=options)
 
 
-def scores(plan: CountPlan, confusion: Confusion) -> Evaluation:
+def scores(plan: CountPlan, tally: Tally) -> Evaluation:
     """What was counted, as an evaluation."""
     vocabulary, folder = plan.vocabulary, plan.folder
     return Evaluation(
-        confusion=confusion,
+        tally=tally,
         names=tuple(vocabulary.names),
         trained=tuple(item.trained is True for item in vocabulary.classes),
         pictures=len(plan),
         data=folder.title or folder.root.resolve().name,
         split=folder.split,
+        worst=tuple((folder.names[index], miou) for index, miou in tally.worst(WORST)),
     )
 
 
-def _finished(plan: CountPlan, confusion: Confusion) -> Evaluation:
+def _finished(plan: CountPlan, tally: Tally) -> Evaluation:
     panels = plan.panel_paths()
     if panels:
         save_contact_sheet(panels[0].parent / CONTACT_SHEET, panels)
-    return scores(plan, confusion)
+    return scores(plan, tally)

@@ -18,6 +18,8 @@ from training.errors import TrainingError
 Picture = NDArray[np.uint8]
 
 IGNORED_COLOUR = (228, 228, 228)
+WRONG = (214, 39, 40)
+PALE = 120  # brightness that is added to half a picture's, where nothing is wrong
 PAPER, INK = (255, 255, 255), (40, 40, 40)
 FILL = 0.35  # of a class's colour over the picture; outlines are opaque
 
@@ -44,6 +46,8 @@ def panel(
     truth: NDArray[np.integer],
     prediction: NDArray[np.integer],
     names: Sequence[str],
+    *,
+    errors: bool = False,
 ) -> Picture:
     """Picture, truth and prediction side by side, and a legend of the classes that either shows.
 
@@ -51,6 +55,7 @@ def panel(
         picture: RGB, [H, W, 3].
         truth, prediction: class indices, -1 where there is none, [H, W].
         names: of the classes.
+        errors: show as well where the two differ, in `WRONG`.
 
     Returns:
         RGB, wider and higher than the picture.
@@ -58,7 +63,10 @@ def panel(
     Raises:
         TrainingError: sizes that differ, or a class without a name.
     """
-    return _tiled(picture, {"truth": truth, "prediction": prediction}, names, ())
+    labels = {"truth": truth, "prediction": prediction}
+    sized = truth.shape == prediction.shape == picture.shape[:2]  # `_tiled` says if not
+    wrong = (truth != prediction) & (truth >= 0) if errors and sized else None
+    return _tiled(picture, labels, names, (), wrong)
 
 
 def labelled(
@@ -75,9 +83,13 @@ def labelled(
 
 
 def _tiled(
-    picture: Picture, labels: Mapping[str, NDArray[np.integer]], names: Sequence[str], notes: Sequence[str]
+    picture: Picture,
+    labels: Mapping[str, NDArray[np.integer]],
+    names: Sequence[str],
+    notes: Sequence[str],
+    wrong: NDArray[np.bool_] | None = None,
 ) -> Picture:
-    """A picture and label maps of its size, each below its title."""
+    """A picture and label maps of its size, each below its title, and a map of errors."""
     shown = np.unique(np.concatenate([values.ravel() for values in labels.values()])).tolist()
     sizes = [picture.shape[:2], *(values.shape for values in labels.values())]
     if len(set(sizes)) > 1:
@@ -88,6 +100,12 @@ def _tiled(
     large = [np.kron(x, np.ones((scale, scale), np.int64)) for x in labels.values()]
     enlarged = np.repeat(np.repeat(picture, scale, 0), scale, 1)
     tiles = [enlarged, *(_coloured(enlarged, labels) for labels in large)]
+    titles = ["picture", *labels]
+    if wrong is not None:
+        marked = np.repeat(np.repeat(wrong, scale, 0), scale, 1)
+        pale = (enlarged.mean(2, keepdims=True) / 2 + PALE).astype(np.uint8).repeat(3, 2)
+        tiles.append(np.where(marked[..., None], np.array(WRONG, np.uint8), pale))
+        titles.append("errors")
     height, width = enlarged.shape[:2]
     across = len(tiles) * (width + GAP) + GAP
     entries = [(class_colour(index), names[index] if index >= 0 else "not counted") for index in shown]
@@ -97,7 +115,7 @@ def _tiled(
         "RGB", (across, LINE + height + 2 * GAP + LINE * (len(lines) + len(note_lines))), PAPER
     )
     draw = ImageDraw.Draw(canvas)
-    for number, (tile, title) in enumerate(zip(tiles, ("picture", *labels), strict=True)):
+    for number, (tile, title) in enumerate(zip(tiles, titles, strict=True)):
         left = GAP + number * (width + GAP)
         draw.text((left, 2), title, fill=INK, font=caption_font())
         canvas.paste(Image.fromarray(tile), (left, LINE))

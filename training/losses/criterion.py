@@ -70,17 +70,26 @@ class BatchTotals:
     matched: float
 
     @classmethod
-    def of(cls, targets: Sequence[Target], queries: int, device: torch.device) -> "BatchTotals":
+    def of(
+        cls,
+        targets: Sequence[Target],
+        queries: int,
+        device: torch.device,
+        by_process: bool = False,
+    ) -> "BatchTotals":
         """Totals of a process's targets and, where there are several processes, of all of theirs.
 
         Args:
             targets: all of this process's batch.
             queries: of the model.
             device: of the model; the processes' counts are added up there.
+            by_process: keep this process's own number of matched queries: the class losses are means over
+                each process's queries then, and the mean of those, as in the official code.
         """
         counts = [len(target.labels) for target in targets]
         own = [len(counts), sum(counts), sum(min(queries, count) for count in counts)]
         pictures, masks, matched = _mean_over_processes([float(value) for value in own], device)
+        matched = float(own[2]) if by_process else matched
         return cls(pictures=pictures, masks=max(1.0, masks), matched=matched)
 
 

@@ -1,4 +1,4 @@
-"""What a run shows: log.jsonl, TensorBoard curves, and panels of picture, truth and prediction."""
+"""What a run shows: log.jsonl, loggers' curves, and panels of picture, truth and prediction."""
 
 import json
 import math
@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch.utils.tensorboard.writer import SummaryWriter
 
 from model.network.ebseg import EBSeg
 from model.segmenter import Segmenter
@@ -17,7 +16,8 @@ from model.storage.files import replace_text
 from model.vocabulary.classes import Vocabulary
 from training.data.samples import Dataset
 from training.evaluation.pictures import panel
-from training.run.folder import LOG, TENSORBOARD
+from training.run.folder import LOG
+from training.run.loggers import Logger
 
 PANELS = 4  # pictures shown
 PANEL_SIDE = 256  # longest side of a shown picture, pixels
@@ -29,12 +29,13 @@ class Curves:
     Args:
         run: the run's folder.
         step: steps done; what was logged later, by a run that was cut off, is removed.
+        loggers: that are told as well.
     """
 
-    def __init__(self, run: Path, step: int):
+    def __init__(self, run: Path, step: int, loggers: Sequence[Logger]):
         self._log = run / LOG
+        self._loggers = loggers
         _cut_log(self._log, step)
-        self._writer = SummaryWriter(str(run / TENSORBOARD), purge_step=step + 1)
 
     def log(self, step: int, terms: Mapping[str, float], values: Mapping[str, float]) -> None:
         """Adds one line and one point to each curve.
@@ -50,24 +51,29 @@ class Curves:
         line: dict[str, Any] = {"step": step, **plain, "terms": by_kind}
         with open(self._log, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
-        for name, value in values.items():
-            self._writer.add_scalar(f"train/{name}", value, step)
-        for name, value in by_kind.items():
-            self._writer.add_scalar(f"loss/{name}", value, step)
+        self._tell(step, _grouped("train", values) | _grouped("loss", by_kind))
 
     def scores(self, step: int, values: Mapping[str, float]) -> None:
         """Adds one point to the curve of each score."""
-        for name, value in values.items():
-            self._writer.add_scalar(f"evaluation/{name}", value, step)
+        self._tell(step, _grouped("evaluation", values))
+
+    def _tell(self, step: int, values: Mapping[str, float]) -> None:
+        for logger in self._loggers:
+            logger.numbers(step, values)
 
     def pictures(self, step: int, panels: Sequence[NDArray[np.uint8]]) -> None:
         """Adds panels, uint8 [H, W, 3]."""
-        for number, shown in enumerate(panels):
-            self._writer.add_image(f"pictures/{number}", shown, step, dataformats="HWC")
+        for logger in self._loggers:
+            logger.pictures(step, panels)
 
     def close(self) -> None:
         """Writes everything out."""
-        self._writer.close()
+        for logger in self._loggers:
+            logger.close()
+
+
+def _grouped(group: str, values: Mapping[str, float]) -> dict[str, float]:
+    return {f"{group}/{name}": value for name, value in values.items()}
 
 
 def sums_by_kind(terms: Mapping[str, float]) -> dict[str, float]:

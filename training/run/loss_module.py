@@ -22,7 +22,7 @@ from training.losses.matcher import Target
 from training.run.lora import active
 
 ENCODERS = ("backbone.", "clip_image.", "clip_text.", "mask_attention.")  # the rest is the decoder
-_AMP_TYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+AMP_TYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class LossModule(nn.Module):
@@ -44,10 +44,14 @@ class LossModule(nn.Module):
             ssc_stages=config.ssc_stages,
             points=config.points,
         )
-        self._amp = _AMP_TYPES.get(config.amp)
+        self._amp = AMP_TYPES.get(config.amp)
         self._stages: Callable[[Tensor], list[StagePredictions]] = ebseg.stages
         if config.compile:
             self._stages = torch.compile(ebseg.stages)
+
+    def autocast(self) -> torch.autocast:
+        """A context in which the model computes in the run's number type."""
+        return torch.autocast(self.ebseg.device.type, self._amp, enabled=self._amp is not None)
 
     def forward(
         self,
@@ -57,8 +61,7 @@ class LossModule(nn.Module):
         totals: BatchTotals,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss and its terms, see `EBSegLoss`; the model in the run's number type, the loss in float32."""
-        autocast = torch.autocast(images.device.type, self._amp, enabled=self._amp is not None)
-        with autocast, active(self.ebseg):
+        with self.autocast(), active(self.ebseg):
             stages = self._stages(images)
         result = self.loss(
             stages,

@@ -1,16 +1,15 @@
 """The training loop: batches, loss, gradients, steps; what is logged, saved and evaluated on the way.
 
-A run has a folder. It holds config.json, log.jsonl, tensorboard/ and state.safetensors, from which the run
-goes on; at each evaluation and at the end checkpoint/ and, with a validation split, metrics.json and
-evaluations.jsonl; last/ as well where checkpoint/ is the best.
+A run has a folder. It holds config.json, data.json, log.jsonl, tensorboard/ and state.safetensors, from
+which the run goes on; at each evaluation and at the end checkpoint/ and, with a validation split,
+metrics.json and evaluations.jsonl; last/ as well where checkpoint/ is the best.
 """
 
 import math
-import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,8 +21,6 @@ from model.network.copies import download, upload
 from model.network.device import AUTO
 from model.network.ebseg import EBSeg
 from training.config import TrainConfig
-from training.data.layout import SegmentationFolder
-from training.data.mixture import Mixture
 from training.data.samples import Samples, TrainingSample, loss_generators
 from training.errors import TrainingError
 from training.evaluation.confusion_counts import evaluating
@@ -31,14 +28,17 @@ from training.losses.criterion import BatchTotals
 from training.progress import progress
 from training.run import state as run_state
 from training.run.artifacts import step_of_newest, write_artifacts
+from training.run.beginning import Splits, begin, fitting
 from training.run.curves import Curves, make_panels, sums_by_kind
 from training.run.distributed import Processes, processes
 from training.run.ema import Ema
 from training.run.evaluations import Evaluations
-from training.run.folder import Resume, take_folder
-from training.run.lora import merged
+from training.run.folder import Resume, alone_in
+from training.run.loggers import open_loggers
+from training.run.lora import active, merged
 from training.run.loss_module import LossModule, empty_model, non_finite_samples, on_device, start_model
 from training.run.optim import build_optimizer, clip_gradients, learning_rate, set_learning_rate
+from training.run.pace import Pace, peak_share
 from training.run.parts import prepare
 from training.run.signals import StopRequest, stop_signals
 
@@ -53,6 +53,7 @@ def train(
     max_steps: int | None = None,
     model: EBSeg | None = None,
     device: str = AUTO,
+    gpu_memory: float | None = None,
 ) -> Path:
     """Trains, or goes on with, the run of a folder; under torchrun, on all GPUs.
 
@@ -65,6 +66,7 @@ def train(
         max_steps: take no more than so many steps now; the state is saved, and a later call goes on.
         model: train this one; `variant` and `init` only label the run then.
         device: torch's name, or "auto" for a GPU if there is one; no part of the run.
+        gpu_memory: of each GPU, GiB: how a step is parted is chosen by it, when the run begins.
 
     Returns:
         The run's folder; once all steps are done its `checkpoint` is a model's version folder.
@@ -77,38 +79,24 @@ def train(
     """
     folder = Path(out)
     with stop_signals() as stop_request, processes(device) as group:
+        if gpu_memory is not None:
+            config = fitting(config, folder, group, resume, gpu_memory)
         slots = group.slots(config.batch, config.accumulate)
-        splits = _Splits.of(config)  # before the folder is taken: wrong data may be put right
-        if group.first:
-            take_folder(folder, config, resume)
-        group.wait()
-        run = _Run(config, folder, group, model, splits)
-        run.go(slots, stop_request, config.steps if max_steps is None else run.step + max_steps)
+        splits = Splits.of(config)
+        with alone_in(folder) if group.first else nullcontext():
+            begin(config, folder, group, splits, resume)
+            run = _Run(config, folder, group, model, splits)
+            run.go(slots, stop_request, config.steps if max_steps is None else run.step + max_steps)
     if stop_request.signal:
         raise SystemExit(128 + stop_request.signal)
     return folder
-
-
-class _Splits(NamedTuple):
-    """What a run learns from and what it is scored on."""
-
-    train: Mixture
-    validation: SegmentationFolder | None
-
-    @classmethod
-    def of(cls, config: TrainConfig) -> "_Splits":
-        validation = config.val_split
-        return cls(
-            Mixture.of(config),
-            None if validation is None else SegmentationFolder(config.data, validation),
-        )
 
 
 class _Run:
     """A run in progress: everything that a step changes."""
 
     def __init__(
-        self, config: TrainConfig, folder: Path, group: Processes, model: EBSeg | None, splits: _Splits
+        self, config: TrainConfig, folder: Path, group: Processes, model: EBSeg | None, splits: Splits
     ):
         self.config, self.folder, self.group = config, folder, group
         self.data, self.validation = splits
@@ -156,46 +144,67 @@ class _Run:
         """Takes the steps up to `end`, or to the end of the run."""
         config, first = self.config, self.group.first
         end = min(end, config.steps)
-        curves = Curves(self.folder, self.step) if first else None
+        loggers = open_loggers(config, self.folder, self.step) if first else []
+        curves = Curves(self.folder, self.step, loggers) if first else None
         shown = progress("training", config.steps, self.step, shown=first, unit="steps")
-        loading = Samples(self.data, config, self._factors()).batches(self.step, slots)
+        order = Samples(self.data, config, self._factors(), self._wide())
+        loading = order.batches(self.step, slots)
         try:
             if self._evaluation_due() and self._first_says(step_of_newest(self.folder, config) != self.step):
                 self._write_artifacts(curves)  # a run that was cut off while it evaluated
             if self._is_over():
                 return
             with shown as bar, loading as batches:
-                last_time, last_step = time.monotonic(), self.step
-                rate = 0.0
+                pace = Pace(config.batch, self.group.device, self._peak_share())
                 while self.step < end:
-                    terms, values, stopping = self._take_step(next(batches), stop_request)
-                    now = time.monotonic()
+                    with pace.waiting():
+                        samples = next(batches)
+                    terms, values, stopping = self._take_step(samples, stop_request)
+                    pace.step()
                     if self._due(config.log_every) or self.step == end:
-                        rate = (self.step - last_step) * config.batch / max(now - last_time, 1e-9)
-                        last_time, last_step = now, self.step
+                        figures = pace.figures()
                         if curves is not None:
-                            curves.log(self.step, terms, values | {"rate": rate})
-                    bar.advance(1, loss=values["loss"], **{"pictures/s": rate})
-                    # before an evaluation too: none is of a step that a run which goes on would take again
-                    if stopping or self.step == end or self._due(config.save_every) or self._evaluation_due():
-                        self._save()
-                    if stopping:
-                        stop_request.signal = max(self.group.gathered(stop_request.signal))
-                        return
-                    if curves is not None and config.pictures_every and self._due(config.pictures_every):
-                        self._show(curves)
-                    if self._evaluation_due():
-                        self._write_artifacts(curves)
-                        if self._is_over():
+                            curves.log(self.step, terms, values | figures)
+                    bar.advance(1, loss=values["loss"], **{"pictures/s": pace.rate})
+                    with pace.away():
+                        if self._between_steps(stopping, end, stop_request, curves):
                             return
         finally:
             if curves is not None:
                 curves.close()
 
+    def _between_steps(
+        self, stopping: bool, end: int, stop_request: StopRequest, curves: Curves | None
+    ) -> bool:
+        """Saves, shows and evaluates if that is due; whether the run ends here."""
+        # before an evaluation too: none is of a step that a run which goes on would take again
+        if stopping or self.step == end or self._due(self.config.save_every) or self._evaluation_due():
+            self._save()
+        if stopping:
+            stop_request.signal = max(self.group.gathered(stop_request.signal))
+            return True
+        if curves is not None and self.config.pictures_every and self._due(self.config.pictures_every):
+            self._show(curves)
+        if self._evaluation_due():
+            self._write_artifacts(curves)
+            return self._is_over()
+        return False
+
+    def _peak_share(self) -> float | None:
+        """See `pace.peak_share`; all processes are alike."""
+        with active(self.ebseg), self.loss_module.autocast():
+            return peak_share(self.ebseg, self.config, self.group.count)
+
     def _factors(self) -> NDArray[np.float64] | None:
         """How often each picture comes; the first process looks, for all."""
         factors = self.data.factors(self.config.repeat_rare) if self.group.first else None
         found: NDArray[np.float64] | None = self.group.gathered(factors)[0]
+        return found
+
+    def _wide(self) -> NDArray[np.bool_] | None:
+        """Which pictures are wider than high, where batches are to hold one kind."""
+        wide = self.data.wide() if self.config.group_by_shape and self.group.first else None
+        found: NDArray[np.bool_] | None = self.group.gathered(wide)[0]
         return found
 
     def _due(self, every: int) -> bool:
@@ -255,7 +264,8 @@ class _Run:
         """
         device = self.group.device
         targets = [on_device(sample.target, device) for sample in samples]
-        totals = BatchTotals.of(targets, self.ebseg.config.transformer_decoder.queries, device)
+        queries = self.ebseg.config.transformer_decoder.queries
+        totals = BatchTotals.of(targets, queries, device, self.config.class_loss == "process")
         size = len(samples) // self.config.accumulate
         summed: dict[str, Tensor] = {}
         for start in range(0, len(samples), size):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from model.storage.checkpoint import load
 from model.vocabulary.classes import ClassName
@@ -203,3 +204,23 @@ def test_an_unreadable_label_map_is_named(tmp_path: Path) -> None:
     (tmp_path / "labels" / "train" / "train3.png").write_bytes(b"no picture")
     with pytest.raises(DatasetError, match=r"train3\.png cannot be read"):
         Mixture([SegmentationFolder(tmp_path, "train")], [1]).factors(0.1, shown=False)
+
+
+def test_wide_pictures_are_told_by_their_heads(
+    farm: SegmentationFolder, street: SegmentationFolder, tmp_path: Path
+) -> None:
+    path = tmp_path / "street" / "images" / "train" / "p1.jpg"
+    turned = Image.Exif()
+    turned[0x0112] = 6  # a quarter to the right
+    with Image.open(path) as image:
+        image.copy().save(path, exif=turned)
+    Image.new("RGB", (4, 4)).save(path.with_name("p2.jpg"))
+    assert Mixture([farm, street], [1, 1]).wide().tolist() == [True, True, True, True, False, False, True]
+    path.write_bytes(b"x")
+    with pytest.raises(DatasetError, match=r"p1\.jpg cannot be read"):
+        Mixture([street], [1]).wide()
+
+
+def test_a_run_with_batches_of_one_shape(tmp_path: Path) -> None:
+    config = micro_run(tmp_path, steps=2, group_by_shape=True, class_loss="process")
+    assert len(log_of(train(config, tmp_path / "run"))) == 2

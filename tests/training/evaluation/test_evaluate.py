@@ -7,6 +7,7 @@ import math
 import multiprocessing
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,8 +19,9 @@ from torchmetrics.classification import MulticlassJaccardIndex
 from model import Balance, EBSeg, LabelMap, MaskPredictions, Segmenter, TrainingClasses, Vocabulary
 from model.network.build import build
 from model.storage.checkpoint import LoadedCheckpoint, Provenance, load, save
+from model.vocabulary.classes import ClassName
 from tests.model.conftest import rough
-from tests.training.run.runs import CLASSES, micro_config, write_dataset
+from tests.training.run.runs import CLASSES, micro_config, scene, write_dataset
 from training.data.layout import SegmentationFolder
 from training.data.writing import write_classes, write_sample
 from training.errors import DatasetError, TrainingError
@@ -27,6 +29,7 @@ from training.evaluation import confusion_counts as counting
 from training.evaluation.confusion_counts import Options
 from training.evaluation.evaluate import CONTACT_SHEET, Evaluation, count_plan, evaluate, evaluate_checkpoint
 from training.evaluation.metrics import Confusion
+from training.evaluation.tally import Tally
 from training.progress import progress
 
 PICTURES = 5
@@ -58,8 +61,11 @@ def loaded(ebseg: EBSeg, tmp_path_factory: pytest.TempPathFactory) -> LoadedChec
 
 
 def example(counts: list[list[int]], trained: tuple[bool, ...]) -> Evaluation:
+    tally = Tally(len(counts), 2)
+    tally.confusion.merge(Confusion.of(np.array(counts, np.int64)))
+    tally.bands[:] = [[1], [2]]
     return Evaluation(
-        confusion=Confusion.of(np.array(counts, np.int64)),
+        tally=tally,
         names=("sky", "sea", "sand")[: len(trained)],
         trained=trained,
         pictures=2,
@@ -133,6 +139,30 @@ def test_a_limit_takes_the_first_pictures(ebseg: EBSeg, folder: SegmentationFold
     assert first.pictures == 2
     assert first.confusion.counts.sum() == sum((folder[i].labels >= 0).sum() for i in range(2))
     assert evaluate(ebseg, folder, limit=99, shown=False).pictures == PICTURES
+
+
+def test_batches_change_nothing(ebseg: EBSeg, tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    for number, side in enumerate((64, 96, 64, 64, 96)):
+        write_sample(tmp_path, "val", str(number), *scene(rng, side))
+    write_classes(tmp_path, [ClassName(name=name) for name in CLASSES], [True] * 4, 255, "sizes")
+    folder = SegmentationFolder(tmp_path, "val")
+    shapes: list[tuple[int, ...]] = []
+    alone = evaluate(ebseg, folder, short_side=None, shown=False)
+    predict = Segmenter.predict
+
+    def seen(self: Segmenter, prepared: Sequence[torch.Tensor]) -> MaskPredictions:
+        shapes.append((len(prepared), *prepared[0].shape))
+        return predict(self, prepared)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Segmenter, "predict", seen)
+        together = evaluate(ebseg, folder, short_side=None, batch=2, shown=False)
+    assert shapes == [(2, 3, 64, 64), (2, 3, 96, 96), (1, 3, 64, 64)]
+    assert together.to_json() == alone.to_json()
+    mious = [miou for _, miou in alone.worst]
+    assert len(mious) == 5
+    assert mious == sorted(mious)
 
 
 def test_the_models_mode_is_left_as_it_was(ebseg: EBSeg, folder: SegmentationFolder) -> None:
@@ -254,17 +284,20 @@ def test_json_has_no_nan() -> None:
         "pixel_accuracy": 80.0,
         "mean_accuracy": 87.5,
         "fwiou": 80.0,
+        "boundary_iou": 50.0,
         "pictures": 2,
         "data": "beach",
         "split": "val",
         "confused": [{"truth": "sky", "prediction": "sea", "pixels": 2, "percent": 25.0}],
+        "worst": [],
         "classes": [
-            {"name": "sky", "trained": True, "iou": 75.0, "pixels": 8},
-            {"name": "sea", "trained": True, "iou": None, "pixels": 0},
-            {"name": "sand", "trained": True, "iou": 100.0, "pixels": 2},
+            {"name": "sky", "trained": True, "iou": 75.0, "boundary_iou": 50.0, "pixels": 8},
+            {"name": "sea", "trained": True, "iou": None, "boundary_iou": None, "pixels": 0},
+            {"name": "sand", "trained": True, "iou": 100.0, "boundary_iou": 50.0, "pixels": 2},
         ],
     }
-    assert values == found.summary() | {"classes": values["classes"], "confused": values["confused"]}
+    lists = {name: values[name] for name in ("classes", "confused", "worst")}
+    assert values == found.summary() | lists
 
 
 def test_table_lists_classes_and_means() -> None:
@@ -280,6 +313,7 @@ def test_table_lists_classes_and_means() -> None:
         ["pixel", "accuracy", "75.0"],
         ["mean", "accuracy", "75.0"],
         ["frequency", "weighted", "IoU", "75.0"],
+        ["boundary", "IoU", "50.0"],
         ["pictures", "2"],
         [],
         ["taken", "for", "one", "another", "most:"],

@@ -10,6 +10,7 @@ import pytest
 from model.errors import CheckpointError, ModelError
 from tests.training.run.runs import CLASSES, SIDE, micro_config, write_places
 from training.commands import evaluate
+from training.data.protocol import write_differences
 from training.errors import DatasetError, TrainingError
 
 Command = Callable[..., int]
@@ -69,6 +70,37 @@ def test_the_confusion_is_written(places: tuple[str, str], tmp_path: Path) -> No
     counted = sum(int(x) for row in table[1:] for x in row.split(",")[1:])
     assert counted == 3 * (SIDE**2 - 6 * 6)  # the corner is unknown
     assert (tmp_path / "made" / "confusion.png").is_file()
+
+
+def test_the_worst_are_drawn(
+    places: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(*places, "--worst", tmp_path / "worst", "--batch", "2", "--json") == 0
+    worst = json.loads(capsys.readouterr().out)["worst"]
+    names = [f"{place:02}-{one['picture']}-{one['miou']:.0f}.png" for place, one in enumerate(worst, 1)]
+    assert len(names) == 3
+    assert sorted(path.name for path in (tmp_path / "worst").iterdir()) == [*names, "contact-sheet.png"]
+
+
+def test_what_is_otherwise_than_in_the_released_evaluation(
+    places: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint, data = places
+    with pytest.raises(DatasetError, match=r"differences\.json is missing: .* is no benchmark"):
+        command(checkpoint, data, "--protocol", "official")
+    write_differences(Path(data), ["the sky was drawn by hand"])
+    assert command(checkpoint, data, "--protocol", "official", "--limit", "2", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["differs"] == [
+        "the sky was drawn by hand",
+        "2 of 3 pictures are scored",
+    ]
+    assert command(checkpoint, data, "--protocol", "official") == 0
+    assert "otherwise than in the released evaluation: the sky was drawn by hand\n" in capsys.readouterr().out
+    write_differences(Path(data), [])
+    assert command(checkpoint, data, "--protocol", "official", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["differs"] == []
+    assert command(checkpoint, data, "--json") == 0
+    assert "differs" not in json.loads(capsys.readouterr().out)
 
 
 def test_balances_of_the_words(places: tuple[str, str]) -> None:

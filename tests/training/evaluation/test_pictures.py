@@ -12,6 +12,8 @@ from training.evaluation.pictures import (
     GAP,
     IGNORED_COLOUR,
     LINE,
+    PALE,
+    WRONG,
     class_colour,
     panel,
     save_contact_sheet,
@@ -35,6 +37,17 @@ def test_colours_stay_and_differ() -> None:
     neighbours = [colour_distance(one, other) for one, other in itertools.pairwise(colours)]
     assert min(neighbours) > 60
     assert class_colour(-1) == IGNORED_COLOUR
+
+
+def test_a_panel_marks_errors() -> None:
+    truth = HALVES.copy()
+    truth[:40] = -1
+    found = panel(GREY, truth, np.ones((SIDE, SIDE), np.int64), ["sky", "sea"], errors=True)
+    assert found.shape[1] == 4 * SIDE + 5 * GAP
+    errors = found[LINE : LINE + SIDE, 3 * (SIDE + GAP) + GAP :][:, :SIDE]
+    red = (errors == WRONG).all(2)
+    assert np.array_equal(red, truth == 0)
+    assert (errors[~red] == 100 // 2 + PALE).all()
 
 
 def test_a_panel_shows_picture_truth_and_prediction() -> None:

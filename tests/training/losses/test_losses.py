@@ -12,6 +12,7 @@ from torch import Tensor
 from model.network.predictions import StagePredictions
 from model.official import load_official, official_names
 from tests.golden import weights
+from training.losses import criterion
 from training.losses.criterion import BatchTotals, EBSegLoss, LossWeights, Target, ssc_loss
 from training.losses.matcher import Match, MatchingCosts, assign, pair_costs, sample_points
 
@@ -174,6 +175,28 @@ def test_what_is_no_number_is_never_hidden(value: float) -> None:
     result = EBSegLoss()([predictions], classifier, torch.eye(3)[:2], [halves()], points=CORNERS)
     assert not result.total.isfinite()
     assert [name for name, term in result.terms.items() if not term.isfinite()] == ["mask/0"]
+
+
+def test_class_losses_are_means_over_the_batch_or_over_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here the other process has three times as many masks: twice as many on average."""
+    monkeypatch.setattr(
+        criterion, "_mean_over_processes", lambda values, device: [values[0], *(2 * x for x in values[1:])]
+    )
+    targets, text = [halves()], torch.eye(3)[:2]
+    generator = torch.Generator().manual_seed(0)
+    predictions = stage(
+        torch.randn(1, 4, 2, 2, generator=generator), torch.randn(1, 4, 3, generator=generator)
+    )
+    of_batch = BatchTotals.of(targets, 4, torch.device("cpu"))
+    own = BatchTotals.of(targets, 4, torch.device("cpu"), by_process=True)
+    assert (of_batch.masks, of_batch.matched) == (own.masks, 2 * own.matched) == (4, 4)
+    found = [
+        EBSegLoss()([predictions], torch.eye(3), text, targets, points=CORNERS, totals=totals).terms
+        for totals in (of_batch, own)
+    ]
+    assert found[0]["mask/0"] == found[1]["mask/0"]
+    # 4 matched queries of 4 in the batch, on average; 2 matched and 2 that weigh a tenth in this process
+    assert found[1]["class_supervised/0"] == pytest.approx(float(found[0]["class_supervised/0"]) * 4 / 2.2)
 
 
 def test_parts_and_totals() -> None:

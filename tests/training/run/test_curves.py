@@ -15,6 +15,7 @@ from training.data.layout import SegmentationFolder
 from training.evaluation.pictures import panel
 from training.run import curves
 from training.run.curves import Curves, make_panels, sums_by_kind
+from training.run.loggers import TensorBoardLogger
 
 TERMS = {"mask/0": 1.0, "mask/1": 2.0, "dice/0": 0.5}
 
@@ -34,7 +35,7 @@ def test_terms_are_added_up_over_the_stages() -> None:
 
 
 def test_log_and_curves(tmp_path: Path) -> None:
-    curves = Curves(tmp_path, 0)
+    curves = Curves(tmp_path, 0, [TensorBoardLogger(tmp_path, 0)])
     curves.log(1, TERMS, {"loss": 3.5, "learning_rate": 1e-4, "gradient_norm": 2.0, "rate": 8.0})
     curves.log(2, TERMS, {"loss": 3.25, "learning_rate": 5e-5, "gradient_norm": 1.0, "rate": 9.0})
     curves.scores(2, {"miou_all": 40.0})
@@ -62,20 +63,20 @@ def test_log_and_curves(tmp_path: Path) -> None:
 
 
 def test_a_gradient_without_end(tmp_path: Path) -> None:
-    curves = Curves(tmp_path, 0)
+    curves = Curves(tmp_path, 0, [TensorBoardLogger(tmp_path, 0)])
     curves.log(1, TERMS, {"loss": 1.0, "gradient_norm": float("inf")})
     curves.close()
     assert lines(tmp_path)[0]["gradient_norm"] is None
 
 
 def test_what_a_cut_off_run_logged_too_much_is_removed(tmp_path: Path) -> None:
-    first = Curves(tmp_path, 0)
+    first = Curves(tmp_path, 0, [TensorBoardLogger(tmp_path, 0)])
     for step in (1, 2, 3):
         first.log(step, TERMS, {"loss": float(step)})
     first.close()
     with open(tmp_path / "log.jsonl", "a") as file:
         file.write('{"step": 4, "lo')
-    second = Curves(tmp_path, 1)
+    second = Curves(tmp_path, 1, [TensorBoardLogger(tmp_path, 1)])
     second.log(2, TERMS, {"loss": 9.0})
     second.close()
     assert [(line["step"], line["loss"]) for line in lines(tmp_path)] == [(1, 1.0), (2, 9.0)]

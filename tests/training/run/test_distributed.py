@@ -1,5 +1,6 @@
 """Two processes under torchrun, with gloo, are one process with the whole batch."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -68,6 +69,13 @@ def test_two_processes_are_one_with_the_whole_batch(tmp_path: Path, monkeypatch:
     assert [row["step"] for row in theirs_scored] == [2, 4, 5]
     for found, wanted in zip(theirs_scored, ours_scored, strict=True):
         assert found["pixel_accuracy"] == pytest.approx(wanted["pixel_accuracy"], abs=0.5)
+    longer = dataclasses.replace(config, steps=7)
+    for run in (one, two):  # the run of two goes on with one
+        train(longer, run)
+    for found, wanted in zip(log_of(two)[5:], log_of(one)[5:], strict=True):
+        assert found["loss"] == pytest.approx(wanted["loss"], rel=1e-4)
+    with pytest.raises(TrainingError, match="accumulate was 2, now 4; take another folder"):
+        train(dataclasses.replace(longer, accumulate=4), two)
 
 
 def test_processes_share_the_pictures_of_an_evaluation(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def test_a_run_leaves_a_checkpoint_with_its_scores(folder: Path, tmp_path: Path)
     config = micro_run(folder, val_split="val", pictures_every=2, evaluate_every=2, ema=0.5, name="own")
     run = train(config, tmp_path / "run")
     found = {path.name for path in run.iterdir()}
-    wanted = {"config.json", "log.jsonl", "tensorboard", STATE, "checkpoint"}
+    wanted = {"config.json", "data.json", "log.jsonl", "tensorboard", STATE, "checkpoint"}
     assert found == wanted | {"metrics.json", "evaluations.jsonl"}
     assert TrainConfig.from_dict(json.loads((run / "config.json").read_text())) == config
     assert [line["step"] for line in log_of(run)] == [1, 2, 3, 4]

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.training.run.runs import command, log_of, micro_run, start
+from tests.training.run.runs import command, log_of, micro_run, start, write_dataset
 from tests.waiting import wait_until
 from training.config import TrainConfig
 from training.errors import DatasetError, TrainingError
@@ -64,6 +64,12 @@ def assert_equal(found: RunState, wanted: RunState) -> None:
     assert found.randomness == wanted.randomness
 
 
+def losses(run: Path) -> list[dict[str, object]]:
+    """The log without what another run may be quicker or slower at."""
+    measured = {"rate", "data_wait", "memory_gib"}
+    return [{name: x for name, x in line.items() if name not in measured} for line in log_of(run)]
+
+
 def wait_for_steps(process: "subprocess.Popen[str]", run: Path, steps: int) -> None:
     wait_until(lambda: len(log_of(run)) >= steps or process.poll() is not None)
     assert process.poll() is None, process.stderr and process.stderr.read()
@@ -82,8 +88,38 @@ def test_a_killed_run_goes_on_with_the_same_bits(
     train(config, run)
     assert_equal(state_of(run), uninterrupted)
     assert [line["step"] for line in log_of(run)] == list(range(1, STEPS + 1))
-    strip = [{k: v for k, v in line.items() if k != "rate"} for line in log_of(run)]
-    assert strip == [{k: v for k, v in line.items() if k != "rate"} for line in log_of(folder / "whole")]
+    assert losses(run) == losses(folder / "whole")
+
+
+def test_so_does_one_with_all_the_options(folder: Path, tmp_path: Path) -> None:
+    """LoRA, rates, weighted sources, rare classes, batches of one shape, two loggers, kept activations."""
+    write_dataset(tmp_path / "more", pictures=3)
+    config = micro_run(
+        tmp_path,
+        steps=12,
+        save_every=3,
+        workers=2,
+        accumulate=2,
+        extra_data=(f"{tmp_path / 'more'}=2",),
+        repeat_rare=0.9,
+        lora_rank=2,
+        rates=("pixel_decoder=0", "transformer_decoder=0.5"),
+        activation_checkpointing=True,
+        group_by_shape=True,
+        class_loss="process",
+        loggers=("tensorboard", "mlflow"),
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        patch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+        whole, run = train(config, tmp_path / "whole"), tmp_path / "killed"
+        with start(command(config, run)) as process:
+            wait_for_steps(process, run, 4)
+            process.send_signal(signal.SIGKILL)
+        assert 3 <= state_of(run).step < 12
+        train(config, run)
+    assert_equal(state_of(run), state_of(whole))
+    assert losses(run) == losses(whole)
 
 
 @pytest.fixture

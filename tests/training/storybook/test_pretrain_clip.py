@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from model import TrainingClasses
-from model.network.build import build
+from model.network.build import LOGIT_SCALE, build
 from model.network.pictures import CLIP_FRACTIONS
 from tests.pretended import pretended_device
 from tests.training.run.runs import micro_config
@@ -33,7 +33,7 @@ from training.storybook.pretrain.clip import (
     cosine,
     pretrain_clip,
 )
-from training.storybook.pretrain.clip_model import LAST_SCALE, WordsInUse, open_clip_model
+from training.storybook.pretrain.clip_model import WordsInUse, open_clip_model
 from training.storybook.pretrain.pictures import Pool
 
 SIDE = 48
@@ -279,7 +279,7 @@ def test_a_short_run_writes_a_clip_and_is_repeatable(data: Pool, tmp_path: Path)
     for name in ("visual.conv1.weight", "visual.proj", "text_projection", "logit_scale"):
         assert torch.isfinite(state[name]).all()
         assert not torch.equal(state[name], start[name])
-    assert 0 <= state["logit_scale"].item() <= LAST_SCALE
+    assert 0 <= state["logit_scale"].item() <= LOGIT_SCALE
     used = (state["token_embedding.weight"] != start["token_embedding.weight"]).any(dim=1).sum()
     assert 20 < used < 400  # of 49,408 rows, those that captions and prompts use
 

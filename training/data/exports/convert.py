@@ -17,13 +17,13 @@ from training.data.exports import coco, cvat, label_studio, labelme, masks
 from training.data.exports.options import ExportOptions
 from training.data.exports.reading import PictureFinder
 from training.data.exports.regions import AnnotatedPicture, Export, painted
+from training.data.in_processes import in_processes
 from training.data.layout import IGNORED, PICTURE_SUFFIXES, listing, opened_image, picture_path
 from training.data.pictures import is_turned, read_picture
 from training.data.prepare.convert import (
     PreparedDataset,
     SplitCount,
     disk_errors,
-    in_processes,
     take_folder,
 )
 from training.data.writing import JPEG_QUALITY, save, take_picture, write_classes, write_labels

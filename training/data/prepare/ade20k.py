@@ -14,6 +14,7 @@ from training.data.prepare.archive import (
     ArchivePairs,
     DatasetArchive,
     Pair,
+    Protocol,
     files,
     folder,
     ignoring,
@@ -29,10 +30,14 @@ FOLDERS = {"train": "training", "val": "validation"}
 BENCHMARK = "ADEChallengeData2016"
 FULL = "ADE20K_2021_17_01"
 LARGEST_CODE = 255 // 10 * 256 + 255
+SHRUNK_OTHERWISE = (
+    "large pictures were shrunk as for the network and saved as JPEG of quality 95; the released evaluation "
+    "shrinks them by OpenCV's bilinear interpolation and saves them at 75"
+)
 SHORT_SIDE = 512  # pixels; pictures of the full release are shrunk to it
 
 
-def find_benchmark(src: Path, splits: Sequence[str]) -> ArchivePairs:
+def find_benchmark(src: Path, splits: Sequence[str], _: Protocol) -> ArchivePairs:
     """Pairs of `images` and `annotations` below `ADEChallengeData2016`.
 
     Raises:
@@ -54,7 +59,7 @@ def read_benchmark(pair: Pair) -> NDArray[np.int64]:
     return through(_benchmark_labels(), read_labels(pair.labels), pair.labels)
 
 
-def find_full(src: Path, splits: Sequence[str]) -> ArchivePairs:
+def find_full(src: Path, splits: Sequence[str], protocol: Protocol) -> ArchivePairs:
     """Pairs in the scene folders below `ADE20K_2021_17_01/images/ADE`.
 
     The release's index is a pickle, which is neither needed nor read: names tell the pairs, and the
@@ -69,7 +74,7 @@ def find_full(src: Path, splits: Sequence[str]) -> ArchivePairs:
         candidates = (f"{FULL}/images/ADE/{name}", f"images/ADE/{name}")
         pictures, maps = _scenes(folder(src, candidates, f"{FULL}.zip"))
         pairs += paired(split, pictures, maps)
-    return ArchivePairs(pairs=pairs)
+    return ArchivePairs(pairs=pairs, differs=() if protocol == "official" else (SHRUNK_OTHERWISE,))
 
 
 def read_full(pair: Pair) -> NDArray[np.int64]:

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,6 +15,7 @@ from training.data.pictures import read_picture
 from training.errors import DatasetError
 
 BACKGROUND = 0  # in the files of VOC and what was made from it
+Protocol = Literal["own", "official"]  # how a data set is prepared: our way, or as the released code has it
 UNKNOWN = -2  # in a table: a value that the archive's description does not know
 
 
@@ -61,7 +63,7 @@ class DatasetArchive:
         ignore: value for no class in the files to write, 255 or 65535.
         splits: converted unless others are asked for.
         further_splits: converted only if asked for.
-        find: lists the pairs of some splits below a folder; DatasetError if files are missing.
+        find: lists the pairs of some splits below a folder, by a protocol; DatasetError if files are missing.
         read: labels of a pair, [H, W], -1 = no class; DatasetError if they are wrong.
         longest_short_side: larger pictures are shrunk to it, in pixels; None keeps all sizes.
     """
@@ -71,17 +73,23 @@ class DatasetArchive:
     ignore: int
     splits: tuple[str, ...] = ("train", "val")
     further_splits: tuple[str, ...] = ()
-    find: Callable[[Path, Sequence[str]], "ArchivePairs"]
+    find: Callable[[Path, Sequence[str], Protocol], "ArchivePairs"]
     read: Callable[[Pair], NDArray[np.int64]]
     longest_short_side: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ArchivePairs:
-    """Pairs of an archive, and a word on which files they are from where there is a choice."""
+    """Pairs of an archive.
+
+    Attributes:
+        source: which files they are from, where there is a choice.
+        differs: sentences on what is otherwise than in the released evaluation.
+    """
 
     pairs: list[Pair] = field(default_factory=list)
     source: str = ""
+    differs: tuple[str, ...] = ()
 
 
 def folder(src: Path, candidates: Iterable[str], archive: str) -> Path:
@@ -202,6 +210,18 @@ def shrunk(
     row = ((np.arange(rows) + 0.5) * height / rows).astype(np.int64)
     column = ((np.arange(columns) + 0.5) * width / columns).astype(np.int64)
     return np.array(resized(picture, (rows, columns))), labels[row[:, None], column]
+
+
+def shrunk_officially(
+    picture: NDArray[np.uint8], labels: NDArray[np.int64], short_side: int
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """As `shrunk`, but by OpenCV: the picture's pixels mixed of four, the labels of the nearest."""
+    height, width = labels.shape
+    factor = short_side / min(height, width)
+    size = round(width * factor), round(height * factor)
+    made = cv2.resize(picture, size, interpolation=cv2.INTER_LINEAR)
+    stored = cv2.resize(labels.astype(np.int32), size, interpolation=cv2.INTER_NEAREST)
+    return np.asarray(made, dtype=np.uint8), stored.astype(np.int64)
 
 
 def checked_picture(pair: Pair, labels: NDArray[np.int64]) -> NDArray[np.uint8]:

@@ -16,6 +16,7 @@ from training.data.prepare.archive import (
     ArchivePairs,
     DatasetArchive,
     Pair,
+    Protocol,
     files,
     folder,
     ignoring,
@@ -31,7 +32,7 @@ FOLDERS = {"train": "train2017", "val": "val2017"}
 LABEL_ARCHIVE = "stuffthingmaps_trainval2017.zip"
 
 
-def find(src: Path, splits: Sequence[str]) -> ArchivePairs:
+def find(src: Path, splits: Sequence[str], _: Protocol) -> ArchivePairs:
     """Pairs below the folder that the pictures' and the label maps' zip files were unpacked in.
 
     The label maps' zip file has no folder of its own: its `train2017` and `val2017` lie in

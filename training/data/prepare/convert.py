@@ -1,33 +1,35 @@
 """From a public archive to the one layout, in several processes, going on where an earlier run ended."""
 
 import json
-import multiprocessing
-import multiprocessing.connection
-import os
-import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from model.storage.files import replace_text
 from model.vocabulary.classes import TrainingClasses, Vocabulary
+from training.data.in_processes import in_processes
 from training.data.layout import labels_path, listing, picture_path
 from training.data.pictures import is_turned
 from training.data.prepare.ade20k import ADE20K_150, ADE20K_847
-from training.data.prepare.archive import DatasetArchive, Pair, checked_picture, shrunk
+from training.data.prepare.archive import (
+    DatasetArchive,
+    Pair,
+    Protocol,
+    checked_picture,
+    shrunk,
+    shrunk_officially,
+)
 from training.data.prepare.coco_stuff import COCO_STUFF
 from training.data.prepare.pascal_context import PASCAL_CONTEXT_59, PASCAL_CONTEXT_459
 from training.data.prepare.voc import VOC
 from training.data.present import CLASSES_FILE
-from training.data.writing import take_picture, write_classes, write_labels, write_sample
+from training.data.protocol import write_differences
+from training.data.writing import JPEG_QUALITY, take_picture, write_classes, write_labels, write_sample
 from training.errors import DatasetError
-from training.progress import progress
 
 ARCHIVES = {
     "coco-stuff": COCO_STUFF,
@@ -37,11 +39,8 @@ ARCHIVES = {
     "ade20k-150": ADE20K_150,
     "ade20k-847": ADE20K_847,
 }
+OFFICIAL_QUALITY = 75  # of JPEG files that the released code saves
 STATE_FILE = ".prepare.json"  # which archive a folder is made from, so that no other is mixed in
-_CHUNK = 16  # pairs that a process takes at a time
-
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,6 +97,7 @@ def prepare(
     jobs: int | None = None,
     force: bool = False,
     link: bool = False,
+    protocol: Protocol = "own",
     shown: bool = True,
 ) -> PreparedDataset:
     """Writes a public data set in the one layout.
@@ -113,6 +113,7 @@ def prepare(
         jobs: processes; None takes one a CPU, 1 works in this one.
         force: makes all pairs anew.
         link: picture files become second names of the archive's, not copies.
+        protocol: "official" prepares as the released code does, as far as the files are there.
         shown: whether to show a bar on standard error.
 
     Raises:
@@ -124,23 +125,23 @@ def prepare(
     _check_splits(archive, wanted)
     if not Path(src).is_dir():
         raise DatasetError(f"{src} is no folder: give the one that the archive was unpacked in")
-    found = archive.find(Path(src), wanted)
+    found = archive.find(Path(src), wanted, protocol)
     counts = Counter(pair.split for pair in found.pairs)
     for split in wanted:
         if not counts[split]:
             raise DatasetError(f"{src}: split {split} has no pictures")
     with disk_errors(root):
-        take_folder(root, name)
+        take_folder(root, name, protocol)
         left = [pair for pair in found.pairs if force or not _is_written(root, pair)]
         if left:
             (root / CLASSES_FILE).unlink(missing_ok=True)
-        problems = list(
-            in_processes(f"preparing {name}", partial(convert, name, root, link=link), left, jobs, shown)
-        )
+        work = partial(convert, name, root, link=link, protocol=protocol)
+        problems = list(in_processes(f"preparing {name}", work, left, jobs, shown))
         if problems:
             raise listing(f"{archive.title} in {src}", problems)
         vocabulary = Vocabulary.builtin(archive.vocabulary)
         trained = TrainingClasses.coco_stuff().matches(vocabulary)
+        write_differences(root, found.differs)
         write_classes(root, vocabulary.classes, trained, archive.ignore, archive.title)
     made = Counter(pair.split for pair in left)
     return PreparedDataset(
@@ -156,7 +157,7 @@ def prepare(
     )
 
 
-def convert(name: str, root: Path, pair: Pair, *, link: bool) -> str | None:
+def convert(name: str, root: Path, pair: Pair, *, link: bool, protocol: Protocol = "own") -> str | None:
     """Writes one pair; says what is wrong with it, or None.
 
     Raises:
@@ -171,8 +172,10 @@ def convert(name: str, root: Path, pair: Pair, *, link: bool) -> str | None:
         return str(error)
     short_side = archive.longest_short_side
     if short_side is not None and min(labels.shape) > short_side:
-        picture, labels = shrunk(picture, labels, short_side)
-        write_sample(root, pair.split, pair.name, picture, labels, ignore=archive.ignore)
+        official = protocol == "official"
+        picture, labels = (shrunk_officially if official else shrunk)(picture, labels, short_side)
+        quality = OFFICIAL_QUALITY if official else JPEG_QUALITY
+        write_sample(root, pair.split, pair.name, picture, labels, ignore=archive.ignore, quality=quality)
         return None
     if is_turned(pair.picture):  # whoever reads the file would turn it, and not its labels
         write_sample(root, pair.split, pair.name, picture, labels, ignore=archive.ignore)
@@ -180,59 +183,6 @@ def convert(name: str, root: Path, pair: Pair, *, link: bool) -> str | None:
     take_picture(pair.picture, picture_path(root, pair.split, pair.name), link=link)
     write_labels(root, pair.split, pair.name, labels, ignore=archive.ignore)
     return None
-
-
-def in_processes(
-    title: str, work: Callable[[T], str | None], pairs: Sequence[T], jobs: int | None, shown: bool
-) -> Iterator[str]:
-    """Problems of all pairs, which are worked on in processes on the way.
-
-    Args:
-        title: of the bar.
-        work: on one pair; says what is wrong with it, or None. It and the pairs are pickled.
-        pairs: all of them.
-        jobs: processes; None takes one a CPU.
-        shown: whether to show a bar on standard error.
-
-    Raises:
-        DatasetError: a process was killed.
-    """
-    jobs = jobs or _processors()
-    with progress(title, len(pairs), shown=shown and bool(pairs)) as bar:
-
-        def reported(results: Iterable[str | None]) -> Iterator[str]:
-            for problem in results:
-                bar.advance()
-                if problem is not None:
-                    yield problem
-
-        if jobs == 1 or len(pairs) <= _CHUNK:
-            yield from reported(map(work, pairs))
-            return
-        # Not forked: the bar's thread would be copied in the middle of whatever it does.
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(jobs, mp_context=context, initializer=_end_with_parent) as pool:
-            try:
-                yield from reported(pool.map(work, pairs, chunksize=_CHUNK))
-            except BrokenProcessPool as error:
-                raise DatasetError(
-                    "a process that prepares pictures was killed, perhaps for lack of memory;"
-                    " run the command again with fewer --jobs, it goes on where it was"
-                ) from error
-            finally:
-                pool.shutdown(cancel_futures=True)
-
-
-def _end_with_parent() -> None:
-    """Makes this process end when the one that started it is killed; it would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_wait_for_end, args=(parent.sentinel,), daemon=True).start()
-
-
-def _wait_for_end(sentinel: int) -> None:
-    multiprocessing.connection.wait([sentinel])
-    os._exit(1)
 
 
 def _archive(name: str) -> DatasetArchive:
@@ -250,13 +200,16 @@ def _check_splits(archive: DatasetArchive, splits: Sequence[str]) -> None:
         raise DatasetError(f"name each split once, of {', '.join(known)}")
 
 
-def take_folder(root: Path, name: str) -> None:
-    """Notes which archive the folder is made from; one made from something else is refused."""
+def take_folder(root: Path, name: str, protocol: Protocol = "own") -> None:
+    """Notes which archive the folder is made from, and how; one made from something else is refused."""
     state = root / STATE_FILE
-    content = json.dumps({"archive": name}) + "\n"
+    made = {"archive": name} if protocol == "own" else {"archive": name, "protocol": protocol}
+    content = json.dumps(made) + "\n"
     if state.exists():
         if state.read_text(encoding="utf-8") != content:
-            raise DatasetError(f"{root} is made from another archive ({state}); take a new folder")
+            raise DatasetError(
+                f"{root} is made from another archive or by another protocol ({state}); take a new folder"
+            )
     elif root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise DatasetError(f"{root} holds other files already; take a new folder")
     else:
@@ -268,10 +221,6 @@ def _is_written(root: Path, pair: Pair) -> bool:
     paths = (labels_path(root, pair.split, pair.name), picture_path(root, pair.split, pair.name))
     # a machine that lost its power may leave empty files
     return all(path.exists() and path.stat().st_size > 0 for path in paths)
-
-
-def _processors() -> int:
-    return os.cpu_count() or 1
 
 
 @contextmanager

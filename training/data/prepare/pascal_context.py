@@ -25,6 +25,7 @@ from training.data.prepare.archive import (
     ArchivePairs,
     DatasetArchive,
     Pair,
+    Protocol,
     Regions,
     folder,
     ignoring,
@@ -45,18 +46,23 @@ COMMON_IDS = (
 VOC_ARCHIVE = "VOCtrainval_03-May-2010.tar"
 MAPS_ARCHIVE = "trainval.tar.gz of PASCAL Context"
 DETAIL_FILE = "trainval_merged.json"
+OTHER_LISTS = (
+    f"the lists are VOC's, of 5,105 pictures; the released evaluation has the 5,104 of {DETAIL_FILE}"
+)
+OTHER_LABELS = f"labels are those of the .mat maps; the released evaluation takes the masks of {DETAIL_FILE}"
 
 
-def find_common(src: Path, splits: Sequence[str]) -> ArchivePairs:
+def find_common(src: Path, splits: Sequence[str], protocol: Protocol) -> ArchivePairs:
     """Pairs for 59 classes: masks of `trainval_merged.json` if it is there, else the `.mat` maps.
 
     Raises:
         DatasetError: a folder or file is missing, or the annotation file is damaged.
     """
     root = _root(src)
-    path = _detail_file(src, root)
+    path = _detail_file(src, root, protocol)
     if path is None:
-        return _find_maps(src, root, splits, None)
+        found = _find_maps(src, root, splits, None)
+        return dataclasses.replace(found, differs=(*found.differs, OTHER_LABELS))
     pictures = root / "JPEGImages"
     pairs: list[Pair] = []
     for split, regions in _detail(path, splits).items():
@@ -67,14 +73,14 @@ def find_common(src: Path, splits: Sequence[str]) -> ArchivePairs:
     return ArchivePairs(pairs=pairs, source=f"masks of {path}")
 
 
-def find_all(src: Path, splits: Sequence[str]) -> ArchivePairs:
+def find_all(src: Path, splits: Sequence[str], protocol: Protocol) -> ArchivePairs:
     """Pairs for 459 classes, from the `.mat` maps.
 
     Raises:
         DatasetError: a folder or file is missing, or the annotation file is damaged.
     """
     root = _root(src)
-    return _find_maps(src, root, splits, _detail_file(src, root))
+    return _find_maps(src, root, splits, _detail_file(src, root, protocol))
 
 
 def read_common(pair: Pair) -> NDArray[np.int64]:
@@ -109,8 +115,13 @@ def _root(src: Path) -> Path:
     return folder(src, [f"{root}/JPEGImages" for root in roots], VOC_ARCHIVE).parent
 
 
-def _detail_file(src: Path, root: Path) -> Path | None:
+def _detail_file(src: Path, root: Path, protocol: Protocol) -> Path | None:
     found = [path for path in (root / DETAIL_FILE, src / DETAIL_FILE) if path.is_file()]
+    if not found and protocol == "official":
+        raise DatasetError(
+            f"the official protocol takes its lists from {root / DETAIL_FILE}, which is missing: it is the "
+            "annotation file of PASCAL in Detail"
+        )
     return found[0] if found else None
 
 
@@ -126,7 +137,11 @@ def _find_maps(src: Path, root: Path, splits: Sequence[str], detail: Path | None
             split: [Path(name).stem for name in found] for split, found in _detail(detail, splits).items()
         }
     pairs = [pair for split in splits for pair in of_list(split, names[split], pictures, maps, ".mat")]
-    return ArchivePairs(pairs=pairs, source=f"maps of {maps}, lists of {detail or lists}")
+    return ArchivePairs(
+        pairs=pairs,
+        source=f"maps of {maps}, lists of {detail or lists}",
+        differs=() if detail else (OTHER_LISTS,),
+    )
 
 
 def _detail(path: Path, splits: Sequence[str]) -> dict[str, dict[str, Regions]]:

@@ -13,6 +13,7 @@ from training.data.prepare.archive import (
     ArchivePairs,
     DatasetArchive,
     Pair,
+    Protocol,
     folder,
     ignoring,
     listed,
@@ -24,14 +25,17 @@ from training.data.prepare.archive import (
 CLASSES = 20
 OUTLINE = 255
 ARCHIVE = "VOCtrainval_11-May-2012.tar"
+MAPS, AUGMENTED_MAPS = "SegmentationClass", "SegmentationClassAug"
+OTHER_MAPS = f"labels are those of {MAPS}; the released evaluation takes {AUGMENTED_MAPS}"
 AUGMENTED = "trainaug"
 AUGMENTED_ARCHIVE = "SegmentationClassAug.zip"  # VOC's and SBD's training pictures, 10,582 in all
 
 
-def find(src: Path, splits: Sequence[str]) -> ArchivePairs:
+def find(src: Path, splits: Sequence[str], protocol: Protocol) -> ArchivePairs:
     """Pairs that `ImageSets/Segmentation/SPLIT.txt` names below `VOCdevkit/VOC2012`.
 
-    The label maps of `trainaug` lie in `SegmentationClassAug`, all others in `SegmentationClass`.
+    The label maps of `trainaug` lie in `SegmentationClassAug`, all others in `SegmentationClass`; by the
+    official protocol all in the first, where it is there.
 
     Raises:
         DatasetError: a folder, list, picture or label map is missing.
@@ -39,13 +43,14 @@ def find(src: Path, splits: Sequence[str]) -> ArchivePairs:
     pictures = folder(src, [f"{root}/JPEGImages" for root in ("VOCdevkit/VOC2012", "VOC2012", ".")], ARCHIVE)
     root = pictures.parent
     pairs: list[Pair] = []
+    augmented = protocol == "official" and (root / AUGMENTED_MAPS).is_dir()
     for split in splits:
-        name = "SegmentationClassAug" if split == AUGMENTED else "SegmentationClass"
-        source = AUGMENTED_ARCHIVE if split == AUGMENTED else ARCHIVE
+        name = AUGMENTED_MAPS if split == AUGMENTED or augmented else MAPS
+        source = AUGMENTED_ARCHIVE if name == AUGMENTED_MAPS else ARCHIVE
         maps = folder(root, (name,), source)
         names = listed(root / "ImageSets" / "Segmentation" / f"{split}.txt", source)
         pairs += of_list(split, names, pictures, maps, ".png")
-    return ArchivePairs(pairs=pairs)
+    return ArchivePairs(pairs=pairs, differs=() if augmented else (OTHER_MAPS,))
 
 
 def read(pair: Pair) -> NDArray[np.int64]:

@@ -21,14 +21,14 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from model.network.build import image_parts
+from model.network.build import LOGIT_SCALE, image_parts
 from model.network.config import EBSegConfig
 from model.network.copies import copies_of
 from model.network.pictures import CLIP_FRACTIONS, normalise
 from training.progress import progress
 from training.run.precision import quick_autocast
 from training.storybook.classes import CLASSES
-from training.storybook.pretrain.clip_model import LAST_SCALE, TEMPLATES, WordsInUse, open_clip_model, save
+from training.storybook.pretrain.clip_model import TEMPLATES, WordsInUse, open_clip_model, save
 from training.storybook.pretrain.pictures import OUTSIDE, Pool
 from training.storybook.scene import caption, phrase
 
@@ -117,7 +117,7 @@ def pretrain_clip(
             nn.utils.clip_grad_norm_(clip.parameters(), 1.0)
             optimiser.step()
             with torch.no_grad():
-                clip.logit_scale.clamp_(0, LAST_SCALE)
+                clip.logit_scale.clamp_(0, LOGIT_SCALE)
             bar.advance(1, loss=loss.item(), B=scored[0][1], D=scored[1][1])
     words.give_back(clip)
     save(clip, out)

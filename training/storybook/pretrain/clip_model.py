@@ -1,6 +1,5 @@
 """open_clip's model in our sizes: made, of few words while it is trained, saved."""
 
-import math
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +9,13 @@ import torch
 from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 from torch import Tensor, nn
 
+from model.network.build import LOGIT_SCALE
 from model.network.config import ClipConfig
 from model.storage.files import replacing
 from model.vocabulary.templates import VILD
 from training.storybook.classes import CLASSES
 from training.storybook.scene import caption, phrase
 
-LAST_SCALE = math.log(100)
 TEMPLATES = (*VILD, "{}", "{}", "{}")  # of the prompts
 
 
@@ -39,7 +38,7 @@ def open_clip_model(config: ClipConfig) -> open_clip.CLIP:
             layers=config.text_layers,
         ),
         quick_gelu=True,
-        init_logit_scale=LAST_SCALE,
+        init_logit_scale=LOGIT_SCALE,
     )
 
 

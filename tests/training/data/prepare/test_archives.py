@@ -1,19 +1,24 @@
 """Each public archive becomes the one layout: the exact labels, pictures and class lists."""
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from model.vocabulary.classes import Vocabulary
 from tests.training.data.prepare import miniature
 from training.data.layout import SegmentationFolder, check
 from training.data.prepare.ade20k_ids import FULL_CODES
+from training.data.prepare.archive import Protocol
 from training.data.prepare.coco_stuff import MISSING
 from training.data.prepare.convert import ARCHIVES, prepare
 from training.data.prepare.pascal_context import COMMON_IDS
+from training.data.protocol import read_differences
 from training.errors import DatasetError
 
 
@@ -245,3 +250,64 @@ def test_common_ids_name_the_same_classes_in_both_lists() -> None:
     common = Vocabulary.builtin("pascal-context-59").names
     chosen = [all_names[number - 1] for number in COMMON_IDS]
     assert [name.replace("diningtable", "table") for name in common] == chosen
+
+
+# --- the official protocol
+
+
+def test_ade20k_847_officially(tmp_path: Path) -> None:
+    """Shrunk by OpenCV and saved at quality 75; what is not shrunk stays as it is."""
+    rng = np.random.default_rng(0)
+    large = np.kron(rng.choice([2978, 312], (16, 22)), np.ones((64, 64), np.int64))
+    src = miniature.ade20k_full(tmp_path / "src", "validation", "urban", "ADE_val_00000001", large)
+    miniature.ade20k_full(src, "validation", "urban", "ADE_val_00000002", np.full((20, 30), 312))
+    noise = rng.integers(0, 256, (*large.shape, 3)).astype(np.uint8)
+    file = src / "ADE20K_2021_17_01/images/ADE/validation/urban/ADE_val_00000001.jpg"
+    Image.fromarray(noise).save(file, quality=90)
+    protocols: tuple[Protocol, Protocol] = ("official", "own")
+    for protocol in protocols:
+        prepare("ade20k-847", src, tmp_path / protocol, splits=["val"], protocol=protocol, shown=False)
+    folder = SegmentationFolder(tmp_path / "official", "val")
+    assert [sample.labels.shape for sample in folder] == [(512, 704), (20, 30)]
+    with Image.open(file) as stored:
+        shrunk = cv2.resize(np.asarray(stored), (704, 512), interpolation=cv2.INTER_LINEAR)
+    saved = io.BytesIO()
+    Image.fromarray(shrunk).save(saved, "JPEG", quality=75)
+    assert folder.files("ADE_val_00000001")[0].read_bytes() == saved.getvalue()
+    labels = np.where(large == 2978, FULL_CODES.index(2978), FULL_CODES.index(312)).astype(np.int32)
+    wanted = cv2.resize(labels, (704, 512), interpolation=cv2.INTER_NEAREST)
+    assert np.array_equal(folder[0].labels, wanted)
+    assert read_differences(tmp_path / "official") == ()
+    assert "quality 95" in read_differences(tmp_path / "own")[0]
+    with pytest.raises(DatasetError, match="by another protocol"):
+        prepare("ade20k-847", src, tmp_path / "own", splits=["val"], protocol="official", shown=False)
+
+
+def test_voc_officially(tmp_path: Path) -> None:
+    src = miniature.voc(tmp_path / "src", {"val": {"2007_000033": [[0, 0, 0], [5, 5, 255]]}})
+    prepare("voc", src, tmp_path / "without", splits=["val"], protocol="official", shown=False)
+    assert "SegmentationClassAug" in read_differences(tmp_path / "without")[0]
+    maps = src / "VOCdevkit" / "VOC2012" / "SegmentationClassAug"
+    miniature.grey(maps / "2007_000033.png", [[7, 7, 7], [5, 5, 255]])
+    prepare("voc", src, tmp_path / "with", splits=["val"], protocol="official", shown=False)
+    assert labels_of(tmp_path / "with", "val") == {"2007_000033": [[6, 6, 6], [4, 4, -1]]}
+    assert read_differences(tmp_path / "with") == ()
+    prepare("voc", src, tmp_path / "own", splits=["val"], shown=False)
+    assert labels_of(tmp_path / "own", "val") == {"2007_000033": [[-1, -1, -1], [4, 4, -1]]}
+    assert read_differences(tmp_path / "own") == read_differences(tmp_path / "without")
+
+
+@pytest.mark.parametrize(("name", "differences"), [("pascal-context-59", 2), ("pascal-context-459", 1)])
+def test_pascal_context_officially(name: str, differences: int, tmp_path: Path) -> None:
+    """Lists and, for 59 classes, masks are those of PASCAL in Detail; VOC's have one picture more."""
+    rows: miniature.Rows = [[2, 9, 18]] * 2
+    src = miniature.context(tmp_path / "src", {"val": {"2008_000002": rows, "2008_000003": rows}})
+    with pytest.raises(DatasetError, match=r"takes its lists from .*trainval_merged\.json, which is missing"):
+        prepare(name, src, tmp_path / "dst", splits=["val"], protocol="official", shown=False)
+    prepare(name, src, tmp_path / "own", splits=["val"], shown=False)
+    assert "5,104" in read_differences(tmp_path / "own")[0]
+    assert len(read_differences(tmp_path / "own")) == differences
+    miniature.detail(src, {"val": {"2008_000002": [(2, [0, 6])]}})
+    prepare(name, src, tmp_path / "dst", splits=["val"], protocol="official", shown=False)
+    assert list(labels_of(tmp_path / "dst", "val")) == ["2008_000002"]
+    assert read_differences(tmp_path / "dst") == ()

@@ -50,6 +50,7 @@ def test_a_second_run_makes_what_is_missing(src: Path, tmp_path: Path) -> None:
     assert after.keys() == before.keys()
     assert {name for name in after if after[name] != before[name]} == {
         "classes.json",
+        "differences.json",
         f"images/val/{NAMES[1]}.jpg",
         f"labels/val/{NAMES[1]}.png",
     }

@@ -25,7 +25,7 @@ WINGS = {
         segmenter
         network transforms pictures
         vocabulary tiling
-        errors command allocator urls
+        errors command allocator urls remembered
     """,
     "training": """
         commands gpu_check

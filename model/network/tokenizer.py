@@ -6,15 +6,41 @@ from dataclasses import dataclass
 from typing import Any
 
 from model.network.libraries.open_clip.tokenizer import SimpleTokenizer
+from model.remembered import remembered
 
 _AROUND = 2  # tokens: start and end
-_CUTS_KEPT = 256
+_READ_NAMES_KEPT = 1 << 16  # of class lists that were looked at
+_TOKENS_KEPT = 1 << 15  # whose tokens are remembered
 
 
 @functools.cache
 def clip_tokenizer() -> Any:
     """CLIP's tokenizer; all models of a process share it."""
-    return SimpleTokenizer()
+    tokenizer = SimpleTokenizer()
+    tokenizer.cache = _Words(tokenizer)
+    return tokenizer
+
+
+class _Words(dict[str, str]):
+    """The tokenizer's memory of words, which has no bound of its own: callers send new ones for ever.
+
+    The tokenizer asks whether a word is there and then for the word, while another thread may make room.
+    """
+
+    def __init__(self, tokenizer: Any):
+        super().__init__(tokenizer.cache)
+        self._special = frozenset(self)
+        self._tokenizer = tokenizer
+
+    def __setitem__(self, word: str, tokens: str) -> None:
+        if len(self) >= _TOKENS_KEPT:
+            for old in [one for one in tuple(self) if one not in self._special]:
+                self.pop(old, None)
+        super().__setitem__(word, tokens)
+
+    def __missing__(self, word: str) -> str:
+        tokens: str = self._tokenizer.bpe(word)
+        return tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +56,9 @@ class CutWords:
     same: tuple[tuple[int, int], ...]
 
 
-@functools.lru_cache(maxsize=_CUTS_KEPT)  # callers send the same classes with every picture
+@remembered(
+    _READ_NAMES_KEPT, lambda words, *_: len(words)
+)  # each picture has the same
 def cut_words(words: tuple[str, ...], templates: Sequence[str], context_length: int) -> CutWords:
     """Which words a text tower reads only in part.
 

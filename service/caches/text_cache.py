@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from model.remembered import remembered
 from model.vocabulary.classes import Vocabulary
 from service.caches.cache_values import EmbeddingKeys, Row, decode_many, encode, is_unit, value_bytes
 from service.caches.recent import Recent
@@ -25,7 +26,7 @@ from service.observability.metrics import Metrics
 CACHE = "text"  # label of metrics
 PREFIX = b"ebseg:text:v1:"  # of keys in Redis; the class's key follows in hexadecimal
 STOP_S = 1.0  # cancelled work ends at once unless `run` holds on to it
-KEYS_KEPT = 256  # of vocabularies
+KEYED_NAMES_KEPT = 1 << 16  # of vocabularies whose keys are remembered
 FEW = 16  # values that are checked on the event loop; more, on a thread
 ENTRY_BYTES = 512  # what Python and the tensor or array object take beside an entry's numbers, about
 
@@ -300,7 +301,7 @@ class TextCache:
             self._metrics.count(self._metrics.cache_ops, CACHE, tier, result, by=classes)
 
 
-@functools.lru_cache(maxsize=KEYS_KEPT)
+@remembered(KEYED_NAMES_KEPT, lambda text_digest, templates, names, owner: len(templates) + len(names))
 def _keys(
     text_digest: str, templates: tuple[str, ...], names: tuple[str, ...], owner: str
 ) -> tuple[EmbeddingKeys, bytes]:

@@ -1,6 +1,5 @@
 """Colours of answers (PNG, overlay, legend): classes as far apart as can be, and always the same ones."""
 
-import functools
 from collections.abc import Sequence
 from typing import Literal
 
@@ -8,9 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.pictures.palette import palette as palette_of
+from model.remembered import remembered
 
 Palette = Literal["distinct", "voc"] | tuple[str, ...]
-_LISTS_KEPT = 256
+_CLASSES_KEPT = 1 << 16
 
 
 def class_colors(given: Sequence[str | None], palette: Palette = "distinct") -> NDArray[np.uint8]:
@@ -59,7 +59,7 @@ def reported_colors(
     return class_colors([given[index] for index in reported], palette)
 
 
-@functools.lru_cache(maxsize=_LISTS_KEPT)  # callers send the same classes with every picture
+@remembered(_CLASSES_KEPT, len)  # callers send the same classes with every picture
 def _class_colors(given: tuple[str | None, ...]) -> NDArray[np.uint8]:
     chosen = {color.lower() for color in given if color is not None}
     wanted = len(given) + len(chosen)

@@ -8,10 +8,12 @@ from typing import Any
 from model.confidence.card import Card
 from model.network.balance import Balance
 from model.network.json_reading import read
+from model.remembered import remembered
 from model.vocabulary.classes import Vocabulary
 from service.scheduling.engine import ModelInfo
 
-_KEPT = 256  # texts whose meaning is remembered: the same come with every request
+_KEPT = 256  # descriptions of versions whose meaning is remembered: the same come with every request
+_LISTED_NAMES_KEPT = 1 << 16  # of class lists, likewise; in JSON one takes about 64 characters
 
 
 class _Same:
@@ -48,13 +50,13 @@ def info_of(text: str) -> ModelInfo:
     return info if card is None else replace(info, card=Card.from_dict(card))
 
 
-@functools.lru_cache(_KEPT)
+@remembered(_LISTED_NAMES_KEPT, lambda vocabulary: len(vocabulary.words))
 def vocabulary_text(vocabulary: Vocabulary) -> str:
     """A class list."""
     return json.dumps(asdict(vocabulary))
 
 
-@functools.lru_cache(_KEPT)
+@remembered(_LISTED_NAMES_KEPT, lambda text: len(text) >> 6)
 def vocabulary_of(text: str) -> Vocabulary:
     """The opposite of `vocabulary_text`."""
     vocabulary: Vocabulary = read(Vocabulary, json.loads(text), "vocabulary", ValueError)

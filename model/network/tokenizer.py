@@ -56,9 +56,7 @@ class CutWords:
     same: tuple[tuple[int, int], ...]
 
 
-@remembered(
-    _READ_NAMES_KEPT, lambda words, *_: len(words)
-)  # each picture has the same
+@remembered(_READ_NAMES_KEPT, lambda words, *_: len(words))  # each picture has the same
 def cut_words(words: tuple[str, ...], templates: Sequence[str], context_length: int) -> CutWords:
     """Which words a text tower reads only in part.
 

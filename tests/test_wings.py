@@ -25,7 +25,7 @@ WINGS = {
         segmenter
         network transforms pictures
         vocabulary tiling
-        errors command allocator urls remembered
+        errors command allocator urls
     """,
     "training": """
         commands gpu_check

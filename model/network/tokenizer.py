@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from model.network.libraries.open_clip.tokenizer import SimpleTokenizer
-from model.remembered import remembered
+from model.vocabulary.remembered import remembered
 
 _AROUND = 2  # tokens: start and end
 _READ_NAMES_KEPT = 1 << 16  # of class lists that were looked at

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.remembered import remembered
 from model.vocabulary.classes import Vocabulary
+from model.vocabulary.remembered import remembered
 from service.caches.cache_values import EmbeddingKeys, Row, decode_many, encode, is_unit, value_bytes
 from service.caches.recent import Recent
 from service.caches.redis_store import VALUE_BYTES, RedisStore

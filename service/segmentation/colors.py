@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.pictures.palette import palette as palette_of
-from model.remembered import remembered
+from model.vocabulary.remembered import remembered
 
 Palette = Literal["distinct", "voc"] | tuple[str, ...]
 _CLASSES_KEPT = 1 << 16

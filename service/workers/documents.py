@@ -8,8 +8,8 @@ from typing import Any
 from model.confidence.card import Card
 from model.network.balance import Balance
 from model.network.json_reading import read
-from model.remembered import remembered
 from model.vocabulary.classes import Vocabulary
+from model.vocabulary.remembered import remembered
 from service.scheduling.engine import ModelInfo
 
 _KEPT = 256  # descriptions of versions whose meaning is remembered: the same come with every request

@@ -8,7 +8,7 @@ import pytest
 from model.network.libraries.open_clip.tokenizer import SimpleTokenizer
 
 from model.network import tokenizer
-from model.remembered import remembered
+from model.vocabulary.remembered import remembered
 
 
 def test_sizes_bound_what_is_kept() -> None:

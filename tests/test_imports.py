@@ -163,3 +163,19 @@ def test_command_line_is_built_without_heavy_packages() -> None:
     found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=WAIT, check=True)
     assert found.stdout.split() == []
     assert found.stderr == ""
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "service.schemas.segment",
+        "service.batch.run",
+        "service.commands.segment.command",
+        "service.commands.segment.remote",
+    ],
+)
+def test_what_needs_no_model_imports_no_torch(module: str) -> None:
+    """It takes seconds and 500 MB, which the process beside a run's workers can do without."""
+    command = [sys.executable, "-c", f"import sys, {module}; print('torch' in sys.modules)"]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=WAIT, check=True)
+    assert found.stdout.split() == ["False"]

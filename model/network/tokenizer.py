@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from model.network.libraries.open_clip.tokenizer import SimpleTokenizer
 from model.vocabulary.remembered import remembered
 
 _AROUND = 2  # tokens: start and end
@@ -16,6 +15,9 @@ _TOKENS_KEPT = 1 << 15  # whose tokens are remembered
 @functools.cache
 def clip_tokenizer() -> Any:
     """CLIP's tokenizer; all models of a process share it."""
+    # imported here, since its module imports torch, which takes seconds: checking a request needs neither
+    from model.network.libraries.open_clip.tokenizer import SimpleTokenizer
+
     tokenizer = SimpleTokenizer()
     tokenizer.cache = _Words(tokenizer)
     return tokenizer

@@ -17,7 +17,7 @@ from model.vocabulary.classes import Vocabulary
 from training.data.samples import Dataset
 from training.evaluation.pictures import panel
 from training.run.folder import LOG
-from training.run.loggers import Logger
+from training.run.loggers import Logger, apart
 
 PANELS = 4  # pictures shown
 PANEL_SIDE = 256  # longest side of a shown picture, pixels
@@ -58,13 +58,15 @@ class Curves:
         self._tell(step, _grouped("evaluation", values))
 
     def _tell(self, step: int, values: Mapping[str, float]) -> None:
-        for logger in self._loggers:
-            logger.numbers(step, values)
+        with apart():
+            for logger in self._loggers:
+                logger.numbers(step, values)
 
     def pictures(self, step: int, panels: Sequence[NDArray[np.uint8]]) -> None:
         """Adds panels, uint8 [H, W, 3]."""
-        for logger in self._loggers:
-            logger.pictures(step, panels)
+        with apart():
+            for logger in self._loggers:
+                logger.pictures(step, panels)
 
     def close(self) -> None:
         """Writes everything out."""

@@ -5,9 +5,11 @@ them twice, and on a CPU alike.
 """
 
 import json
+import random
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -47,19 +49,30 @@ def open_loggers(config: TrainConfig, run: Path, step: int) -> list[Logger]:
     """
     found: list[Logger] = []
     try:
-        for name in config.loggers:
-            match name:
-                case "tensorboard":
-                    found.append(TensorBoardLogger(run, step))
-                case "wandb":
-                    found.append(WandbLogger(config, run))
-                case "mlflow":
-                    found.append(MlflowLogger(config, run))
+        with apart():
+            for name in config.loggers:
+                match name:
+                    case "tensorboard":
+                        found.append(TensorBoardLogger(run, step))
+                    case "wandb":
+                        found.append(WandbLogger(config, run))
+                    case "mlflow":
+                        found.append(MlflowLogger(config, run))
     except BaseException:
         for logger in found:
             logger.close()
         raise
     return found
+
+
+@contextmanager
+def apart() -> Iterator[None]:
+    """Leaves Python's random state, which the run saves, as it was: MLflow draws its runs' names from it."""
+    before = random.getstate()
+    try:
+        yield
+    finally:
+        random.setstate(before)
 
 
 class TensorBoardLogger:

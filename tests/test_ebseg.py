@@ -154,6 +154,7 @@ def test_extras_are_those_of_the_distribution() -> None:
     """Each package that an extra asks for is named by what `import` calls it."""
     names = {
         "ebseg_client": "ebseg_client",
+        "mlflow_skinny": "mlflow",
         "open_clip_torch": "open_clip",
         "opencv_python_headless": "cv2",
         "opentelemetry_api": "opentelemetry",

@@ -91,10 +91,11 @@ def test_no_layer_repeats_a_lower_one_or_departs_from_it() -> None:
 def test_extras_and_groups_are_all_locked() -> None:
     project = wanted.document()
     assert set(project["project"]["optional-dependencies"]) == {
-        "model", "service", "training", "export", "batch", "ray", "s3", "gs", "azure", "otlp", "geo", "dev"
+        "model", "service", "training", "wandb", "mlflow", "export", "batch", "ray", "s3", "gs", "azure",
+        "otlp", "geo", "dev"
     }  # fmt: skip
     (everything,) = project["project"]["optional-dependencies"]["dev"]
-    assert everything == "ebseg[service,training,export,batch,ray,s3,gs,azure,otlp,geo]"
+    assert everything == "ebseg[service,training,wandb,mlflow,export,batch,ray,s3,gs,azure,otlp,geo]"
     assert layers.EXTRAS["development"] == ("dev",)
     assert set(project["dependency-groups"]) == {"dev", "moto"}
 

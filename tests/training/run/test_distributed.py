@@ -93,7 +93,7 @@ def test_processes_share_the_pictures_of_an_evaluation(tmp_path: Path) -> None:
     for part in range(4):
         evaluate(ebseg, folder, shown=False, part=part, parts=4, over_all=keep)
     assert all(share.sum() > 0 for share in shares)
-    assert np.array_equal(np.sum(shares, axis=0), whole.confusion.counts)
+    assert np.array_equal(np.sum(shares, axis=0), whole.tally.vector())
 
 
 def test_slots() -> None:

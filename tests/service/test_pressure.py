@@ -12,6 +12,7 @@ import httpx
 import numpy as np
 import torch
 
+from model.vocabulary.reading import as_read
 from model.vocabulary.templates import VILD
 from service.runtime import Service
 from tests.load.server import Metrics, started
@@ -163,7 +164,7 @@ def test_text_tower_reads_150_unseen_classes_once_for_all_clients_and_processes(
             answers = [future.result() for future in sent]
             assert [answer.status_code for answer in answers] == [200] * CLIENTS
             sources = [answer.json()["caches"]["text"] for answer in answers]
-            assert engine.prompts == Counter(itertools.product(CLASSES, VILD))
+            assert engine.prompts == Counter(itertools.product(map(as_read, CLASSES), VILD))
             assert sources.count("embedded") == 1
             assert set(sources) <= {"embedded", "joined", "l1"}
             wait_until(lambda: stored(url) == len(CLASSES))

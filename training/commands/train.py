@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from training.run.folder import Resume
 
 LISTS = ("classes", "confused", "worst", "differs")  # in metrics.json, beside the scores
+_SHORT_CHOICES = 80  # characters
 RECIPES = Path(__file__).parents[1] / "recipes"
 # What a section of the help is about, and the first of its fields in `TrainConfig`'s order.
 SECTIONS = {
@@ -199,17 +200,26 @@ def _add_option(parser: "argparse._ArgumentGroup", item: "dataclasses.Field[Any]
     shown = "needed" if item.default is dataclasses.MISSING else f"default: {_shown(item.default)}"
     text = f"{item.metadata['help']} ({shown})"
     flag = "--" + item.name.replace("_", "-")
+    choices = get_args(kind) or None
+    if choices and len(str(choices)) > _SHORT_CHOICES:  # a line of its own in the help would be too long
+        text = f"{text}; one of {', '.join(choices)}"
     if kind is bool:
         parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)
         return
     parser.add_argument(
         flag,
         type=str if get_origin(kind) is Literal else kind,
-        choices=get_args(kind) or None,
+        choices=choices,
         nargs="+" if many else None,
-        metavar=None if get_origin(kind) is Literal else {int: "N", float: "X", str: "TEXT"}[kind],
+        metavar=_metavar(kind),
         help=text.replace("%", "%%"),
     )
+
+
+def _metavar(kind: Any) -> str | None:
+    if get_origin(kind) is not Literal:
+        return {int: "N", float: "X", str: "TEXT"}[kind]
+    return "NAME" if len(str(get_args(kind))) > _SHORT_CHOICES else None
 
 
 def _shown(value: Any) -> str:

@@ -7,7 +7,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
-from model.pictures.formats import looks_like_picture
 from model.pictures.suffixes import PICTURES, TAKEN
 from service.errors import UsageError
 
@@ -152,6 +151,8 @@ def _is_picture(path: Path) -> bool:
     """By its name, or else by its first bytes; one that is not taken is told of when its turn comes."""
     if path.suffix.lower() in PICTURES:
         return True
+    from model.pictures.formats import looks_like_picture  # with Pillow, which help does not need
+
     try:
         with path.open("rb") as file:
             return looks_like_picture(file.read(_LOOKED_AT))

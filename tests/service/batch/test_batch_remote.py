@@ -79,7 +79,7 @@ def test_every_field_of_the_request_arrives() -> None:
     assert row["error"] is None
     assert sent.pop("timeout_ms") > 0
     assert sent.pop("outputs") == ["png"]
-    of_other_outputs = {"palette", "regions", "subject"}
+    of_other_outputs = {"palette", "regions", "subject", "tiling"}
     assert (
         REQUEST.keys() | {"outputs", "timeout_ms", "vocabulary"} | of_other_outputs
         == SegmentRequest.model_fields.keys()

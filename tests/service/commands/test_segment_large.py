@@ -42,7 +42,7 @@ def test_a_large_scene_has_no_seams_and_is_seen_better_than_shrunk(
     with rasterio.open(out) as file:
         labels = file.read(1)
         assert (file.crs, file.transform) == (GEO["crs"], GEO["transform"])
-        assert file.colormap(1)[1][:3] == (255, 0, 0)
+        assert file.colormap(1)[1][:3] == (247, 108, 104)
     truth = scene.truth_map()
     axis = TiledAxis(1900, 1900, Tiling(size=512, overlap=64))
     assert mean_iou(labels, truth) > mean_iou(shrunk_labels(scene), truth) + 25

@@ -149,18 +149,17 @@ async def test_a_store_that_does_not_answer_is_asked_less_often(
     registry: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits: list[float] = []
-    sleep = asyncio.sleep
 
-    async def noted(seconds: float) -> None:
-        if seconds > 0.01:
-            waits.append(seconds)
-        await sleep(0.001)
+    async def noted(seconds: float, _: float) -> bool:
+        waits.append(seconds)
+        await asyncio.sleep(0.001)
+        return False
 
     async with serving(registry, poll=2.0) as (models, _, _):
-        monkeypatch.setattr("service.hot_loading.follower.asyncio.sleep", noted)
         models._watches[0].cancel()
         follower = models._followers["a"]
         monkeypatch.setattr(follower.source, "newer", lambda *_: 1 / 0)
+        monkeypatch.setattr(follower, "_pause", noted)
         watch = asyncio.create_task(follower.follow(2.0))
         await until(lambda: len(waits) >= 8)
         watch.cancel()

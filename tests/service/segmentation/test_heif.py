@@ -220,7 +220,7 @@ def test_cut_or_changed_anywhere_only_our_errors_come(form: str) -> None:
         (b"\xff\x0a\xfa\x7f", "a JPEG XL picture"),
         (b"\0\0\0\x0cJXL \r\n\x87\n", "a JPEG XL picture"),
         (b"\0\0\0\x0cjP  \r\n\x87\n", "a JPEG 2000 picture"),
-        (b"8BPS\0\1", "a Photoshop document"),
+        (b"8BPS\0\1", "a Photoshop picture"),
         (b"<?xml version='1.0'?><svg/>", "an SVG drawing"),
         (b"\xef\xbb\xbf<!DOCTYPE html><p>", "an HTML page"),
         (b"https://pictures.example/a.png", "a URL"),

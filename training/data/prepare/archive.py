@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -219,6 +218,8 @@ def shrunk_officially(
     height, width = labels.shape
     factor = short_side / min(height, width)
     size = round(width * factor), round(height * factor)
+    import cv2  # takes a while, and a command that fails first does not need it
+
     made = cv2.resize(picture, size, interpolation=cv2.INTER_LINEAR)
     stored = cv2.resize(labels.astype(np.int32), size, interpolation=cv2.INTER_NEAREST)
     return np.asarray(made, dtype=np.uint8), stored.astype(np.int64)

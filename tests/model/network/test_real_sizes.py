@@ -1,5 +1,8 @@
 """EBSeg-B and EBSeg-L at their real sizes, without their arithmetic: shapes, devices, and one graph."""
 
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -20,13 +23,6 @@ def empty(variant: str) -> EBSeg:
     return network.to("meta").requires_grad_(False).eval()
 
 
-@pytest.fixture
-def without_streams(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Copies to a GPU that is only said to be there."""
-    monkeypatch.delitem(copies.STREAMS, "cuda")
-    monkeypatch.setattr(copies, "_COPIES", {})
-
-
 def to_cuda(network: nn.Module) -> None:
     """Within `FakeTensorMode`: every tensor is said to be on a GPU."""
     for module in network.modules():
@@ -43,10 +39,18 @@ def facts(tensor: Tensor) -> tuple[list[int], torch.dtype, torch.device]:
     return [*tensor.shape], tensor.dtype, tensor.device
 
 
-@pytest.mark.usefixtures("without_streams")
 @pytest.mark.parametrize(("variant", "dtype"), [("base", torch.bfloat16), ("large", torch.float32)])
 def test_predict_classify_and_label_map_on_a_gpu(variant: str, dtype: torch.dtype) -> None:
-    """What mixes devices or number types raises; what comes out is on the GPU, in float32."""
+    """What mixes devices or number types raises; what comes out is on the GPU, in float32.
+
+    In a process of its own: in one that had run other tests, torch asked for CUDA's driver.
+    """
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        pool.submit(runs_on_a_gpu, variant, dtype).result()
+
+
+def runs_on_a_gpu(variant: str, dtype: torch.dtype) -> None:
+    del copies.STREAMS["cuda"]  # copies to a GPU that is only said to be there
     network = empty(variant).to_compute_dtype(dtype)
     width = VARIANTS[variant].clip.joint_width
     vocabulary = Vocabulary.of([f"thing {i}" for i in range(CLASSES)])

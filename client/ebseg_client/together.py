@@ -11,18 +11,18 @@ from ebseg_client.parsing import read
 from ebseg_client.requests import Classes, SegmentOptions, Sent
 from ebseg_client.results import Segmentation
 
-Outcome = Segmentation | ProblemError | AnswerError
+PictureResult = Segmentation | ProblemError | AnswerError
 
 
 def call_of(
     pictures: Sequence[Sent], classes: Classes | None, options: SegmentOptions
-) -> Call[list[Outcome]]:
+) -> Call[list[PictureResult]]:
     """`POST /v1/segment/batch`; each picture has an answer or an error, in their order."""
     return Call(
         method="POST",
         path="/v1/segment/batch",
         body=calls.form_of(pictures, classes, options),
-        parse=lambda response: _outcomes(json_of(response), len(pictures)),
+        parse=lambda response: _results(json_of(response), len(pictures)),
     )
 
 
@@ -34,7 +34,7 @@ def together(
     seconds: float,
     retry: Retry,
     request_id: str,
-) -> Generator[Send | Wait, Reply, list[Outcome]]:
+) -> Generator[Send | Wait, Reply, list[PictureResult]]:
     """Sends pictures in one request, then those again that the service had no room for, as `exchange` does.
 
     Args:
@@ -48,33 +48,33 @@ def together(
     if not pictures:
         raise InputError("there is no picture: give one at least")
     until = time.monotonic() + seconds
-    outcomes: dict[int, Outcome] = {}
+    results: dict[int, PictureResult] = {}
     waiting, attempt = list(range(len(pictures))), 0
     while True:
         attempt += 1
         call = call_of([pictures[at] for at in waiting], classes, options)
         left = until - time.monotonic()
         found = yield from exchange(call, seconds=left, retry=retry, request_id=request_id)
-        outcomes.update(zip(waiting, found, strict=True))
+        results.update(zip(waiting, found, strict=True))
         for one in found:
             if isinstance(one, ProblemError | AnswerError):
                 one.attempts, one.request_id = attempt, one.request_id or request_id
         waiting = [
-            at for at in waiting if isinstance(one := outcomes[at], ProblemError) and may_help(one, call)
+            at for at in waiting if isinstance(one := results[at], ProblemError) and may_help(one, call)
         ]
         wait = retry.wait(attempt, None)
         if not waiting or attempt >= retry.attempts or time.monotonic() + wait >= until:
-            return [outcomes[at] for at in range(len(pictures))]
+            return [results[at] for at in range(len(pictures))]
         yield Wait(wait)
 
 
-def _outcomes(document: Any, number: int) -> list[Outcome]:
+def _results(document: Any, number: int) -> list[PictureResult]:
     if not isinstance(document, list) or len(document) != number:
         raise AnswerError(f"no answers to {number} pictures: is this an EBSeg service?")
-    return [_outcome(one) for one in document]
+    return [_result(one) for one in document]
 
 
-def _outcome(entry: Any) -> Outcome:
+def _result(entry: Any) -> PictureResult:
     try:
         if "answer" in entry:
             return read(parsing.segmentation, entry["answer"])

@@ -64,7 +64,7 @@ def test_a_killed_worker_costs_its_own_requests_only(slow: Server) -> None:
     assert children(slow)[0] == engine
     # what it held was given back
     wait_until(lambda: slow.metrics().value("inflight") == 0, pause=0.02)
-    assert slow.metrics().value("host_bytes", kind="reserved") == 0
+    wait_until(lambda: slow.metrics().value("host_bytes", kind="reserved") == 0, pause=0.02)
     with ThreadPoolExecutor(PLACES) as clients:
         assert set(clients.map(lambda number: status(slow, 50 + number), range(PLACES))) == {200}
     (told,) = [line for line in slow.log_lines() if line["level"] == "warning"]

@@ -35,6 +35,9 @@ SERVING := $(VENV)/.serving
 TRAINING := $(VENV)/.training
 DEVELOPMENT := $(VENV)/.development
 
+# Where it is set, every process would compile all of torch again: some 4 s of processor time each
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:

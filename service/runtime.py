@@ -101,7 +101,7 @@ class Service:
             trusted=lambda: self.prices.trusted,
             ahead=self.pictures.ahead,
         )
-        self.memory = HostBytes(settings.max_host_bytes, self.admission.retry_after, count)
+        self.memory = HostBytes(settings.max_host_bytes, self.admission.come_back, count)
         self.predictions = PredictionCache(settings.prediction_cache_bytes, self.metrics)
         self.scheduler = Scheduler(
             names,

@@ -10,7 +10,6 @@ import fcntl
 import socket
 import struct
 import termios
-import time
 from asyncio import Transport
 from http import HTTPStatus
 from typing import Any
@@ -28,6 +27,7 @@ from service.errors import (
 from service.http.body_limits import LINGER_S
 from service.http.connections import Connections
 from service.http.problems import problem_response
+from service.http.turns import Turns
 from service.observability.trace_context import random_id
 from service.settings import Settings
 
@@ -49,14 +49,17 @@ class EdgeProtocol(HttpToolsProtocol):
     Args:
         settings: with the limits.
         connections: it and all others.
+        turns: in which they are heard.
         arguments: of uvicorn.
     """
 
-    def __init__(self, *, settings: Settings, connections: Connections, **arguments: Any):
+    def __init__(self, *, settings: Settings, connections: Connections, turns: Turns, **arguments: Any):
         super().__init__(**arguments)
         self.timeout_keep_alive: float = settings.idle_timeout_s  # type: ignore[assignment]
         self.settings = settings
         self._connections = connections
+        self._turns = turns
+        self._arrived = 0.0  # when what is parsed now came, by `time.monotonic()`
         self._unparsed = 0  # bytes since the last head, piece of a body or end of one
         self._in_head = True  # whether what comes next is of a head
         self._head_bytes = 0
@@ -82,13 +85,31 @@ class EdgeProtocol(HttpToolsProtocol):
         """Forgets the connection."""
         self._ended = True
         self._connections.remove(self)
+        self._turns.forget(self)
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        """Parses what arrived, when it is its turn."""
+        if not self._ended:
+            self._turns.take(self, data)
+
+    # of `Turns`
+
+    def be_deaf(self) -> None:
+        """Reads nothing from its client any more."""
+        self.transport.pause_reading()
+
+    def listen_again(self) -> None:
+        """Reads from it, unless the application has enough for now."""
+        if not self.flow.read_paused and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    def hear(self, data: bytes, arrived: float) -> None:
         """Parses what arrived, within bounds."""
         if self._ended:
             return
+        self._arrived = arrived
         self._unset_keepalive_if_required()
         self._unparsed += len(data)
         try:
@@ -133,7 +154,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self._head_since = self.loop.time()
         self._head_bytes = 0
         super().on_message_begin()
-        self.scope["state"]["since"] = time.monotonic()  # the request's time counts from here
+        self.scope["state"]["since"] = self._arrived  # the request's time counts from here
 
     def on_url(self, url: bytes) -> None:
         """A piece of its target."""
@@ -341,12 +362,13 @@ class _Taking:
 
 def edge_protocol(settings: Settings, connections: Connections) -> type[HttpToolsProtocol]:
     """The class that uvicorn makes a connection of."""
+    turns = Turns()
 
     class Edge(EdgeProtocol):
         """With the settings of one server."""
 
         def __init__(self, **arguments: Any):
-            super().__init__(settings=settings, connections=connections, **arguments)
+            super().__init__(settings=settings, connections=connections, turns=turns, **arguments)
 
     return Edge
 

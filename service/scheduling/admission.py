@@ -3,7 +3,6 @@
 Cost is in expected seconds of a device, of `Prices`; before anything was measured nobody is refused by it.
 """
 
-import math
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,8 +10,7 @@ from contextlib import contextmanager
 from service.errors import ClientGoneError, DeadlineExceededError, DeadlineUnmeetableError, QueueFullError
 from service.scheduling.deadline import Deadline
 from service.scheduling.host_memory import HostAccount
-
-_LONGEST_RETRY = 120  # seconds; nobody should be sent away for longer
+from service.scheduling.returns import Returns, whole
 
 
 class Admission:
@@ -47,6 +45,7 @@ class Admission:
         self._priced = 0  # those of them whose cost is known
         self._pending_pixels = 0
         self._pending_seconds = 0.0
+        self._returns = Returns()
 
     @property
     def pending(self) -> int:
@@ -94,7 +93,17 @@ class Admission:
         """Raises QueueFullError if there is no place."""
         with self._lock:
             if self._pending >= self.max_requests:
-                raise QueueFullError(self.retry_after())
+                raise QueueFullError(self.come_back())
+
+    def come_back(self) -> int:
+        """The same as `retry_after`, later by the moments of those who were sent away just now."""
+        with self._lock:
+            return self._sent_away(self.retry_after())
+
+    def _sent_away(self, seconds: float) -> int:
+        """Whole seconds, 1 to 120, for one who is sent away until so many seconds have gone by."""
+        a_request = self.pending_seconds / max(1, self._priced) / self._devices
+        return self._returns.after(seconds, a_request)
 
     def retry_after(self) -> int:
         """Whole seconds, 1 to 120, until a request like those under way is likely to be let in."""
@@ -109,7 +118,7 @@ class Admission:
     def _until_done(self, seconds: float, *, ahead: bool = False) -> int:
         """Whole seconds until so much of what is under way is likely to be done, or all of it."""
         device = min(seconds, self.pending_seconds) / self._devices
-        return _whole(max(device, self._ahead()) if ahead else device)
+        return whole(max(device, self._ahead()) if ahead else device)
 
     def _seconds_of(self, pixels: float) -> float:
         """Expected seconds of so many of the pixels under way, by their mean."""
@@ -131,11 +140,11 @@ class Admission:
             others = self._pending_pixels - ticket.pixels
             if pixels and others and self._pending_pixels + pixels > self.max_pixels:
                 excess = self._pending_pixels + pixels - self.max_pixels
-                raise QueueFullError(self._until_done(self._seconds_of(excess)))
+                raise QueueFullError(self._sent_away(self._until_done(self._seconds_of(excess))))
             front = max(0.0, self.pending_seconds - ticket.seconds)
             late = front / self._devices + alone - left
             if trusted and late > 0:
-                raise DeadlineUnmeetableError(_whole(late))
+                raise DeadlineUnmeetableError(self._sent_away(late))
             self._priced += not ticket.reserved
             self._pending_pixels += pixels
             self._pending_seconds += seconds
@@ -190,7 +199,3 @@ class Ticket:
     def computed(self) -> None:
         """Gives back what it reserved of devices, which have done their part; the place stays."""
         self._admission._give_back(self)
-
-
-def _whole(seconds: float) -> int:
-    return min(max(1, math.ceil(seconds)), _LONGEST_RETRY)

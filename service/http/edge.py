@@ -5,11 +5,6 @@ closing it over what its client still sends would make the client miss the answe
 are bounded by `body_limits.py`, where the application can say so in its answer.
 """
 
-import contextlib
-import fcntl
-import socket
-import struct
-import termios
 from asyncio import Transport
 from http import HTTPStatus
 from typing import Any
@@ -27,6 +22,7 @@ from service.errors import (
 from service.http.body_limits import LINGER_S
 from service.http.connections import Connections
 from service.http.problems import problem_response
+from service.http.taking import AnswerTaking, reset, unsent
 from service.http.turns import Turns
 from service.observability.trace_context import random_id
 from service.settings import Settings
@@ -35,8 +31,6 @@ MOST_PIPELINED = 16  # requests sent before the first of them is answered; hardl
 _LARGE_PIECE = 1 << 14  # bytes
 _FRAMING = (b"content-length", b"transfer-encoding")
 _HEADER_BYTES = 4  # of a header beside its name and value
-_INT = struct.Struct("i")
-_RESET = struct.pack("ii", 1, 0)  # SO_LINGER: what was not taken is thrown away, by the kernel, too
 
 
 class _EndedError(Exception):
@@ -67,7 +61,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self._closes_at: float | None = None  # set once it was refused: by then it is gone
         self._ended = False
         self._repeated = False  # whether the parser is told a head again
-        self._answer = _Taking()
+        self._answer = AnswerTaking()
 
     # of asyncio
 
@@ -325,41 +319,6 @@ class EdgeProtocol(HttpToolsProtocol):
         reset(self.transport)
 
 
-class _Taking:
-    """How a client takes its answer off our hands."""
-
-    def __init__(self) -> None:
-        self._since: float | None = None  # when there was first something left to take
-        self._window = 0.0  # when the present stretch of time began
-        self._left = 0  # bytes, at that moment
-        self._took = False  # whether more than that was taken since
-
-    def took(self) -> None:
-        """Notes that nearly all that was left is taken, after which more may have been written."""
-        self._took = True
-
-    def too_slow(self, now: float, left: int, timeout_s: float, stall_s: float, rate: float) -> bool:
-        """Whether all of it takes too long, or too little was taken lately."""
-        if not left:
-            self._since = None
-            return False
-        if self._since is None:
-            self._since = now
-            self._begin(now, left)
-            return False
-        if now - self._since > timeout_s:
-            return True
-        if now - self._window <= stall_s:
-            return False
-        if not self._took and self._left - left < rate * (now - self._window):
-            return True
-        self._begin(now, left)
-        return False
-
-    def _begin(self, now: float, left: int) -> None:
-        self._window, self._left, self._took = now, left, False
-
-
 def edge_protocol(settings: Settings, connections: Connections) -> type[HttpToolsProtocol]:
     """The class that uvicorn makes a connection of."""
     turns = Turns()
@@ -371,27 +330,6 @@ def edge_protocol(settings: Settings, connections: Connections) -> type[HttpTool
             super().__init__(settings=settings, connections=connections, turns=turns, **arguments)
 
     return Edge
-
-
-def reset(transport: Transport) -> None:
-    """Ends a connection so that neither the process nor the kernel keeps what was not taken."""
-    link = transport.get_extra_info("socket")
-    if link is not None and link.family in (socket.AF_INET, socket.AF_INET6):
-        link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-    transport.abort()
-
-
-def unsent(transport: Transport) -> int:
-    """Bytes that the peer has not taken, as far as any of them wait in the process; else 0."""
-    waiting = transport.get_write_buffer_size()
-    if not waiting:
-        return 0
-    # The kernel asks for more only when a good part of its megabytes has gone, which a slow client needs
-    # minutes for; what it still has itself says whether the client takes anything.
-    with contextlib.suppress(OSError):
-        held = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(_INT.size))
-        waiting += _INT.unpack(held)[0]
-    return waiting
 
 
 def _answer_of(error: ServiceError) -> bytes:

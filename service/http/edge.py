@@ -99,6 +99,10 @@ class EdgeProtocol(HttpToolsProtocol):
         if not self.flow.read_paused and not self.transport.is_closing():
             self.transport.resume_reading()
 
+    def break_off(self) -> None:
+        """Ends at once, over a fault of ours."""
+        self._abort()
+
     def hear(self, data: bytes, arrived: float) -> None:
         """Parses what arrived, within bounds."""
         if self._ended:

@@ -23,6 +23,9 @@ class Hearer(Protocol):
     def listen_again(self) -> None:
         """Takes from the peer again."""
 
+    def break_off(self) -> None:
+        """Ends at once: hearing failed."""
+
 
 class Turns:
     """Lets connections be heard at once while they are few, and else in the order that they came.
@@ -67,4 +70,8 @@ class Turns:
             hearer = next(iter(self._waiting))
             data, arrived = self._waiting.pop(hearer)
             hearer.listen_again()
-            hearer.hear(data, arrived)
+            try:
+                hearer.hear(data, arrived)
+            except Exception:
+                hearer.break_off()
+                raise

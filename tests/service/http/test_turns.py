@@ -22,11 +22,14 @@ class Client:
     def __init__(self, heard: list["Client"]):
         self._heard = heard
         self.listens = True
+        self.broken = False
         self.data = b""
         self.arrived: list[float] = []
 
     def hear(self, data: bytes, arrived: float) -> None:
         self._heard.append(self)
+        if data == b"bad":
+            raise ValueError("bad")
         self.data += data
         self.arrived.append(arrived)
 
@@ -35,6 +38,9 @@ class Client:
 
     def listen_again(self) -> None:
         self.listens = True
+
+    def break_off(self) -> None:
+        self.broken = True
 
 
 def crowd(number: int) -> tuple[list[Client], list[Client]]:
@@ -108,6 +114,21 @@ async def test_who_left_is_not_heard() -> None:
     assert heard == [*clients[:4], clients[5]]
     turns.take(clients[4], b"again")  # a later turn begins anew
     assert heard[-1] is clients[4]
+
+
+@run
+async def test_one_that_fails_is_broken_off_and_the_others_are_heard() -> None:
+    faults: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, told: faults.append(str(told["exception"])))
+    turns = Turns(MOST)
+    clients, heard = crowd(12)
+    for number, client in enumerate(clients):
+        turns.take(client, b"bad" if number in (4, 9) else b"x")
+    while len(heard) < 12:
+        await asyncio.sleep(0)
+    assert heard == clients
+    assert [number for number, client in enumerate(clients) if client.broken] == [4, 9]
+    assert faults == ["bad", "bad"]
 
 
 @run

@@ -12,8 +12,7 @@ from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
-from starlette.routing import Match, Route
-from starlette.types import Scope
+from starlette.routing import Route
 
 from model.pictures.decode import settle_warnings
 from service.hot_loading.loader import LoadEngine
@@ -21,6 +20,7 @@ from service.http import openapi
 from service.http.auth import ApiKeys
 from service.http.body_limits import BodyLimits
 from service.http.cross_origin import middleware_options
+from service.http.direct import Direct
 from service.http.middleware import Requests, answer_error
 from service.observability.tracing import Tracing
 from service.routes import (
@@ -123,9 +123,6 @@ def app_of(
         page,
     )
     routers = [routes.router for routes in own]
-    # A route of FastAPI's looks for dependencies, bodies and models at every request; this one has none, and
-    # stands before all that would be tried first.
-    app.router.routes.insert(0, DirectRoute("/v1/segment", segment.segment, methods=["POST"]))
     for router in routers:
         app.include_router(router)
     openapi.install(app, keys_required=bool(settings.api_keys), served=served)
@@ -144,6 +141,8 @@ def app_of(
     app.add_exception_handler(HTTPException, on_error)
     app.add_exception_handler(RequestValidationError, on_error)
     paths = [*(route.path for route in routes), "/openapi.json"]
+    (often,) = (route for route in segment.router.routes if isinstance(route, Route))
+    app.add_middleware(Direct, route=often, answer=segment.segment)
     app.add_middleware(
         Requests,
         metrics=service.metrics,
@@ -157,15 +156,6 @@ def app_of(
         app.add_middleware(CORSMiddleware, **middleware_options(settings.cors_origins))
     settle_warnings()
     return app
-
-
-class DirectRoute(Route):
-    """A route of Starlette's that tells the middleware, as FastAPI's do, which one was found."""
-
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """Whether it answers a request, and what is added to the request's scope."""
-        match, found = super().matches(scope)
-        return match, {**found, "route": self}
 
 
 def _served(service: Service) -> tuple[str, int] | None:

@@ -6,7 +6,7 @@ Only digests of keys are known here. A key that is shown is never kept, logged o
 import hashlib
 import hmac
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any
 
 from fastapi import Request
@@ -34,6 +34,7 @@ _REFUSALS: dict[type[Exception], str] = {
     ForbiddenError: "The key's role is not enough",
     KeyLimitedError: "The key is used more than it may be",
 }
+_NOTHING: AbstractAsyncContextManager[None] = nullcontext()
 _HOW = "send it as `Authorization: Bearer KEY` or as `X-API-Key: KEY`"
 
 
@@ -93,15 +94,13 @@ class ApiKeys:
             return NO_KEY
         return key.caller if self._required else Caller(key.name)
 
-    @asynccontextmanager
-    async def using(self, key: ApiKey | None) -> AsyncIterator[None]:
+    def using(self, key: ApiKey | None) -> AbstractAsyncContextManager[None]:
         """Counts one request of a key, if it shows one, from here to the end of its answer.
 
         Raises:
-            KeyLimitedError: there may be no more of them at present.
+            KeyLimitedError: there may be no more of them at present; on entering.
         """
-        with nullcontext() if key is None else key.used():
-            yield
+        return _NOTHING if key is None else _using(key)
 
     def check_admin(self, scope: Scope) -> None:
         """Lets a request pass that shows an admin key.
@@ -118,6 +117,12 @@ class ApiKeys:
         key = _among(shown, self._keys)
         if key is None or key.role != "admin":
             raise ForbiddenError("this needs an admin key, and the key that was sent is none")
+
+
+@asynccontextmanager
+async def _using(key: ApiKey) -> AsyncIterator[None]:
+    with key.used():
+        yield
 
 
 def is_admin(request: Request) -> bool:

@@ -2,10 +2,11 @@
 
 import asyncio
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import BodyTooSlowError, TooManyBytesError
+from service.http.arrival import arrival_of
 from service.observability.metrics import Metrics
 from service.settings import Settings
 
@@ -35,7 +36,7 @@ class BodyLimits:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Runs one request."""
         if scope["type"] == "http":
-            body = _Body(self, Headers(scope=scope), receive, send)
+            body = _Body(self, scope, receive, send)
             await self.app(scope, body.receive, body.send)
         else:
             await self.app(scope, receive, send)
@@ -44,14 +45,17 @@ class BodyLimits:
 class _Body:
     """One request's body on its way in."""
 
-    def __init__(self, limits: BodyLimits, headers: Headers, receive: Receive, send: Send):
+    def __init__(self, limits: BodyLimits, scope: Scope, receive: Receive, send: Send):
         self._limits = limits
         self._receive = receive
         self._send = send
-        self._announced = int(length) if (length := headers.get("content-length", "0")).isdecimal() else 0
-        self._complete = self._announced == 0 and "transfer-encoding" not in headers
+        self._arrival = arrival_of(scope)
+        headers = dict(scope["headers"])
+        length = headers.get(b"content-length", b"0")
+        self._announced = int(length) if length.isdigit() else 0
+        self._complete = self._announced == 0 and b"transfer-encoding" not in headers
         # unless it is too large for that, or its client sends it only if it is asked to
-        self._may_be_here = self._announced <= _TAKEN_UNASKED and "expect" not in headers
+        self._may_be_here = self._announced <= _TAKEN_UNASKED and b"expect" not in headers
         self._bytes = 0
         self._until = 0.0  # when all of it has to be here, by the event loop's clock
         self._window_ends = 0.0  # when the present stretch of `stall_s` is over
@@ -63,12 +67,15 @@ class _Body:
         settings = self._limits.settings
         if self._announced > settings.max_bytes:
             self._refuse_size()
-        now = asyncio.get_running_loop().time()
-        if not self._until:
-            self._until = now + settings.body_timeout_s
-        if now >= self._window_ends:
-            self._begin_window(now)
-        message = await self._next(settings)
+        if self._arrival is not None and self._arrival.complete:
+            message = await self._receive()
+        else:
+            now = asyncio.get_running_loop().time()
+            if not self._until:
+                self._until = now + settings.body_timeout_s
+            if now >= self._window_ends:
+                self._begin_window(now)
+            message = await self._next(settings)
         self._note(message)
         if self._bytes > settings.max_bytes:
             self._refuse_size()

@@ -19,6 +19,7 @@ from service.errors import (
     ServiceError,
     TooManyConnectionsError,
 )
+from service.http.arrival import Arrival, put_arrival
 from service.http.body_limits import LINGER_S
 from service.http.connections import Connections
 from service.http.problems import problem_response
@@ -62,6 +63,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self._ended = False
         self._repeated = False  # whether the parser is told a head again
         self._answer = AnswerTaking()
+        self._arrival: Arrival | None = None  # of the last request
 
     # of asyncio
 
@@ -82,6 +84,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self._turns.forget(self)
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
+        self._tell_gone()
 
     def data_received(self, data: bytes) -> None:
         """Parses what arrived, when it is its turn."""
@@ -180,6 +183,8 @@ class EdgeProtocol(HttpToolsProtocol):
         self._head_since = None
         self._unparsed = 0
         super().on_headers_complete()
+        self._arrival = Arrival(self.cycle)
+        put_arrival(self.cycle.scope["state"], self._arrival)
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body; a large one goes to the application as it is, without a copy."""
@@ -303,7 +308,12 @@ class EdgeProtocol(HttpToolsProtocol):
             return False
         cycle.disconnected = True
         cycle.message_event.set()
+        self._tell_gone()
         return True
+
+    def _tell_gone(self) -> None:
+        if self._arrival is not None and self.cycle.disconnected:
+            self._arrival.gone()
 
     def _end(self, reason: str) -> None:
         """Ends at once, and throws away what was not taken."""

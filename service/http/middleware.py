@@ -89,21 +89,20 @@ class Requests:
             self.metrics.count(self.metrics.key_requests, exchange.key, str(status))
         level = logging.DEBUG if probe and status < HTTPStatus.BAD_REQUEST else logging.INFO
         if ACCESS.isEnabledFor(level):
-            ACCESS.log(
-                level,
-                "request",
-                extra={
-                    "method": method,
-                    "route": route,
-                    "status": status,
-                    "duration_ms": round(1000 * seconds, 1),
-                    "bytes_in": exchange.bytes_in,
-                    "bytes_out": exchange.bytes_out,
-                    "model": model,
-                    "client": exchange.client,
-                    "key": exchange.key or None,
-                },
+            # not ACCESS.log, which looks for the line of code that called it
+            record = logging.LogRecord(ACCESS.name, level, __file__, 0, "request", (), None)
+            record.__dict__.update(
+                method=method,
+                route=route,
+                status=status,
+                duration_ms=round(1000 * seconds, 1),
+                bytes_in=exchange.bytes_in,
+                bytes_out=exchange.bytes_out,
+                model=model,
+                client=exchange.client,
+                key=exchange.key or None,
             )
+            ACCESS.handle(record)
 
 
 class _Exchange:

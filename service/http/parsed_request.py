@@ -4,7 +4,6 @@ The event loop only gathers the pieces of a body. They are put together and pars
 a form is so small that handing it over would take longer.
 """
 
-import asyncio
 import codecs
 import functools
 import time
@@ -22,10 +21,10 @@ from service.errors import (
     FieldProblem,
     InvalidRequestError,
     MalformedRequestError,
-    TooManyBytesError,
     UnsupportedMediaError,
     invalid,
 )
+from service.http.body import read_body
 from service.http.form_fields import (
     IN_QUERY,
     KNOWN,
@@ -192,37 +191,6 @@ async def read_document(
         chunks = await read_body(request, memory, most=most)
         memory.hold(PARSED * memory.nbytes)
         yield await service.in_pool(validated, schema, b"".join(chunks))
-
-
-async def read_body(request: Request, memory: HostAccount, *, most: int | None = None) -> list[bytes]:
-    """A body in the pieces that it came in; joining them is for a picture thread.
-
-    Args:
-        request: whose body was not read.
-        memory: where its bytes are reserved as they come.
-        most: bytes, where it may have fewer than any body.
-
-    Raises:
-        TooManyBytesError: it has more.
-        HostMemoryError, TooMuchMemoryError: as of `HostAccount.arrive`.
-    """
-    chunks: list[bytes] = []
-    now = asyncio.get_running_loop().time
-    try:
-        async with asyncio.timeout(None) as until:
-            with memory.arriving(lambda: until.reschedule(now())):
-                # not request.body(), which would keep the bytes for as long as the request lasts
-                async for chunk in request.stream():
-                    memory.arrive(len(chunk))
-                    if most is not None and memory.nbytes > most:
-                        raise TooManyBytesError(f"the body is too large; at most {most} bytes are taken here")
-                    chunks.append(chunk)
-    except BaseException as error:
-        chunks.clear()  # the error's frames have them as long as a refused client is given time to read
-        if isinstance(error, TimeoutError) and until.expired():
-            raise memory.full() from None
-        raise
-    return chunks
 
 
 def media_type(request: Request) -> str:

@@ -6,11 +6,11 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
 
 from service.errors import FieldProblem, InvalidRequestError, UnsupportedMediaError
+from service.http.body import read_body
 from service.http.form_fields import KNOWN, filled, problems_of_names, refuse_query
 from service.http.parsed_request import (
     Picture,
     media_type,
-    read_body,
     refuse_encoded,
     spec_of,
     whole_form,

@@ -4,13 +4,13 @@ from starlette.datastructures import QueryParams
 from starlette.requests import Request
 
 from service.errors import FieldProblem, InvalidRequestError, invalid
+from service.http.body import read_body
 from service.http.form_fields import document_of, problems_of_names
 from service.http.parsed_request import (
     PARSED,
     ParsedRequest,
     decoded,
     media_type,
-    read_body,
     refuse_encoded,
     validated,
 )

@@ -6,7 +6,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Request, Response
 
 from service.errors import MalformedRequestError
-from service.http.parsed_request import PARSED, read_body, refuse_encoded
+from service.http.body import read_body
+from service.http.parsed_request import PARSED, refuse_encoded
 from service.inference_protocol.answer import BINARY, JSON, InferenceReply, check_size, encode_inference
 from service.inference_protocol.protocol import Inference, read_inference
 from service.routes import health

@@ -4,8 +4,9 @@ from contextlib import closing
 
 from fastapi import APIRouter, Request
 
+from service.http.body import read_body
 from service.http.openapi import json_body, named
-from service.http.parsed_request import read_body, validated
+from service.http.parsed_request import validated
 from service.inference_protocol.statistics import statistics_of
 from service.routes.inference_protocol import Model, Version
 from service.runtime import Service

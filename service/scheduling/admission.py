@@ -4,8 +4,9 @@ Cost is in expected seconds of a device, of `Prices`; before anything was measur
 """
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
 
 from service.errors import ClientGoneError, DeadlineExceededError, DeadlineUnmeetableError, QueueFullError
 from service.scheduling.deadline import Deadline
@@ -67,27 +68,27 @@ class Admission:
         """Seconds that the devices, side by side, need for all under way; 0 before any is measured."""
         return self.pending_seconds / self._devices
 
-    @contextmanager
-    def admit(self, memory: HostAccount | None = None) -> Iterator["Ticket"]:
-        """Holds a place. On leaving, it is given back with all that its ticket reserved of devices.
+    def admit(self, memory: HostAccount | None = None) -> "Ticket":
+        """Holds a place, as a context; on leaving it is given back with what its ticket reserved of devices.
 
         Args:
             memory: what the request reserves of the host's memory; None if nobody counts that.
 
         Raises:
-            QueueFullError: there is none.
+            QueueFullError: there is none; on entering.
         """
+        return Ticket(self, memory)
+
+    def _enter(self) -> None:
         with self._lock:
             self.refuse_if_full()
             self._pending += 1
-        ticket = Ticket(self, memory)
-        try:
-            yield ticket
-        finally:
-            with self._lock:
-                self._pending -= 1
-                ticket.computed()
-                ticket.left = True
+
+    def _leave(self, ticket: "Ticket") -> None:
+        with self._lock:
+            self._pending -= 1
+            ticket.computed()
+            ticket.left = True
 
     def refuse_if_full(self) -> None:
         """Raises QueueFullError if there is no place."""
@@ -163,7 +164,7 @@ class Admission:
 
 
 class Ticket:
-    """A place that `Admission.admit` gave.
+    """A place that `Admission.admit` gives.
 
     Attributes:
         seconds: of a device that it holds.
@@ -179,6 +180,15 @@ class Ticket:
         self.pixels = 0
         self.reserved = False
         self.left = False
+
+    def __enter__(self) -> Self:
+        self._admission._enter()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._admission._leave(self)
 
     def reserve(self, seconds: float, deadline: Deadline, *, pixels: int = 0) -> None:
         """Reserves device seconds and network pixels, on top of those that this ticket has.

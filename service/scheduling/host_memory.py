@@ -147,6 +147,8 @@ class HostBytes:
         return HostAccount(self)
 
     def _move(self, account: "HostAccount", change: int) -> None:
+        if not change:
+            return
         with self.lock, self._count.whole():
             held = account.nbytes + change
             if change > 0:
@@ -225,7 +227,7 @@ class HostAccount:
         return HostMemoryError(self._host._retry_after())
 
     def take(self, nbytes: int) -> None:
-        """Reserves bytes of a picture that is fetched.
+        """Reserves bytes of a picture that is fetched, or of a body that is here.
 
         Raises:
             TooMuchMemoryError: alone it has more than there may be.

@@ -10,6 +10,7 @@ from starlette.types import Receive, Scope, Send
 
 from model.confidence.caution import AnswerWarning
 from service.errors import ClientGoneError
+from service.http.arrival import arrival_of
 from service.http.parsed_request import Fetch
 from service.runtime import HttpSide
 from service.scheduling.engine import ModelInfo
@@ -70,15 +71,30 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
     here = asyncio.current_task()
     assert here is not None
     cancelled = here.cancelling()  # asyncio's way to tell one cancellation from another
-    gone = asyncio.create_task(_cancel_if_gone(request, here))
+    gone = False
+
+    def leave() -> None:
+        nonlocal gone
+        gone = True
+        here.cancel()
+
+    arrival = arrival_of(request.scope)
+    waiting = None
+    if arrival is None:
+        waiting = asyncio.create_task(_leave_if_gone(request, leave))
+    else:
+        arrival.watch(leave)
     try:
         return await work
     except asyncio.CancelledError:
-        if gone.done() and here.uncancel() <= cancelled:
+        if gone and here.uncancel() <= cancelled:
             raise ClientGoneError("the client hung up before its answer was ready") from None
         raise
     finally:
-        gone.cancel()
+        if waiting is not None:
+            waiting.cancel()
+        if arrival is not None:
+            arrival.watch(None)
 
 
 def fetching(request: Request, service: HttpSide, memory: HostAccount) -> Fetch:
@@ -120,7 +136,7 @@ def note(
     return headers
 
 
-async def _cancel_if_gone(request: Request, task: asyncio.Task[Any]) -> None:
+async def _leave_if_gone(request: Request, leave: Callable[[], None]) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
-    task.cancel()
+    leave()

@@ -1,8 +1,9 @@
 """The door of the process that has the engine: admission, leases, caches and devices are its own."""
 
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Generic, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,7 @@ from service.segmentation.request_text import RequestText
 from service.segmentation.tiled import PreparedTiles, prepare_tiles, segment_tiles
 from service.vocabularies.stored_vocabulary import StoredVocabulary
 
+T = TypeVar("T")
 _VERSION = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 
 
@@ -45,28 +47,46 @@ class LocalDoor:
             live_versions(self._service, model, version)
         self._service.admission.refuse_if_full()
 
-    @asynccontextmanager
-    async def admit(self, memory: HostAccount | None) -> AsyncIterator[Ticket]:
+    def admit(self, memory: HostAccount | None) -> "AtOnce[Ticket]":
         """See `Door`; without memory nobody counts that here."""
-        with self._service.admission.admit(memory) as ticket:
-            yield ticket
+        return AtOnce(self._service.admission.admit(memory))
 
-    @asynccontextmanager
-    async def turn(
+    def turn(
         self, place: Ticket, model: str | None, version: int | None = None, *, stable: bool = False
-    ) -> AsyncIterator["LocalTurn"]:
+    ) -> "AtOnce[LocalTurn]":
         """See `Door`."""
         place.computed()
-        with self._service.models.lease(model, version, stable=stable) as lease:
-            yield LocalTurn(self._service, place, lease)
+        lease = self._service.models.lease(model, version, stable=stable)
+        return AtOnce(LocalTurn(self._service, place, lease))
 
     async def vocabulary(self, name: str) -> StoredVocabulary:
         """See `Door`."""
         return await self._service.vocabularies.get(name)
 
 
+class AtOnce(Generic[T]):
+    """An asynchronous context around one that waits for nothing.
+
+    Args:
+        context: the other one.
+    """
+
+    __slots__ = ("_context",)
+
+    def __init__(self, context: AbstractContextManager[T]):
+        self._context = context
+
+    async def __aenter__(self) -> T:
+        return self._context.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._context.__exit__(kind, error, trace)
+
+
 class LocalTurn:
-    """A `Turn`.
+    """A `Turn`, and the context of its version's lease.
 
     Attributes:
         passes_on: nothing, for the engine is here.
@@ -90,6 +110,14 @@ class LocalTurn:
         self._texts: RequestText | None = None
         self._deadline = Deadline(0.0)
         self._submitted: list[Request] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lease.release()
 
     def begin(self, vocabulary: Vocabulary, deadline: Deadline, owner: str) -> None:
         """See `Turn`."""

@@ -18,8 +18,10 @@ from PIL import (
 
 from model.errors import PictureFormatError
 from model.pictures.heif import is_avif
+from model.pictures.jpeg_xl import SIGNATURES as JPEG_XL
+from model.pictures.jpeg_xl import JpegXlImageFile
 
-FORMATS = "JPEG, PNG, WebP, AVIF, HEIC, TIFF, BMP and GIF"
+FORMATS = "JPEG, PNG, WebP, AVIF, HEIC, TIFF, BMP and GIF"  # and JPEG XL, which takes another package
 Opener = Callable[[BytesIO], ImageFile.ImageFile]
 
 # The plug-ins are called by name: `Image.open` would try more formats than these, and warns of large
@@ -34,12 +36,10 @@ _SIGNATURES: tuple[tuple[bytes, Opener], ...] = (
     (b"MM\0*", TiffImagePlugin.TiffImageFile),
     (b"II+\0", TiffImagePlugin.TiffImageFile),
     (b"MM\0+", TiffImagePlugin.TiffImageFile),
+    *((signature, JpegXlImageFile) for signature in JPEG_XL),
 )
 _OTHERS: tuple[tuple[bytes, str], ...] = (
     (b"%PDF-", "a PDF document"),
-    # its decoder works on opening, and a frame may be larger than any size that the header says
-    (b"\xff\x0a", "a JPEG XL picture"),
-    (b"\0\0\0\x0cJXL ", "a JPEG XL picture"),
     (b"\0\0\0\x0cjP  ", "a JPEG 2000 picture"),
     (b"\xff\x4f\xff\x51", "a JPEG 2000 picture"),
     (b"8BPS", "a Photoshop picture"),
@@ -63,7 +63,7 @@ _SHOWN = 8  # bytes of an unknown beginning
 
 
 def opener_of(data: bytes) -> Opener:
-    """The plug-in of Pillow's that opens a picture.
+    """The plug-in of Pillow's, or ours, that opens a picture.
 
     Raises:
         PictureFormatError: of none of `FORMATS`; says what it is instead.

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.confidence.caution import AnswerWarning, of_picture
+from model.pictures.jpeg_xl import LONGEST_SIGNATURE, bytes_apart
 from model.tiling import TileLayout
 from model.vocabulary.classes import Vocabulary
 from service.caches.prediction_cache import PredictionCache
@@ -281,16 +282,21 @@ class _Request(Generic[E]):
         known = None if key is None else turn.known(key)
         picture: NDArray[np.uint8] | None = None
         remarks: list[str] = []
+        start = data[:LONGEST_SIGNATURE]
+
+        def reserve(size: tuple[int, int]) -> None:
+            self._reserve(size, words, apart=bytes_apart(start, size[0] * size[1]), known=known is not None)
+
         if known is None:
             picture = decode(
                 data,
                 max_pixels=settings.max_pixels,
                 frame=spec.frame,
-                accept=lambda size: self._reserve(size, words),
+                accept=reserve,
                 remark=remarks.append,
             )
         else:
-            self._reserve(known.size, words, known=True)
+            reserve(known.size)
             if self.spec.outputs & OF_PICTURE:
                 picture = decode(data, max_pixels=settings.max_pixels, frame=spec.frame)
         size = _size(picture) if known is None else known.size
@@ -319,14 +325,17 @@ class _Request(Generic[E]):
             seen = self.parsed.spec.vocabulary == AUTO_VOCABULARY
             return self.spec.encode(only_seen(segmentation) if seen else segmentation)
 
-    def _reserve(self, size: tuple[int, int], words: int, *, known: bool = False) -> None:
-        """Reserves what devices are expected to need for the picture, whose prediction may be known."""
+    def _reserve(self, size: tuple[int, int], words: int, *, apart: int, known: bool) -> None:
+        """Reserves what devices are expected to need for the picture, whose prediction may be known.
+
+        `apart` is what decoding takes in another process.
+        """
         spec = self.parsed.spec
         output = output_size(spec.output_size, size, self.service.settings.max_pixels)
         layout = chosen_layout(spec.tiling, size, output)
         later = self._later(size, output, words, layout, passed_on=not known)
         decoded = known and not self.spec.outputs & OF_PICTURE
-        now = decoding_bytes(size[0] * size[1]) + _tile_bytes(self.turn, layout)
+        now = decoding_bytes(size[0] * size[1]) + apart + _tile_bytes(self.turn, layout)
         self.place.hold(later if decoded else max(later, now))
         pieces = 0 if known else 1 if layout is None else layout.count
         part = size if layout is None else layout.tile_size

@@ -92,10 +92,10 @@ def test_extras_and_groups_are_all_locked() -> None:
     project = wanted.document()
     assert set(project["project"]["optional-dependencies"]) == {
         "model", "service", "training", "wandb", "mlflow", "export", "batch", "ray", "s3", "gs", "azure",
-        "otlp", "geo", "dev"
+        "otlp", "geo", "jxl", "dev"
     }  # fmt: skip
     (everything,) = project["project"]["optional-dependencies"]["dev"]
-    assert everything == "ebseg[service,training,wandb,mlflow,export,batch,ray,s3,gs,azure,otlp,geo]"
+    assert everything == "ebseg[service,training,wandb,mlflow,export,batch,ray,s3,gs,azure,otlp,geo,jxl]"
     assert layers.EXTRAS["development"] == ("dev",)
     assert set(project["dependency-groups"]) == {"dev", "moto"}
 

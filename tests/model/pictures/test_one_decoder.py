@@ -16,6 +16,7 @@ from model.errors import PictureFileError
 from model.pictures import decode as pictures
 from model.vocabulary.classes import ClassName
 from service.segmentation.decode import decode
+from tests.model.pictures.jpeg_xl_files import FILES as JPEG_XL
 from tests.model.pictures.profiles import profile
 from training.data.layout import SegmentationFolder
 from training.data.pictures import read_picture
@@ -71,6 +72,7 @@ FILES: dict[str, bytes] = {
     "cmyk": saved(Image.fromarray(PICTURE).convert("CMYK"), "JPEG"),
     "heic": heic(),
     "avif": saved(Image.fromarray(PICTURE), "AVIF", quality=80),
+    "jpeg xl": JPEG_XL["display p3"],
     "gif": saved(Image.fromarray(PICTURE).convert("P"), "GIF"),
     "bmp": saved(Image.fromarray(PICTURE), "BMP"),
     "lzw tiff": saved(Image.fromarray(PICTURE), "TIFF", compression="tiff_lzw"),
@@ -96,7 +98,7 @@ def test_all_read_alike(tmp_path: Path, name: str) -> None:
     write_labels(tmp_path, "val", "a", np.zeros(served.shape[:2], np.int64), ignore=255)
     write_classes(tmp_path, [ClassName(name="sky")], [True], 255, "")
     assert np.array_equal(SegmentationFolder(tmp_path, "val")[0].picture, served)
-    if name not in ("jpeg without its end mark", "png with a large text", "heic"):
+    if name not in ("jpeg without its end mark", "png with a large text", "heic", "jpeg xl"):
         with Image.open(io.BytesIO(data)) as image:
             assert np.array_equal(pictures.from_pillow(image, max_pixels=MOST), served)
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from typing import Any
 
-from ebseg_client import Balance, ClassSpec, ClientError, EBSegClient, SegmentOptions, Shares
+from ebseg_client import Balance, ClassSpec, ClientError, EBSegClient, SegmentOptions, Shares, Tiling
 from ebseg_client.parallel import in_order
 from service.batch.reading import UnreadableError, content_of
 from service.batch.request import read_batch_request
@@ -88,6 +88,8 @@ def _options(spec: SegmentRequest) -> SegmentOptions:
         "synonym_mode": spec.synonym_mode,
         "balance": None if spec.balance is None else _balance(spec.balance),
         "outputs": ["png"],
+        "palette": spec.palette,
+        "tiling": None if spec.tiling is None else Tiling(spec.tiling.size, spec.tiling.overlap),
         "long_side": None if spec.output_size is None else spec.output_size.long_side,
         "model": spec.model,
         "version": spec.version,

@@ -9,14 +9,12 @@ from service.segmentation.requested import read_request
 
 _ROWS = "the columns of rows are always the same"
 _PATIENCE = "nobody waits for an answer"
-_WHOLE = "pictures go in whole; `ebseg segment --tiling` takes large ones"
 _HERE = "which model segments is not part of it"
 MEANINGLESS_REMOTELY = {
     "outputs": _ROWS,
     "regions": _ROWS,
     "subject": _ROWS,
     "timeout_ms": _PATIENCE,
-    "tiling": _WHOLE,
 }
 MEANINGLESS_HERE = MEANINGLESS_REMOTELY | {"model": _HERE, "version": _HERE}
 

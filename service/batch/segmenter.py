@@ -20,12 +20,14 @@ from ebseg_client.parallel import in_order
 from model.errors import PictureError
 from model.network.balance import Balance
 from model.storage.packaged import packaged_checkpoint
+from model.tiling import TileLayout
 from model.vocabulary.classes import Vocabulary
 from service.batch.columns import rows_of, shaped_like
 from service.batch.reading import UnreadableError, content_of
 from service.batch.request import read_batch_request
 from service.batch.rows import COLUMNS, Row, failed, row_id
 from service.errors import ServiceError, UsageError
+from service.local.model import LocalModel
 from service.options import MAX_PIXELS
 from service.scheduling.deadline import Deadline
 from service.scheduling.engine import Engine, EngineResult, Job, PreparedPicture, unit_rows
@@ -42,6 +44,7 @@ from service.segmentation.requested import (
     requested_vocabulary,
     to_balance,
 )
+from service.segmentation.tiled import chosen_layout
 
 OUTPUTS = ("label_map", "statistics")
 WAITING = 4  # batches that a picture lets pass while it waits for others of its shape
@@ -50,12 +53,13 @@ CPU_BATCH, CUDA_BATCH = 1, 8  # a CPU gains nothing from batches
 
 @dataclass(frozen=True, slots=True)
 class _Ready:
-    """A picture that waits for the network."""
+    """A picture that waits for the network: prepared as a whole, or to be cut into tiles."""
 
     index: int
     id: str
-    prepared: PreparedPicture
+    prepared: PreparedPicture | None
     size: tuple[int, int]
+    tiles: tuple[NDArray[np.uint8], TileLayout] | None = None
 
 
 class BatchSegmenter:
@@ -67,7 +71,7 @@ class BatchSegmenter:
     Args:
         checkpoint: a version folder; EBSeg-tiny, which comes with ebseg, if left out.
         request: what to look for, as a document of `POST /v1/segment`: `classes` or `vocabulary`,
-            `templates`, `synonym_mode`, `balance`, `background`, `output_size`.
+            `templates`, `synonym_mode`, `balance`, `background`, `output_size`, `tiling`.
         outputs: "label_map" (PNG), "statistics" (areas and confidences), or both.
         device: "auto", "cpu", "cuda" or "cuda:N".
         dtype: numbers that the model computes with.
@@ -167,6 +171,7 @@ class BatchSegmenter:
                 vocabulary = self._vocabulary
                 self._loaded = _Loaded(
                     engine=engine,
+                    local=LocalModel(engine),
                     spec=self._spec,
                     vocabulary=vocabulary,
                     text=unit_rows(engine.embed(vocabulary.words, vocabulary.templates)),
@@ -186,6 +191,7 @@ class _Loaded:
     """The model with its vocabulary, and what each step makes of a row."""
 
     engine: Engine
+    local: LocalModel
     spec: SegmentRequest
     vocabulary: Vocabulary
     text: Any
@@ -202,16 +208,24 @@ class _Loaded:
         id = row_id(row, index)
         try:
             picture = decode(content_of(row), max_pixels=self.max_pixels, frame=self.spec.frame)
-            size = output_size(self.spec.output_size, (picture.shape[0], picture.shape[1]), self.max_pixels)
+            shape = picture.shape[0], picture.shape[1]
+            size = output_size(self.spec.output_size, shape, self.max_pixels)
+            layout = chosen_layout(self.spec.tiling, shape, size)
+            if layout is not None:
+                return _Ready(index, id, None, size, (picture, layout))
             return _Ready(index, id, self.engine.prepare(picture), size)
         except (UnreadableError, PictureError, ServiceError) as error:
             return index, failed(id, error)
 
     def segmented(self, batch: Sequence[_Ready]) -> list[EngineResult]:
-        """The network's part; one thread at a time."""
+        """The network's part, of pictures of one shape or of one in tiles; one thread at a time."""
+        if batch[0].tiles is not None:
+            picture, layout = batch[0].tiles
+            with self.turn:
+                return [self.local.segment_tiles(picture.__getitem__, layout, self.spec, self.vocabulary)]
         threshold = self.spec.background_for(self.engine.info.card).least
         with self.turn:
-            predictions = self.engine.predict([one.prepared for one in batch])
+            predictions = self.engine.predict([one.prepared for one in batch if one.prepared is not None])
             return [
                 self.engine.classify(
                     prediction,
@@ -271,22 +285,24 @@ class _Flow:
                     self._done[one[0]] = one[1]
                 yield from self._in_order()
             while self._waiting:
-                self._run(next(iter(self._waiting)), pool.submit)
+                self._run(self._waiting.pop(next(iter(self._waiting))), pool.submit)
                 yield from self._in_order()
             yield from self._in_order(wait=True)
 
     def _wait(self, one: _Ready, submit: Callable[..., Future[Row]]) -> None:
         """A picture joins those of its shape; a full batch runs, and one whose oldest waits for long."""
-        group = self._waiting.setdefault(one.prepared.shape, [])
-        group.append(one)
-        if len(group) >= self._loaded.batch_size:
-            self._run(one.prepared.shape, submit)
+        if one.prepared is None:
+            self._run([one], submit)
+        else:
+            group = self._waiting.setdefault(one.prepared.shape, [])
+            group.append(one)
+            if len(group) >= self._loaded.batch_size:
+                self._run(self._waiting.pop(one.prepared.shape), submit)
         shape, oldest = next(iter(self._waiting.items()), (None, []))
         if shape is not None and one.index - oldest[0].index >= WAITING * self._loaded.batch_size:
-            self._run(shape, submit)  # results come in order, so all later ones wait for it
+            self._run(self._waiting.pop(shape), submit)  # results come in order, and wait for it
 
-    def _run(self, shape: tuple[int, int], submit: Callable[..., Future[Row]]) -> None:
-        batch = self._waiting.pop(shape)
+    def _run(self, batch: list[_Ready], submit: Callable[..., Future[Row]]) -> None:
         for one, result in self._segmented(batch):
             if isinstance(result, Exception):
                 self._done[one.index] = failed(one.id, result)

@@ -34,6 +34,7 @@ from service.schemas.inference_protocol import (
     Tensor,
 )
 from service.schemas.segment import Background, LongSide, SegmentRequest
+from service.schemas.tiling import TilingSpec
 
 _DECIMAL = re.compile(r"[0-9]{1,18}", re.ASCII)
 
@@ -90,6 +91,7 @@ def read_inference(chunks: list[bytes], header: str | None, *, model: str, versi
         vocabulary=parameters.vocabulary,
         balance=None if parameters.mean is None else BalanceSpec(mean=parameters.mean),
         output_size=None if parameters.long_side is None else LongSide(long_side=parameters.long_side),
+        tiling=_tiling(parameters),
         **_optional(inputs),
     )
     return Inference(request.id, ParsedRequest(spec, image.pop), _outputs(request))
@@ -200,6 +202,12 @@ def _optional(inputs: dict[str, Input]) -> dict[str, Any]:
 def _timeout_ms(parameters: RequestParameters) -> int | None:
     microseconds = parameters.timeout
     return -(-microseconds // 1000) if microseconds else None  # rounded up
+
+
+def _tiling(parameters: RequestParameters) -> TilingSpec | None:
+    if parameters.tile_size is None:
+        return None
+    return TilingSpec(size=parameters.tile_size, overlap=parameters.tile_overlap)
 
 
 def _outputs(request: InferenceRequest) -> tuple[Wanted, ...]:

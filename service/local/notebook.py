@@ -63,6 +63,7 @@ class NotebookModel:
         synonym_mode: SynonymMode | None = None,
         background: float | Default | None = "default",
         size: int | None = None,
+        tiling: int | tuple[int, int] | None = None,
     ) -> SegmentedPicture:
         """Finds classes in a picture.
 
@@ -77,6 +78,8 @@ class NotebookModel:
             background: pixels of a lower confidence, 0..1, become "other", label 0; None gives every pixel
                 a class; "default" is what the service does with a request that says nothing of it.
             size: long side of the maps, pixels; left out, they have the picture's size.
+            tiling: segments in tiles, at the picture's own resolution: their side, or side and overlap, in
+                pixels.
 
         Raises:
             UsageError: an argument that cannot be used, or a file that cannot be read.
@@ -84,7 +87,7 @@ class NotebookModel:
             ModelError: classes that the model cannot take.
         """
         began = time.perf_counter()
-        spec = read_request(_document(classes, templates, synonym_mode, background, size))
+        spec = read_request(_document(classes, templates, synonym_mode, background, size, tiling))
         vocabulary = requested_vocabulary(spec)
         remarks: list[str] = []
         pixels = _pixels(picture, remarks.append)
@@ -145,6 +148,7 @@ def _document(
     synonym_mode: SynonymMode | None,
     background: float | Default | None,
     size: int | None,
+    tiling: int | tuple[int, int] | None,
 ) -> dict[str, Any]:
     """The request that the arguments stand for; what is left out is left to the service's defaults."""
     document: dict[str, Any] = {}
@@ -172,6 +176,11 @@ def _document(
         document["background"] = None if background is None else {"threshold": background}
     if size is not None:
         document["output_size"] = {"long_side": size}
+    if tiling is not None:
+        numbers = tiling if isinstance(tiling, tuple) else (tiling,)
+        if len(numbers) not in (1, 2):
+            raise UsageError(f"tiling: is a side, or a side and an overlap, in pixels, got {tiling!r}")
+        document["tiling"] = dict(zip(("size", "overlap"), numbers, strict=False))
     return document
 
 

@@ -5,10 +5,11 @@ tensors. Unknown fields and parameters are errors.
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
+from model.tiling import LARGEST_TILE, SMALLEST_TILE
 from service.schemas.classes import Strict
 from service.schemas.segment import LONGEST_SIDE
 
@@ -76,6 +77,21 @@ class RequestParameters(_Given):
     long_side: int | None = Field(
         default=None, ge=1, le=LONGEST_SIDE, description="of the outputs, pixels; the picture's if left out"
     )
+    tile_size: int | None = Field(
+        default=None,
+        ge=SMALLEST_TILE,
+        le=LARGEST_TILE,
+        description="segments the picture in tiles of this side, pixels of the picture",
+    )
+    tile_overlap: int | None = Field(
+        default=None, ge=0, description="that they share at least, pixels; left out: a quarter of tile_size"
+    )
+
+    @model_validator(mode="after")
+    def _overlap_of_tiles(self) -> Self:
+        if self.tile_overlap is not None and self.tile_overlap >= (self.tile_size or 0):
+            raise ValueError("tile_overlap must be below tile_size, which must be there")
+        return self
 
 
 class InputParameters(_Given):

@@ -52,7 +52,15 @@ def test_parameters_of_a_request() -> None:
             client.infer("fake", inputs(), parameters={"vocabulary": "voc-20"})
         with pytest.raises(InferenceServerException, match="no vocabulary"):
             client.infer("fake", [given("image", [PNG])], parameters={"vocabulary": "nobody"})
-        for wrong in ({"mean": "harmonic"}, {"long_side": 0}, {"long_side": "4"}, {"vocabulary": 1}):
+        for wrong in (
+            {"mean": "harmonic"},
+            {"long_side": 0},
+            {"long_side": "4"},
+            {"vocabulary": 1},
+            {"tile_size": 63},
+            {"tile_overlap": 10},
+            {"tile_overlap": 64, "tile_size": 64},
+        ):
             with pytest.raises(InferenceServerException, match=next(iter(wrong))):
                 client.infer("fake", inputs(), parameters=wrong)
     labels = answer.as_numpy("label_map")

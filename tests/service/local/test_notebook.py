@@ -231,6 +231,10 @@ def test_a_closed_pillow_image(model: NotebookModel, tmp_path: Path) -> None:
         ({"background": 2}, UsageError, "background"),
         ({"background": float("nan")}, UsageError, "background"),
         ({"size": 0}, UsageError, "output_size"),
+        ({"tiling": 10}, UsageError, r"tiling\.size"),
+        ({"tiling": "large"}, UsageError, r"tiling\.size"),
+        ({"tiling": (100, 100)}, UsageError, "tiling: overlap must be below size"),
+        ({"tiling": (1, 2, 3)}, UsageError, r"tiling: .*got \(1, 2, 3\)"),
     ],
 )
 def test_arguments_that_cannot_be_used(

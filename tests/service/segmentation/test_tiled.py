@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,16 @@ import httpx
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 import ebseg
 from ebseg_client import EBSegClient, FieldsRefusedError, InputError
 from ebseg_client import Tiling as ClientTiling
 from model.storage.packaged import packaged_checkpoint
 from model.tiling import TileLayout, Tiling
+from service.batch.segmenter import BatchSegmenter
 from service.local.model import load_local
+from service.local.notebook import NotebookModel
 from service.scheduling.host_memory import tile_bytes
 from service.scheduling.torch_engine import load_engine
 from service.segmentation.requested import read_request, requested_vocabulary
@@ -53,6 +57,17 @@ async def test_a_tiled_answer_is_the_same_alone_in_company_and_here() -> None:
         for answer, wanted in zip(answers, (alone, plain, alone), strict=True):
             assert np.array_equal(labels(answer), wanted)
         scored = await post(client, {**document, "outputs": ["scores", "rle"]}, image=image)
+        by_protocol = {
+            "inputs": [
+                {"name": "image", "shape": [1], "datatype": "BYTES", "data": [b64encode(image).decode()]},
+                {"name": "classes", "shape": [8], "datatype": "BYTES", "data": NAMES},
+                {"name": "threshold", "shape": [1], "datatype": "FP32", "data": [0]},
+            ],
+            "parameters": {"tile_size": 160, "tile_overlap": 40},
+        }
+        answer = await client.post("/v2/models/ebseg-tiny/infer", json=by_protocol)
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["outputs"][0]["data"] == alone.ravel().tolist()
         one_tile = await post(client, {**whole, "tiling": {"size": 512}}, image=image, headers=NPY)
         assert np.array_equal(labels(one_tile), plain)
         assert service.admission.pending_seconds == 0
@@ -62,6 +77,14 @@ async def test_a_tiled_answer_is_the_same_alone_in_company_and_here() -> None:
     model = load_local(packaged_checkpoint(), device="cpu", dtype="float32")
     here = model.segment(pixels, spec, requested_vocabulary(spec), max_pixels=10**6)
     assert np.array_equal(here.labels, alone)
+    notebook = NotebookModel(model, packaged_checkpoint())
+    found = notebook.segment(pixels, NAMES, background=None, tiling=(160, 40))
+    assert np.array_equal(found.label_map, alone)
+    rows = [{"bytes": encoded(scene(150, 150))}, {"bytes": image}, {"bytes": encoded(scene(150, 150))}]
+    before, tiled, after = BatchSegmenter(request=document, device="cpu", batch_size=2)(rows)
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(tiled["label_map"]))), alone)
+    assert sum(tiled["areas"]) == 200 * 280
+    assert before["label_map"] == after["label_map"]  # in company, around it
     body = scored.json()
     assert body["caches"]["prediction"] == "miss"
     assert body["timings_ms"]["predict"] > 0

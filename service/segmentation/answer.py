@@ -30,7 +30,7 @@ from service.schemas.segment import (
     Size,
     WarningAnswer,
 )
-from service.segmentation import encode, render
+from service.segmentation import encode, render, run_lengths
 from service.segmentation.colors import reported_colors, to_hex
 from service.segmentation.counted import Counts
 from service.segmentation.exchange import SCORE_DIGITS, coco_instances, coco_panoptic, geojson
@@ -183,7 +183,7 @@ def json_answer(segmentation: SegmentationResult) -> SegmentAnswer:
     labels, info = segmentation.result.labels, segmentation.info
     height, width = labels.shape
     counts = segmentation.counted or Counts.of(
-        labels, segmentation.result.confidence, len(segmentation.names)
+        labels, segmentation.result.confidence, len(segmentation.names), rles="rle" in segmentation.outputs
     )
     parts: dict[str, Any] = {
         "request_id": segmentation.request_id,
@@ -244,8 +244,7 @@ def make_file(segmentation: SegmentationResult, name: str) -> bytes:
 def _classes(segmentation: SegmentationResult, counts: Counts) -> list[ClassAnswer]:
     labels, names = segmentation.result.labels, segmentation.names
     colors, trained = segmentation.colors, segmentation.trained
-    area, confidence, runs = counts.area, counts.confidence, counts.runs
-    rles = encode.rles_of(runs) if runs is not None and "rle" in segmentation.outputs else None
+    area, confidence, rles = counts.area, counts.confidence, counts.rles
     regions = polygons(labels, len(names), segmentation.check) if "polygons" in segmentation.outputs else None
     classes = []
     for index, name in enumerate(names):
@@ -325,7 +324,7 @@ def region_parts(segmentation: SegmentationResult) -> dict[str, Any]:
 def _regions(
     found: RegionSet, names: Sequence[str], shape: str, outlines: Sequence[Sequence[Outline]] | None
 ) -> list[RegionAnswer]:
-    rles = encode.rles(found.numbers, len(found)) if shape == "rle" else None
+    rles = run_lengths.rles(found.numbers, len(found)) if shape == "rle" else None
     regions = []
     for at in range(len(found)):
         label = int(found.labels[at])

@@ -1,12 +1,14 @@
 """How much of a label map each class has, and where: at once, or band by band."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.segmentation.encode import Runs, boxes, runs_of, statistics
+from service.segmentation.encode import statistics
 from service.segmentation.render import Labels
+from service.segmentation.run_lengths import RunLengths
 
 Box = list[int] | None  # left, top, width and height
 
@@ -19,20 +21,20 @@ class Counts:
         area: pixels of each label, [classes + 1]; the first is "other".
         confidence: its mean over them, 0 where there are none.
         boxes: of each class.
-        runs: of all classes; None if they were not kept.
+        rles: run lengths of each class; None if they were not wanted.
     """
 
     area: NDArray[np.int64]
     confidence: NDArray[np.float64]
     boxes: list[Box]
-    runs: Runs | None
+    rles: list[dict[str, Any]] | None
 
     @classmethod
-    def of(cls, labels: Labels, confidence: NDArray[np.float32], classes: int) -> "Counts":
-        """Of a whole label map."""
+    def of(cls, labels: Labels, confidence: NDArray[np.float32], classes: int, *, rles: bool) -> "Counts":
+        """Of a whole label map; with its run lengths if they are wanted."""
         area, mean = statistics(labels, confidence, classes)
-        runs = runs_of(labels, classes)
-        return cls(area, mean, boxes(runs), runs)
+        runs = RunLengths(labels, classes, texts=rles)
+        return cls(area, mean, runs.boxes(), runs.rles() if rles else None)
 
 
 class BandCounts:
@@ -49,7 +51,7 @@ class BandCounts:
 
     def add(self, top: int, labels: Labels, confidence: NDArray[np.float32]) -> None:
         """Takes in the band from row `top` on."""
-        own = Counts.of(labels, confidence, len(self._edges))
+        own = Counts.of(labels, confidence, len(self._edges), rles=False)
         self._area += own.area
         self._total += own.confidence * own.area
         for edges, box in zip(self._edges, own.boxes, strict=True):

@@ -1,17 +1,15 @@
-"""Label map to what clients read: RLE and arrays; `polygons.py` makes polygons, `render.py` pictures.
+"""Label map to what clients read: numbers and arrays; `run_lengths.py` makes RLE, `polygons.py` polygons,
+`render.py` pictures.
 
 Label maps are uint16 [H, W]; 0 is "other", k is the k-th class that is not ignored.
 """
 
-from dataclasses import dataclass
 from io import BytesIO
-from itertools import pairwise
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as coco
 
 from service.segmentation.render import Labels
 
@@ -32,79 +30,6 @@ def statistics(
         area += np.bincount(block, minlength=classes + 1)
         total += np.bincount(block, confidence[top : top + rows].ravel(), minlength=classes + 1)
     return area, total / np.maximum(area, 1)
-
-
-@dataclass(frozen=True, slots=True)
-class Runs:
-    """Runs of one label down the columns of a label map, as COCO counts, those of a class together.
-
-    Attributes:
-        size: rows and columns of the label map.
-        starts, ends: places of pixels, the end beyond the last, [R].
-        bounds: where the runs of each class begin, and the last one's end, [classes + 1].
-    """
-
-    size: tuple[int, int]
-    starts: NDArray[np.int64]
-    ends: NDArray[np.int64]
-    bounds: NDArray[np.int64]
-
-
-def runs_of(labels: NDArray[np.uint16] | NDArray[np.int32], classes: int) -> Runs:
-    """The runs of labels 1 to `classes`.
-
-    One pass over the picture finds all of them, so the time hardly grows with the number of classes.
-    """
-    flat = labels.T.ravel()
-    starts = np.concatenate(([0], np.flatnonzero(flat[1:] != flat[:-1]) + 1))
-    ends = np.append(starts[1:], flat.size)
-    owners = flat[starts]
-    order = np.argsort(owners, kind="stable")
-    bounds = np.searchsorted(owners[order], np.arange(1, classes + 2))
-    height, width = labels.shape
-    return Runs((height, width), starts[order], ends[order], bounds)
-
-
-def rles(labels: NDArray[np.uint16] | NDArray[np.int32], classes: int) -> list[dict[str, Any]]:
-    """COCO's compressed RLE of every class, `{"size": [H, W], "counts": text}`."""
-    return rles_of(runs_of(labels, classes))
-
-
-def rles_of(runs: Runs) -> list[dict[str, Any]]:
-    """The same of runs that were found."""
-    height, width = runs.size
-    if len(runs.bounds) == 1:
-        return []  # which pycocotools does not take
-    uncompressed = []
-    for first, last in pairwise(runs.bounds):
-        # gap, run, gap, run, ..., gap: the differences of all borders
-        borders = np.empty(2 * int(last - first) + 2, np.int64)
-        borders[0], borders[-1] = 0, height * width
-        borders[1:-1:2], borders[2:-1:2] = runs.starts[first:last], runs.ends[first:last]
-        counts = np.diff(borders)
-        uncompressed.append({"size": [height, width], "counts": counts[: len(counts) - (counts[-1] == 0)]})
-    return [
-        {"size": [height, width], "counts": rle["counts"].decode("ascii")}
-        for rle in coco.frPyObjects(uncompressed, height, width)
-    ]
-
-
-def boxes(runs: Runs) -> list[list[int] | None]:
-    """Left, top, width and height of every class; None of one without pixels."""
-    height, _ = runs.size
-    left, right = runs.starts // height, (runs.ends - 1) // height
-    whole = left != right  # a run that goes on in the next column has both ends of one
-    top = np.where(whole, 0, runs.starts % height)
-    bottom = np.where(whole, height - 1, (runs.ends - 1) % height)
-    found: list[list[int] | None] = []
-    for first, last in pairwise(runs.bounds):
-        if first == last:
-            found.append(None)
-            continue
-        mine = slice(first, last)
-        x, y = int(left[mine].min()), int(top[mine].min())
-        found.append([x, y, int(right[mine].max()) - x + 1, int(bottom[mine].max()) - y + 1])
-    return found
 
 
 def share_of(scores: NDArray[np.float16], label: int) -> NDArray[np.float32]:

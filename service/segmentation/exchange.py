@@ -6,10 +6,10 @@ COCO's formats: https://cocodataset.org/#format-data; GeoJSON: RFC 7946. A pictu
 from collections.abc import Sequence
 from typing import Any
 
-from service.segmentation.encode import rles
 from service.segmentation.polygons import Region as Outline
 from service.segmentation.polygons import Ring
 from service.segmentation.regions import RegionSet
+from service.segmentation.run_lengths import rles
 
 IMAGE_ID = 1
 SCORE_DIGITS = 4

@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from service.schemas.lists import listed
-from service.segmentation.encode import rles
+from service.segmentation.run_lengths import rles
 from tests.browser.conftest import OpenPage
 
 STATIC = Path(__file__).parents[2] / "service" / "static"

@@ -16,6 +16,7 @@ from ebseg_client.errors import AnswerError
 from ebseg_client.labels import Maps, labels_of, read_npy, run_lengths
 from service.segmentation import encode
 from service.segmentation.render import label_png
+from service.segmentation.run_lengths import rles as rles_of
 
 
 def decoded(counts: str, height: int, width: int) -> NDArray[np.bool_]:
@@ -40,7 +41,7 @@ def test_label_maps_and_masks_come_back(
     side = 8 if coarse else 1
     small = random.integers(0, classes + 1, (height, width), np.uint16)
     labels = small.repeat(side, 0).repeat(side, 1)[:height, :width]
-    rles = encode.rles(labels, classes)
+    rles = rles_of(labels, classes)
     counts = tuple(rle["counts"] for rle in rles)
     assert (labels_of(counts, height, width) == labels).all()
     maps = Maps(height, width, rles=counts)
@@ -53,7 +54,7 @@ def test_label_maps_and_masks_come_back(
 def test_long_runs() -> None:
     labels = np.zeros((3000, 2000), np.uint16)
     labels[100:2900, 5:1900] = 1
-    (rle,) = encode.rles(labels, 1)
+    (rle,) = rles_of(labels, 1)
     assert sum(run_lengths(rle["counts"])) == 6_000_000
     assert (labels_of([rle["counts"]], 3000, 2000) == labels).all()
 

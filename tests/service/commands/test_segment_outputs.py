@@ -11,7 +11,7 @@ from pycocotools.coco import COCO
 
 import ebseg
 from tests.service.fakes import live, picture
-from tests.service.segmentation.test_encode import from_rle
+from tests.service.segmentation.test_run_lengths import from_rle
 from tests.service.segmentation.test_forms import PANOPTIC_PYTHON
 
 

@@ -14,8 +14,8 @@ from PIL import Image
 
 from service.http.problem_examples import DETAILS
 from service.http.problems import KINDS
-from service.segmentation.encode import rles
 from service.segmentation.polygons import polygons
+from service.segmentation.run_lengths import rles
 from tests.service.fakes import PNG, running
 
 pytestmark = pytest.mark.anyio

@@ -2,56 +2,18 @@
 
 import io
 import json
-import warnings
-from typing import Any
 
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
-from pycocotools import mask as coco
 
 from ebseg_client import drawing
 from service.segmentation import encode, render
 from service.segmentation.colors import class_colors, to_hex
 
 Labels = NDArray[np.uint16]
-
-
-@st.composite
-def label_maps(draw: st.DrawFn) -> Labels:
-    height, width, classes = draw(st.integers(1, 9)), draw(st.integers(1, 9)), draw(st.integers(1, 4))
-    values = draw(st.lists(st.integers(0, classes), min_size=height * width, max_size=height * width))
-    return np.array(values, np.uint16).reshape(height, width)
-
-
-def from_rle(rle: dict[str, Any]) -> NDArray[np.bool_]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pycocotools converts its own arrays the old way
-        decoded: NDArray[np.uint8] = coco.decode(rle)
-    return decoded.astype(bool)
-
-
-@settings(max_examples=150, deadline=None, derandomize=True)
-@given(label_maps())
-def test_rle_gives_the_masks_back(labels: Labels) -> None:
-    classes = 4
-    rles = encode.rles(labels, classes)
-    assert len(rles) == classes
-    for index in range(classes):
-        mask = labels == index + 1
-        assert (from_rle(rles[index]) == mask).all()
-        assert rles[index]["size"] == list(labels.shape)
-
-
-def test_rle_is_what_pycocotools_makes() -> None:
-    labels = np.array([[1, 0, 1], [1, 2, 2]], np.uint16)
-    for rle, mask in zip(encode.rles(labels, 3), (labels == 1, labels == 2, labels == 3), strict=True):
-        expected = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
-        assert rle["counts"] == expected["counts"].decode()
 
 
 def test_statistics_over_several_blocks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from pycocotools.coco import COCO
 from shapely import geometry
 
 from tests.service.fakes import fields, post, problem, running
-from tests.service.segmentation.test_encode import from_rle
+from tests.service.segmentation.test_run_lengths import from_rle
 
 PANOPTIC_PYTHON = Path(__file__).parents[3] / ".venv" / "moto" / "bin" / "python"
 NAMES = ["sky", "tree", "road"]

@@ -11,8 +11,8 @@ from pycocotools.coco import COCO
 
 import ebseg
 from tests.service.fakes import live, picture
-from tests.service.segmentation.test_run_lengths import from_rle
 from tests.service.segmentation.test_forms import PANOPTIC_PYTHON
+from tests.service.segmentation.test_run_lengths import from_rle
 
 
 def pictures(folder: Path) -> Path:

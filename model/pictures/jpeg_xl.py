@@ -54,7 +54,7 @@ def read_header(data: bytes) -> Header:
     Raises:
         PictureFileError: it is broken or cut short.
     """
-    bits = _Bits(_codestream(data)[2:])
+    bits = _LowestFirst(_codestream(data)[2:])
     size = _size(bits)
     if bits.take(1):  # all as usual
         return Header(size, 1, animated=False, premultiplied=False)
@@ -190,7 +190,7 @@ def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         at = end
 
 
-class _Bits:
+class _LowestFirst:
     """Bits of bytes, the lowest first (annex B)."""
 
     def __init__(self, data: bytes):
@@ -214,7 +214,7 @@ class _Bits:
         return self.number((0, 0), (0, 1), (4, 2), (6, 18))
 
 
-def _size(bits: _Bits) -> tuple[int, int]:
+def _size(bits: _LowestFirst) -> tuple[int, int]:
     """Width and height."""
     small = bits.take(1)
 
@@ -224,7 +224,7 @@ def _size(bits: _Bits) -> tuple[int, int]:
     return _with_ratio(bits, side)
 
 
-def _preview(bits: _Bits) -> None:
+def _preview(bits: _LowestFirst) -> None:
     small = bits.take(1)
 
     def side() -> int:
@@ -235,7 +235,7 @@ def _preview(bits: _Bits) -> None:
     _with_ratio(bits, side)
 
 
-def _with_ratio(bits: _Bits, side: Any) -> tuple[int, int]:
+def _with_ratio(bits: _LowestFirst, side: Any) -> tuple[int, int]:
     height = side()
     ratio = bits.take(3)
     if not ratio:
@@ -244,7 +244,7 @@ def _with_ratio(bits: _Bits, side: Any) -> tuple[int, int]:
     return height * wide // high, height
 
 
-def _depth(bits: _Bits) -> None:
+def _depth(bits: _LowestFirst) -> None:
     if bits.take(1):  # floats
         bits.number((0, 32), (0, 16), (0, 24), (6, 1))
         bits.take(4)
@@ -252,7 +252,7 @@ def _depth(bits: _Bits) -> None:
         bits.number((0, 8), (0, 10), (0, 12), (6, 1))
 
 
-def _is_premultiplied(bits: _Bits) -> bool:
+def _is_premultiplied(bits: _LowestFirst) -> bool:
     """Whether a further channel is alpha that colours are multiplied by."""
     if bits.take(1):  # alpha as usual
         return False

@@ -11,8 +11,16 @@ from service.schemas.classes import ClassEntry
 from service.setting_values.redis_url import RedisPlace, redis_place
 from service.settings import Settings, SettingsError, load_settings
 from service.vocabularies.catalog import Vocabularies
-from tests.service.caches.redis_kinds import SERVICE, redis_cluster, redis_pair, redis_sentinel
+from tests.service.caches.redis_kinds import (
+    SERVICE,
+    redis_cluster,
+    redis_pair,
+    redis_sentinel,
+    tls_options,
+    tls_port,
+)
 from tests.service.caches.redis_server import RedisServer, redis_server
+from tests.service.certificates import signed
 from tests.service.hot_loading.stores import (
     CLOSED,
     OPEN,
@@ -118,6 +126,40 @@ async def test_what_sentinels_put_in_the_place_of_a_dead_server_is_used(tmp_path
             assert await get(store, b"a") == [b"1"]
             store.put_later({b"b": b"2"}, ttl_s=99, cache="text")
             await until(lambda: second.client().exists("b") == 1)
+
+
+async def test_a_cluster_by_tls(tmp_path: Path) -> None:
+    files = signed(tmp_path)
+    with redis_cluster(files) as nodes:
+        url = "rediss+cluster://" + ",".join(f"127.0.0.1:{tls_port(node)}" for node in nodes)
+        async with started(url, timeout_s=PATIENT_S, breaker=quick_breaker()) as (store, metrics):
+            await tripped(store)  # nobody trusts that authority
+            assert breaker_state(metrics) == OPEN
+        trusting = f"{url}?ssl_ca_certs={files.authority}"
+        async with started(trusting, timeout_s=PATIENT_S) as (store, metrics):
+            store.put_later(ENTRIES, ttl_s=1000, cache="text")
+            await until(lambda: count(metrics, "stored") == len(ENTRIES))
+            assert await get(store, *ENTRIES, b"none") == [*ENTRIES.values(), None]
+            assert (count(metrics, "error"), breaker_state(metrics)) == (0, CLOSED)
+        assert min(node.client().dbsize() for node in nodes) > 50
+
+
+async def test_sentinels_and_their_server_by_tls(tmp_path: Path) -> None:
+    files = signed(tmp_path)
+    with (
+        redis_server(*tls_options(files), password="s3cret") as server,
+        redis_sentinel(tmp_path, server, tls=files) as port,
+    ):
+        url = f"rediss+sentinel://:s3cret@127.0.0.1:{port}/{SERVICE}/3"
+        async with started(url, timeout_s=PATIENT_S, breaker=quick_breaker()) as (store, metrics):
+            await tripped(store)
+            assert breaker_state(metrics) == OPEN
+        trusting = f"{url}?ssl_ca_certs={files.authority}"
+        async with started(trusting, timeout_s=PATIENT_S) as (store, metrics):
+            store.put_later(ENTRIES, ttl_s=99, cache="text")
+            await until(lambda: count(metrics, "stored") == len(ENTRIES))
+            assert await get(store, *ENTRIES) == list(ENTRIES.values())
+            assert server.client().info("keyspace")["db3"]["keys"] == len(ENTRIES)
 
 
 @pytest.mark.parametrize(

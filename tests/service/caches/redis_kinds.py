@@ -28,7 +28,7 @@ def tls_options(tls: Certificates, port: int | None = None) -> tuple[str, ...]:
 
 def tls_port(server: RedisServer) -> int:
     """Where a server takes TLS."""
-    return int(server.client().config_get("tls-port")["tls-port"])
+    return int(str(server.client().config_get("tls-port")["tls-port"]))
 
 
 @contextlib.contextmanager

@@ -10,7 +10,8 @@
 #   PORT        port for `serve`
 #   WORKERS     processes that `test` and `test-all` share the test files out to; each computes on one thread
 #   TINY        folder that `train-tiny` works in, and goes on in when it was cut off
-#   SHARE       of the steps and pictures of `train-tiny`, 0..1
+#   FAMILIES    folder that `train-families` works in, likewise
+#   SHARE       of the steps and pictures of `train-tiny` and `train-families`, 0..1
 #   SEED        of everything in `train-tiny`
 #   UPGRADE     of `lock`: packages to take the newest versions of, or "all"
 
@@ -24,6 +25,7 @@ WORKERS ?= 2
 CHECKPOINT ?= model/pretrained/ebseg-tiny/1
 MODEL ?=
 TINY ?= out/tiny
+FAMILIES ?= out/families
 SHARE ?= 1
 SEED ?= 0
 UPGRADE ?=
@@ -41,7 +43,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup demo serve test test-all image-check tools check docs bench soak train-tiny lock
+.PHONY: help setup demo serve test test-all image-check tools check docs bench soak train-tiny train-families lock
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
@@ -132,6 +134,15 @@ train-tiny: $(TRAINING) ## make EBSeg-tiny from nothing: data, CLIP, SAM, segmen
 	$(BIN)/ebseg train-tiny "$(TINY)" --seed $(SEED) --share $(SHARE)
 	$(BIN)/ebseg ablate embeddings "$(TINY)/run/checkpoint" "$(TINY)/storybook"
 	$(BIN)/ebseg publish "$(TINY)/run" "$(TINY)/registry/ebseg-tiny" --dtype float16
+
+TRAINED_WITH_SSC := $(FAMILIES)/ssc/a-last-1/seed
+TABLE_OF := "$(TRAINED_WITH_SSC)-0" "$(FAMILIES)/storybook" --also "$(TRAINED_WITH_SSC)-1" "$(TRAINED_WITH_SSC)-2"
+
+train-families: $(TRAINING) ## Tables 3 to 6 on families of classes that are alike, of three trainings each; hours
+	$(BIN)/ebseg train-tiny "$(FAMILIES)" --families --share $(SHARE) --encoders-only
+	$(BIN)/ebseg ablate ssc "$(FAMILIES)/run.json" --variants none a-last-1 --out "$(FAMILIES)/ssc"
+	$(BIN)/ebseg ablate embeddings $(TABLE_OF)
+	$(BIN)/ebseg ablate balance $(TABLE_OF)
 
 lock: ## renew the locks in requirements/ from pyproject.toml; UPGRADE="NAME ..." or all takes newer versions
 	$(PYTHON) -m requirements.lock $(if $(filter all,$(UPGRADE)),--upgrade,$(addprefix --upgrade-package ,$(UPGRADE)))

@@ -8,12 +8,13 @@ says whether a mask shows anything, and is no part of what is balanced.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from model.network.balance import Balance, Mean, Weights
 from model.storage.checkpoint import LoadedCheckpoint
-from training.ablate.tables import ALL_TRAINED_NEW, TRAINED_NEW_ALL, Cell, Table
+from training.ablate.tables import ALL_TRAINED_NEW, TRAINED_NEW_ALL, Cell, Spread, Table
 from training.data.layout import SegmentationFolder
+from training.errors import TrainingError
 from training.evaluation.confusion_counts import Options, count_loaded
 from training.evaluation.evaluate import DEFAULTS, Evaluation, count_plan, scores
 
@@ -77,12 +78,17 @@ def embeddings_table(
     loaded: LoadedCheckpoint,
     folder: SegmentationFolder,
     *,
+    also: Sequence[LoadedCheckpoint] = (),
     processes: int = 1,
     options: Options = DEFAULTS,
 ) -> Table:
     """Table 3: the seven subsets of A, B and D under both means, with the model's own weights.
 
-    A single embedding has no mean: its scores stand in the columns of both.
+    A single embedding has no mean: its scores stand in the columns of both. With further trainings of the
+    model (`also`) every score is their mean, least and greatest.
+
+    Raises:
+        TrainingError: another training has other weights.
     """
     own = loaded.ebseg.config.balance
 
@@ -91,7 +97,7 @@ def embeddings_table(
         return restricted(dataclasses.replace(own, mean=meant), subset)
 
     balances = {f"{subset} {mean}": balance(subset, mean) for subset in SUBSETS for mean in MEANS}
-    found = compare(loaded, folder, balances, processes=processes, options=options)
+    found = _of_all([loaded, *also], folder, balances, processes, options)
     rows: list[tuple[Cell, ...]] = []
     for subset in SUBSETS:
         columns = [cell for mean in MEANS for cell in _three(found[f"{subset} {mean}"])]
@@ -111,13 +117,17 @@ def balance_table(
     loaded: LoadedCheckpoint,
     folder: SegmentationFolder,
     *,
+    also: Sequence[LoadedCheckpoint] = (),
     processes: int = 1,
     options: Options = DEFAULTS,
 ) -> Table:
     """Table 4: trained and new classes, without balancing (B alone, as in the paper) and with.
 
     Two rows more than the paper has tell what is due to treating new classes otherwise than trained ones:
-    all classes balanced as trained ones, and all as new ones.
+    all classes balanced as trained ones, and all as new ones. `also` as in `embeddings_table`.
+
+    Raises:
+        TrainingError: another training has other weights.
     """
     own = loaded.ebseg.config.balance
     rows_of: dict[str, tuple[Balance, tuple[float, float, float] | None]] = {
@@ -128,7 +138,7 @@ def balance_table(
         f"{own.mean}, all classes weighted as new": (dataclasses.replace(own, trained=own.new), None),
     }
     balances = {name: balance for name, (balance, _) in rows_of.items()}
-    found = compare(loaded, folder, balances, processes=processes, options=options)
+    found = _of_all([loaded, *also], folder, balances, processes, options)
     rows: list[tuple[Cell, ...]] = []
     for name, (_, paper) in rows_of.items():
         every, trained, new = _three(found[name])
@@ -141,12 +151,34 @@ def balance_table(
     )
 
 
-def _three(found: Evaluation) -> tuple[float | None, float | None, float | None]:
-    return found.miou_all, found.miou_trained, found.miou_new
+def _of_all(
+    trainings: Sequence[LoadedCheckpoint],
+    folder: SegmentationFolder,
+    balances: Mapping[str, Balance],
+    processes: int,
+    options: Options,
+) -> dict[str, list[Evaluation]]:
+    """`compare` of each training, by the names of the balances."""
+    if len({training.ebseg.config.balance for training in trainings}) > 1:
+        raise TrainingError("the checkpoints balance with other weights, so their scores have no mean")
+    each = [compare(x, folder, balances, processes=processes, options=options) for x in trainings]
+    return {name: [found[name] for found in each] for name in balances}
 
 
-def _what(loaded: LoadedCheckpoint, found: Evaluation) -> str:
-    """The sentence below a table on what was measured."""
+def _three(found: Sequence[Evaluation]) -> tuple[Cell, Cell, Cell]:
+    def cell(values: Sequence[float | None]) -> Cell:
+        return values[0] if len(values) == 1 else Spread.of(values)
+
+    return (
+        cell([x.miou_all for x in found]),
+        cell([x.miou_trained for x in found]),
+        cell([x.miou_new for x in found]),
+    )
+
+
+def _what(loaded: LoadedCheckpoint, every: Sequence[Evaluation]) -> str:
+    """The sentences below a table on what was measured."""
+    found = every[0]
     present = found.confusion.present
     trained = sum(1 for known, here in zip(found.trained, present, strict=True) if known and here)
     own = loaded.ebseg.config.balance
@@ -158,6 +190,7 @@ def _what(loaded: LoadedCheckpoint, found: Evaluation) -> str:
         f"{loaded.manifest.name} version {loaded.manifest.version} on {found.pictures} pictures of "
         f"{found.data}, {found.split}: {trained} trained and "
         f"{int(present.sum()) - trained} new classes. Weights: {weights}."
+        + (f" Mean (least to greatest) of {len(every)} trainings." if len(every) > 1 else "")
     )
 
 

@@ -17,6 +17,7 @@ from training.commands.evaluate import (
 )
 
 if TYPE_CHECKING:
+    from model.storage.checkpoint import LoadedCheckpoint
     from training.ablate.grid import GridRun, GridScore
     from training.ablate.tables import Table
 
@@ -44,7 +45,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
   ebseg ablate embeddings registry/ebseg-base/1 data/ade20k-150 --processes 4 --json
 """,
     )
-    add_set_options(one)
+    _add_table_options(one)
     one.add_argument("--json", action="store_true", help=JSON_HELP)
     one = add_command(
         tables,
@@ -53,9 +54,10 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "Table 4: mIoU of trained and new classes without and with balancing, in one pass",
         """
   ebseg ablate balance registry/ebseg-tiny/1 data/storybook
+  ebseg ablate balance runs/seed-0 data/storybook --also runs/seed-1 runs/seed-2
 """,
     )
-    add_set_options(one)
+    _add_table_options(one)
     one.add_argument("--json", action="store_true", help=JSON_HELP)
     one = add_command(
         tables,
@@ -94,6 +96,26 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         )
 
 
+def _add_table_options(parser: argparse.ArgumentParser) -> None:
+    add_set_options(parser)
+    parser.add_argument(
+        "--also",
+        type=Path,
+        nargs="+",
+        default=(),
+        metavar="CHECKPOINT",
+        help="further trainings of the same: every score is then mean, least and greatest of all",
+    )
+
+
+def _also(args: argparse.Namespace) -> "list[LoadedCheckpoint]":
+    """The trainings of `--also`."""
+    from model.storage.checkpoint import load
+    from training.run.folder import in_run
+
+    return [load(in_run(path), device=device_of(args)) for path in args.also]
+
+
 def _add_grid_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "config",
@@ -122,7 +144,8 @@ def embeddings(args: argparse.Namespace) -> int:
 
     how = options(args)
     loaded, folder = opened(args)
-    _report(args, [embeddings_table(loaded, folder, processes=args.processes, options=how)])
+    also = _also(args)
+    _report(args, [embeddings_table(loaded, folder, also=also, processes=args.processes, options=how)])
     return 0
 
 
@@ -133,7 +156,8 @@ def balance(args: argparse.Namespace) -> int:
 
     how = options(args)
     loaded, folder = opened(args)
-    _report(args, [balance_table(loaded, folder, processes=args.processes, options=how)])
+    also = _also(args)
+    _report(args, [balance_table(loaded, folder, also=also, processes=args.processes, options=how)])
     return 0
 
 

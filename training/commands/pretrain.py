@@ -6,6 +6,7 @@ from pathlib import Path
 
 from model.command import JSON_HELP, add_command, add_device, count, seed
 from model.commands.places import VARIANTS
+from training.commands.storybook import add_families, book_of
 
 TINY = [variant for variant in VARIANTS if variant.startswith("tiny")]
 
@@ -44,6 +45,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     clip.add_argument("--scenes", type=count, default=28_000, metavar="N", help="to draw (default: 28000)")
     clip.add_argument("--steps", type=count, default=18_000, metavar="N", help="to take (default: 18000)")
     clip.add_argument("--seed", type=seed, default=0, help="of scenes and weights (default: 0)")
+    add_families(clip)
     add_device(clip)
     clip.add_argument("--json", action="store_true", help=JSON_HELP)
 
@@ -81,22 +83,29 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     )
     top.add_argument("--scenes", type=count, default=300, metavar="N", help="to draw (default: 300)")
     top.add_argument("--seed", type=seed, default=1, help="of the scenes (default: 1)")
+    add_families(top)
     add_device(top)
     top.add_argument("--json", action="store_true", help=JSON_HELP)
 
 
 def run_clip(args: argparse.Namespace) -> int:
     """`ebseg pretrain clip`."""
+    from dataclasses import replace
+
     from model.network.config import VARIANTS
     from model.network.device import device_named
+    from training.recipes.recipe import OF_FAMILIES
     from training.recipes.tiny import CLIP_SHARES, CLIP_SIDE, VARIANT
     from training.storybook.pretrain.clip import ClipPretraining, pretrain_clip
     from training.storybook.pretrain.pictures import pool
 
     device = device_named(args.device)
     folder = args.out.with_suffix(".scenes")
-    scenes = pool(folder, seed=args.seed, count=args.scenes, side=CLIP_SIDE, shares=CLIP_SHARES)
-    settings = ClipPretraining(steps=args.steps, seed=args.seed)
+    scenes = pool(
+        folder, seed=args.seed, count=args.scenes, side=CLIP_SIDE, shares=CLIP_SHARES, book=book_of(args)
+    )
+    chosen = OF_FAMILIES.clip if args.families else ClipPretraining()
+    settings = replace(chosen, steps=args.steps, seed=args.seed)
     pretrain_clip(VARIANTS[VARIANT], scenes, settings, args.out, device)
     found = {"out": str(args.out), "steps": args.steps, "scenes": args.scenes}
     print(json.dumps(found) if args.json else args.out)
@@ -133,23 +142,22 @@ def run_ceiling(args: argparse.Namespace) -> int:
 
     from model.network.device import device_named
     from model.storage.checkpoint import load
-    from training.recipes.tiny import CLIP_SIDE, ceiling_line
-    from training.storybook.classes import CLASSES, NEW
+    from training.recipes.tiny import ceiling_line, ceiling_scenes
     from training.storybook.pretrain.ceiling import ceiling
-    from training.storybook.pretrain.pictures import pool
 
+    book = book_of(args)
     ebseg = load(args.checkpoint, device=device_named(args.device)).ebseg
     with tempfile.TemporaryDirectory() as folder:
-        scenes = pool(Path(folder), seed=args.seed, count=args.scenes, side=CLIP_SIDE, shares=(1, 0, 0))
+        scenes = ceiling_scenes(Path(folder), args.seed, args.scenes, book)
         found = ceiling(ebseg, scenes, args.scenes)
-    rows = zip(CLASSES, *found.by_class.tolist(), strict=True)
+    rows = zip(book.classes, *found.by_class.tolist(), strict=True)
     if args.json:
         by_class = {name: {"frozen": d, "mask_attention": b} for name, d, b in rows if d == d}
         keys = ("frozen_trained", "frozen_new", "mask_attention_trained", "mask_attention_new")
         print(json.dumps({key: getattr(found, key) for key in keys} | {"classes": by_class}))
         return 0
     for name, d, b in rows:
-        kind = "new" if name in NEW else "training"
+        kind = "new" if name in book.new else "training"
         print(f"{name:16} {kind:8}  D {d:6.1%}  B {b:6.1%}")
     print(ceiling_line(found))
     return 0

@@ -3,13 +3,18 @@
 import argparse
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from model.command import JSON_HELP, add_command, count, count_from_zero, seed
+
+if TYPE_CHECKING:
+    from training.storybook.classes import Book
 
 EXAMPLES = """
   ebseg storybook data/storybook
   ebseg storybook data/held-out --train 0 --val 300 --seed 77
   ebseg storybook data/few --train 60 --val 6 --jobs 2 --json
+  ebseg storybook data/families --families --train 1500
 """
 
 
@@ -32,6 +37,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     parser.add_argument(
         "--seed", type=seed, default=0, metavar="N", help="same seed, same files (default: 0)"
     )
+    add_families(parser)
     parser.add_argument(
         "--jobs", type=count, metavar="N", help="drawing processes (default: one a processor)"
     )
@@ -42,12 +48,28 @@ def run(args: argparse.Namespace) -> int:
     """`ebseg storybook`."""
     from training.storybook.generate import generate
 
-    generate(args.folder, train=args.train, held_out=args.val, seed=args.seed, jobs=args.jobs)
+    book = book_of(args)
+    generate(args.folder, train=args.train, held_out=args.val, seed=args.seed, jobs=args.jobs, book=book)
     if args.json:
-        print(
-            json.dumps({"folder": str(args.folder), "train": args.train, "val": args.val, "seed": args.seed})
-        )
+        made = {"folder": str(args.folder), "train": args.train, "val": args.val, "seed": args.seed}
+        print(json.dumps(made | {"title": book.title}))
     else:
         print(f"{args.folder}: {args.train} training scenes, {args.val} held-out scenes")
         print(f"next: ebseg evaluate model/pretrained/ebseg-tiny/1 {args.folder}")
     return 0
+
+
+def add_families(parser: argparse.ArgumentParser) -> None:
+    """`--families`, for every command that draws Storybook."""
+    parser.add_argument(
+        "--families",
+        action="store_true",
+        help="Storybook's variant: families of classes that are alike, as kinds of boats, and rare words",
+    )
+
+
+def book_of(args: argparse.Namespace) -> "Book":
+    """What `--families` chose to draw."""
+    from training.storybook.classes import FAMILIES, STORYBOOK
+
+    return FAMILIES if args.families else STORYBOOK

@@ -3,15 +3,28 @@
 import argparse
 import json
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
-from model.command import JSON_HELP, add_command, seed
+from model.command import JSON_HELP, add_command, count, seed
+from training.commands.storybook import add_families
 from training.config import Score
+
+if TYPE_CHECKING:
+    from training.recipes.recipe import Recipe
 
 EXAMPLES = """
   ebseg train-tiny out/tiny
   ebseg train-tiny out/quick --share 0.01
+  ebseg train-tiny out/families --families --clip-steps 6000 --encoders-only
 """
+# Of the recipe, instead of its own.
+COUNTS = {
+    "clip-scenes": "scenes with captions",
+    "clip-steps": "steps of CLIP's pretraining",
+    "sam-steps": "steps of SAM's pretraining",
+    "scenes": "scenes with masks to train on",
+    "steps": "steps of the segmenter's training",
+}
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -32,6 +45,14 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     parser.add_argument(
         "--share", type=float, default=1.0, metavar="X", help="of the steps and pictures, 0..1 (default: 1)"
     )
+    add_families(parser)
+    for option, what in COUNTS.items():
+        parser.add_argument(f"--{option}", type=count, metavar="N", help=f"{what} (default: the recipe's)")
+    parser.add_argument(
+        "--encoders-only",
+        action="store_true",
+        help="end before the segmenter is trained; OUT/run.json has its settings, for ebseg ablate",
+    )
     parser.add_argument("--json", action="store_true", help=JSON_HELP)
 
 
@@ -39,13 +60,22 @@ def run(args: argparse.Namespace) -> int:
     """`ebseg train-tiny`."""
     import sys
 
-    from training.recipes.tiny import Recipe, train_tiny
+    from training.recipes.tiny import make_encoders, train_tiny
     from training.run.folder import RUN_METRICS
 
     def notify(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
-    folder = train_tiny(args.out, Recipe(seed=args.seed).shrunk(args.share), notify)
+    recipe = _recipe(args)
+    if args.encoders_only:
+        make_encoders(args.out, recipe, notify)
+        settings = args.out / "run.json"
+        if args.json:
+            print(json.dumps({"settings": str(settings)}))
+        else:
+            print(f"{settings}\nnext: ebseg ablate ssc {settings} --out {args.out / 'ssc'}")
+        return 0
+    folder = train_tiny(args.out, recipe, notify)
     metrics = json.loads((folder / RUN_METRICS).read_text(encoding="utf-8"))
     scores = {name: metrics[name] for name in get_args(Score)}
     if args.json:
@@ -57,3 +87,24 @@ def run(args: argparse.Namespace) -> int:
         )
         print(f"next: ebseg publish {folder} registry/ebseg-tiny")
     return 0
+
+
+def _recipe(args: argparse.Namespace) -> "Recipe":
+    """The recipe that the options choose."""
+    from dataclasses import replace
+
+    from training.recipes.recipe import OF_FAMILIES, Recipe
+
+    recipe = replace(OF_FAMILIES if args.families else Recipe(), seed=args.seed).shrunk(args.share)
+
+    def chosen(given: int | None, own: int) -> int:
+        return own if given is None else given
+
+    return replace(
+        recipe,
+        clip_scenes=chosen(args.clip_scenes, recipe.clip_scenes),
+        clip=replace(recipe.clip, steps=chosen(args.clip_steps, recipe.clip.steps)),
+        sam=replace(recipe.sam, steps=chosen(args.sam_steps, recipe.sam.steps)),
+        train_scenes=chosen(args.scenes, recipe.train_scenes),
+        steps=chosen(args.steps, recipe.steps),
+    )

@@ -1,10 +1,11 @@
-"""EBSeg-tiny from nothing: Storybook is drawn, CLIP and SAM are pretrained on it, then the segmenter trained.
+"""EBSeg-tiny from nothing: Storybook is drawn, CLIP and SAM are pretrained on it, the segmenter trained.
 
     OUT/storybook         the data set
     OUT/scenes            scenes with captions for CLIP
     OUT/clip.safetensors  the tiny CLIP
     OUT/sam.safetensors   the tiny SAM's encoder
     OUT/encoders/1        both in an EBSeg whose decoder is untrained
+    OUT/run.json          the settings of the segmenter's training, for `ebseg ablate`
     OUT/run               the run, with RUN/checkpoint and RUN/metrics.json, ready for `ebseg publish`
 
 A step whose result is there already is not done again, so a recipe that was cut off goes on.
@@ -12,7 +13,7 @@ A step whose result is there already is not done again, so a recipe that was cut
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from model.allocator import keep_freed_memory
@@ -28,104 +29,46 @@ from training import encoders
 from training.config import TrainConfig
 from training.data.layout import SegmentationFolder
 from training.errors import TrainingError
-from training.run.precision import cpu_amp
+from training.recipes.recipe import Recipe
 from training.run.trainer import train
-from training.storybook.classes import CLASSES, TRAINED
-from training.storybook.generate import HELD_OUT, TRAIN, generate
-from training.storybook.pretrain.backbone import BackbonePretraining, pretrain_backbone
+from training.storybook.classes import Book
+from training.storybook.generate import TRAIN, generate
+from training.storybook.pretrain.backbone import pretrain_backbone
 from training.storybook.pretrain.ceiling import Ceiling, ceiling
-from training.storybook.pretrain.clip import ClipPretraining, pretrain_clip
-from training.storybook.pretrain.pictures import pool
+from training.storybook.pretrain.clip import pretrain_clip
+from training.storybook.pretrain.pictures import Pool, pool
 
 VARIANT = "tiny"
 LICENSE = "MIT"  # of weights that come of nothing but this code
 CLIP_SIDE = 128  # pixels of the pictures that CLIP sees
 CLIP_SHARES = (0.35, 0.3, 0.35)  # of scenes, quilts and close-ups
-LEAST_CEILING = 0.8  # below it a segmenter is not worth training
 CEILING_SCENES = 300
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Recipe:
-    """How much of everything.
-
-    Attributes:
-        seed: of data, weights and order.
-        clip_scenes: scenes with captions.
-        clip, sam: settings of the pretraining.
-        train_scenes, held_out_scenes: Storybook's splits.
-        steps, batch, learning_rate: of the segmenter's training.
-        least_ceiling: share of true masks that CLIP has to name right.
-    """
-
-    seed: int = 0
-    clip_scenes: int = 28_000
-    clip: ClipPretraining = field(default_factory=ClipPretraining)
-    sam: BackbonePretraining = field(default_factory=BackbonePretraining)
-    train_scenes: int = 6000
-    held_out_scenes: int = 300
-    steps: int = 5000
-    batch: int = 4
-    learning_rate: float = 5e-4
-    least_ceiling: float = LEAST_CEILING
-
-    def shrunk(self, share: float) -> "Recipe":
-        """The same recipe with a share of the steps and pictures, to see that everything runs.
-
-        Raises:
-            TrainingError: the share is not within 0..1.
-        """
-        if not 0 < share <= 1:
-            raise TrainingError(f"the share of the recipe must be more than 0 and at most 1, got {share}")
-
-        def part(count: int, least: int = 1) -> int:
-            return max(least, round(share * count))
-
-        return replace(
-            self,
-            clip_scenes=part(self.clip_scenes, 64),
-            clip=replace(self.clip, steps=part(self.clip.steps)),
-            sam=replace(self.sam, steps=part(self.sam.steps)),
-            train_scenes=part(self.train_scenes, 2 * self.batch),
-            held_out_scenes=part(self.held_out_scenes, 8),
-            steps=part(self.steps),
-            least_ceiling=self.least_ceiling if share == 1 else 0.0,
-        )
-
-    def run(self, data: Path, init: Path) -> TrainConfig:
-        """The segmenter's training."""
-        return TrainConfig(
-            data=str(data),
-            name="ebseg-tiny",
-            val_split=HELD_OUT,
-            init=str(init),
-            fresh_decoder=True,
-            steps=self.steps,
-            batch=self.batch,
-            learning_rate=self.learning_rate,
-            clip_norm=0.01,
-            warmup_steps=min(100, self.steps // 10),
-            crop=192,
-            short_sides=(160, 192, 224, 256),
-            points=1024,
-            amp=cpu_amp(),
-            ema=0.998 if self.steps >= 1000 else 0.0,
-            seed=self.seed,
-            workers=1,
-            log_every=50,
-            pictures_every=1000,
-            save_every=200,
-            evaluate_every=0,
-        )
 
 
 def train_tiny(out: Path, recipe: Recipe, notify: Callable[[str], None]) -> Path:
     """Cooks the whole recipe; the run's folder.
 
     Args:
+        out, recipe, notify: see `make_encoders`.
+
+    Raises:
+        TrainingError: see `make_encoders`.
+    """
+    config = make_encoders(out, recipe, notify)
+    notify("5/5 training the segmenter")
+    return train(config, out / "run")
+
+
+def make_encoders(out: Path, recipe: Recipe, notify: Callable[[str], None]) -> TrainConfig:
+    """All but the segmenter: its data, and the encoders that it starts from.
+
+    Args:
         out: folder for everything; what is there already is taken as it is.
         recipe: how much of everything; must be the same when a recipe goes on.
         notify: called with what begins and what was measured.
+
+    Returns:
+        The segmenter's training, as `run.json` says it.
 
     Raises:
         TrainingError: another recipe was begun in the folder, or CLIP names too few true masks right.
@@ -141,13 +84,19 @@ def train_tiny(out: Path, recipe: Recipe, notify: Callable[[str], None]) -> Path
     )
     if not data.exists():
         notify("1/5 drawing Storybook")
-        generate(data, train=recipe.train_scenes, held_out=recipe.held_out_scenes, seed=recipe.seed)
+        counts = {"train": recipe.train_scenes, "held_out": recipe.held_out_scenes}
+        generate(data, **counts, seed=recipe.seed, book=recipe.book)
     device = device_named(AUTO)
-    ebseg = build(VARIANTS[VARIANT], TrainingClasses.of(TRAINED), seed=recipe.seed)
+    ebseg = build(VARIANTS[VARIANT], TrainingClasses.of(recipe.book.trained), seed=recipe.seed)
     if not clip.exists():
         notify("2/5 pretraining CLIP on pictures and captions")
         scenes = pool(
-            out / "scenes", seed=recipe.seed, count=recipe.clip_scenes, side=CLIP_SIDE, shares=CLIP_SHARES
+            out / "scenes",
+            seed=recipe.seed,
+            count=recipe.clip_scenes,
+            side=CLIP_SIDE,
+            shares=CLIP_SHARES,
+            book=recipe.book,
         )
         pretrain_clip(VARIANTS[VARIANT], scenes, replace(recipe.clip, seed=recipe.seed), clip, device)
     if not sam.exists():
@@ -176,19 +125,20 @@ def train_tiny(out: Path, recipe: Recipe, notify: Callable[[str], None]) -> Path
                 untrained=True,
                 notes={"seed": recipe.seed},
                 license=LICENSE,
-                card=storybook_card(recipe.seed),
+                card=storybook_card(recipe.seed, recipe.book),
             ),
         )
-    notify("5/5 training the segmenter")
-    return train(recipe.run(data, init), out / "run")
+    config = recipe.run(data, init)
+    replace_text(out / "run.json", json.dumps(config.to_dict(), indent=1) + "\n")
+    return config
 
 
-def storybook_card(seed: int) -> Card:
-    """The card of what was trained on nothing but Storybook."""
+def storybook_card(seed: int, book: Book) -> Card:
+    """The card of what was trained on nothing but a Storybook."""
     return Card(
         domain="drawn Storybook scenes, not photographs",
-        words=CLASSES,
-        training_data=(DataSource(name=f"Storybook, seed {seed}", terms="drawn by ebseg itself, MIT"),),
+        words=book.classes,
+        training_data=(DataSource(name=f"{book.title}, seed {seed}", terms="drawn by ebseg itself, MIT"),),
         notes="Its CLIP has read captions of these words only: of any other word it knows next to nothing.",
     )
 
@@ -196,8 +146,14 @@ def storybook_card(seed: int) -> Card:
 def check_ceiling(ebseg: EBSeg, folder: Path, recipe: Recipe) -> Ceiling:
     """The ceiling on scenes of all classes that no training saw."""
     count = min(CEILING_SCENES, recipe.held_out_scenes)
-    scenes = pool(folder, seed=recipe.seed + 1, count=count, side=CLIP_SIDE, shares=(1, 0, 0))
-    return ceiling(ebseg, scenes, count)
+    return ceiling(ebseg, ceiling_scenes(folder, recipe.seed + 1, count, recipe.book), count)
+
+
+def ceiling_scenes(folder: Path, seed: int, count: int, book: Book) -> Pool:
+    """Scenes of a book, drawn into a folder; no word is rare in them."""
+    return pool(
+        folder, seed=seed, count=count, side=CLIP_SIDE, shares=(1, 0, 0), book=book, allowed=book.classes
+    )
 
 
 def ceiling_line(found: Ceiling) -> str:

@@ -6,7 +6,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from training.storybook import textures, things
-from training.storybook.classes import CLASSES
+from training.storybook.classes import STORYBOOK, Book
 
 Mask = NDArray[np.uint8]
 SHORT_SIDE = 192  # pixels of a picture at zoom 1
@@ -18,14 +18,16 @@ class Canvas:
     Args:
         rng: decides everything.
         height, width: pixels.
+        book: what there is to draw.
 
     Attributes:
         picture: uint8 [H, W, 3], RGB.
-        labels: uint8 [H, W], index into `CLASSES`.
+        labels: uint8 [H, W], index into the book's classes.
     """
 
-    def __init__(self, rng: Generator, height: int, width: int):
-        self.rng = rng
+    def __init__(self, rng: Generator, height: int, width: int, book: Book = STORYBOOK):
+        self.rng, self.book = rng, book
+        self._numbers = {name: number for number, name in enumerate(book.classes)}
         self.height, self.width = height, width
         self.zoom = min(height, width) / SHORT_SIDE
         self.picture = np.zeros((height, width, 3), np.uint8)
@@ -98,7 +100,7 @@ class Canvas:
 
     def shares(self) -> NDArray[np.float64]:
         """Share of the picture that each class covers, [classes]."""
-        counts = np.bincount(self.labels.ravel(), minlength=len(CLASSES))
+        counts = np.bincount(self.labels.ravel(), minlength=len(self._numbers))
         shares: NDArray[np.float64] = counts / self.labels.size
         return shares
 
@@ -111,7 +113,7 @@ class Canvas:
         edge = (mask > 0) & ~full
         alpha = mask[edge][:, None].astype(np.float32) / 255
         under[edge] = (alpha * rgb[edge] + (1 - alpha) * under[edge]).astype(np.uint8)
-        self.labels[part][mask >= 128] = CLASSES.index(name)
+        self.labels[part][mask >= 128] = self._numbers[name]
 
     def _shade(self, x: float, y: float, reach: float) -> None:
         mask = np.zeros((self.height, self.width), np.uint8)

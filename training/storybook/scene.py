@@ -9,19 +9,40 @@ from numpy.typing import NDArray
 
 from training.errors import DatasetError
 from training.storybook.canvas import Canvas
-from training.storybook.classes import CLASSES, STUFF, THINGS
+from training.storybook.classes import ALIKE, EVERY_THING, STORYBOOK, Book
 
 MENTIONED = 0.03  # share of the picture from which a caption mentions a class
+# What stands where, in every book: a scene picks from those that its own book has.
 IN_THE_AIR = ("sun", "balloon", "kite", "butterfly")
-ON_LAND = ("house", "tree", "umbrella", "car", "mushroom", "pumpkin", "cactus", "tent", "butterfly")
-IN_WATER = ("boat", "fish")
+TREES_AND_TENTS = (*ALIKE["tree"], *ALIKE["tent"])
+ON_LAND = (
+    *("house", "tree", "umbrella", "car", "mushroom", "pumpkin", "cactus", "tent", "butterfly"),
+    *TREES_AND_TENTS,
+)
+IN_WATER = ("boat", "fish", *ALIKE["boat"])
 INDOORS = ("lamp", "clock", "pumpkin", "umbrella", "mushroom", "cactus", "kite", "boat", "balloon")
-SKIES = ("sky", "clouds", "starry sky")
-LANDS = ("grass", "sand", "snow", "gravel", "hay", "corn field", "flower meadow", "leaves")
-HOUSE_WALLS = ("brick wall", "stone wall", "planks", "marble", "wallpaper")
-PAVEMENTS = ("cobblestones", "road", "gravel", "floor tiles")
-ROOM_FLOORS = ("carpet", "floor tiles", "planks", "marble")
-HUNG_CLOTHS = ("striped cloth", "checked cloth", "dotted cloth")
+OUTSIDE = ("car", "tree", "lamp", "clock", "pumpkin", "umbrella", "cactus", *TREES_AND_TENTS)
+SKIES = ("sky", "clouds", "starry sky", "clear sky", "cloudy sky")
+LANDS = (
+    "grass",
+    "sand",
+    "snow",
+    "gravel",
+    "hay",
+    "corn field",
+    "flower meadow",
+    "leaves",
+    *ALIKE["field"][1:],
+)
+ROADS = ("road", "cobblestones", *ALIKE["road"])
+STREET_WALLS = ("brick wall", "stone wall", "planks", "block wall", "log wall")
+HOUSE_WALLS = ("brick wall", "stone wall", "planks", "marble", "wallpaper", "block wall", "log wall")
+PAVEMENTS = ("cobblestones", "road", "gravel", "floor tiles", "star tiles", "chess tiles", *ALIKE["road"])
+ROOM_FLOORS = ("carpet", "floor tiles", "planks", "marble", "star tiles", "chess tiles")
+HUNG_CLOTHS = (
+    *("striped cloth", "checked cloth", "dotted cloth"),
+    *("zigzag cloth", "ringed cloth", "diamond cloth"),
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,7 +51,7 @@ class Scene:
 
     Attributes:
         picture: uint8 [H, W, 3], RGB.
-        labels: uint8 [H, W], index into `CLASSES`.
+        labels: uint8 [H, W], index into the book's classes.
         mentioned: classes that the caption names, by index.
         caption: a line of text.
     """
@@ -44,8 +65,8 @@ class Scene:
 class _Stage(Canvas):
     """A canvas that draws from allowed classes only."""
 
-    def __init__(self, rng: Generator, height: int, width: int, allowed: Collection[str]):
-        super().__init__(rng, height, width)
+    def __init__(self, rng: Generator, height: int, width: int, book: Book, allowed: Collection[str]):
+        super().__init__(rng, height, width, book)
         self.allowed = allowed
 
     def pick(self, names: Sequence[str], without: Collection[str] = ()) -> str | None:
@@ -59,7 +80,7 @@ class _Stage(Canvas):
         Raises:
             DatasetError: no stuff is allowed.
         """
-        for names in (*choices, STUFF):
+        for names in (*choices, self.book.stuff):
             found = self.pick(names, without)
             if found is not None:
                 return found
@@ -93,7 +114,7 @@ def landscape(stage: _Stage) -> None:
     wet = horizon if first == "water" else None
     second = None
     if stage.chance(0.65):
-        second = stage.stuff((*LANDS, "road", "cobblestones", "water"), without=(first,))
+        second = stage.stuff((*LANDS, *ROADS, "water"), without=(first,))
         level = rng.uniform(0.62, 0.78)
         stage.cover(second, stage.below(level, rng.uniform(0, 0.05), rng.uniform(-0.3, 0.3)))
         wet = wet if wet is not None else (level if second == "water" else None)
@@ -113,7 +134,7 @@ def street(stage: _Stage) -> None:
     stage.cover_all(stage.stuff(SKIES))
     eaves, ground = rng.uniform(0.22, 0.36), rng.uniform(0.62, 0.74)
     left, right = rng.uniform(-0.3, 0.15), rng.uniform(0.7, 1.3)
-    wall = stage.stuff(HOUSE_WALLS[:3])
+    wall = stage.stuff(STREET_WALLS)
     stage.cover(wall, stage.polygon((left, eaves), (right, eaves), (right, 1), (left, 1)))
     roof, inset = stage.stuff(("roof tiles",), HOUSE_WALLS, without=(wall,)), rng.uniform(0, 0.15)
     ridge = eaves - rng.uniform(0.18, 0.3)
@@ -128,9 +149,8 @@ def street(stage: _Stage) -> None:
         mask = stage.polygon((x, eaves + 0.06), (x + 0.3, eaves + 0.06), (x + 0.3, ground), (x, ground))
         stage.cover(stage.stuff(("lattice", "planks", "net"), HUNG_CLOTHS, without=(wall,)), mask)
     stage.cover(stage.stuff(PAVEMENTS, without=(wall,)), stage.below(ground, 0, rng.uniform(-0.06, 0.06)))
-    outside = ("car", "tree", "lamp", "clock", "pumpkin", "umbrella", "cactus")
     stage.things(
-        outside, int(rng.integers(1, 4)), lambda name, x: _stand(stage, name, x, ground + 0.04, 0.98)
+        OUTSIDE, int(rng.integers(1, 4)), lambda name, x: _stand(stage, name, x, ground + 0.04, 0.98)
     )
     if stage.chance(0.3):
         stage.things(IN_THE_AIR, 1, lambda name, x: _hang(stage, name, x, 0.35))
@@ -174,10 +194,12 @@ def room(stage: _Stage) -> None:
 def garden(stage: _Stage) -> None:
     """A fence or a hedge, a trunk, a net, and plants."""
     rng = stage.rng
-    back = stage.stuff(("lattice", "forest", "leaves", "stone wall", "net", "planks", "clouds"))
+    back = stage.stuff(
+        ("lattice", "forest", "leaves", "stone wall", "net", "planks", "clouds", "block wall", "log wall")
+    )
     stage.cover_all(back)
     level = rng.uniform(0.45, 0.65)
-    ground = stage.stuff((*LANDS, "cobblestones"), without=(back,))
+    ground = stage.stuff((*LANDS, "cobblestones", *ALIKE["road"]), without=(back,))
     stage.cover(ground, stage.below(level, rng.uniform(0, 0.06), rng.uniform(-0.1, 0.1)))
     if stage.chance(0.6):
         x, half = rng.uniform(0.1, 0.9), rng.uniform(0.12, 0.2)
@@ -197,16 +219,16 @@ def garden(stage: _Stage) -> None:
 def quilt(stage: _Stage) -> None:
     """Two to five patches of anything, sewn together along straight lines, with things on them."""
     rng = stage.rng
-    stage.cover_all(stage.stuff(STUFF))
+    stage.cover_all(stage.stuff(stage.book.stuff))
     for _ in range(int(rng.integers(1, 5))):
         turn, reach = rng.uniform(0, 2 * np.pi), rng.uniform(-0.25, 0.3)
         across = np.array([np.cos(turn), np.sin(turn)])
         along = np.array([-across[1], across[0]])
         corners = [0.5 + a * across + b * along for a, b in ((reach, -2), (reach, 2), (2, 2), (2, -2))]
-        stage.cover(stage.stuff(STUFF), stage.polygon(*((float(x), float(y)) for x, y in corners)))
+        stage.cover(stage.stuff(stage.book.stuff), stage.polygon(*((float(x), float(y)) for x, y in corners)))
     size = rng.uniform(0.3, 0.6)
     stage.things(
-        THINGS,
+        stage.book.things,
         int(rng.integers(0, 4)),
         lambda name, x: stage.put(name, x, rng.uniform(size, 1.05), size, shadow=False),
     )
@@ -215,8 +237,8 @@ def quilt(stage: _Stage) -> None:
 def close_up(stage: _Stage) -> None:
     """One thing that nearly fills the picture, or one stuff that does."""
     rng = stage.rng
-    stage.cover_all(stage.stuff(STUFF))
-    thing = stage.pick(THINGS) if stage.chance(0.55) else None
+    stage.cover_all(stage.stuff(stage.book.stuff))
+    thing = stage.pick(stage.book.things) if stage.chance(0.55) else None
     if thing is not None:
         size = rng.uniform(0.7, 1.05)
         stage.put(thing, rng.uniform(0.4, 0.6), 0.5 + size / 2 + rng.uniform(-0.06, 0.06), size, shadow=False)
@@ -239,7 +261,8 @@ def draw(
     *,
     height: int = 192,
     width: int = 256,
-    allowed: Collection[str] = CLASSES,
+    book: Book = STORYBOOK,
+    allowed: Collection[str] | None = None,
 ) -> Scene:
     """Draws one scene.
 
@@ -247,14 +270,16 @@ def draw(
         rng: decides everything; the same state gives the same scene.
         kind: one of `KINDS`.
         height, width: pixels.
-        allowed: classes that may occur.
+        book: whose classes there are.
+        allowed: those of them that may occur; None for all.
 
     Raises:
         DatasetError: there is no such kind, or too few classes of stuff are allowed.
     """
     if kind not in KINDS:
         raise DatasetError(f"there is no kind of scene {kind!r}; known are {', '.join(KINDS)}")
-    stage = _Stage(rng, height, width, frozenset(allowed))
+    classes = book.classes
+    stage = _Stage(rng, height, width, book, frozenset(classes if allowed is None else allowed))
     KINDS[kind](stage)
     stage.finish()
     shares = stage.shares()
@@ -264,21 +289,21 @@ def draw(
         picture=stage.picture,
         labels=stage.labels,
         mentioned=tuple(order),
-        caption=caption(rng, [CLASSES[index] for index in order]),
+        caption=caption(rng, [classes[index] for index in order]),
     )
 
 
 def phrase(name: str) -> str:
     """A class's name as part of a sentence."""
-    if name not in THINGS:
+    if name not in EVERY_THING:
         return name
     return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
 
 
 def caption(rng: Generator, names: Sequence[str]) -> str:
     """A sentence that mentions these classes, things first, otherwise in their order."""
-    things = [phrase(name) for name in names if name in THINGS]
-    stuff = [name for name in names if name not in THINGS]
+    things = [phrase(name) for name in names if name in EVERY_THING]
+    stuff = [name for name in names if name not in EVERY_THING]
     opening = ("", "a picture of ", "a page with ", "a scene with ")[rng.integers(4)]
     if things and stuff:
         link = (" and ", " with ", " near ", " by ")[rng.integers(4)]

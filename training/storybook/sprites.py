@@ -3,7 +3,7 @@
 Shapes are float arrays [n, 2] of (x, y), y downwards, one unit = the height of the whole drawing.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -192,3 +192,12 @@ class Pen:
         across = np.linspace(LIGHT, -LIGHT, size[0], dtype=np.float32)[None, :, None]
         lit = np.clip(small[..., :3] * (1 + (down + across) / 2), 0, 255).astype(np.uint8)
         return Sprite(rgb=lit, mask=np.ascontiguousarray(small[..., 3], dtype=np.uint8))
+
+
+@dataclass(frozen=True)
+class Thing:
+    """`draw` fills a unit box `width` wide; every palette is what its three colours are, in that order."""
+
+    draw: Callable[[Pen, np.random.Generator, Colour, Colour, Colour], None]
+    width: float
+    palettes: tuple[Palette, ...]

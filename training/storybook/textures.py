@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from training.storybook import textures_made as made
 from training.storybook import textures_nature as nature
 from training.storybook.brushes import Tone
+from training.storybook.textures_families import FAMILY_TEXTURES
 
 SHEET = 512  # pixels of a sheet's side
 SHEETS = 4  # of each texture
@@ -72,13 +73,15 @@ TEXTURES: dict[str, tuple[Callable[[Generator, int], Tone], tuple[str, ...]]] = 
     "net": (made.net, ("sea", "lagoon", "cocoa", "slate", "ink", "moss")),
     "roof tiles": (made.roof_tiles, ("brick", "clay", "slate", "pine", "dusk", "cocoa")),
 }
+_EVERY = TEXTURES | FAMILY_TEXTURES
+FADING = ("sky", "clear sky")
 
 
 def paint(name: str, rng: Generator, height: int, width: int, zoom: float) -> NDArray[np.uint8]:
     """A rectangle of a texture in one of its colours, uint8 [height, width, 3] RGB.
 
     Args:
-        name: one of `TEXTURES`.
+        name: one of `TEXTURES`, or of the families'.
         rng: decides colour, place on the sheet, size and, where a texture has no up, a small turn.
         height, width: pixels.
         zoom: 1 for pictures with a short side of 192 pixels.
@@ -88,12 +91,12 @@ def paint(name: str, rng: Generator, height: int, width: int, zoom: float) -> ND
     turn = rng.uniform(-0.07, 0.07)
     cos, sin = np.cos(turn) / scale, np.sin(turn) / scale
     x, y = rng.uniform(0, 1, 2) * [max(0, SHEET - width / scale), max(0, SHEET - height / scale)]
-    if name == "sky":  # its fade goes once from the top of the rectangle to its bottom
+    if name in FADING:  # its fade goes once from the top of the rectangle to its bottom
         cos, sin, x, y = SHEET / max(height, width), 0.0, 0.0, 0.0
     place = np.array([[cos, -sin, x], [sin, cos, y]], np.float64)
     mode = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     tones = cv2.warpAffine(sheet, place, (width, height), flags=mode, borderMode=cv2.BORDER_REFLECT)
-    palettes = TEXTURES[name][1]
+    palettes = _EVERY[name][1]
     painted: NDArray[np.uint8] = _colours(palettes[rng.integers(len(palettes))], rng)[tones]
     return painted
 
@@ -117,6 +120,6 @@ def _sheets(name: str) -> list[NDArray[np.uint8]]:
     sheets = []
     for number in range(SHEETS):
         rng = np.random.default_rng([number, *name.encode()])
-        tone = TEXTURES[name][0](rng, SHEET)
+        tone = _EVERY[name][0](rng, SHEET)
         sheets.append((255 * np.clip(tone, 0, 1)).astype(np.uint8))
     return sheets

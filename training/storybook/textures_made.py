@@ -14,7 +14,7 @@ def brick_wall(rng: Generator, n: int) -> Tone:
     course = np.floor(y / high)
     shifted = x + (course % 2) * wide / 2
     brick = (course * 97 + np.floor(shifted / wide)).astype(np.int32)
-    joint = np.minimum(_to_line(y, high), _to_line(shifted, wide))
+    joint = np.minimum(to_line(y, high), to_line(shifted, wide))
     return np.where(joint < 1.1, 1.0, shades(rng, brick, 0.15, 0.6) + 0.1 * rough(rng, n, 6)).astype(
         np.float32
     )
@@ -35,7 +35,7 @@ def planks(rng: Generator, n: int) -> Tone:
     ends = (y + shades(rng, board, 0, 400)) % 120
     grain = 0.5 + 0.5 * np.sin((x + 5 * noise(rng, n, 20, 4)) * 1.6)
     tone = shades(rng, board, 0.5, 0.85) - 0.22 * grain
-    tone = tone * step(_to_line(x, wide), 1.2, 1.2) * step(ends, 1.6, 1.2)
+    tone = tone * step(to_line(x, wide), 1.2, 1.2) * step(ends, 1.6, 1.2)
     nails = np.hypot(np.abs(x % wide - wide / 2) - wide * 0.28, np.abs(ends - 60) - 53)
     nailed: Tone = tone * step(nails, 1.7, 1.0)
     return nailed
@@ -84,7 +84,7 @@ def floor_tiles(rng: Generator, n: int) -> Tone:
     """Square tiles whose quarter circles meet to rings."""
     y, x = grid(n)
     period = rng.uniform(27, 32)
-    u, v = _to_line(x, period), _to_line(y, period)
+    u, v = to_line(x, period), to_line(y, period)
     corner = np.hypot(u, v)
     rings = step(-np.abs(corner - 0.34 * period), -2.2, 1.0)
     middle = step(-(np.abs(u - period / 2) + np.abs(v - period / 2)), -0.16 * period, 1.0)
@@ -154,7 +154,7 @@ def roof_tiles(rng: Generator, n: int) -> Tone:
     return canvas
 
 
-def _to_line(values: Tone, period: float) -> Tone:
+def to_line(values: Tone, period: float) -> Tone:
     """Distance to the nearest multiple of the period."""
     rest = values % period
     distance: Tone = np.minimum(rest, period - rest)

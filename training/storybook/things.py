@@ -1,8 +1,5 @@
 """The things of Storybook by name: who draws each, how wide it is, in which colours."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import numpy as np
 
 from training.errors import DatasetError
@@ -23,25 +20,16 @@ from training.storybook.sprites import (
     TEAL,
     WOOD,
     YELLOW,
-    Colour,
-    Palette,
     Pen,
     Sprite,
+    Thing,
     apart,
     jitter,
 )
+from training.storybook.things_families import FAMILY_DRAWINGS
 
 SMALLEST = 8  # pixels; below it nothing of a drawing is left
 STRETCH = 0.15  # how far a thing's own width may be off its mean
-
-
-@dataclass(frozen=True)
-class Thing:
-    """`draw` fills a unit box `width` wide; every palette is what its three colours are, in that order."""
-
-    draw: Callable[[Pen, np.random.Generator, Colour, Colour, Colour], None]
-    width: float
-    palettes: tuple[Palette, ...]
 
 
 # Classes share their colours; no hue is one class's own.
@@ -229,6 +217,8 @@ DRAWINGS: dict[str, Thing] = {
     ),
 }
 
+_EVERY = DRAWINGS | FAMILY_DRAWINGS
+
 
 def sprite(name: str, rng: np.random.Generator, height: int) -> Sprite:
     """Draws a thing `height` pixels high, cut to its own box, mask >= 128 being the thing.
@@ -253,6 +243,6 @@ def sprite(name: str, rng: np.random.Generator, height: int) -> Sprite:
 
 
 def _thing(name: str) -> Thing:
-    if name not in DRAWINGS:
-        raise DatasetError(f"there is no drawing of {name!r}; the things are {', '.join(DRAWINGS)}")
-    return DRAWINGS[name]
+    if name not in _EVERY:
+        raise DatasetError(f"there is no drawing of {name!r}; the things are {', '.join(_EVERY)}")
+    return _EVERY[name]

@@ -1,13 +1,19 @@
 """`ebseg ablate`, as a user runs it; the grids really train, two steps a run."""
 
 import argparse
+import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from model import TrainingClasses
 from model.errors import ModelError
-from tests.training.run.runs import micro_config, micro_run, write_places
+from model.network.balance import Balance
+from model.network.build import build
+from model.storage.checkpoint import Provenance, save
+from tests.training.run.runs import CLASSES, micro_config, micro_run, write_places
 from training.ablate import grid
 from training.ablate.grid import GridRun, GridScore
 from training.commands import ablate
@@ -42,6 +48,48 @@ def test_tables_of_one_checkpoint(
     (table,) = json.loads(capsys.readouterr().out)["tables"]
     assert len(table["rows"]) == rows
     assert "on 1 pictures" in table["notes"][0]
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "scores"), [("embeddings", "A, B, D", 6), ("balance", "none: B alone", 3)]
+)
+def test_tables_of_several_trainings_have_mean_least_and_greatest(
+    name: str,
+    row: str,
+    scores: int,
+    places: tuple[str, str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    other = tmp_path / "other"
+    ebseg = build(micro_config(), TrainingClasses.of(CLASSES[:3]), seed=2)
+    save(ebseg, other, Provenance(name="micro", version=4, untrained=False))
+
+    def row_of(*words: str | Path) -> dict[str, Any]:
+        assert command(name, *words, "--json") == 0
+        (table,) = json.loads(capsys.readouterr().out)["tables"]
+        return next(found for found in table["rows"] if row in found.values())
+
+    one, two, both = row_of(*places), row_of(other, places[1]), row_of(*places, "--also", other)
+    spreads = {key: value for key, value in both.items() if isinstance(value, dict)}
+    assert len(spreads) == scores
+    for key, spread in spreads.items():
+        values = sorted((one[key], two[key]))
+        assert (spread["least"], spread["greatest"], spread["runs"]) == (*values, 2)
+        assert spread["mean"] == pytest.approx(sum(values) / 2)
+    assert any(spread["least"] < spread["greatest"] for spread in spreads.values())
+    assert command(name, *places, "--also", other) == 0
+    assert "Mean (least to greatest) of 2 trainings." in capsys.readouterr().out
+
+
+def test_trainings_that_balance_otherwise_have_no_mean(places: tuple[str, str], tmp_path: Path) -> None:
+    weights = Balance.geometric(frozen_trained=0.1, frozen_new=0.4, mask_attention=0.6)
+    config = dataclasses.replace(micro_config(), balance=weights)
+    ebseg = build(config, TrainingClasses.of(CLASSES[:3]), seed=2)
+    save(ebseg, tmp_path / "other", Provenance(name="micro", version=4, untrained=False))
+    for name in ("embeddings", "balance"):
+        with pytest.raises(TrainingError, match="balance with other weights"):
+            command(name, *places, "--also", tmp_path / "other")
 
 
 def write_config(tmp_path: Path) -> Path:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from training.config import Amp
-from training.recipes.tiny import Recipe
+from training.recipes.recipe import Recipe
 from training.run.precision import cpu_amp, quick_autocast
 
 

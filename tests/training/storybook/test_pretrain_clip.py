@@ -20,7 +20,7 @@ from model.network.pictures import CLIP_FRACTIONS
 from tests.pretended import pretended_device
 from tests.training.run.runs import micro_config
 from training import encoders
-from training.storybook.classes import CLASSES
+from training.storybook.classes import CLASSES, STORYBOOK
 from training.storybook.pretrain.clip import (
     ClipPretraining,
     _loss,
@@ -76,7 +76,7 @@ def test_the_learning_rate_warms_up_and_falls_to_a_fiftieth() -> None:
 
 def test_texts_are_true_of_the_pictures_that_show_all_they_mention() -> None:
     shown = named(("grass", "house"), ("grass",), ("grass", "house"), ("grass", "house", "sky"))
-    texts, true = _texts(shown, np.random.default_rng(0))
+    texts, true = _texts(shown, CLASSES, np.random.default_rng(0))
     assert true.shape == (4, len(texts))
     for text, column in zip(texts, true.T.tolist(), strict=True):
         wanted = [
@@ -94,7 +94,7 @@ def test_texts_are_true_of_the_pictures_that_show_all_they_mention() -> None:
 
 def test_texts_vary_with_the_random_numbers_only() -> None:
     shown = named(("grass", "tent"), ("net",))
-    first, again, other = (_texts(shown, np.random.default_rng(seed))[0] for seed in (1, 1, 2))
+    first, again, other = (_texts(shown, CLASSES, np.random.default_rng(seed))[0] for seed in (1, 1, 2))
     assert first == again
     assert first != other
 
@@ -188,8 +188,8 @@ def test_rare_classes_are_shown_about_as_often() -> None:
 def test_words_are_rows_of_the_whole_table_and_go_back_to_it() -> None:
     clip = open_clip_model(micro_config().clip)
     whole = clip.token_embedding.weight.detach().clone()
-    words = WordsInUse(clip, 32)
-    texts, _ = _texts(named(("tent", "starry sky"), ("corn field",)), np.random.default_rng(0))
+    words = WordsInUse(clip, 32, STORYBOOK)
+    texts, _ = _texts(named(("tent", "starry sky"), ("corn field",)), CLASSES, np.random.default_rng(0))
     small = clip.token_embedding
     assert small.num_embeddings < 400
     tokens = open_clip.SimpleTokenizer(context_length=32)(texts)

@@ -11,7 +11,6 @@ from torch import Tensor
 from model.network.ebseg import EBSeg
 from model.network.pictures import CLIP_FRACTIONS, normalise
 from training.progress import progress
-from training.storybook.classes import CLASSES, NEW
 from training.storybook.pretrain.pictures import OUTSIDE, Pool
 
 SMALLEST = 0.03  # share of a picture below which a mask is not asked about
@@ -41,16 +40,17 @@ class Ceiling:
 
 @torch.inference_mode()
 def ceiling(ebseg: EBSeg, data: Pool, count: int) -> Ceiling:
-    """Names the true masks of `count` pictures among all of Storybook's classes.
+    """Names the true masks of `count` pictures among all classes of their book.
 
     Args:
         ebseg: its CLIP is asked, where it is; the rest may be untrained.
         data: pictures at the size that CLIP sees.
         count: how many of them.
     """
-    text, device = ebseg.encode_text(CLASSES), ebseg.device
-    right = np.zeros((2, len(CLASSES)))
-    asked = np.zeros(len(CLASSES))
+    names = data.book.classes
+    text, device = ebseg.encode_text(names), ebseg.device
+    right = np.zeros((2, len(names)))
+    asked = np.zeros(len(names))
     with progress("naming true masks", count, unit="scenes") as bar:
         for i in range(count):
             labels = torch.from_numpy(data.labels[i].astype(np.int64))
@@ -62,7 +62,7 @@ def ceiling(ebseg: EBSeg, data: Pool, count: int) -> Ceiling:
                     right[row, wanted] += wanted == named
             asked[classes] += 1
             bar.advance(1)
-    new = np.array([name in NEW for name in CLASSES])
+    new = np.array([name in data.book.new for name in names])
     shares = [right[row][side].sum() / asked[side].sum() for row in (0, 1) for side in (~new, new)]
     with np.errstate(invalid="ignore"):
         by_class = right / asked

@@ -9,6 +9,7 @@ otherwise hardly learn to speak for themselves, as those of a CLIP that saw 400 
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,6 @@ from model.network.copies import copies_of
 from model.network.pictures import CLIP_FRACTIONS, normalise
 from training.progress import progress
 from training.run.precision import quick_autocast
-from training.storybook.classes import CLASSES
 from training.storybook.pretrain.clip_model import TEMPLATES, WordsInUse, open_clip_model, save
 from training.storybook.pretrain.pictures import OUTSIDE, Pool
 from training.storybook.scene import caption, phrase
@@ -76,7 +76,7 @@ def pretrain_clip(
     torch.manual_seed(settings.seed)
     clip = open_clip_model(config.clip)
     _start(clip, data)
-    words = WordsInUse(clip, config.clip.context_length)
+    words = WordsInUse(clip, config.clip.context_length, data.book)
     image, attention = image_parts(clip.to(device).visual, config)
     copies = copies_of(device)
     optimiser = _optimiser(clip, settings)
@@ -94,7 +94,7 @@ def pretrain_clip(
                 side = config.clip.image_size
                 sheets = [_Sheet(data, side, (int(r), int(c)), settings, rng) for r, c in parts]
             named = np.concatenate([sheet.named for sheet in sheets])
-            texts, true = _texts(named, rng)
+            texts, true = _texts(named, data.book.classes, rng)
             pictures, inside, tokens, true = copies.upload(
                 [
                     torch.stack([sheet.picture for sheet in sheets]),
@@ -196,7 +196,8 @@ class _Sheet:
         rows, columns = (_split(side, part, rng) for part in parts)
         self.tiles = [(*row, *column) for row in rows for column in columns]
         picture = np.empty((side, side, 3), np.uint8)
-        self.named = np.empty((len(self.tiles), len(CLASSES)), bool)
+        count = len(data.book.classes)
+        self.named = np.empty((len(self.tiles), count), bool)
         whole = data.pictures.shape[1]
         for i, (top, bottom, left, right) in enumerate(self.tiles):
             height, width = bottom - top, right - left
@@ -208,7 +209,7 @@ class _Sheet:
             cut = data.pictures[scene, y : y + high, x : x + wide][:, ::step]
             picture[top:bottom, left:right] = cv2.resize(cut, (width, height), interpolation=cv2.INTER_LINEAR)
             shown = data.labels[scene, y : y + high, x : x + wide]
-            shares = np.bincount(shown.ravel(), minlength=len(CLASSES)) / shown.size
+            shares = np.bincount(shown.ravel(), minlength=count) / shown.size
             self.named[i] = shares >= min(settings.mentioned, shares.max())
         self.picture = torch.from_numpy(picture).permute(2, 0, 1) / 255
 
@@ -233,15 +234,17 @@ def _tiles(sheets: list[_Sheet], patch: int) -> Tensor:
     return inside.flatten(2)
 
 
-def _texts(named: NDArray[np.bool_], rng: np.random.Generator) -> tuple[list[str], Tensor]:
+def _texts(
+    named: NDArray[np.bool_], classes: Sequence[str], rng: np.random.Generator
+) -> tuple[list[str], Tensor]:
     """Texts of a batch, and of which pictures they are true, bool [pictures, texts]."""
     texts = {}
     for row in named:
-        texts[caption(rng, [CLASSES[c] for c in np.flatnonzero(row)])] = row
-    for c in np.flatnonzero(named.any(0)):
+        texts[caption(rng, [classes[c] for c in np.flatnonzero(row).tolist()])] = row
+    for c in np.flatnonzero(named.any(0)).tolist():
         template = TEMPLATES[rng.integers(len(TEMPLATES))]
-        name = CLASSES[c] if rng.random() < 0.8 else phrase(CLASSES[c])
-        texts[template.format(name)] = np.arange(len(CLASSES)) == c
+        name = classes[c] if rng.random() < 0.8 else phrase(classes[c])
+        texts[template.format(name)] = np.arange(len(classes)) == c
     wanted = np.stack(list(texts.values()))
     true = (named[:, None] >= wanted[None]).all(2)
     return list(texts), torch.from_numpy(true)

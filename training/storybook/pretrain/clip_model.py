@@ -13,7 +13,7 @@ from model.network.build import LOGIT_SCALE
 from model.network.config import ClipConfig
 from model.storage.files import replacing
 from model.vocabulary.templates import VILD
-from training.storybook.classes import CLASSES
+from training.storybook.classes import Book
 from training.storybook.scene import caption, phrase
 
 TEMPLATES = (*VILD, "{}", "{}", "{}")  # of the prompts
@@ -43,19 +43,20 @@ def open_clip_model(config: ClipConfig) -> open_clip.CLIP:
 
 
 class WordsInUse:
-    """The rows of the text table that Storybook's texts use: only they are learned, the rest stays random.
+    """The rows of the text table that a book's texts use: only they are learned, the rest stays random.
 
     Args:
         clip: its table is replaced by the used rows until `give_back`.
         context: tokens of a text.
+        book: of the texts.
     """
 
-    def __init__(self, clip: open_clip.CLIP, context: int):
+    def __init__(self, clip: open_clip.CLIP, context: int, book: Book):
         self._tokenizer = open_clip.SimpleTokenizer(context_length=context)
         self._whole = clip.token_embedding
-        rng = np.random.default_rng(0)
-        texts = [template.format(text) for template in TEMPLATES for c in CLASSES for text in (c, phrase(c))]
-        texts += [caption(rng, [a, *CLASSES[:3], *CLASSES[-3:]]) for a in CLASSES]
+        rng, classes = np.random.default_rng(0), book.classes
+        texts = [template.format(text) for template in TEMPLATES for c in classes for text in (c, phrase(c))]
+        texts += [caption(rng, [a, *classes[:3], *classes[-3:]]) for a in classes]
         self._used = self._tokenizer(texts).unique()
         clip.token_embedding = nn.Embedding(len(self._used), self._whole.embedding_dim)
         with torch.no_grad():

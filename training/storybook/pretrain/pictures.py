@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from model.storage.files import replace_text
 from training.progress import progress
-from training.storybook.classes import CLASSES
+from training.storybook.classes import STORYBOOK, Book
 from training.storybook.scene import SCENES, draw
 
 SIDE = 192  # pixels that scenes are drawn at, and that the segmenter sees
@@ -28,22 +28,25 @@ class Pool:
 
     Attributes:
         pictures: uint8 [N, side, side, 3], RGB.
-        labels: uint8 [N, side, side], index into `CLASSES`.
+        labels: uint8 [N, side, side], index into the book's classes.
         mentioned: bool [N, classes]: what the captions mention.
         captions: N lines.
-        odds: cumulated odds of the scenes, [N], up to 1. Those that show rare classes have more, so that
-            every class is seen about as often.
+        book: what is drawn.
+        odds: cumulated odds of the scenes, [N], up to 1. Those that show a class of few scenes have more, so
+            that every class is seen about as often; in a book with rare words all have the same.
     """
 
     pictures: NDArray[np.uint8]
     labels: NDArray[np.uint8]
     mentioned: NDArray[np.bool_]
     captions: list[str]
+    book: Book = STORYBOOK
     odds: NDArray[np.float64] = field(init=False)
 
     def __post_init__(self) -> None:
         often = np.maximum(self.mentioned.sum(0), 1)
-        summed = np.cumsum((self.mentioned / often).sum(1) + LEAST_ODDS)
+        odds = np.ones(len(self)) if self.book.rare else (self.mentioned / often).sum(1) + LEAST_ODDS
+        summed = np.cumsum(odds)
         object.__setattr__(self, "odds", summed / summed[-1])
 
     def __len__(self) -> int:
@@ -57,7 +60,8 @@ def pool(
     count: int,
     side: int,
     shares: tuple[float, float, float],
-    allowed: Collection[str] = CLASSES,
+    book: Book = STORYBOOK,
+    allowed: Collection[str] | None = None,
     processes: int | None = None,
 ) -> Pool:
     """Draws scenes, or maps those that an earlier call drew into the same folder.
@@ -68,7 +72,8 @@ def pool(
         count: scenes.
         side: pixels of the pictures kept; drawn at `SIDE`, then shrunk as the model shrinks for CLIP.
         shares: of scenes, quilts and close-ups.
-        allowed: classes that may occur.
+        book: what is drawn.
+        allowed: classes that may occur; None for all, the rare ones rarely.
         processes: that draw; None takes one for each processor.
     """
     shape = (count, side, side)
@@ -76,10 +81,10 @@ def pool(
     if not done.exists():
         folder.mkdir(parents=True, exist_ok=True)
         arrays = [_map(folder / "pictures.npy", (*shape, 3), "w+"), _map(folder / "labels.npy", shape, "w+")]
-        mentioned = np.zeros((count, len(CLASSES)), bool)
+        mentioned = np.zeros((count, len(book.classes)), bool)
         captions: list[str] = []
         jobs = [
-            (seed, start, min(CHUNK, count - start), side, shares, tuple(allowed))
+            (seed, start, min(CHUNK, count - start), side, shares, book, allowed)
             for start in range(0, count, CHUNK)
         ]
         context = multiprocessing.get_context("spawn")
@@ -98,6 +103,7 @@ def pool(
         labels=_map(folder / "labels.npy", shape, "r"),
         mentioned=np.load(folder / "mentioned.npy"),
         captions=done.read_text(encoding="utf-8").split("\n"),
+        book=book,
     )
 
 
@@ -107,21 +113,23 @@ def kind(rng: np.random.Generator, shares: tuple[float, float, float]) -> str:
     return SCENES[rng.integers(len(SCENES))] if group == 0 else ("quilt", "close_up")[group - 1]
 
 
-_Job = tuple[int, int, int, int, tuple[float, float, float], tuple[str, ...]]
+_Job = tuple[int, int, int, int, tuple[float, float, float], Book, Collection[str] | None]
 _Mapped = np.memmap[tuple[int, ...], np.dtype[np.uint8]]
 _Drawn = tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.bool_], list[str]]
 
 
 def _draw_chunk(job: _Job) -> _Drawn:
-    seed, start, count, side, shares, allowed = job
+    seed, start, count, side, shares, book, allowed = job
     cv2.setNumThreads(1)
     pictures = np.zeros((count, side, side, 3), np.uint8)
     labels = np.zeros((count, side, side), np.uint8)
-    mentioned = np.zeros((count, len(CLASSES)), bool)
+    mentioned = np.zeros((count, len(book.classes)), bool)
     captions = []
     for i in range(count):
         rng = np.random.default_rng([seed, start + i])
-        scene = draw(rng, kind(rng, shares), height=SIDE, width=SIDE, allowed=allowed)
+        kind_drawn = kind(rng, shares)
+        here = book.captioned(rng) if allowed is None else allowed
+        scene = draw(rng, kind_drawn, height=SIDE, width=SIDE, book=book, allowed=here)
         pictures[i] = cv2.resize(scene.picture, (side, side), interpolation=cv2.INTER_LINEAR)
         labels[i] = cv2.resize(scene.labels, (side, side), interpolation=cv2.INTER_NEAREST)
         mentioned[i, list(scene.mentioned)] = True

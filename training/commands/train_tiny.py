@@ -23,6 +23,7 @@ COUNTS = {
     "clip-steps": "steps of CLIP's pretraining",
     "sam-steps": "steps of SAM's pretraining",
     "scenes": "scenes with masks to train on",
+    "val": "held-out scenes",
     "steps": "steps of the segmenter's training",
 }
 
@@ -106,5 +107,6 @@ def _recipe(args: argparse.Namespace) -> "Recipe":
         clip=replace(recipe.clip, steps=chosen(args.clip_steps, recipe.clip.steps)),
         sam=replace(recipe.sam, steps=chosen(args.sam_steps, recipe.sam.steps)),
         train_scenes=chosen(args.scenes, recipe.train_scenes),
+        held_out_scenes=chosen(args.val, recipe.held_out_scenes),
         steps=chosen(args.steps, recipe.steps),
     )

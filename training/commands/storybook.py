@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     generate(args.folder, train=args.train, held_out=args.val, seed=args.seed, jobs=args.jobs, book=book)
     if args.json:
         made = {"folder": str(args.folder), "train": args.train, "val": args.val, "seed": args.seed}
-        print(json.dumps(made | {"title": book.title}))
+        print(json.dumps(made))
     else:
         print(f"{args.folder}: {args.train} training scenes, {args.val} held-out scenes")
         print(f"next: ebseg evaluate model/pretrained/ebseg-tiny/1 {args.folder}")

@@ -150,8 +150,9 @@ def test_the_data_set_says_which_classes_are_new(
         "1",
     ]
     assert ebseg.main([*words, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["title"] == FAMILIES.title
+    assert json.loads(capsys.readouterr().out)["train"] == 3
     folder = SegmentationFolder(tmp_path / "families", TRAIN)
+    assert folder.title == "Storybook of families, seed 0"
     assert [item.name for item in folder.classes] == list(FAMILIES.classes)
     assert [name in FAMILIES.new for name in FAMILIES.classes] == [not known for known in folder.trained]
     generate(tmp_path / "again", train=3, held_out=2, seed=0, jobs=1, book=FAMILIES)

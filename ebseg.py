@@ -234,6 +234,7 @@ def build_parser() -> argparse.ArgumentParser:
     import service.bench.cli
     import service.cli
     import service.commands.completion
+    import service.commands.news
     import training.commands.bench
 
     parser: argparse.ArgumentParser = _Parser(
@@ -247,7 +248,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     service.cli.add_commands(commands)
     model.commands.add_commands(commands)
-    training.commands.add_commands(commands)
+    training.commands.add_commands(commands, service.commands.news.announcer)
     benchmarks = model.commands.bench.add_commands(commands)
     training.commands.bench.add_benchmark(benchmarks)
     service.bench.cli.add_benchmark(benchmarks)

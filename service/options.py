@@ -40,6 +40,7 @@ METAVARS = {
 }
 
 MAX_PIXELS = 50_000_000  # of a picture, and of an output
+MAX_BYTES = 20 << 20  # of a request, and of any picture file that is read
 MOST_PICTURES = 256  # of one request, whatever the settings say
 MOST_REGIONS = 20_000  # of an answer
 

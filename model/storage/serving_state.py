@@ -1,8 +1,8 @@
 """Which version of a model is to serve, everywhere: `<registry>/<model>/serving.json`.
 
 The one answer for every process that follows the registry. Each write raises the revision by one, and is made
-only if nobody else wrote since the file was read: a folder locks and renames, S3 puts on condition of the
-ETag, the Hugging Face hub commits on top of a named commit.
+only if nobody else wrote since the file was read: a folder locks and renames, an object store puts on a
+condition (`conditional.py`), the Hugging Face hub commits on top of a named commit.
 """
 
 import dataclasses
@@ -14,10 +14,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from model.errors import CheckpointError, UnfinishedError
 from model.network.json_reading import read
+from model.storage import conditional
 from model.storage.files import replace_text
 from model.storage.hub import HUB
 from model.storage.manifest import json_object, to_json
@@ -151,12 +152,12 @@ class ServingFile:
             write = self._commit
         elif self._versions.folder is not None:
             write = self._rename
-        elif "s3" in _protocols(self._versions.fs):
+        elif conditional.can_compare(self._versions.fs):
             write = self._put
         else:
             raise StoreError(
-                f"{self._versions}: this kind of registry cannot compare and write in one; a folder, S3 and "
-                "the Hugging Face hub can. Pin by the setting model instead",
+                f"{self._versions}: this kind of registry cannot compare and write in one; a folder, s3://, "
+                "gs://, az:// and the Hugging Face hub can. Pin by the setting model instead",
                 refused=True,
             )
         with store_errors(self._versions.location):
@@ -176,16 +177,11 @@ class ServingFile:
             raise StoreError(refusal, refused=True) from error
 
     def _put(self, state: ServingState) -> None:
-        fs = self._versions.fs
-        fs.invalidate_cache()
-        try:  # the tag first: whatever is read after it, the write fails if it is older
-            condition: dict[str, Any] = {"IfMatch": fs.info(self._path)["ETag"]}
-        except FileNotFoundError:
-            condition = {"mode": "create"}
+        # the mark first: whatever is read after it, the write fails if it is older
+        former = conditional.mark(self._versions.fs, self._path)
         self._compare(state)
-        content = state.to_json().encode()
         with self._lost(state):
-            fs.pipe_file(self._path, content, **condition)
+            conditional.put(self._versions.fs, self._path, state.to_json().encode(), former)
 
     def _commit(self, state: ServingState) -> None:
         from huggingface_hub import CommitOperationAdd, constants
@@ -239,7 +235,3 @@ def _changed(now: ServingState | None) -> ServingChangedError:
         f"{now.changed_by or 'somebody'} has changed it meanwhile: {now}, revision {now.revision} of "
         f"{now.changed_at}; look, and ask again"
     )
-
-
-def _protocols(fs: Any) -> tuple[str, ...]:
-    return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from service.batch.place import OutputPlace
 from service.batch.plan import BatchPlan
-from service.batch.reading import UnreadableError, content_of
+from service.batch.reading import UnreadableError, content_of, most_bytes
 from service.batch.sinks import open_sink
 
 SAMPLE = 8  # pictures that are segmented
@@ -36,7 +36,7 @@ def estimate(plan: BatchPlan) -> dict[str, Any]:
             missing += len(shard)
         if len(sample) < SAMPLE:
             sample += shard[:: max(1, min(OF_EACH, len(shard) // SAMPLE))][: SAMPLE - len(sample)]
-    sizes, kilobytes = _looked_at(sample)
+    sizes, kilobytes = _looked_at(sample, most_bytes(plan.max_pixels))
     found: dict[str, Any] = {"pictures": pictures, "missing": missing, "shards": shards}
     if sizes:
         found |= {"median_megapixels": round(median(sizes) / 1e6, 2), "median_kilobytes": median(kilobytes)}
@@ -49,12 +49,12 @@ def estimate(plan: BatchPlan) -> dict[str, Any]:
     return found
 
 
-def _looked_at(sample: list[Mapping[str, Any]]) -> tuple[list[int], list[int]]:
+def _looked_at(sample: list[Mapping[str, Any]], most: int) -> tuple[list[int], list[int]]:
     """Pixels and kilobytes of those that can be read."""
     sizes, kilobytes = [], []
     for item in sample:
         try:
-            content = content_of(item)
+            content = content_of(item, most)
             with Image.open(BytesIO(content)) as image:
                 sizes.append(image.width * image.height)
             kilobytes.append(len(content) // 1000)

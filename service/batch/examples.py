@@ -11,7 +11,7 @@ from PIL import Image
 from ebseg_client.drawing import overlay
 from model.errors import PictureError
 from service.batch.listing import Item
-from service.batch.reading import UnreadableError, content_of
+from service.batch.reading import UnreadableError, content_of, most_bytes
 from service.batch.rows import Row
 from service.errors import ServiceError
 from service.segmentation.colors import class_colors, to_hex
@@ -30,7 +30,8 @@ def example(
         if row["error"] is not None or row["label_map"] is None:
             continue
         try:
-            picture = Image.fromarray(decode(content_of(item), max_pixels=max_pixels, frame=frame))
+            content = content_of(item, most_bytes(max_pixels))
+            picture = Image.fromarray(decode(content, max_pixels=max_pixels, frame=frame))
         except (UnreadableError, PictureError, ServiceError):
             continue  # it was there when it was segmented
         with Image.open(io.BytesIO(row["label_map"])) as mask:

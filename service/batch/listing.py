@@ -60,8 +60,9 @@ def _items(source: str) -> Iterator[Item]:
 
 
 def _listed(fs: Any, path: str, source: str) -> Iterator[Item]:
+    fixed = 0
     if PATTERN & set(path):
-        fixed = len(_fixed(path))  # what is hidden below is left out
+        fixed = len(_fixed(path))  # what is hidden below is left out, and files are called by the rest
         names = sorted(name for name in fs.glob(path) if "/." not in f"/{name[fixed:]}")
         if not names:
             raise UsageError(f"no file is like {source}")
@@ -72,7 +73,7 @@ def _listed(fs: Any, path: str, source: str) -> Iterator[Item]:
     else:
         names = [path]
     for name in names:
-        yield from _file(fs, name, several=len(names) > 1)
+        yield from _file(fs, name, inside=f"{name[fixed:]}/" if len(names) > 1 else "")
 
 
 def _fixed(pattern: str) -> str:
@@ -102,19 +103,20 @@ def _folder(fs: Any, root: str, inside: str, above: tuple[str, ...]) -> Iterator
             yield {"id": relative, "path": _full(fs, f"{root}/{relative}")}
 
 
-def _file(fs: Any, path: str, *, several: bool) -> Iterator[Item]:
+def _file(fs: Any, path: str, *, inside: str) -> Iterator[Item]:
+    """Its pictures; ids that are of this file alone begin with `inside`, "" where it is the only one."""
     name = path.lower()
     if name.endswith(".parquet"):
-        yield from _parquet(fs, path)
+        yield from _parquet(fs, path, inside)
     elif name.endswith(".csv"):
         yield from _csv(fs, path)
     elif name.endswith(".txt"):
         yield from _text(fs, path)
     elif name.endswith(TARS):
-        yield from _tar(fs, path, several=several)
+        yield from _tar(fs, path, inside)
     elif name.endswith(PICTURES):
-        yield {"id": path.rsplit("/", 1)[-1] if not several else path, "path": _full(fs, path)}
-    elif not several:
+        yield {"id": path if inside else path.rsplit("/", 1)[-1], "path": _full(fs, path)}
+    elif not inside:
         raise UsageError(
             f"{path} is no input: a folder, a list ({', '.join(LISTS)}), a tar, or a picture "
             f"({', '.join(TAKEN)})"
@@ -139,7 +141,7 @@ def _csv(fs: Any, path: str) -> Iterator[Item]:
                 yield {"id": row.get("id") or row["path"], "path": _beside(fs, path, row["path"])}
 
 
-def _parquet(fs: Any, path: str) -> Iterator[Item]:
+def _parquet(fs: Any, path: str, inside: str) -> Iterator[Item]:
     try:
         import pyarrow.parquet as parquet
     except ImportError:
@@ -155,19 +157,19 @@ def _parquet(fs: Any, path: str) -> Iterator[Item]:
                 item = {name: value for name, value in row.items() if value is not None}
                 if "path" in item:
                     item = {"id": item["path"]} | item | {"path": _beside(fs, path, item["path"])}
-                yield {"id": str(number)} | item
+                yield {"id": f"{inside}{number}"} | item
                 number += 1
 
 
-def _tar(fs: Any, path: str, *, several: bool) -> Iterator[Item]:
+def _tar(fs: Any, path: str, inside: str) -> Iterator[Item]:
     """Members by where they lie, so that whoever reads them needs no list of the others."""
-    full, name = _full(fs, path), path.rsplit("/", 1)[-1]
+    full = _full(fs, path)
     with fs.open(path, "rb") as file:
         try:
             with tarfile.open(fileobj=file, mode="r:") as tar:
                 while (member := tar.next()) is not None:
                     if member.isfile() and member.name.lower().endswith(PICTURES):
-                        id = f"{name}/{member.name}" if several else member.name
+                        id = f"{inside}{member.name}"
                         yield {"id": id, "path": full, "offset": member.offset_data, "size": member.size}
                     tar.members = []  # type: ignore[attr-defined]  # it would keep them all
         except tarfile.TarError as error:

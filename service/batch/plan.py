@@ -10,11 +10,15 @@ from typing import Any
 from model.urls import shown
 from service.batch.listing import Item, items
 from service.batch.place import OutputPlace
+from service.batch.reading import REFUSED
+from service.batch.seen import SeenIds
 from service.batch.sinks import FORMATS, About
 from service.errors import UsageError
+from service.options import MAX_PIXELS
 from service.scheduling.picture_threads import cores
 
 SCHEMA = 1
+TWICE = "a picture before this one has the same id, by which --format folder calls masks: give each its own"
 RUN_MANIFEST = "manifest.json"
 SHARD_SIZE = 256  # pictures; what a killed worker does again at most
 _SHARE = re.compile(r"(\d+)/(\d+)")
@@ -52,7 +56,7 @@ class BatchPlan:
     dtype: str = "float32"
     batch_size: int | None = None
     threads: int = 2
-    max_pixels: int = 50_000_000
+    max_pixels: int = MAX_PIXELS
     retry_errors: bool = False
 
     def __post_init__(self) -> None:
@@ -65,8 +69,14 @@ class BatchPlan:
             )
 
     def shards(self) -> Iterator[tuple[int, list[Item]]]:
-        """The shards of this run's share, in order; one of them is in memory."""
+        """The shards of this run's share, in order; one of them is in memory.
+
+        Where a mask's file is called by its picture's id, an id that comes again costs the later row.
+        """
+        seen = SeenIds() if self.form == "folder" else None
         for number, shard in enumerate(_cut(items(self.source), self.shard_size)):
+            for index in seen.again([item["id"] for item in shard]) if seen is not None else ():
+                shard[index][REFUSED] = TWICE
             if number % self.share[1] == self.share[0]:
                 yield number, shard
 

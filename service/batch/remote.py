@@ -6,10 +6,11 @@ from typing import Any
 
 from ebseg_client import Balance, ClassSpec, ClientError, EBSegClient, SegmentOptions, Shares, Tiling
 from ebseg_client.parallel import in_order
-from service.batch.reading import UnreadableError, content_of
+from service.batch.reading import UnreadableError, content_of, most_bytes
 from service.batch.request import read_batch_request
 from service.batch.rows import COLUMNS, Row, failed, row_id
 from service.local.remote_errors import is_of_all
+from service.options import MAX_PIXELS
 from service.schemas.balance import BalanceSpec, WeightShares
 from service.schemas.segment import SegmentRequest
 
@@ -24,17 +25,27 @@ class RemoteSegmenter:
         request: a document of `POST /v1/segment`, without a picture.
         api_key: sent along, if given.
         threads: requests at a time.
+        max_pixels: files that are too large for so many pixels are not read; the service has its own limits.
 
     Raises:
         UsageError, InputError: the request, the address or the key cannot be used.
     """
 
-    def __init__(self, url: str, request: Mapping[str, Any], *, api_key: str | None, threads: int):
+    def __init__(
+        self,
+        url: str,
+        request: Mapping[str, Any],
+        *,
+        api_key: str | None,
+        threads: int,
+        max_pixels: int = MAX_PIXELS,
+    ):
         spec = read_batch_request(request, remote=True)
         self._classes = _classes(spec)
         self._options = _options(spec)
         self._client = EBSegClient(url, api_key=api_key, timeout=PATIENCE_S, connections=threads)
         self._threads = threads
+        self._most = most_bytes(max_pixels)
 
     def segment(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[Row]:
         """The rows' results, in order."""
@@ -49,7 +60,7 @@ class RemoteSegmenter:
         index, row = numbered
         id = row_id(row, index)
         try:
-            answer = self._client.segment(content_of(row), self._classes, **self._options)
+            answer = self._client.segment(content_of(row, self._most), self._classes, **self._options)
         except (UnreadableError, ClientError) as error:
             if is_of_all(error):
                 raise

@@ -23,7 +23,7 @@ from model.storage.packaged import packaged_checkpoint
 from model.tiling import TileLayout
 from model.vocabulary.classes import Vocabulary
 from service.batch.columns import rows_of, shaped_like
-from service.batch.reading import UnreadableError, content_of
+from service.batch.reading import UnreadableError, content_of, most_bytes
 from service.batch.request import read_batch_request
 from service.batch.rows import COLUMNS, Row, failed, row_id
 from service.errors import ServiceError, UsageError
@@ -77,7 +77,8 @@ class BatchSegmenter:
         dtype: numbers that the model computes with.
         batch_size: most pictures of one shape that run at a time; by the device if left out.
         threads: that read and decode pictures, and as many that encode label maps.
-        max_pixels: larger pictures are refused by their header.
+        max_pixels: larger pictures are refused by their header, and files that are too large for so many
+            pixels are not read.
 
     Raises:
         UsageError, VocabularyError, ServiceError: the request or an option cannot be used.
@@ -207,7 +208,8 @@ class _Loaded:
         index, row = numbered
         id = row_id(row, index)
         try:
-            picture = decode(content_of(row), max_pixels=self.max_pixels, frame=self.spec.frame)
+            content = content_of(row, most_bytes(self.max_pixels))
+            picture = decode(content, max_pixels=self.max_pixels, frame=self.spec.frame)
             shape = picture.shape[0], picture.shape[1]
             size = output_size(self.spec.output_size, shape, self.max_pixels)
             layout = chosen_layout(self.spec.tiling, shape, size)

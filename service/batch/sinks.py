@@ -150,7 +150,8 @@ class FolderSink:
 
     def read(self, shard: int) -> list[Row]:
         """See `Sink`."""
-        lines = (self._store.get(f"rows/{_name(shard)}.jsonl") or b"").decode().splitlines()[1:]
+        # only \n ends a line: in a name other signs may stand that str.splitlines takes for ends
+        lines = (self._store.get(f"rows/{_name(shard)}.jsonl") or b"").split(b"\n")[1:-1]
         rows = [json.loads(line) for line in lines]
         for row in rows:
             row["label_map"] = None if row["error"] is not None else self._store.get(mask_name(row["id"]))

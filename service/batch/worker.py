@@ -128,7 +128,9 @@ def segmenter_of(plan: BatchPlan, device: str, *, torch_threads: int | None) -> 
     if plan.url is not None:
         from service.batch.remote import RemoteSegmenter
 
-        return RemoteSegmenter(plan.url, plan.request, api_key=plan.api_key, threads=plan.threads)
+        return RemoteSegmenter(
+            plan.url, plan.request, api_key=plan.api_key, threads=plan.threads, max_pixels=plan.max_pixels
+        )
     import torch
 
     from service.batch.segmenter import BatchSegmenter

@@ -63,8 +63,14 @@ class RedisServers:
             await client.aclose()
 
 
-def redis_servers(place: RedisPlace) -> RedisServers:
+def redis_servers(
+    place: RedisPlace, *, connect_s: float = CONNECT_S, answer_s: float = LONGEST_S
+) -> RedisServers:
     """Clients that retry nothing and say nothing about themselves when they connect; none connects yet.
+
+    Args:
+        place: where they are.
+        connect_s, answer_s: what a connection, and an answer, may take, seconds.
 
     Raises:
         ValueError: the URL cannot be used.
@@ -72,8 +78,8 @@ def redis_servers(place: RedisPlace) -> RedisServers:
     options: dict[str, Any] = {
         "protocol": 2,
         "driver_info": None,
-        "socket_connect_timeout": CONNECT_S,
-        "socket_timeout": LONGEST_S,
+        "socket_connect_timeout": connect_s,
+        "socket_timeout": answer_s,
         "retry": Retry(NoBackoff(), 0),
         "max_connections": CONNECTIONS,
     }

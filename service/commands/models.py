@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from model.command import above_zero, add_command, count
 from model.errors import ModelError
 from service.commands.flags import add_service
+from service.commands.news import REDIS_HELP, announcer
 from service.commands.remote import values, with_client
 
 if TYPE_CHECKING:
@@ -123,6 +124,7 @@ def _add_registry(parser: argparse.ArgumentParser) -> None:
         metavar="REGISTRY",
         help="folder or URL to write it into, without a service; every service that follows it obeys",
     )
+    parser.add_argument("--redis-url", metavar="URL", help=f"with --registry: {REDIS_HELP}")
 
 
 def list_models(args: argparse.Namespace) -> int:
@@ -159,7 +161,7 @@ def show(args: argparse.Namespace) -> int:
 
 def pin(args: argparse.Namespace) -> int:
     """`ebseg models pin`."""
-    if args.registry is not None:
+    if _into_registry(args):
         return _write(args, lambda changes: changes.pin(args.version))
     return with_client(args, lambda client: _report(args, client.pin(args.name, args.version)))
 
@@ -172,8 +174,8 @@ def canary(args: argparse.Namespace) -> int:
         raise ModelError("--watch needs --prometheus URL: one process knows its own answers only")
     if args.version is None and not args.watch:
         raise ModelError("which version? `ebseg models canary NAME VERSION`")
-    done = 0
-    if args.version is not None and args.registry is not None:
+    done, into_registry = 0, _into_registry(args)
+    if args.version is not None and into_registry:
         done = _write(args, lambda changes: changes.canary(args.version, args.percent))
     elif args.version is not None:
         done = with_client(
@@ -199,7 +201,7 @@ def _watch(args: argparse.Namespace) -> int:
 
 def change(args: argparse.Namespace) -> int:
     """`ebseg models unpin`, `rollback` and `reload`."""
-    if args.verb != "reload" and args.registry is not None:
+    if args.verb != "reload" and _into_registry(args):
         return _write(
             args, lambda changes: {"unpin": changes.unpin, "rollback": changes.rollback}[args.verb]()
         )
@@ -211,12 +213,22 @@ def change(args: argparse.Namespace) -> int:
     return with_client(args, use)
 
 
+def _into_registry(args: argparse.Namespace) -> bool:
+    """Whether a change is to be written without a service."""
+    if args.registry is None and args.redis_url is not None:
+        raise ModelError("--redis-url needs --registry: a service tells the others by itself")
+    return args.registry is not None
+
+
 def _write(args: argparse.Namespace, ask: "Callable[[ServingChanges], ServingState]") -> int:
     """Asks the registry itself."""
     from model.storage.serving_changes import ServingChanges
     from model.storage.versions import Versions
 
+    announce = announcer(args.redis_url)
     state = ask(ServingChanges(Versions(f"{args.registry.rstrip('/')}/{args.name}")))
+    if announce is not None:
+        announce(args.name)
     if args.json:
         print(state.to_json(), end="")
     else:

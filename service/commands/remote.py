@@ -42,6 +42,11 @@ def chosen_key(given: str | None) -> str | None:
     return given if given is not None else os.environ.get("EBSEG_API_KEY") or None  # an empty one is none
 
 
+def chosen_redis(given: str | None) -> str | None:
+    """The Redis that was given, or else the service's setting in the environment, EBSEG_REDIS_URL."""
+    return given if given is not None else os.environ.get("EBSEG_REDIS_URL") or None
+
+
 def complain_of(error: "ClientError", url: str) -> int:
     """Says what a client met; exit code 2 where the request was at fault, 1 where it may succeed later."""
     from ebseg_client import ConnectionFailedError, InputError, KeyRefusedError

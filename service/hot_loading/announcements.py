@@ -5,16 +5,17 @@ costs the time to the next look, and a Redis that is away nothing else.
 """
 
 import asyncio
+import itertools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
+from service.caches.redis_servers import RedisServers, redis_servers
 from service.observability.metrics import Metrics
+from service.setting_values.redis_url import nodes, redis_place
 
 LOG = logging.getLogger(__name__)
 CHANNEL = "ebseg:news"  # a message is a model's name
@@ -30,17 +31,13 @@ class Announcements:
         url: of Redis, as of `RedisStore`.
         metrics: of the service.
         on_news: called with a model's name; with None after a time in which news may have been missed.
+
+    Raises:
+        ValueError: the URL cannot be used.
     """
 
     def __init__(self, url: str, metrics: Metrics, on_news: Callable[[str | None], None]):
-        self._redis = Redis.from_url(
-            url,
-            protocol=2,
-            retry=Retry(NoBackoff(), 0),  # a connection that comes back by itself would hide what was missed
-            socket_connect_timeout=CONNECT_S,
-            socket_timeout=2 * PING_S,
-        )
-        self._redis.connection_pool.connection_kwargs["decode_responses"] = False  # whatever the URL says
+        self._nodes = _nodes(url)
         self._metrics = metrics
         self._on_news = on_news
         self._tasks: set[asyncio.Task[None]] = set()
@@ -55,7 +52,7 @@ class Announcements:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._redis.aclose()
+        await _closed(self._nodes)
 
     def say(self, model: str) -> None:
         """Tells all others that there is news of a model; does not wait for it."""
@@ -68,8 +65,7 @@ class Announcements:
 
     async def _send(self, model: str) -> None:
         try:
-            async with asyncio.timeout(CONNECT_S):
-                await self._redis.publish(CHANNEL, model)
+            await _published(self._nodes, model)
         except Exception as error:
             self._count("lost")
             LOG.warning(
@@ -81,9 +77,9 @@ class Announcements:
 
     async def _listen(self) -> None:
         wait, missed = FIRST_S, False
-        while True:
+        for node in itertools.cycle(self._nodes):
             try:
-                async with self._redis.pubsub() as channel:
+                async with _client(node).pubsub() as channel:
                     async with asyncio.timeout(CONNECT_S):
                         await channel.subscribe(CHANNEL)
                     self._metrics.announcements_heard.set(1)
@@ -123,3 +119,47 @@ class Announcements:
 
     def _count(self, result: str) -> None:
         self._metrics.announcements.labels(result).inc()
+
+
+async def announce(url: str, model: str) -> None:
+    """Says once that there is news of a model, for whoever is no service: a publisher, a command.
+
+    Args:
+        url: of Redis, as of `RedisStore`.
+        model: its name.
+
+    Raises:
+        ValueError: the URL cannot be used.
+        Exception: Redis is away; nobody has heard, and the next looks find it.
+    """
+    found = _nodes(url)
+    try:
+        await _published(found, model)
+    finally:
+        await _closed(found)
+
+
+def _nodes(url: str) -> list[RedisServers]:
+    """Of a cluster all that the URL names: what one is told, all tell their listeners."""
+    return [redis_servers(node, connect_s=CONNECT_S, answer_s=2 * PING_S) for node in nodes(redis_place(url))]
+
+
+def _client(node: RedisServers) -> Redis:
+    assert isinstance(node.client, Redis), "a node is no cluster"
+    return node.client
+
+
+async def _published(found: Sequence[RedisServers], model: str) -> None:
+    for node in found:
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                await _client(node).publish(CHANNEL, model)
+            return
+        except Exception:
+            if node is found[-1]:
+                raise
+
+
+async def _closed(found: Sequence[RedisServers]) -> None:
+    for node in found:
+        await node.aclose()

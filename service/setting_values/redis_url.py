@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 from typing import Literal
+from urllib.parse import urlsplit
 
 FORMS = (
     "redis_url must begin with redis://, rediss:// (TLS) or unix://, or be redis+cluster://HOST:PORT,HOST:PORT"
@@ -59,6 +60,16 @@ def redis_place(url: str) -> RedisPlace:
     authority = f"{match['user'] or ''}{f'[{name}]' if ':' in name else name}:{port}"
     one = f"{match['scheme']}://{authority}/{database}{match['query'] or ''}"
     return RedisPlace("cluster" if cluster else "sentinel", one, hosts, service)
+
+
+def nodes(place: RedisPlace) -> list[RedisPlace]:
+    """Places of one server each, any of which will do where all tell each other: a cluster's, or itself."""
+    if place.kind != "cluster":
+        return [place]
+    parts = urlsplit(place.url)
+    user = f"{parts.netloc.rpartition('@')[0]}@" if "@" in parts.netloc else ""
+    hosts = (f"{f'[{name}]' if ':' in name else name}:{port}" for name, port in place.hosts)
+    return [RedisPlace("server", parts._replace(netloc=f"{user}{host}").geturl()) for host in hosts]
 
 
 def _host(text: str, port: int) -> tuple[str, int]:

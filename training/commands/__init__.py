@@ -18,8 +18,15 @@ from training.commands import (
 )
 
 
-def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Adds them in the order in which they are used."""
+def add_commands(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", announcer: publish.MakeAnnouncer
+) -> None:
+    """Adds them in the order in which they are used.
+
+    Args:
+        commands: of the command line.
+        announcer: makes what tells services of a new version, of their Redis' URL; None where there is none.
+    """
     for module in (
         prepare,
         check,
@@ -32,6 +39,6 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         reproduce,
         calibrate,
         ablate,
-        publish,
     ):
         module.add(commands)
+    publish.add(commands, announcer)

@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 MEBIBYTE = 1 << 20
 
 
-def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+MakeAnnouncer = Callable[[str | None], Callable[[str], bool] | None]
+"""See `service.commands.news.announcer`: training knows no service."""
+
+
+def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", announcer: MakeAnnouncer) -> None:
     """Adds the command."""
     parser = add_command(
         commands,
@@ -89,6 +93,13 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help="data set whose validation split the threshold is calibrated on (default: the run's)",
     )
     parser.add_argument(
+        "--redis-url",
+        metavar="URL",
+        help="Redis of the services that follow the registry, which are told to look at once (default: the "
+        "variable EBSEG_REDIS_URL, which other users cannot see)",
+    )
+    parser.set_defaults(announcer=announcer)
+    parser.add_argument(
         "--dry-run", action="store_true", help="compare, write and check all of it, but publish nothing"
     )
     parser.add_argument("--json", action="store_true", help=JSON_HELP)
@@ -99,6 +110,8 @@ def run(args: argparse.Namespace) -> int:
     from training.run.folder import checkpoint_in
 
     checkpoint_in(args.source)  # before torch is imported, which takes seconds
+
+    announce = args.announcer(args.redis_url)
 
     from training.publishing.publish import QualityGate, publish
 
@@ -117,8 +130,9 @@ def run(args: argparse.Namespace) -> int:
             dry_run=args.dry_run,
             progress=progress,
         )
+    told = announce(published.manifest.name) if announce is not None and not args.dry_run else None
     if args.json:
-        print(json.dumps(_values(published, args.dry_run), indent=2))
+        print(json.dumps(_values(published, args.dry_run) | {"announced": told}, indent=2))
     else:
         _print(published, args.dry_run)
         registry, _, name = args.destination.rstrip("/").rpartition("/")

@@ -12,9 +12,24 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from service.batch.place import OutputPlace
+from service.batch.plan import TWICE
 from service.batch.rows import Row
+from service.batch.sinks import open_sink
 from tests.service.batch.pictures import write_pictures
-from tests.service.batch.runs import BROKEN, CLASSES, COUNT, ROOT, SHARD, last_line, rows_of, same, words
+from tests.service.batch.runs import (
+    BROKEN,
+    CLASSES,
+    COUNT,
+    ROOT,
+    SHARD,
+    last_line,
+    plan_of,
+    rows_of,
+    run_here,
+    same,
+    words,
+)
 from tests.service.cli_calls import run
 from tests.waiting import LONG_WAIT, wait_until
 
@@ -205,3 +220,27 @@ def test_dry_run_writes_nothing(
     assert (line["pictures"], line["missing"], line["shards"]) == (COUNT, COUNT, 5)
     assert line["expected_seconds"] == pytest.approx(COUNT / line["pictures_per_second"], rel=0.1, abs=0.1)
     assert not out.exists()
+
+
+def test_one_mask_belongs_to_one_picture(url: str, tmp_path: Path) -> None:
+    """Of pictures with one id the later ones have errors, in their shard, in another one and in a share."""
+    listed, made = tmp_path / "list.csv", {}
+    names = write_pictures(tmp_path / "pictures", 2 * SHARD)
+    called = ["same", *map(str, range(1, SHARD - 1)), "same", "same", *map(str, range(SHARD, 2 * SHARD - 1))]
+    rows = [f"{id},{tmp_path / 'pictures' / name}" for id, name in zip(called, names, strict=True)]
+    listed.write_text("\n".join(["id,path", *rows]))
+    for form in ("folder", "parquet"):
+        out = str(tmp_path / form)
+        for share in ((1, 2), (0, 1)):
+            plan = plan_of(listed, out, url, form=form, share=share)
+            run_here(plan, open_sink(OutputPlace(out), form))
+        made[form] = rows_of(out, form)
+    again = [index for index, row in enumerate(made["folder"]) if row["error"] is not None]
+    assert again == [SHARD - 1, SHARD]
+    assert {made["folder"][index]["error"] for index in again} == {TWICE}
+    assert [row["id"] for row in made["parquet"]] == called  # whose rows need no files of their own
+    for index, (row, other) in enumerate(zip(made["folder"], made["parquet"], strict=True)):
+        assert other["error"] is None
+        assert index in again or row == other
+    mask = tmp_path / "folder" / "masks" / "same.png"
+    assert mask.read_bytes() == made["parquet"][0]["label_map"]

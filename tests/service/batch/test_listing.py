@@ -7,6 +7,8 @@ import tarfile
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
+from typing import Any
 
 import pyarrow
 import pyarrow.parquet
@@ -16,6 +18,7 @@ from service.batch.listing import items
 from service.batch.plan import share
 from service.batch.reading import UnreadableError, content_of
 from service.batch.rows import failed, row_id
+from service.batch.seen import SeenIds
 from service.errors import UsageError
 from tests.service.batch.pictures import write_pictures
 from tests.service.hot_loading.s3_server import S3, s3_server
@@ -128,6 +131,59 @@ def test_tars(folder: Path, tmp_path: Path) -> None:
     cut.write_bytes(cut.read_bytes()[: found[1]["offset"] + 10])
     with pytest.raises(UnreadableError, match="cut short: 10 of"):
         content_of(found[1])
+
+
+def test_ids_of_several_files_are_distinct(folder: Path, tmp_path: Path) -> None:
+    """Tars of one name in two folders, and tables without ids."""
+    table = pyarrow.table({"bytes": [b"x", b"y"]})
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        with tarfile.open(tmp_path / name / "x.tar", "w") as tar:
+            tar.add(folder / "p0001.png", "p.png")
+        pyarrow.parquet.write_table(table, tmp_path / name / "x.parquet")
+    assert ids(tmp_path / "*" / "x.tar") == ["a/x.tar/p.png", "b/x.tar/p.png"]
+    expected = [f"{name}/x.parquet/{number}" for name in ("a", "b") for number in (0, 1)]
+    assert ids(tmp_path / "?" / "x.parquet") == expected
+
+
+def test_large_files_are_not_read(folder: Path, s3: S3) -> None:
+    """Of a disk, a tar, a store, a stream that names no size, and bytes at hand."""
+    import fsspec
+
+    large, most = folder / "large.png", 5 << 20
+    with large.open("wb") as file:
+        file.truncate(1 << 40)  # of holes
+    fsspec.filesystem("s3").pipe_file("bucket/large/a.png", bytes(most + 1))
+    fsspec.filesystem("memory").pipe_file("/large/a.png", bytes(most + 1))
+    rows: list[dict[str, Any]] = [
+        {"path": str(large)},
+        {"path": large.as_uri()},
+        {"path": str(large), "offset": 3, "size": most + 1},
+        {"path": "s3://bucket/large/a.png"},
+        {"path": "memory://large/a.png"},
+        {"bytes": bytes(most + 1)},
+    ]
+    for row in rows:
+        with pytest.raises(
+            UnreadableError, match=r"too large for a picture: more than 5 MiB; a higher --max"
+        ):
+            content_of(row, most)
+    for name in ("s3://bucket", "memory:/"):
+        assert content_of({"path": f"{name}/large/a.png"}, most + 1) == bytes(most + 1)
+    assert content_of({"path": str(large), "offset": 3, "size": most}, most) == bytes(most)
+
+
+def test_seen_ids() -> None:
+    """As a set tells it, however they are cut into calls, and in eight bytes each."""
+    random = Random(0)
+    names, seen, known = [f"{random.randrange(3000)}" for _ in range(5000)], SeenIds(), set[str]()
+    while names:
+        part = [names.pop() for _ in range(min(len(names), random.randrange(200)))]
+        expected = [at for at, name in enumerate(part) if name in known or name in part[:at]]
+        assert seen.again(part) == expected
+        known |= set(part)
+    assert sum(run.nbytes for run in seen._runs) == 8 * len(known)
+    assert len(seen._runs) < 12
 
 
 def test_object_store(s3: S3, folder: Path) -> None:

@@ -15,7 +15,7 @@ from tests.service.hot_loading.s3_server import S3, s3_server
 ROWS: list[Row] = [
     dict.fromkeys(COLUMNS)
     | {
-        "id": f"folder/{index} \N{SNOWMAN}.jpg",
+        "id": f"folder/{index} \N{SNOWMAN}\n\x85\N{LINE SEPARATOR}.jpg",
         "width": 4,
         "height": 3,
         "label_map": bytes([137, index, 0, 0]),
@@ -61,7 +61,7 @@ def test_what_is_written_is_read(form: str, place: str) -> None:
     }
     assert sink.read(7) == only_errors
     if form == "folder":
-        assert store.get("masks/folder/1 \N{SNOWMAN}.jpg.png") == ROWS[1]["label_map"]
+        assert store.get(mask_name(ROWS[1]["id"])) == ROWS[1]["label_map"]
 
 
 @pytest.mark.parametrize("form", FORMATS)

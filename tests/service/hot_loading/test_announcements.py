@@ -2,15 +2,16 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from service.hot_loading import announcements
-from service.hot_loading.announcements import CHANNEL, Announcements
+from service.hot_loading.announcements import CHANNEL, Announcements, announce
 from service.hot_loading.models import Models
 from service.observability.metrics import Metrics
+from tests.service.caches.redis_kinds import SERVICE, redis_cluster, redis_sentinel
 from tests.service.caches.redis_server import RedisServer, redis_server
 from tests.service.hot_loading.model_fakes import SELDOM, current, publish, roles, serving
 from tests.waiting import until
@@ -132,3 +133,30 @@ async def test_messages_of_others_do_no_harm(registry: Path, redis: RedisServer)
         await until(lambda: count(metrics, "heard") == 4)
         await asyncio.sleep(0)
         assert (hears(metrics), current(models)) == (True, 1)
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("kind", ["server", "cluster", "sentinel"])
+async def test_whoever_is_no_service_tells_all(registry: Path, tmp_path: Path, kind: str) -> None:
+    """By each kind of Redis: a publisher says so to one node, and services at other ones look."""
+    with ExitStack() as stack:
+        urls = urls_of(kind, stack, tmp_path)
+        async with AsyncExitStack() as running:
+            services = [await running.enter_async_context(announced(registry, url)) for url in urls]
+            await until(lambda: all(hears(metrics) for _, metrics in services))
+            publish(registry, "a", 2)
+            await announce(urls[0], "a")
+            await until(lambda: all(current(models) == 2 for models, _ in services))
+            assert {count(metrics, "heard") for _, metrics in services} == {1}
+
+
+def urls_of(kind: str, stack: ExitStack, folder: Path) -> list[str]:
+    """What may be said of one Redis; of a cluster, the first names a node that is away as well."""
+    if kind == "server":
+        return [stack.enter_context(redis_server("--requirepass", "secret")).url.replace("//", "//:secret@")]
+    if kind == "sentinel":
+        port = stack.enter_context(redis_sentinel(folder, stack.enter_context(redis_server())))
+        return [f"redis+sentinel://127.0.0.1:{port}/{SERVICE}/0"]
+    ports = [node.port for node in stack.enter_context(redis_cluster())]
+    away = f"redis+cluster://127.0.0.1:1,127.0.0.1:{ports[0]}"
+    return [away, *(f"redis+cluster://127.0.0.1:{port}" for port in ports)]

@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 
 import ebseg
+from service.hot_loading.announcements import CHANNEL
+from tests.service.caches.redis_server import redis_server
 from tests.training.publishing.publish_runs import make_run, write_scores
+from tests.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -91,3 +94,43 @@ def test_wrong_use_is_told(run: Path, tmp_path: Path, capsys: pytest.CaptureFixt
         assert reason in capsys.readouterr().err
     assert ebseg.main(["publish", str(tmp_path), str(tmp_path / "tiny")]) == 2
     assert "holds no checkpoint" in capsys.readouterr().err
+
+
+def test_services_are_told(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the Redis that is named; one that is away costs a warning, a wrong address comes before all work."""
+    place = tmp_path / "registry" / "told"
+    line = ["publish", str(run), str(place), "--force", "--json"]
+    with redis_server() as redis, redis.client().pubsub(ignore_subscribe_messages=True) as channel:
+        channel.subscribe(CHANNEL)
+        wait_until(lambda: redis.client().pubsub_numsub(CHANNEL)[0][1] == 1, pause=0.05)
+
+        found: list[str] = []
+
+        def heard(times: int) -> bool:
+            message = channel.get_message(timeout=0.1)
+            if message is not None:
+                found.append(message["data"].decode())
+            return found == ["told"] * times
+
+        monkeypatch.setenv("EBSEG_REDIS_URL", redis.url)
+        assert ebseg.main([*line, "--dry-run"]) == 0
+        assert ebseg.main(line) == 0
+        wait_until(lambda: heard(1))
+        assert ebseg.main(["models", "unpin", "told", "--registry", str(place.parent)]) == 0
+        wait_until(lambda: heard(2))
+        printed = capsys.readouterr()
+        assert '"announced": null' in printed.out
+        assert '"announced": true' in printed.out
+        assert "warning" not in printed.err
+    assert ebseg.main([*line, "--redis-url", "redis://:secret@127.0.0.1:1"]) == 0
+    printed = capsys.readouterr()
+    assert "ebseg: warning: services are not told (" in printed.err
+    assert "secret" not in printed.err
+    assert json.loads(printed.out)["announced"] is False
+    assert ebseg.main([*line, "--redis-url", "http://x"]) == 2
+    assert "redis_url must begin with redis://" in capsys.readouterr().err
+    assert ebseg.main(["models", "unpin", "told", "--redis-url", "redis://x"]) == 2
+    assert "--redis-url needs --registry" in capsys.readouterr().err
+    assert len(list(place.glob("[0-9]*"))) == 2

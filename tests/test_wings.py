@@ -51,6 +51,7 @@ WINGS = {
         http
         runtime
         vocabularies hot_loading caches remote_pictures
+        redis
         scheduling
         observability
         schemas

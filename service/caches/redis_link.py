@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from redis.exceptions import ClusterCrossSlotError, MovedError
 
 from service.caches.breaker import Breaker, State
-from service.caches.redis_servers import CONNECT_S, PROBE_KEY, RedisServers, redis_servers
+from service.redis.servers import CONNECT_S, PROBE_KEY, RedisServers, redis_servers
 from service.setting_values.redis_url import redis_place
 
 LOG = logging.getLogger(__name__)

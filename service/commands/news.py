@@ -30,8 +30,8 @@ def announcer(given: str | None) -> Announcer | None:
         return None
     import asyncio
 
-    from service.caches.redis_servers import redis_servers
     from service.hot_loading.announcements import announce
+    from service.redis.servers import redis_servers
     from service.setting_values.redis_url import redis_place
 
     try:

@@ -13,8 +13,8 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 
-from service.caches.redis_servers import RedisServers, redis_servers
 from service.observability.metrics import Metrics
+from service.redis.servers import RedisServers, redis_servers
 from service.setting_values.redis_url import nodes, redis_place
 
 LOG = logging.getLogger(__name__)

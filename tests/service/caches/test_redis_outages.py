@@ -9,8 +9,8 @@ import pytest
 from service.caches import redis_store, write_behind
 from service.caches.breaker import Breaker
 from service.caches.redis_link import READERS
-from service.caches.redis_servers import CONNECT_S
 from service.errors import StoreUnavailableError
+from service.redis.servers import CONNECT_S
 from tests.service.caches.redis_server import redis_server
 from tests.service.hot_loading.stores import (
     CLOSED,

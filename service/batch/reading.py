@@ -9,7 +9,7 @@ from typing import Any
 from service.options import MAX_BYTES, MAX_PIXELS
 
 REFUSED = "ebseg:refused"  # key of a row: why its picture is not to be read
-CHUNK = 4 << 20  # bytes of a file whose size is not known
+READ_AT_ONCE = 4 << 20  # bytes of a file whose size is not known
 BYTES_A_PIXEL = 8  # of a file without compression: four channels of 16 bits
 
 
@@ -83,7 +83,7 @@ def _whole(file: Any, path: object, most: int) -> bytes:
         content: bytes = file.read(size)
         return content
     parts, left = [], most + 1
-    while left and (part := file.read(min(left, CHUNK))):
+    while left and (part := file.read(min(left, READ_AT_ONCE))):
         parts.append(part)
         left -= len(part)
     return b"".join(parts)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _WORD = 8
-_MOST, _RETRY, _ROWS = 0, 1, 2
+_MOST, _RETRY, _OPEN, _ROWS = 0, 1, 2, 3
 _ROW = 2  # words of a process: what it has reserved, and what of it bodies have
 
 
@@ -48,6 +48,15 @@ class SharedCount:
     @retry_after.setter
     def retry_after(self, seconds: int) -> None:
         self._words[_RETRY] = seconds
+
+    @property
+    def open(self) -> bool:
+        """Whether the service is ready and has a place, as the engine's process said last."""
+        return bool(self._words[_OPEN])
+
+    @open.setter
+    def open(self, whether: bool) -> None:
+        self._words[_OPEN] = whether
 
     @property
     def reserved(self) -> int:

@@ -42,6 +42,7 @@ class _Turn:
     def __init__(self, turn: LocalTurn, stack: AsyncExitStack):
         self.turn = turn
         self.stack = stack
+        self.vocabulary: Vocabulary | None = None
         self.deadline = Deadline(0.0)
         self.stages: list[Stage] = []
         self.traced = False
@@ -89,9 +90,6 @@ class Desk:
             {
                 "knock": self._knock,
                 "open": self._open,
-                "known": self._known,
-                "cost": self._cost,
-                "reserve": self._reserve,
                 "run": self._run,
                 "late": self._late,
                 "vocabulary": self._vocabulary,
@@ -110,6 +108,7 @@ class Desk:
                 "born": self._born,
             },
             self._lost,
+            {"known": self._known, "cost": self._cost, "reserve": self._reserve},
         )
 
     def _turn(self, args: Args) -> _Turn:
@@ -123,7 +122,7 @@ class Desk:
         place = self._places.setdefault(args["place"], _Place())
         if place.ticket is None:
             place.ticket = await place.stack.enter_async_context(self._door.admit(None))
-            self._tell_retry()
+            self._tell_all()
         stack = AsyncExitStack()
         opening = self._door.turn(place.ticket, args["model"], args["version"], stable=args["stable"])
         turn = await stack.enter_async_context(opening)
@@ -135,20 +134,20 @@ class Desk:
         own.traced = args["traced"]
         own.listen()
         own.deadline = Deadline(args["seconds"], since=args["at"] - args["seconds"])
-        own.turn.begin(vocabulary_of(args["vocabulary"]), own.deadline, args["owner"])
+        own.vocabulary = vocabulary_of(args["vocabulary"])
+        own.turn.begin(own.vocabulary, own.deadline, args["owner"])
 
-    async def _known(self, args: Args, blob: bytes) -> Reply:
+    def _known(self, args: Args) -> Any:
         found = self._turn(args).turn.known(bytes.fromhex(args["key"]))
-        return None if found is None else (found.size, found.remarks), b""
+        return None if found is None else (found.size, found.remarks)
 
-    async def _reserve(self, args: Args, blob: bytes) -> Reply:
+    def _reserve(self, args: Args) -> None:
         rows, columns = args["size"]
         self._turn(args).turn.reserve((rows, columns), args["pieces"], args["classified"])
-        return None, b""
 
-    async def _cost(self, args: Args, blob: bytes) -> Reply:
+    def _cost(self, args: Args) -> int:
         rows, columns = args["size"]
-        return self._turn(args).turn.cost((rows, columns)), b""
+        return self._turn(args).turn.cost((rows, columns))
 
     async def _run(self, args: Args, blob: bytes) -> Reply:
         own = self._turn(args)
@@ -159,7 +158,7 @@ class Desk:
             prepared = await pictures.run_in(
                 "decode", own.deadline, self._prepared, own.turn, args["picture"], _layout(args)
             )
-        computed = await own.turn.run(self._question(args, prepared, own.deadline))
+        computed = await own.turn.run(_question(args, prepared, own))
         result = computed.result
         arrays = [result.labels, result.confidence, *(() if result.scores is None else (result.scores,))]
         start, end = args["room"]
@@ -180,24 +179,6 @@ class Desk:
             "computed": sources | {"text_seconds": computed.text_seconds},
             "stages": [(one.name, one.began_ns, one.ended_ns) for one in own.stages],
         }, b""
-
-    def _question(self, args: Args, prepared: Any, deadline: Deadline) -> Question:
-        rows, columns = args["output_size"]
-        height, width = args["picture_size"]
-        vocabulary: Vocabulary = vocabulary_of(args["vocabulary"])
-        return Question(
-            prepared=prepared,
-            layout=_layout(args),
-            vocabulary=vocabulary,
-            output_size=(rows, columns),
-            threshold=args["threshold"],
-            balance=balance_of(args["balance"]),
-            scores=args["scores"],
-            deadline=deadline,
-            key=None if args["key"] is None else bytes.fromhex(args["key"]),
-            picture_size=(height, width),
-            remarks=tuple(args["remarks"]),
-        )
 
     def _prepared(self, turn: LocalTurn, place: ArrayPlace, layout: TileLayout | None) -> Any:
         # A copy: what others share of this picture's prediction must not change when the worker takes back
@@ -227,6 +208,8 @@ class Desk:
     def _close(self, args: Args, blob: bytes) -> None:
         own = self._turns.pop(args["turn"])
         own.deadline.abandoned = True
+        if args["result"] is not None:
+            own.turn.count_answer(args["result"], args["seconds"])
         own.turn.release()
 
     def _leave(self, args: Args, blob: bytes) -> None:
@@ -249,10 +232,12 @@ class Desk:
             own.turn.give_up()
             _at_once(own.stack.aclose())
         _at_once(place.stack.aclose())
-        self._tell_retry()
+        self._tell_all()
 
-    def _tell_retry(self) -> None:
-        self._count.retry_after = self._service.admission.retry_after()
+    def _tell_all(self) -> None:
+        admission = self._service.admission
+        self._count.retry_after = admission.retry_after()
+        self._count.open = self._service.state == "ready" and admission.pending < admission.max_requests
 
     def _lost(self) -> None:
         self._ending = asyncio.get_running_loop().create_task(self._clear())
@@ -267,6 +252,25 @@ class Desk:
         self._service.metrics.drop_parts(self._name)
         self._service.metrics.processes.others.discard(self._pid)
         self._on_lost()
+
+
+def _question(args: Args, prepared: Any, own: _Turn) -> Question:
+    assert own.vocabulary is not None
+    rows, columns = args["output_size"]
+    height, width = args["picture_size"]
+    return Question(
+        prepared=prepared,
+        layout=_layout(args),
+        vocabulary=own.vocabulary,
+        output_size=(rows, columns),
+        threshold=args["threshold"],
+        balance=balance_of(args["balance"]),
+        scores=args["scores"],
+        deadline=own.deadline,
+        key=None if args["key"] is None else bytes.fromhex(args["key"]),
+        picture_size=(height, width),
+        remarks=tuple(args["remarks"]),
+    )
 
 
 def _layout(args: Args) -> TileLayout | None:

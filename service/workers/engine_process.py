@@ -9,7 +9,6 @@ import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import uvicorn
@@ -70,7 +69,7 @@ class EngineProcess:
         self._ends = ends
         self._app = create_app(settings, *engines, load=load, count=ends.count)
         self._service: Service = self._app.state.service
-        self._service.on_ready = partial(announce_ready, ends.address, ends.began)
+        self._service.on_ready = self._ready
         self._service.metrics.processes.others.add(os.getppid())
         self._links = 0
         self._meeting: set[asyncio.Future[Any]] = set()
@@ -111,10 +110,15 @@ class EngineProcess:
                 LOG.warning("workers did not end in time")
             loop.remove_reader(self._ends.control)
 
+    def _ready(self) -> None:
+        self._ends.count.open = True
+        announce_ready(self._ends.address, self._ends.began)
+
     def _drain(self) -> None:
         if self._draining:
             return
         self._draining = True
+        self._ends.count.open = False
         self._service.begin_drain()
         grace_s = float(self._settings.drain_timeout_s)
         ending = threading.Timer(grace_s, end_if_hung, [self._service, grace_s])

@@ -68,7 +68,7 @@ class HttpProcess:
         self.devices: tuple[WatchedDevice, ...] = ()
         self.lost = False  # whether the engine's process has ended
         self._ends = ends
-        self._door = RemoteDoor(Arena(ends.arena))
+        self._door = RemoteDoor(Arena(ends.arena), ends.count)
         self._keys = RemoteKeys(api=settings.api_keys, admin=settings.admin_keys)
         self._watch = Watch(self)
         self._flushing: asyncio.Task[None] | None = None

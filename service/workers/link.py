@@ -9,7 +9,9 @@ import json
 import logging
 import struct
 from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import Future
 from functools import partial
+from types import MappingProxyType
 from typing import Any, cast
 
 from service.caller import Caller, caller_var
@@ -35,7 +37,9 @@ class _Call:
 
     __slots__ = ("future", "settled")
 
-    def __init__(self, future: "asyncio.Future[Reply]", settled: Callable[[], None] | None):
+    def __init__(
+        self, future: "asyncio.Future[Reply] | Future[Reply]", settled: Callable[[], None] | None = None
+    ):
         self.future = future
         self.settled = settled
 
@@ -46,6 +50,7 @@ class Link(asyncio.Protocol):
     Args:
         calls: what the other end may call; each runs as a task of its own.
         tells: what it may tell, in the order that it is told.
+        asks: what it may call and is answered at once, in the order of the tells.
         on_lost: notified once the other process has ended.
     """
 
@@ -54,9 +59,11 @@ class Link(asyncio.Protocol):
         calls: Mapping[str, Handler],
         tells: Mapping[str, Listener],
         on_lost: Callable[[], None] = lambda: None,
+        asks: Mapping[str, Callable[[Args], Any]] = MappingProxyType({}),
     ):
         self._calls = calls
         self._tells = tells
+        self._asks = asks
         self._on_lost = on_lost
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
@@ -97,7 +104,18 @@ class Link(asyncio.Protocol):
 
     def call_from_thread(self, method: str, args: Args) -> Any:
         """`call` from any other thread, whose document is returned; blocks."""
-        return asyncio.run_coroutine_threadsafe(self.call(method, args), self._loop).result()[0]
+        waits: Future[Reply] = Future()
+        self._loop.call_soon_threadsafe(self._call_for, {"call": method, "a": args, "of": _context()}, waits)
+        return waits.result()[0]
+
+    def _call_for(self, document: dict[str, Any], waits: "Future[Reply]") -> None:
+        """Calls the other end for a thread."""
+        if self.lost:
+            waits.set_exception(LinkLostError("the other process has ended"))
+            return
+        self._number += 1
+        self._waiting[self._number] = _Call(waits)
+        self._write({**document, "n": self._number})
 
     def tell(self, method: str, args: Args, blob: bytes = b"") -> None:
         """Tells the other end; there is no answer."""
@@ -153,6 +171,9 @@ class Link(asyncio.Protocol):
     def _take(self, document: dict[str, Any], blob: bytes) -> None:
         if "call" in document:
             number = document["n"]
+            if document["call"] in self._asks:
+                self._answer(number, document)
+                return
             handler = self._calls[document["call"]]
             task = self._loop.create_task(self._serve(number, handler, document, blob))
             self._running[number] = task
@@ -190,6 +211,14 @@ class Link(asyncio.Protocol):
         except Exception as error:
             reply, blob = {"n": number, "error": to_document(error)}, b""
         self._write(reply, blob)
+
+    def _answer(self, number: int, document: dict[str, Any]) -> None:
+        _set_context(document["of"])
+        try:
+            reply = {"n": number, "reply": self._asks[document["call"]](document["a"])}
+        except Exception as error:
+            reply = {"n": number, "error": to_document(error)}
+        self._write(reply)
 
     def _finished(self, number: int, task: "asyncio.Task[None]") -> None:
         del self._running[number]

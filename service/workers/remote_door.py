@@ -25,6 +25,7 @@ from service.segmentation.door import Computed, KnownPicture, Question, Size
 from service.vocabularies.stored_vocabulary import StoredVocabulary, builtin, decoded
 from service.workers.arena import Arena, room_for
 from service.workers.blocks import Blocks
+from service.workers.counts import SharedCount
 from service.workers.documents import info_of, vocabulary_text
 from service.workers.link import Link
 
@@ -36,6 +37,7 @@ class RemoteDoor:
 
     Args:
         arena: shared with the engine's process.
+        count: where that process says whether there is a place.
 
     Attributes:
         link: to that process.
@@ -43,11 +45,14 @@ class RemoteDoor:
 
     link: Link
 
-    def __init__(self, arena: Arena):
+    def __init__(self, arena: Arena, count: SharedCount):
         self._arena = arena
+        self._count = count
 
     async def knock(self, model: str | None = None, version: str | None = None) -> None:
-        """See `Door`."""
+        """See `Door`; only who is likely to be refused asks why."""
+        if model is None and self._count.open:
+            return
         await self.link.call("knock", {"model": model, "version": version})
 
     @asynccontextmanager
@@ -131,6 +136,8 @@ class RemoteTurn:
         self._arena = arena
         self._number = number
         self._blocks = Blocks(arena)
+        self._computed = False
+        self._result: tuple[AnswerResult, float | None] | None = None  # that goes along with the end
 
     def begin(self, vocabulary: Vocabulary, deadline: Deadline, owner: str) -> None:
         """See `Turn`."""
@@ -175,7 +182,6 @@ class RemoteTurn:
                 "turn": self._number,
                 "picture": question.prepared,
                 "tiling": None if question.layout is None else asdict(question.layout.tiling),
-                "vocabulary": vocabulary_text(question.vocabulary),
                 "output_size": question.output_size,
                 "threshold": question.threshold,
                 "balance": None if question.balance is None else asdict(question.balance),
@@ -187,6 +193,7 @@ class RemoteTurn:
             },
             settled=functools.partial(self._blocks.filled, start),
         )
+        self._computed = True
         _listened(reply["stages"])
         labels, confidence, *scores = (self._arena.array(place) for place in reply["arrays"])
         return Computed(
@@ -201,7 +208,8 @@ class RemoteTurn:
 
     def give_up(self) -> None:
         """See `Turn`."""
-        self._tell("give_up")
+        if not self._computed:
+            self._tell("give_up")
 
     async def was_late(self) -> bool:
         """See `Turn`."""
@@ -209,8 +217,11 @@ class RemoteTurn:
         return bool(late)
 
     def count_answer(self, result: AnswerResult, seconds: float | None = None) -> None:
-        """See `Turn`."""
-        self._tell("count_answer", result=result, seconds=seconds)
+        """See `Turn`; a trial is told at once."""
+        if self.on_trial:
+            self._tell("count_answer", result=result, seconds=seconds)
+        elif self._result is None:
+            self._result = result, seconds
 
     def release(self) -> None:
         """See `Turn`."""
@@ -219,7 +230,8 @@ class RemoteTurn:
     def close(self) -> None:
         """Ends it."""
         self._blocks.close()
-        self._tell("close")
+        result, seconds = self._result or (None, None)
+        self._tell("close", result=result, seconds=seconds)
 
     def _tell(self, method: str, **values: Any) -> None:
         self._link.tell(method, {"turn": self._number, **values})

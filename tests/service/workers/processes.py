@@ -1,6 +1,8 @@
 """A service of several processes: which they are, and requests that any of them may get."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,40 @@ def ask(server: Server, method: str, path: str, *, key: str = KEY, **options: An
     """One request on a connection of its own, which any worker may get."""
     headers = {"X-API-Key": key, "Connection": "close", **options.pop("headers", {})}
     return CLIENT.request(method, f"{server.url}{path}", headers=headers, **options)
+
+
+def connections_of(pid: int) -> int:
+    """TCP connections that a process has, its listening socket aside."""
+    inodes = set()
+    for file in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(OSError):
+            inodes.add(str(file.readlink()).removeprefix("socket:[").removesuffix("]"))
+    rows = [line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
+    return sum(row[9] in inodes and row[3] == "01" for row in rows)
+
+
+@contextmanager
+def clients_of_each(server: Server) -> Iterator[list[httpx.Client]]:
+    """A client for each worker, the oldest first, whose requests go to that one alone."""
+    found: dict[int, httpx.Client] = {}
+    others: list[httpx.Client] = []
+    workers = children(server)[1:]
+    try:
+        while len(found) < len(workers):
+            before = {pid: connections_of(pid) for pid in workers}
+            client = httpx.Client(
+                base_url=server.url, timeout=WAIT, trust_env=False, headers={"X-API-Key": KEY}
+            )
+            assert client.get("/livez").status_code == 200
+            own = [pid for pid in workers if connections_of(pid) > before[pid]]
+            if len(own) == 1 and own[0] not in found:
+                found[own[0]] = client
+            else:
+                others.append(client)
+        yield [found[pid] for pid in workers]
+    finally:
+        for client in [*found.values(), *others]:
+            client.close()
 
 
 def plain(answer: httpx.Response) -> tuple[int, dict[str, str], Any]:

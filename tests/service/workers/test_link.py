@@ -21,8 +21,11 @@ from service.errors import (
 )
 from service.http.problems import problem_response
 from service.observability.logging import request_id_var
+from service.workers.arena import Arena, new_arena
+from service.workers.counts import SharedCount, new_count
 from service.workers.errors import OtherProcessError, from_document, to_document
 from service.workers.link import Args, Link, LinkLostError, Reply
+from service.workers.remote_door import RemoteDoor
 
 pytestmark = pytest.mark.anyio
 
@@ -35,11 +38,23 @@ class Far:
         self.began = asyncio.Event()
         self.ended = asyncio.Event()
         self.lost = asyncio.Event()
+        self.knocks: list[Args] = []
         calls = {"double": self.double, "refuse": self.refuse, "wait": self.wait, "who": self.who}
-        self.link = Link(calls, {"note": self.note, "broken": self.broken}, self.lost.set)
+        calls["knock"] = self.knock
+        tells = {"note": self.note, "broken": self.broken}
+        self.link = Link(calls, tells, self.lost.set, {"noted": self.noted})
+
+    def noted(self, args: Args) -> Any:
+        if args["least"] > len(self.told):
+            raise NotFoundError("not so many")
+        return [len(self.told), request_id_var.get()]
 
     async def double(self, args: Args, blob: bytes) -> Reply:
         return 2 * args["number"], blob + blob
+
+    async def knock(self, args: Args, blob: bytes) -> Reply:
+        self.knocks.append(args)
+        return None, b""
 
     async def refuse(self, args: Args, blob: bytes) -> Reply:
         raise NotFoundError("not here")
@@ -123,6 +138,35 @@ async def test_what_is_told_comes_in_order_and_a_wrong_one_stops_nothing(ends: t
         near.tell("broken", {})
     assert (await near.call("double", {"number": 1}))[0] == 2
     assert far.told == [({"number": number}, bytes([number])) for number in range(3)]
+
+
+async def test_a_threads_question_is_answered_at_once_and_after_what_was_told(ends: tuple[Link, Far]) -> None:
+    near, far = ends
+    request_id_var.set("the request")
+    near.tell("note", {})
+    assert await asyncio.to_thread(near.call_from_thread, "noted", {"least": 1}) == [1, "the request"]
+    with pytest.raises(NotFoundError, match="not so many"):
+        await asyncio.to_thread(near.call_from_thread, "noted", {"least": 2})
+    assert (await near.call("noted", {"least": 0}))[0][0] == 1
+    near.close()
+    await far.lost.wait()
+    with pytest.raises(LinkLostError):
+        await asyncio.to_thread(near.call_from_thread, "noted", {"least": 0})
+
+
+async def test_who_is_likely_to_be_let_in_does_not_knock(ends: tuple[Link, Far]) -> None:
+    """The engine's process says beforehand whether there is a place; only a refusal needs its words."""
+    near, far = ends
+    count = SharedCount(new_count(1), 0, 1)
+    door = RemoteDoor(Arena(new_arena(1)), count)
+    door.link = near
+    count.open = True
+    await door.knock()
+    assert not far.knocks
+    await door.knock("model", "1")  # which may not be here
+    count.open = False
+    await door.knock()
+    assert far.knocks == [{"model": "model", "version": "1"}, {"model": None, "version": None}]
 
 
 async def test_a_lost_link_ends_all_calls(ends: tuple[Link, Far]) -> None:

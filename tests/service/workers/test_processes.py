@@ -15,7 +15,7 @@ from service.settings import SettingsError
 from service.workers.family import run_workers
 from tests.load.server import Server, started
 from tests.service.fakes import FakeEngine, encoded, picture, settings
-from tests.service.workers.processes import ask, children
+from tests.service.workers.processes import ask, children, connections_of
 from tests.waiting import wait_until
 
 PLACES = 4
@@ -115,13 +115,3 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
-
-
-def connections_of(pid: int) -> int:
-    """TCP connections that a process has, its listening socket aside."""
-    inodes = set()
-    for file in Path(f"/proc/{pid}/fd").iterdir():
-        with suppress(OSError):
-            inodes.add(str(file.readlink()).removeprefix("socket:[").removesuffix("]"))
-    rows = [line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
-    return sum(row[9] in inodes and row[3] == "01" for row in rows)

@@ -1,5 +1,6 @@
 """A web server of pictures, one of bad manners among them."""
 
+import gzip
 import socket
 import ssl
 import threading
@@ -76,6 +77,23 @@ class _Handler(BaseHTTPRequestHandler):
             self._go_on(b"X-A: " + b"a" * 1000 + b"\r\n")
         elif self.path == "/no-http":
             self.wfile.write(b"SSH-2.0-OpenSSH_9.7\r\n\r\n")
+        elif self.path == "/endless-chunks":
+            self._head(200, **{"Transfer-Encoding": "chunked"})
+            self._go_on(b"10000\r\n" + b"x" * 65536 + b"\r\n")
+        elif self.path == "/no-chunk":
+            self._head(200, **{"Transfer-Encoding": "chunked"})
+            self.wfile.write(b"many\r\n" + PNG)
+        elif self.path == "/two-lengths":
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 9\r\n\r\n" + PNG)
+        elif self.path == "/no-length":
+            self._head(200, **{"Content-Length": "-1"})
+            self.wfile.write(PNG)
+        elif self.path == "/more":
+            self._head(200, **{"Content-Length": "30"})
+            self.wfile.write(PNG)
+        elif self.path == "/packed":
+            self._head(200)
+            self.wfile.write(gzip.compress(bytes(1 << 20)))
         elif self.path == "/cut":
             self._head(200, **{"Content-Length": str(len(PNG))})
             self.wfile.write(PNG[:20])

@@ -15,6 +15,7 @@ from service.runtime import Service
 from tests.service.certificates import self_signed
 from tests.service.fakes import BASE64, PNG, fields, post, problem, running
 from tests.service.remote_pictures.picture_server import PictureServer, picture_server
+from tests.service.remote_pictures.test_addresses import HOSTILE
 from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
@@ -93,6 +94,17 @@ async def test_good_urls_are_served_as_the_picture_itself(server: PictureServer)
     assert ("/%C3%BC/a%20b.png", base, "identity", None) in server.asked
 
 
+async def test_hostile_urls_are_refused_by_the_service(server: PictureServer) -> None:
+    listed = ["pictures.example", "*.cdn.example", "odd.example:8443"]
+    options: dict[str, Any] = {"url_hosts": listed, "url_private_hosts": f"127.0.0.1:{server.port}"}
+    async with running(**options, url_buckets="s3://shelf") as (client, service):
+        names = resolving(service, ["127.0.0.1"])
+        for url in HOSTILE:
+            if url != f"http://127.0.0.1:{server.port}/":
+                assert fields(problem(await ask(client, url), 422)).keys() == {"url"}, url
+    assert names == server.asked == []
+
+
 async def test_an_address_of_ipv6() -> None:
     with picture_server(ipv6=True) as server:
         async with running(url_private_hosts=f"[::1]:{server.port}") as (client, _):
@@ -150,6 +162,13 @@ async def test_a_resolver_that_changes_its_mind_is_asked_once(server: PictureSer
         ("http://[::1/", "must be http"),
         ("file:///etc/passwd", "must be http"),
         ("s3://bucket/key", "bucket"),
+        ("gopher://127.0.0.1/", "must be http"),
+        ("data:image/png;base64,AAAA", "must be http"),
+        ("http://2130706433/", "must be http"),
+        ("http://127.0.0.1:1/", "from this host"),
+        ("http://[::ffff:127.0.0.1]/", "from this host"),
+        ("//pictures.test@169.254.169.254/", "must be http"),
+        ("http://PICTURES.TEST./", "must be http"),
     ],
 )
 async def test_a_redirect_is_held_against_the_same_rules(server: PictureServer, place: str, why: str) -> None:
@@ -192,6 +211,12 @@ async def test_redirects_that_go_on_for_ever_end(server: PictureServer) -> None:
         ("/huge", 413, "too large"),
         ("/endless", 413, "too large"),
         ("/nothing", 400, "empty"),
+        ("/endless-chunks", 413, "too large"),
+        ("/no-chunk", 424, "cannot be asked"),
+        ("/two-lengths", 424, "cannot be asked"),
+        ("/no-length", 424, "cannot be asked"),
+        ("/more", 400, "cut short"),
+        ("/packed", 415, "gzip-compressed data"),
     ],
 )
 async def test_a_server_that_sends_no_picture(
@@ -202,7 +227,7 @@ async def test_a_server_that_sends_no_picture(
         assert why in problem(answer, status)["detail"]
         assert service.memory.reserved == 0
         assert (await post(client)).status_code == 200
-    if path == "/endless":
+    if path in ("/endless", "/endless-chunks"):
         assert server.gone.wait(60)  # it was hung up on, and what was read stayed small
         assert server.sent < 20_000_000
 

@@ -14,6 +14,7 @@ from service.errors import UsageError
 from service.local.model import LocalModel, picture_result
 from service.local.picture_result import PictureResult
 from service.scheduling.engine import EngineResult
+from service.scheduling.host_memory import decoding_bytes, usable
 from service.schemas.segment import AUTO_VOCABULARY, SegmentRequest
 from service.segmentation.counted import BandCounts
 from service.segmentation.render import MOST_PALETTE_CLASSES, Labels
@@ -31,6 +32,22 @@ def check_large(spec: SegmentRequest, *, pictures: bool) -> None:
         raise UsageError(
             f"a picture above max_pixels is answered with its label map and table alone, without "
             f"{', '.join(further)}"
+        )
+
+
+def check_room(size: tuple[int, int], apart: int) -> None:
+    """Raises UsageError if a picture that cannot be read by parts does not fit into the memory that is free.
+
+    Args:
+        size: rows and columns.
+        apart: bytes that decoding takes in another process.
+    """
+    needed, free = decoding_bytes(size[0] * size[1]) + apart, usable()
+    if needed > free:
+        raise UsageError(
+            f"{size[1]} x {size[0]} pixels of this format are decoded at once, which takes about "
+            f"{needed >> 20} MiB of memory, of which {free >> 20} are to be had; TIFFs of 8-bit grey or "
+            "RGB are read by parts, with the extra geo of ebseg"
         )
 
 

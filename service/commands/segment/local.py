@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from ebseg_client.parallel import in_order
 from model.errors import PictureError
+from model.pictures.jpeg_xl import bytes_apart
 from model.pictures.windows import PictureParts, windows
 from model.vocabulary.classes import Vocabulary
 from service.errors import ServiceError, UsageError
-from service.local.large import MOST_LARGE_PIXELS, check_large, segment_large
+from service.local.large import MOST_LARGE_PIXELS, check_large, check_room, segment_large
 from service.local.model import LocalModel, load_local, picture_result
 from service.local.picture_result import FileResult, PictureResult, read
 from service.schemas.segment import SegmentRequest
@@ -88,19 +89,29 @@ class LocalSource:
         check_large(self._spec, pictures=pictures)
         began = time.perf_counter()
         remarks: list[str] = []
-        with answerable(), windows(file, MOST_LARGE_PIXELS) as parts, self._status("segmenting"):
+        with answerable(), windows(file, MOST_LARGE_PIXELS) as parts:
             if parts is None:
-                whole = decode(
-                    read(file), max_pixels=MOST_LARGE_PIXELS, frame=self._spec.frame, remark=remarks.append
+                parts = PictureParts.of(self._whole(file, remarks.append))
+            with self._status("segmenting"):
+                return segment_large(
+                    model,
+                    parts,
+                    self._spec,
+                    self._vocabulary,
+                    seconds=time.perf_counter() - began,
+                    remarks=tuple(remarks),
                 )
-                parts = PictureParts.of(whole)
-            return segment_large(
-                model,
-                parts,
-                self._spec,
-                self._vocabulary,
-                seconds=time.perf_counter() - began,
-                remarks=tuple(remarks),
+
+    def _whole(self, file: Path, remark: Callable[[str], None]) -> NDArray[np.uint8]:
+        """A large picture that cannot be read by parts, if there is room for it."""
+        with self._status("decoding all of a large picture at once"):
+            data = read(file)
+            return decode(
+                data,
+                max_pixels=MOST_LARGE_PIXELS,
+                frame=self._spec.frame,
+                accept=lambda size: check_room(size, bytes_apart(data, size[0] * size[1])),
+                remark=remark,
             )
 
     def _result(

@@ -16,6 +16,8 @@ import ebseg
 from model.pictures.decode import decode
 from model.pictures.windows import windows
 from model.tiling import TiledAxis, Tiling
+from service.local import large
+from service.scheduling.host_memory import decoding_bytes
 from tests.service.commands.large_scene import CELL, GEO, draw_large, mean_iou, seams, shrunk_labels
 from training.storybook.classes import CLASSES
 
@@ -187,6 +189,21 @@ def test_georeferences_of_a_folder(tmp_path: Path) -> None:
     with rasterio.open(tmp_path / "masks" / "large.tif") as file:
         assert (file.crs, file.transform) == (GEO["crs"], GEO["transform"])
     assert read(tmp_path / "masks" / "plain.tif").shape == (90, 130)
+
+
+@pytest.mark.parametrize("form", ["png", "tif"])
+def test_a_large_picture_that_is_decoded_at_once_has_to_fit(
+    tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / f"large.{form}"
+    Image.fromarray(np.zeros((150, 200, 4), np.uint8)).save(file)  # with alpha, a TIFF has no windows
+    flags = [*FEW, "--tiling", 128, "--max-pixels", 20_000, "--json"]
+    monkeypatch.setattr(large, "usable", lambda: decoding_bytes(150 * 200))
+    assert segment(file, *flags) == 0
+    monkeypatch.setattr(large, "usable", lambda: decoding_bytes(150 * 200) - 1)
+    assert segment(file, *flags) in (1, 2)
+    said = capsys.readouterr()
+    assert "200 x 150 pixels of this format are decoded at once" in said.out + said.err
 
 
 def test_a_large_picture_among_others_fails_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,14 +12,17 @@ _ITEM = re.compile(r'\s*(?:"((?:[^"]|"")*)"\s*|((?:\\,|[^,\n])*))(,|\n|\Z)')
 _OPENED = re.compile(r"(?:\A|[,\n])[ \t]*\(?'")
 _CLOSED = re.compile(r"'\)?[ \t]*(?=[,\n]|\Z)")
 _TUPLE = re.compile(r"\s*\(\"")
+_ENTITY = re.compile(r"&#?\w{1,31};")  # of HTML, whose semicolon is no sign between values
+# what others have between values: semicolons, a sheet's tabs, commas of other scripts
+_OTHERS_COMMA = re.compile(r"(?<=\S)\s*(?:\t|[;|\uff0c\u3001\u060c\uff1b\u061b])\s*(?=\S)")
 
 
 def listed(texts: Iterable[str]) -> list[Any]:
     """The values of a list.
 
     A text holds values with commas or line ends between. A comma that belongs to a value is written `\\,`, or
-    the value stands in double quotes. A text that begins with a bracket or a brace is JSON: a list, or an
-    object, which is one value.
+    the value stands in double quotes; so does one with a semicolon, a bar, a tab or another script's comma. A
+    text that begins with a bracket or a brace is JSON: a list, or an object, which is one value.
 
     Args:
         texts: parts of the list, such as a form's repeated fields.
@@ -57,6 +60,11 @@ def _between_commas(text: str) -> list[str]:
         if match is None or (match[2] or "").startswith('"'):
             raise ValueError('a value in double quotes ends with one, as in "red, ripe apple", tree')
         quoted, plain, end = match.groups()
+        if quoted is None and _OTHERS_COMMA.search(_ENTITY.sub("", plain)):
+            raise ValueError(
+                "values have commas between, as in sky, tree; one that holds a semicolon, a bar, a tab or "
+                'another script\'s comma stands in double quotes, as in "red; ripe"'
+            )
         values.append(plain.replace("\\,", ",").strip() if quoted is None else quoted.replace('""', '"'))
         if not end:
             return values

@@ -197,7 +197,7 @@ def test_a_large_picture_that_is_decoded_at_once_has_to_fit(
 ) -> None:
     file = tmp_path / f"large.{form}"
     Image.fromarray(np.zeros((150, 200, 4), np.uint8)).save(file)  # with alpha, a TIFF has no windows
-    flags = [*FEW, "--tiling", 128, "--max-pixels", 20_000, "--json"]
+    flags = [*FEW, "--tiling", 160, "--max-pixels", 20_000, "--json"]
     monkeypatch.setattr(large, "usable", lambda: decoding_bytes(150 * 200))
     assert segment(file, *flags) == 0
     monkeypatch.setattr(large, "usable", lambda: decoding_bytes(150 * 200) - 1)

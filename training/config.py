@@ -42,8 +42,8 @@ class TrainConfig:
     extra_data: tuple[str, ...] = field(
         default=(),
         metadata=_help(
-            "further data sets in the same run, PATH or PATH=WEIGHT: how often their pictures come where "
-            "those of data come once (default weight: 1); classes that share a name or a synonym are one"
+            "further data sets in the same run; WEIGHT: how often their pictures come where those of data "
+            "come once (default: 1); classes that share a name or a synonym are one"
         ),
     )
     repeat_rare: float = field(

@@ -12,10 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from model.command import JSON_HELP, add_command, add_device, count, shape
+from model.commands.output import notify
 from model.commands.places import VARIANTS
 
 RUNTIMES = ("onnxruntime", "openvino")
 DTYPES = ("float32", "bfloat16", "float16")
+WORK = "the work"  # a section of the help
+NEXT = {  # what to do with the figures of each benchmark
+    "engine": "ebseg bench service measures what of it clients get",
+    "classes": "ebseg bench text measures names that are new",
+    "text": "ebseg bench classes measures names that are known",
+    "memory": "ebseg serve --max-pixels N refuses larger pictures than the memory holds",
+}
 
 
 def add_commands(
@@ -44,30 +52,30 @@ def add_commands(
         "picture to label map, as a fraction of the machine's matrix-product rate",
         "\n  ebseg bench engine --variant base --size 640 --classes 150 --dtype bfloat16\n",
     )
-    _add_model(parser)
-    _add_size(parser)
-    parser.add_argument("--classes", type=count, default=150, metavar="K", help="classes (default: 150)")
-    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="compute type (default: float32)")
-    add_device(parser)
-    parser.add_argument(
+    network = _add_model(parser)
+    _add_dtype(network)
+    network.add_argument(
+        "--compile", dest="compiled", action="store_true", help="by a network that torch.compile makes"
+    )
+    network.add_argument(
+        "--runtime",
+        choices=RUNTIMES,
+        help="run the exported network by it, too, in turn with ours; float32 on a CPU (default: none)",
+    )
+    work = parser.add_argument_group(WORK)
+    _add_size(work)
+    work.add_argument(
+        "--shape", type=shape, metavar="ROWSxCOLUMNS", help="of the picture, pixels (default: the square)"
+    )
+    _add_classes(work, 150)
+    work.add_argument(
         "--batch",
         type=_batches,
         default=[],
         metavar="N,N",
         help="measure predict for batches of so many pictures, too (default: 1 on a GPU, else none)",
     )
-    parser.add_argument(
-        "--compile", dest="compiled", action="store_true", help="by a network that torch.compile makes"
-    )
-    parser.add_argument(
-        "--shape", type=shape, metavar="ROWSxCOLUMNS", help="of the picture, pixels (default: the square)"
-    )
-    parser.add_argument(
-        "--runtime",
-        choices=RUNTIMES,
-        help="run the exported network by it, too, in turn with ours; float32 on a CPU (default: none)",
-    )
-    _add_runs(parser)
+    _add_runs(work)
     add_json(parser)
 
     parser = add_command(
@@ -78,9 +86,9 @@ def add_commands(
         "\n  ebseg bench classes --variant base\n",
     )
     _add_model(parser)
-    _add_size(parser)
-    add_device(parser)
-    _add_runs(parser)
+    work = parser.add_argument_group(WORK)
+    _add_size(work)
+    _add_runs(work)
     add_json(parser)
 
     parser = add_command(
@@ -91,10 +99,10 @@ def add_commands(
         "\n  ebseg bench text --classes 150\n",
     )
     _add_model(parser)
-    _add_size(parser)
-    parser.add_argument("--classes", type=count, default=150, metavar="K", help="classes (default: 150)")
-    add_device(parser)
-    _add_runs(parser)
+    work = parser.add_argument_group(WORK)
+    _add_size(work)
+    _add_classes(work, 150)
+    _add_runs(work)
     add_json(parser)
 
     parser = add_command(
@@ -104,12 +112,11 @@ def add_commands(
         "peak memory over the weights for one large picture with many classes",
         "\n  ebseg bench memory --classes 847 --width 4000 --height 3000\n",
     )
-    _add_model(parser)
-    parser.add_argument("--width", type=count, default=4000, metavar="N", help="pixels (default: 4000)")
-    parser.add_argument("--height", type=count, default=3000, metavar="N", help="pixels (default: 3000)")
-    parser.add_argument("--classes", type=count, default=847, metavar="K", help="classes (default: 847)")
-    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="compute type (default: float32)")
-    add_device(parser)
+    _add_dtype(_add_model(parser))
+    work = parser.add_argument_group(WORK)
+    work.add_argument("--width", type=count, default=4000, metavar="N", help="pixels (default: 4000)")
+    work.add_argument("--height", type=count, default=3000, metavar="N", help="pixels (default: 3000)")
+    _add_classes(work, 847)
     add_json(parser)
     return commands
 
@@ -127,16 +134,18 @@ def _run(args: argparse.Namespace) -> int:
     function = functions[args.benchmark]
     names = inspect.signature(function).parameters.keys() - {"progress"}
     options = {name: getattr(args, name) for name in names}
-    report(args, function(**options, progress=print_step))
+    report(args, function(**options, progress=print_step), NEXT[args.benchmark])
     return 0
 
 
-def report(args: argparse.Namespace, found: dict[str, Any]) -> None:
-    """Prints what a benchmark found."""
+def report(args: argparse.Namespace, found: dict[str, Any], then: str) -> None:
+    """Prints what a benchmark found, and for people what to do with it."""
     if not args.json:
         for name, value in found.items():
             print(f"{name:<26} {value}")
-    print(json.dumps(found))
+    print(json.dumps(found), flush=True)
+    if not args.json:
+        notify(f"next: {then}")  # JSON is the last line of standard output
 
 
 def print_step(step: str) -> None:
@@ -153,21 +162,35 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help=JSON_HELP)
 
 
-def _add_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
+def _add_model(parser: argparse.ArgumentParser) -> "argparse._ArgumentGroup":
+    """Adds which model is measured, and where; the section, for what only some commands have."""
+    network = parser.add_argument_group("the model")
+    network.add_argument(
         "--variant",
         choices=VARIANTS,
         default="base",
         metavar="VARIANT",
         help=f"untrained weights of it: {', '.join(VARIANTS)} (default: base)",
     )
-    parser.add_argument(
+    network.add_argument(
         "--checkpoint", type=Path, metavar="DIR", help="a checkpoint folder's weights instead (default: none)"
+    )
+    add_device(network)
+    return network
+
+
+def _add_dtype(section: "argparse._ArgumentGroup") -> None:
+    section.add_argument("--dtype", choices=DTYPES, default="float32", help="compute type (default: float32)")
+
+
+def _add_classes(section: "argparse._ArgumentGroup", default: int) -> None:
+    section.add_argument(
+        "--classes", type=count, default=default, metavar="K", help=f"classes (default: {default})"
     )
 
 
-def _add_size(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
+def _add_size(section: "argparse._ArgumentGroup") -> None:
+    section.add_argument(
         "--size",
         type=count,
         default=640,
@@ -176,7 +199,7 @@ def _add_size(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_runs(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
+def _add_runs(section: "argparse._ArgumentGroup") -> None:
+    section.add_argument(
         "--runs", type=count, default=5, metavar="N", help="timed runs after the warm-up (default: 5)"
     )

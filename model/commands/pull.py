@@ -48,26 +48,28 @@ holds no weights of EBSeg.
         metavar="SOURCE",
         help=f"{', '.join(LIKE)}, hf://OWNER/REPOSITORY[@REVISION]/FILE, https://HOST/FILE or a file",
     )
-    parser.add_argument(
+    where = parser.add_argument_group("where it goes")
+    where.add_argument(
         "--registry",
         type=_folder,
         default=Path("registry"),
         metavar="DIR",
         help="where the folder NAME/VERSION goes (default: registry)",
     )
-    parser.add_argument(
+    where.add_argument(
         "--name", metavar="NAME", help="the model's name there (default: ebseg-base, ..., or after the file)"
     )
-    parser.add_argument(
+    where.add_argument(
         "--version", type=count, default=1, metavar="N", help="the version's number (default: 1)"
     )
-    parser.add_argument(
+    file = parser.add_argument_group("what the file is")
+    file.add_argument(
         "--as",
         dest="like",
         choices=LIKE,
         help="the released model that an address or a file holds; its name and card (default: other weights)",
     )
-    parser.add_argument(
+    file.add_argument(
         "--sha256", metavar="HEX", help="digest that the file must have, or it is not taken (default: any)"
     )
     parser.add_argument(

@@ -34,36 +34,38 @@ def add_benchmark(benches: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "ratio to what the engine does alone in this process, measured in turn. With --instant an engine\n"
         "that returns at once, against decoding and encoding alone, and against LitServe."
     )
-    parser.add_argument(
+    load = parser.add_argument_group("the load")
+    load.add_argument(
         "--connections", type=count, default=16, metavar="N", help="open at a time (default: 16)"
     )
-    parser.add_argument(
+    load.add_argument(
         "--seconds",
         type=above_zero,
         default=SECONDS,
         metavar="S",
         help=f"of a round, for each that is measured (default: {SECONDS:g})",
     )
-    parser.add_argument(
+    load.add_argument(
         "--rounds",
         type=count,
         default=ROUNDS,
         metavar="N",
         help=f"medians are of them (default: {ROUNDS})",
     )
-    parser.add_argument(
+    load.add_argument(
         "--rate",
         type=above_zero,
         metavar="R",
         help="open loop: so many pictures a second arrive by themselves, at random, and wait for a "
         "connection where none is free; their latency counts from then on (default: all connections busy)",
     )
-    parser.add_argument(
+    load.add_argument(
         "--size", type=_size, default=(640, 480), metavar="WxH", help="of the pictures (default: 640x480)"
     )
-    parser.add_argument("--classes", type=count, default=20, metavar="K", help="classes (default: 20)")
+    load.add_argument("--classes", type=count, default=20, metavar="K", help="classes (default: 20)")
     add_json(parser)
-    what = parser.add_mutually_exclusive_group()
+    measured = parser.add_argument_group("what is measured")
+    what = measured.add_mutually_exclusive_group()
     what.add_argument(
         "--url", metavar="URL", help="a running service, http://HOST:PORT, instead of a new one"
     )
@@ -72,7 +74,7 @@ def add_benchmark(benches: "argparse._SubParsersAction[argparse.ArgumentParser]"
         action="store_true",
         help="an engine that returns at once, indexed PNGs as answers; needs litserve",
     )
-    parser.add_argument(
+    measured.add_argument(
         "--checkpoint",
         type=Path,
         metavar="DIR",
@@ -105,6 +107,10 @@ def run(args: argparse.Namespace) -> int:
     _print_table(found, sys.stderr if args.json else sys.stdout)
     if args.json:
         print(json.dumps(found))
+    elif not args.instant:
+        print("next: ebseg bench service --instant measures what decoding and encoding allow")
+    else:
+        print("next: ebseg bench service measures it with a model")
     return 0
 
 

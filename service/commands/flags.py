@@ -53,11 +53,12 @@ def given_settings(args: argparse.Namespace) -> dict[str, Any]:
 
 def add_service(parser: argparse.ArgumentParser) -> None:
     """Adds what a command needs to talk to a running service."""
-    parser.add_argument(
+    service = parser.add_argument_group("the service")
+    service.add_argument(
         "--url", default=DEFAULT_URL, metavar="URL", help=f"the running service (default: {DEFAULT_URL})"
     )
-    parser.add_argument("--api-key", metavar="KEY", help=KEY_HELP)
-    parser.add_argument(
+    service.add_argument("--api-key", metavar="KEY", help=KEY_HELP)
+    service.add_argument(
         "--timeout", type=above_zero, default=60.0, metavar="S", help="for all of it, seconds (default: 60)"
     )
     parser.add_argument("--json", action="store_true", help=JSON_HELP)

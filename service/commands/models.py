@@ -83,12 +83,13 @@ With --watch: says when to go on (exit code 0) or back (1), by what all processe
         "version", type=count, nargs="?", metavar="VERSION", help="to try; with --watch it may be left out"
     )
     add_service(one)
-    one.add_argument("--watch", action="store_true", help="judge the canary over all processes")
-    one.add_argument("--prometheus", metavar="URL", help="for --watch: where the processes' metrics are")
-    one.add_argument(
+    watched = one.add_argument_group("watching it")
+    watched.add_argument("--watch", action="store_true", help="judge the canary over all processes")
+    watched.add_argument("--prometheus", metavar="URL", help="for --watch: where the processes' metrics are")
+    watched.add_argument(
         "--answers", type=count, default=200, metavar="N", help="good ones that are enough (default: 200)"
     )
-    one.add_argument(
+    watched.add_argument(
         "--every", type=above_zero, default=15.0, metavar="S", help="between two looks (default: 15)"
     )
     one.add_argument(

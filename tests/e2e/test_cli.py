@@ -31,6 +31,7 @@ NO_JSON = {
     "serve": "prints nothing but its log, which is JSON",
     "completion": "prints a script",
 }
+MANY = 8  # options, --help among them, that nobody reads through
 TOP = ["serve", "segment", "bench", "models", "vocabularies", "import", "inspect", "train", "evaluate"]
 TOP += ["ablate", "publish", "prepare", "completion"]
 
@@ -75,6 +76,17 @@ def test_help_has_one_style(name: str) -> None:
         assert action.default in (None, False, argparse.SUPPRESS, []) or "default" in action.help, action.help
     lines = parser.format_help().splitlines()
     assert max(map(len, lines)) <= 110
+
+
+@pytest.mark.parametrize("name", LEAVES)
+def test_options_stand_in_sections(name: str) -> None:
+    """One for every eight at least, beside those for everything."""
+    groups = [
+        [one for one in group._group_actions if one.option_strings] for group in LEAVES[name]._action_groups
+    ]
+    sections = [group for group in groups[2:] if group]
+    assert len(sections) >= sum(map(len, groups)) // MANY
+    assert "(default: )" not in LEAVES[name].format_help()
 
 
 @pytest.mark.parametrize("name", COMMANDS)

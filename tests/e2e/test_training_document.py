@@ -6,6 +6,7 @@ stands for what it is, but at a size where a step takes milliseconds.
 
 import dataclasses
 import os
+import re
 import shlex
 import shutil
 from pathlib import Path
@@ -116,6 +117,7 @@ def test_every_command_is_run_in_order(
             printed = capsys.readouterr()
             wanted = next((value for start, value in CODES.items() if command.startswith(start)), 0)
             assert code == wanted, f"{command}: {printed.err}"
+            assert re.search(r"^(ebseg: )?next: ", printed.out + printed.err, re.M), command
         else:
             assert words[:3] == ["torchrun", "--nproc-per-node", "8"]
             done([*words[:2], "2", *words[3:]], threads, desk)

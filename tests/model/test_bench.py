@@ -23,6 +23,7 @@ def bench(capsys: pytest.CaptureFixture[str], *args: str) -> dict[str, Any]:
     assert ebseg.main(["bench", *args]) == 0
     printed = capsys.readouterr()
     assert "warm-up" in printed.err or "segmenting" in printed.err
+    assert printed.err.splitlines()[-1].startswith("ebseg: next: ebseg ")
     result: dict[str, Any] = json.loads(printed.out.splitlines()[-1])
     return result
 

@@ -47,4 +47,10 @@ def test_pretraining(
     assert ebseg.main([*backbone, "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"out": str(out), "steps": 2, "mean_iou": 0.25}
     assert ebseg.main(backbone) == 0
-    assert capsys.readouterr().out == f"{out}: regions around given points, mean IoU 0.250\n"
+    made, then = capsys.readouterr().out.splitlines()
+    assert made == f"{out}: regions around given points, mean IoU 0.250"
+    given = f"--clip CLIP.safetensors --sam {out} --out registry/NAME/1"
+    assert then == f"next: ebseg encoders --variant tiny {given}"
+    assert ebseg.main(["pretrain", "clip", str(out)]) == 0
+    then = "next: ebseg pretrain backbone SAM.safetensors --data DATA\n"
+    assert capsys.readouterr().out == f"made {out}\n{then}"

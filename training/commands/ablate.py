@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from model.command import JSON_HELP, add_command, count
+from model.commands.output import notify
 from training.commands.evaluate import (
     add_process_options,
     add_set_options,
@@ -69,8 +70,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
   ebseg ablate ssc run.json --variants none a-last-1 --out runs/ssc --json
 """,
     )
-    _add_grid_options(one)
-    one.add_argument(
+    _add_grid_options(one).add_argument(
         "--variants",
         nargs="+",
         metavar="NAME",
@@ -87,9 +87,9 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
   ebseg ablate backbones run.json --swin-t starts/swin-t/1 --swin-b starts/swin-b/1 --out runs/backbones
 """,
     )
-    _add_grid_options(one)
+    trained = _add_grid_options(one)
     for name in ("swin-t", "swin-b"):
-        one.add_argument(
+        trained.add_argument(
             f"--{name}",
             metavar="CHECKPOINT",
             help="checkpoint folder that its runs start from, where the configuration has init",
@@ -116,14 +116,16 @@ def _also(args: argparse.Namespace) -> "list[LoadedCheckpoint]":
     return [load(in_run(path), device=device_of(args)) for path in args.also]
 
 
-def _add_grid_options(parser: argparse.ArgumentParser) -> None:
+def _add_grid_options(parser: argparse.ArgumentParser) -> "argparse._ArgumentGroup":
+    """Adds what both grids have; the section of what is trained, for what only one of them has."""
     parser.add_argument(
         "config",
         type=Path,
         metavar="RUN_CONFIG",
         help="JSON file of a training's configuration, val_split set",
     )
-    parser.add_argument(
+    runs = parser.add_argument_group("what is trained")
+    runs.add_argument(
         "--seeds", type=count, default=3, metavar="N", help="trainings of each variant (default: 3)"
     )
     parser.add_argument(
@@ -135,6 +137,7 @@ def _add_grid_options(parser: argparse.ArgumentParser) -> None:
     )
     add_process_options(parser)
     parser.add_argument("--json", action="store_true", help=JSON_HELP)
+    return runs
 
 
 def embeddings(args: argparse.Namespace) -> int:
@@ -145,7 +148,8 @@ def embeddings(args: argparse.Namespace) -> int:
     how = options(args)
     loaded, folder = opened(args)
     also = _also(args)
-    _report(args, [embeddings_table(loaded, folder, also=also, processes=args.processes, options=how)])
+    tables = [embeddings_table(loaded, folder, also=also, processes=args.processes, options=how)]
+    _report(args, tables, f"ebseg ablate balance {args.checkpoint} {args.data}")
     return 0
 
 
@@ -157,7 +161,8 @@ def balance(args: argparse.Namespace) -> int:
     how = options(args)
     loaded, folder = opened(args)
     also = _also(args)
-    _report(args, [balance_table(loaded, folder, also=also, processes=args.processes, options=how)])
+    tables = [balance_table(loaded, folder, also=also, processes=args.processes, options=how)]
+    _report(args, tables, f"ebseg evaluate {args.checkpoint} {args.data} --pictures DIR")
     return 0
 
 
@@ -187,15 +192,18 @@ def _grid(
     runs: "Sequence[GridRun]",
     tables: "Callable[[Sequence[GridScore]], list[Table]]",
 ) -> int:
-    from training.ablate.grid import run_grid
+    from training.ablate.grid import TABLE, run_grid
 
     device = device_of(args)
     scores = run_grid(runs, args.out, tables, processes=args.processes, device=device)
-    _report(args, tables(scores), scores)
+    then = f"{args.out / TABLE} has the table; ebseg publish {args.out}/VARIANT/seed-N registry/NAME"
+    _report(args, tables(scores), then, scores)
     return 0
 
 
-def _report(args: argparse.Namespace, tables: "Sequence[Table]", scores: "Sequence[GridScore]" = ()) -> None:
+def _report(
+    args: argparse.Namespace, tables: "Sequence[Table]", then: str, scores: "Sequence[GridScore]" = ()
+) -> None:
     import dataclasses
 
     from training.ablate.tables import as_markdown
@@ -206,3 +214,4 @@ def _report(args: argparse.Namespace, tables: "Sequence[Table]", scores: "Sequen
         print(json.dumps(content | runs))
     else:
         print(as_markdown(tables), end="")
+        notify(f"next: {then}")  # not into the Markdown

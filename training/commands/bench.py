@@ -3,7 +3,7 @@
 import argparse
 
 from model.command import add_command, add_device, count
-from model.commands.bench import add_json, print_step, report
+from model.commands.bench import WORK, add_json, print_step, report
 from model.commands.places import VARIANTS
 
 EXAMPLES = """
@@ -21,33 +21,35 @@ def add_benchmark(benches: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "a training step, against three times the forward pass at the machine's matrix-product rate",
         EXAMPLES,
     )
-    parser.add_argument(
+    network = parser.add_argument_group("the model")
+    network.add_argument(
         "--variant", choices=VARIANTS, default="base", help="untrained weights of it (default: base)"
     )
-    parser.add_argument(
+    work = parser.add_argument_group(WORK)
+    work.add_argument(
         "--size",
         type=count,
         default=320,
         metavar="N",
         help="side of the square pictures, pixels (default: 320)",
     )
-    parser.add_argument("--batch", type=count, default=2, metavar="B", help="pictures (default: 2)")
-    parser.add_argument(
+    work.add_argument("--batch", type=count, default=2, metavar="B", help="pictures (default: 2)")
+    work.add_argument(
         "--masks", type=count, default=12, metavar="K", help="masks of each picture (default: 12)"
     )
-    parser.add_argument(
+    work.add_argument(
         "--points", type=count, default=12_544, metavar="P", help="of the mask losses (default: 12544)"
     )
-    parser.add_argument(
+    network.add_argument(
         "--dtype",
         choices=("float32", "bfloat16"),
         default="float32",
         help="of the model; bfloat16 by autocast (default: float32)",
     )
-    parser.add_argument(
+    work.add_argument(
         "--steps", type=count, default=5, metavar="N", help="timed steps after the warm-up (default: 5)"
     )
-    add_device(parser)
+    add_device(network)
     add_json(parser)
 
 
@@ -66,5 +68,5 @@ def run(args: argparse.Namespace) -> int:
         steps=args.steps,
         progress=print_step,
     )
-    report(args, found)
+    report(args, found, "ebseg train RUN --data DATA --dry-run says what a run will take")
     return 0

@@ -27,21 +27,23 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     )
     parser.description = f"{parser.description}\nDATA is what the checkpoint was not trained on."
     add_data_options(parser)
-    add_device(parser)
-    parser.add_argument(
+    how = parser.add_argument_group("how")
+    add_device(how)
+    how.add_argument(
         "--seed",
         type=seed,
         default=0,
         metavar="N",
         help="of which classes each picture is asked for (default: 0)",
     )
-    parser.add_argument(
+    card = parser.add_argument_group("the card")
+    card.add_argument(
         "--write", action="store_true", help="write the figures into the card of the checkpoint's manifest"
     )
-    parser.add_argument(
+    card.add_argument(
         "--license", metavar="TEXT", help='with --write: of the weights, as SPDX writes it, such as "MIT"'
     )
-    parser.add_argument(
+    card.add_argument(
         "--card",
         type=Path,
         metavar="FILE",

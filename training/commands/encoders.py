@@ -25,20 +25,21 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         commands, "encoders", run, "put pretrained CLIP and SAM or Swin weights into a new model", EXAMPLES
     )
     parser.add_argument("--variant", choices=VARIANTS, required=True, help="configuration to build")
-    parser.add_argument(
+    parts = parser.add_argument_group("the encoders")
+    parts.add_argument(
         "--clip",
         type=Path,
         required=True,
         metavar="FILE",
         help="OpenAI's .pt, its state dict, open_clip's .safetensors, or what `ebseg pretrain clip` wrote",
     )
-    parser.add_argument(
+    parts.add_argument(
         "--sam",
         type=Path,
         metavar="FILE",
         help="segment_anything's .pth, or of `ebseg pretrain backbone`; needed where the variant has SAM",
     )
-    parser.add_argument(
+    parts.add_argument(
         "--swin",
         type=Path,
         metavar="FILE",

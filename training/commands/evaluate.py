@@ -33,44 +33,46 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 """,
     )
     add_set_options(parser)
-    parser.add_argument(
+    how = parser.add_argument_group("how")
+    how.add_argument(
         "--balance",
         choices=("configured", "geometric", "arithmetic", "off"),
         default="configured",
         help="how embeddings are balanced: the checkpoint's way, its weights in one of the two means, or "
         "off: mask attention embeddings alone (default: configured)",
     )
-    parser.add_argument(
+    out = parser.add_argument_group("what is written")
+    out.add_argument(
         "--pictures", type=Path, metavar="DIR", help="folder for pictures, truths and predictions to look at"
     )
-    parser.add_argument(
+    out.add_argument(
         "--picture-count", type=count, metavar="N", help=f"how many of those (default: {PICTURES})"
     )
-    parser.add_argument(
+    out.add_argument(
         "--confusion",
         type=Path,
         metavar="DIR",
         help="folder for what was taken for what: confusion.csv (pixels) and confusion.png (shares)",
     )
-    parser.add_argument(
+    out.add_argument(
         "--worst",
         type=Path,
         metavar="DIR",
         help="folder for the ten pictures with the lowest mIoU, with maps of their errors",
     )
-    parser.add_argument(
+    how.add_argument(
         "--batch",
         type=count,
         default=1,
         metavar="N",
         help="pictures of one size that go through the model together (default: 1)",
     )
-    parser.add_argument(
+    how.add_argument(
         "--protocol",
         choices=("official",),
         help="for a data set of ebseg prepare: say what is otherwise than in the released evaluation",
     )
-    parser.add_argument(
+    out.add_argument(
         "--save",
         action="store_true",
         help="write the scores into the run that the checkpoint lies in, for ebseg publish",
@@ -88,8 +90,9 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     """A checkpoint, and the pictures that it goes through."""
     parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="checkpoint folder, or a run's")
     parser.add_argument("data", type=Path, metavar="DATA", help="data set in the layout of `ebseg prepare`")
-    parser.add_argument("--split", default="val", metavar="NAME", help="which part of it (default: val)")
-    parser.add_argument(
+    what = parser.add_argument_group("what is scored")
+    what.add_argument("--split", default="val", metavar="NAME", help="which part of it (default: val)")
+    what.add_argument(
         "--short-side",
         type=short_side,
         default="configured",
@@ -97,21 +100,22 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
         help="pictures are resized to this short side, pixels; 0 takes them as they are "
         "(default: as the checkpoint is configured)",
     )
-    parser.add_argument(
+    what.add_argument(
         "--limit", type=count, metavar="N", help="only the first N pictures (default: all of them)"
     )
 
 
 def add_process_options(parser: argparse.ArgumentParser) -> None:
     """Where scoring runs."""
-    parser.add_argument(
+    where = parser.add_argument_group("where it runs")
+    where.add_argument(
         "--processes",
         type=count,
         default=1,
         metavar="N",
         help="processes that share the pictures, each with a model of its own (default: 1)",
     )
-    parser.add_argument(
+    where.add_argument(
         "--device",
         default="auto",
         metavar="NAME",

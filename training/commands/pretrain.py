@@ -57,17 +57,17 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         BACKBONE_EXAMPLES,
     )
     backbone.add_argument("out", type=Path, metavar="FILE", help="safetensors file to write")
-    backbone.add_argument(
+    start = backbone.add_argument_group("what is trained")
+    start.add_argument(
         "--variant", choices=TINY, default=TINY[0], help="whose image backbone to train (default: tiny, SAM)"
     )
-    backbone.add_argument(
+    data = backbone.add_argument_group("what it is trained on")
+    data.add_argument(
         "--data", type=Path, required=True, metavar="DIR", help="a data set, as `ebseg storybook` makes"
     )
-    backbone.add_argument("--split", default="train", help="split of it (default: train)")
-    backbone.add_argument(
-        "--steps", type=count, default=900, metavar="N", help="of 8 pictures (default: 900)"
-    )
-    backbone.add_argument("--seed", type=seed, default=0, help="of weights and order (default: 0)")
+    data.add_argument("--split", default="train", help="split of it (default: train)")
+    start.add_argument("--steps", type=count, default=900, metavar="N", help="of 8 pictures (default: 900)")
+    start.add_argument("--seed", type=seed, default=0, help="of weights and order (default: 0)")
     add_device(backbone)
     backbone.add_argument("--json", action="store_true", help=JSON_HELP)
 
@@ -108,7 +108,10 @@ def run_clip(args: argparse.Namespace) -> int:
     settings = replace(chosen, steps=args.steps, seed=args.seed)
     pretrain_clip(VARIANTS[VARIANT], scenes, settings, args.out, device)
     found = {"out": str(args.out), "steps": args.steps, "scenes": args.scenes}
-    print(json.dumps(found) if args.json else args.out)
+    if args.json:
+        print(json.dumps(found))
+    else:
+        print(f"made {args.out}\nnext: ebseg pretrain backbone SAM.safetensors --data DATA")
     return 0
 
 
@@ -133,6 +136,9 @@ def run_backbone(args: argparse.Namespace) -> int:
         print(json.dumps({"out": str(args.out), "steps": args.steps, "mean_iou": float(iou)}))
     else:
         print(f"{args.out}: regions around given points, mean IoU {iou:.3f}")
+        kind = "swin" if ebseg.config.sam is None else "sam"
+        made = f"--{kind} {args.out} --out registry/NAME/1"
+        print(f"next: ebseg encoders --variant {args.variant} --clip CLIP.safetensors {made}")
     return 0
 
 
@@ -160,4 +166,5 @@ def run_ceiling(args: argparse.Namespace) -> int:
         kind = "new" if name in book.new else "training"
         print(f"{name:16} {kind:8}  D {d:6.1%}  B {b:6.1%}")
     print(ceiling_line(found))
+    print(f"next: ebseg train runs/NAME --data DATA --init {args.checkpoint} --fresh-decoder")
     return 0

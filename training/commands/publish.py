@@ -50,43 +50,45 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", announc
         help="the model's place in a folder, on the Hugging Face hub (hf://OWNER/REPOSITORY/NAME, with the "
         "token of `hf auth login` or HF_TOKEN) or at any fsspec URL (s3:// needs the package s3fs)",
     )
-    parser.add_argument(
+    gate = parser.add_argument_group("how good it must be")
+    gate.add_argument(
         "--margin",
         type=float,
         default=MARGIN,
         metavar="POINTS",
         help=f"how much worse than the last version each metric may be (default: {MARGIN:g})",
     )
-    parser.add_argument(
+    gate.add_argument(
         "--metrics",
         default=",".join(GATED_METRICS),
         metavar="LIST",
         help=f"metrics that count (default: {','.join(GATED_METRICS)})",
     )
-    parser.add_argument(
+    gate.add_argument(
         "--force",
         action="store_true",
         help="publish whatever the metrics say; the manifest tells what they said",
     )
-    parser.add_argument("--reason", metavar="TEXT", help="why --force is used, for the manifest")
-    parser.add_argument(
+    gate.add_argument("--reason", metavar="TEXT", help="why --force is used, for the manifest")
+    what = parser.add_argument_group("what is published")
+    what.add_argument(
         "--dtype",
         choices=("float32", "float16"),
         default="float32",
         help="how weights are stored; float16 halves the size, loading gives float32 (default: float32)",
     )
-    parser.add_argument(
+    what.add_argument(
         "--license",
         metavar="TEXT",
         help='of the weights, as SPDX writes it, such as "MIT" (default: what the run started from has)',
     )
-    parser.add_argument(
+    what.add_argument(
         "--card",
         type=Path,
         metavar="FILE",
         help="JSON object of fields of the card, such as domain and training_data, that are to be others",
     )
-    parser.add_argument(
+    what.add_argument(
         "--data",
         type=Path,
         metavar="DIR",

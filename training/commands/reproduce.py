@@ -37,19 +37,19 @@ ended.""",
         metavar="DATA",
         help=f"folder in which `ebseg prepare` has made the benchmarks: {', '.join(BENCHMARKS)}",
     )
-    parser.add_argument(
+    what = parser.add_argument_group("what is scored")
+    what.add_argument(
         "--benchmarks", metavar="LIST", help="names with commas between them (default: all five)"
     )
-    parser.add_argument(
+    what.add_argument(
         "--checkpoint",
         default="base",
         metavar="CHECKPOINT",
         help="checkpoint folder, or base or large for what `ebseg pull` has put in registry/ (default: base)",
     )
-    parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="write a Markdown page of the results as well"
-    )
-    parser.add_argument(
+    out = parser.add_argument_group("what is written")
+    out.add_argument("--out", type=Path, metavar="FILE", help="write a Markdown page of the results as well")
+    out.add_argument(
         "--keep",
         type=Path,
         metavar="FILE",

@@ -28,6 +28,13 @@ SECTIONS = {
     "how it is computed": "amp",
     "log, saving, evaluation": "log_every",
 }
+# What texts stand for, in the help.
+METAVARS = {
+    "data": "DIR",
+    "extra_data": "DIR[=WEIGHT]",
+    "init": "CHECKPOINT",
+    "rates": "PART=FACTOR",
+}
 EXAMPLES = """
   ebseg train runs/tiny --data data/storybook --variant tiny --steps 4000 --batch 8 --crop 192 \\
       --short-sides 144 192 240 --val-split val
@@ -211,20 +218,20 @@ def _add_option(parser: "argparse._ArgumentGroup", item: "dataclasses.Field[Any]
         type=str if get_origin(kind) is Literal else kind,
         choices=choices,
         nargs="+" if many else None,
-        metavar=_metavar(kind),
+        metavar=METAVARS.get(item.name, _metavar(kind)),
         help=text.replace("%", "%%"),
     )
 
 
 def _metavar(kind: Any) -> str | None:
     if get_origin(kind) is not Literal:
-        return {int: "N", float: "X", str: "TEXT"}[kind]
+        return {int: "N", float: "X", str: "NAME"}[kind]
     return "NAME" if len(str(get_args(kind))) > _SHORT_CHOICES else None
 
 
 def _shown(value: Any) -> str:
     if isinstance(value, tuple):
-        return " ".join(map(str, value))
+        return " ".join(map(str, value)) or "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "none" if value is None else str(value)

@@ -44,6 +44,7 @@ def test_tables_of_one_checkpoint(
     assert printed.out.startswith("**Table ")
     assert sum(line.startswith("| ") for line in printed.out.splitlines()) == rows + 2
     assert "comparing balances: 2 of 2" in printed.err
+    assert printed.err.splitlines()[-1].startswith("ebseg: next: ebseg ")
     assert command(name, *places, "--json", "--limit", "1") == 0
     (table,) = json.loads(capsys.readouterr().out)["tables"]
     assert len(table["rows"]) == rows
@@ -108,6 +109,7 @@ def test_ssc_trains_compares_and_goes_on(
     printed = capsys.readouterr()
     assert printed.out == (out / "table.md").read_text()
     assert printed.out.count("**Table") == 2
+    assert printed.err.splitlines()[-1].startswith(f"ebseg: next: {out / 'table.md'} has the table")
     trained = json.loads((out / "a-all" / "seed-0" / "config.json").read_text())
     assert trained["ssc_stages"] == micro_config().transformer_decoder.layers + 1
 

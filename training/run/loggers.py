@@ -1,7 +1,7 @@
 """Programs that show a run's curves and pictures, behind one small protocol.
 
-A run that was cut off takes some steps again. TensorBoard forgets what it was told of them; the others show
-them twice, and on a CPU alike.
+A run that was cut off takes some steps again. TensorBoard forgets what it was told of them; the others
+cannot, and hear of no step twice: RUN/loggers.json notes how far they were told.
 """
 
 import json
@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,9 @@ from model.storage.files import replace_text
 from training.config import TrainConfig
 from training.errors import TrainingError
 from training.run.folder import LOGGER_RUNS, MLFLOW, TENSORBOARD
+
+TOLD = "told"  # in RUN/loggers.json, beside the loggers' names
+_Value = TypeVar("_Value")
 
 
 class Logger(Protocol):
@@ -121,17 +124,22 @@ class WandbLogger:
             )
         except wandb.Error as error:
             raise TrainingError(f"Weights & Biases cannot be used: {error}") from error
+        self._told = _Told(run, "wandb")
         self._run.define_metric("*", step_metric="step")
         self._picture = wandb.Image
 
     def numbers(self, step: int, values: Mapping[str, float]) -> None:
         """See `Logger`."""
-        self._run.log({"step": step, **values})
+        if fresh := self._told.fresh(step, values):
+            self._run.log({"step": step, **fresh})
+            self._told.note(step, fresh)
 
     def pictures(self, step: int, shown: Sequence[NDArray[np.uint8]]) -> None:
         """See `Logger`."""
         named = {f"pictures/{number}": self._picture(picture) for number, picture in enumerate(shown)}
-        self._run.log({"step": step, **named})
+        if fresh := self._told.fresh(step, named):
+            self._run.log({"step": step, **fresh})
+            self._told.note(step, fresh)
 
     def close(self) -> None:
         """See `Logger`."""
@@ -165,32 +173,81 @@ class MlflowLogger:
             self._client.update_run(self._id, status="RUNNING")
         except MlflowException as error:
             raise TrainingError(f"MLflow cannot be used: {error.message}") from error
+        self._told = _Told(run, "mlflow")
 
     def numbers(self, step: int, values: Mapping[str, float]) -> None:
         """See `Logger`."""
         now = round(1000 * time.time())
-        points = [self._metric(name, float(value), now, step) for name, value in values.items()]
-        self._client.log_batch(self._id, metrics=points)
+        if fresh := self._told.fresh(step, values):
+            points = [self._metric(name, float(value), now, step) for name, value in fresh.items()]
+            self._client.log_batch(self._id, metrics=points)
+            self._told.note(step, fresh)
 
     def pictures(self, step: int, shown: Sequence[NDArray[np.uint8]]) -> None:
         """See `Logger`."""
-        for number, picture in enumerate(shown):
-            self._client.log_image(self._id, picture, key=f"picture_{number}", step=step)
+        named = {f"pictures/{number}": picture for number, picture in enumerate(shown)}
+        if fresh := self._told.fresh(step, named):
+            for number, picture in enumerate(fresh.values()):
+                self._client.log_image(self._id, picture, key=f"picture_{number}", step=step)
+            self._told.note(step, fresh)
 
     def close(self) -> None:
         """See `Logger`."""
         self._client.set_terminated(self._id)
 
 
+class _Told:
+    """The last step that a logger was told of, for each group of curves; noted after each telling.
+
+    Args:
+        run: the run's folder.
+        logger: its name.
+    """
+
+    def __init__(self, run: Path, logger: str):
+        self._run = run
+        self._logger = logger
+        self._last: dict[str, int] = _noted(run).get(TOLD, {}).get(logger, {})
+
+    def fresh(self, step: int, values: Mapping[str, _Value]) -> dict[str, _Value]:
+        """Those values, by "group/curve", whose group was not yet told of this step."""
+        return {name: value for name, value in values.items() if step > self._last.get(_group(name), -1)}
+
+    def note(self, step: int, values: Mapping[str, object]) -> None:
+        """Says that these were told."""
+        self._last |= {_group(name): step for name in values}
+        known = _noted(self._run)
+        _note(self._run, known | {TOLD: known.get(TOLD, {}) | {self._logger: self._last}})
+
+
+def _group(name: str) -> str:
+    return name.partition("/")[0]
+
+
 def _run_id(run: Path, logger: str, fresh: str | None) -> str | None:
     """What a logger calls the run: noted with the run, so that one which goes on is the same to it."""
+    known = _noted(run)
+    found = known.get(logger)
+    if found is None and fresh is not None:
+        _note(run, known | {logger: fresh})
+        return fresh
+    return found if found is None else str(found)
+
+
+def _noted(run: Path) -> dict[str, Any]:
+    """What stands in RUN/loggers.json: the run's name with each logger, and how far they were told.
+
+    Raises:
+        TrainingError: it is damaged.
+    """
     path = run / LOGGER_RUNS
     try:
         known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        found = known.get(logger)
-    except (OSError, ValueError, AttributeError) as error:
+        last = {name: dict(steps) for name, steps in dict(known.get(TOLD, {})).items()}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise TrainingError(f"{path} is damaged ({error}); remove it to begin new curves") from error
-    if found is None and fresh is not None:
-        replace_text(path, json.dumps(known | {logger: fresh}) + "\n")
-        return fresh
-    return found if found is None else str(found)
+    return known | {TOLD: last} if last else dict(known)
+
+
+def _note(run: Path, known: Mapping[str, object]) -> None:
+    replace_text(run / LOGGER_RUNS, json.dumps(known) + "\n")

@@ -2,7 +2,10 @@
 
 import dataclasses
 import json
+import struct
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +16,8 @@ from training.errors import TrainingError
 from training.run import loggers
 from training.run.loggers import open_loggers
 from training.run.trainer import train
+
+BLOCK = 1 << 15  # bytes
 
 
 @pytest.fixture
@@ -66,6 +71,62 @@ def test_a_run_in_two_pieces_is_one_to_its_loggers(tmp_path: Path, offline: None
     train(dataclasses.replace(config, steps=1, loggers=()), run, resume="never")
     assert not (run / "wandb").exists()
     assert not (run / "mlflow").exists()
+
+
+def wandb_rows(piece: Path) -> list[dict[str, Any]]:
+    """What one piece of an offline run's history holds, a row a telling.
+
+    Its file is LevelDB's log: after 7 bytes blocks of 32 KiB, of parts with a checksum, a length and a type
+    (1 whole, 2 first, 3 middle, 4 last).
+    """
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    data, at, record, rows = piece.read_bytes(), 7, b"", []
+    while at + 7 <= len(data):
+        if (left := BLOCK - at % BLOCK) < 7:
+            at += left
+            continue
+        length, kind = struct.unpack("<HB", data[at + 4 : at + 7])
+        record += data[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):
+            read = Record.FromString(record)
+            items = read.history.item if read.WhichOneof("record_type") == "history" else ()
+            rows += [{"/".join(one.nested_key) or one.key: json.loads(one.value_json) for one in items}]
+            record = b""
+    return rows
+
+
+def test_steps_that_are_taken_again_are_told_once(tmp_path: Path, offline: None) -> None:
+    """The run is cut off at step 3, its newest state is of step 1, and it goes on to step 4."""
+    config = micro_run(tmp_path, loggers=("wandb", "mlflow"))
+    run = tmp_path / "run"
+    run.mkdir()
+    for first, last in ((1, 3), (2, 4)):
+        time.sleep(1.0)  # W&B names folders by the second
+        opened = open_loggers(config, run, first - 1)
+        for step in range(first, last + 1):
+            for logger in opened:
+                logger.numbers(step, {"train/loss": 10.0 * first + step, "loss/mask": 1.0})
+                if step % 2 == 0:
+                    logger.pictures(step, [np.full((4, 6, 3), step, np.uint8)])
+        for logger in opened:
+            if last == 4:  # the first one had no time for it
+                logger.numbers(3, {"evaluation/miou_all": 50.0})
+            logger.close()
+    found = histories(run)
+    assert found["train/loss"] == [(1, 11), (2, 12), (3, 13), (4, 24)]
+    assert found["evaluation/miou_all"] == [(3, 50)]
+    assert len(list((run / "mlflow").rglob("picture_0*.png"))) == 2
+    rows = [
+        row
+        for piece in sorted((run / "wandb").glob("offline-run-*/run-*.wandb"))
+        for row in wandb_rows(piece)
+    ]
+    assert (
+        sorted((row["step"], row["train/loss"]) for row in rows if "train/loss" in row) == found["train/loss"]
+    )
+    assert sorted(row["step"] for row in rows if "pictures/0/path" in row) == [2, 4]
 
 
 def test_only_those_that_are_asked_for(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ WRONG = (214, 39, 40)
 PALE = 120  # brightness that is added to half a picture's, where nothing is wrong
 PAPER, INK = (255, 255, 255), (40, 40, 40)
 FILL = 0.35  # of a class's colour over the picture; outlines are opaque
+WIDE = 960  # pixels of a long side; larger pictures get wider outlines
 
 SMALLEST_SIDE = 224  # pixels; smaller pictures are enlarged by a whole factor
 GAP = 8
@@ -100,7 +101,7 @@ def _tiled(
     large = [np.kron(x, np.ones((scale, scale), np.int64)) for x in labels.values()]
     enlarged = np.repeat(np.repeat(picture, scale, 0), scale, 1)
     tiles = [enlarged, *(_coloured(enlarged, labels) for labels in large)]
-    titles = ["picture", *labels]
+    titles = ["image", *labels]
     if wrong is not None:
         marked = np.repeat(np.repeat(wrong, scale, 0), scale, 1)
         pale = (enlarged.mean(2, keepdims=True) / 2 + PALE).astype(np.uint8).repeat(3, 2)
@@ -171,10 +172,12 @@ def _coloured(picture: Picture, labels: NDArray[np.integer]) -> Picture:
     """Labels in their colours over the picture, regions outlined."""
     found, inverse = np.unique(labels, return_inverse=True)
     colours = np.array([class_colour(int(index)) for index in found], np.uint8)[inverse.reshape(labels.shape)]
-    mixed: Picture = np.rint((1 - FILL) * picture + FILL * colours.astype(np.float32)).astype(np.uint8)
+    sums = picture * np.float32(1 - FILL) + colours * np.float32(FILL)  # as the service mixes
+    mixed: Picture = np.rint(sums).astype(np.uint8)
+    wide = max(1, round(max(labels.shape) / WIDE))
     edge = np.zeros(labels.shape, bool)
-    edge[:, 1:] |= labels[:, 1:] != labels[:, :-1]
-    edge[1:] |= labels[1:] != labels[:-1]
+    edge[:, wide:] |= labels[:, wide:] != labels[:, :-wide]
+    edge[wide:] |= labels[wide:] != labels[:-wide]
     mixed[edge] = colours[edge]
     return mixed
 

@@ -1,18 +1,22 @@
 """The log, the TensorBoard files read back, and the panels."""
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from ebseg_client.drawing import overlay
 from model import TrainingClasses
 from model.network.build import build
+from service.segmentation.colors import class_colors
 from tests.training.run.runs import micro_config, write_dataset
 from training.data.layout import SegmentationFolder
-from training.evaluation.pictures import panel
+from training.evaluation.pictures import GAP, LINE, panel
 from training.run import curves
 from training.run.curves import Curves, make_panels, sums_by_kind
 from training.run.loggers import TensorBoardLogger
@@ -60,6 +64,30 @@ def test_log_and_curves(tmp_path: Path) -> None:
     assert [event.value for event in found.Scalars("loss/mask")] == [3, 3]
     (image,) = found.Images("pictures/0")
     assert (image.step, image.width, image.height) == (2, 6, 4)
+
+
+def test_pictures_are_drawn_as_the_service_draws(tmp_path: Path) -> None:
+    """Read back from TensorBoard's file: fill, colours and outlines, also of a picture that has wide ones."""
+    rng = np.random.default_rng(3)
+    names = [f"class {number}" for number in range(70)]
+    colors = class_colors([None] * len(names))
+    for step, (height, width) in enumerate(((240, 300), (250, 2000)), 1):
+        picture = rng.integers(0, 256, (height, width, 3), np.uint8)
+        truth, prediction = (
+            np.kron(rng.integers(0, 70, (5, 10)), np.ones((height // 5, width // 10), np.int64))
+            for _ in range(2)
+        )
+        shown = panel(picture, truth, prediction, names)
+        curves = Curves(tmp_path, step - 1, [TensorBoardLogger(tmp_path, step - 1)])
+        curves.pictures(step, [shown])
+        curves.close()
+        event = events(tmp_path).Images("pictures/0")[-1]
+        assert event.step == step
+        read = np.asarray(Image.open(io.BytesIO(event.encoded_image_string)))
+        for place, labels in ((1, truth), (2, prediction)):
+            left = GAP + place * (width + GAP)
+            tile = read[LINE : LINE + height, left : left + width]
+            assert np.array_equal(tile, overlay(picture, labels.astype(np.uint16) + 1, colors))
 
 
 def test_a_gradient_without_end(tmp_path: Path) -> None:

@@ -186,7 +186,7 @@ def _meant(given: str, known: Iterable[str]) -> str:
 
 
 SECTIONS = {  # of `ebseg --help`; commands that are in none stand in the last one
-    "pictures in, masks out": ("segment", "batch", "serve"),
+    "images in, masks out": ("segment", "batch", "serve"),
     "a service that runs": ("models", "vocabularies"),
     "weights": ("pull", "import", "inspect", "init", "export", "publish"),
     "data and training": (
@@ -239,7 +239,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     parser: argparse.ArgumentParser = _Parser(
         prog="ebseg",
-        description="Open-vocabulary semantic segmentation: a picture and class names in, a mask out.",
+        description="Open-vocabulary semantic segmentation: an image and class names in, a mask out.",
         epilog=EPILOG,
         formatter_class=_Sections,
     )

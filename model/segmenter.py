@@ -111,7 +111,7 @@ class Segmenter:
             PictureError: none, or of different shapes.
         """
         if len({picture.shape for picture in prepared}) != 1:
-            raise PictureError("pictures of one batch must have one shape")
+            raise PictureError("images of one batch must have one shape")
         return self.ebseg.predict(torch.stack(list(prepared)))
 
     def predict_each(

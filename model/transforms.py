@@ -41,12 +41,12 @@ def to_network(picture: "NDArray[np.uint8] | Tensor", short_side: int | None, lo
     if isinstance(picture, torch.Tensor):
         if picture.dim() != 3 or picture.shape[0] != 3 or picture.dtype != torch.uint8:
             raise PictureError(
-                f"a picture tensor must be uint8 [3, H, W], got {picture.dtype} {list(picture.shape)}"
+                f"an image tensor must be uint8 [3, H, W], got {picture.dtype} {list(picture.shape)}"
             )
         picture = picture.permute(1, 2, 0).cpu().numpy()
     if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8 or not picture.size:
         raise PictureError(
-            f"a picture must be uint8 [H, W, 3] with pixels, got {picture.dtype} {list(picture.shape)}"
+            f"an image must be uint8 [H, W, 3] with pixels, got {picture.dtype} {list(picture.shape)}"
         )
     height, width = picture.shape[:2]
     rows, columns = network_size((height, width), short_side, long_side)

@@ -41,7 +41,7 @@ from service.segmentation.door import Door
 from service.segmentation.local_door import LocalDoor
 from service.settings import Settings
 
-DESCRIPTION = "A picture and a list of class names in, a mask out."
+DESCRIPTION = "An image and a list of class names in, a mask out."
 
 
 def create_app(

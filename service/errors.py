@@ -180,7 +180,9 @@ class DeadlineUnmeetableError(RetryableError):
     """
 
     def __init__(self, retry_after: int):
-        super().__init__("the requests that wait leave no chance of an answer within timeout_ms", retry_after)
+        super().__init__(
+            "the requests that wait leave no chance of a response within timeout_ms", retry_after
+        )
 
 
 class TooManyConnectionsError(RetryableError):
@@ -210,7 +212,7 @@ class StoreUnavailableError(RetryableError):
 class OutOfMemoryError(ServiceError):
     """The device's memory does not hold this one picture."""
 
-    def __init__(self, detail: str = "the device's memory does not hold this picture at present"):
+    def __init__(self, detail: str = "the device's memory does not hold this image at present"):
         super().__init__(detail)
 
 
@@ -218,7 +220,7 @@ class PictureMemoryError(ServiceError):
     """The host's memory does not hold the decoded picture at present; the picture may be sound."""
 
     def __init__(self) -> None:
-        super().__init__("the memory does not hold this picture at present; send a smaller one or retry")
+        super().__init__("the memory does not hold this image at present; send a smaller one or retry")
 
 
 class NotReadyError(ServiceError):

@@ -42,15 +42,14 @@ class TrainConfig:
     extra_data: tuple[str, ...] = field(
         default=(),
         metadata=_help(
-            "further data sets in the same run; WEIGHT: how often their pictures come where those of data "
+            "further data sets in the same run; WEIGHT: how often their images come where those of data "
             "come once (default: 1); classes that share a name or a synonym are one"
         ),
     )
     repeat_rare: float = field(
         default=0.0,
         metadata=_help(
-            "pictures of trained classes that fewer than this share of the pictures show come more often; "
-            "0: none"
+            "images of trained classes that fewer than this share of the images show come more often; 0: none"
         ),
     )
     name: str = field(default="ebseg", metadata=_help("the model's name in its checkpoint"))
@@ -88,8 +87,8 @@ class TrainConfig:
         metadata=_help("compute SAM's blocks again in the backward pass: less memory, more time"),
     )
     steps: int = field(default=120_000, metadata=_help("optimiser steps in all"))
-    batch: int = field(default=16, metadata=_help("pictures a step, over all processes and parts"))
-    accumulate: int = field(default=1, metadata=_help("parts that a process takes its pictures of a step in"))
+    batch: int = field(default=16, metadata=_help("images a step, over all processes and parts"))
+    accumulate: int = field(default=1, metadata=_help("parts that a process takes its images of a step in"))
     learning_rate: float = field(default=1e-4, metadata=_help("at the start; the paper's is 8e-5 for large"))
     weight_decay: float = field(default=0.05, metadata=_help("of everything but norms, embeddings, tables"))
     clip_norm: float = field(default=0.01, metadata=_help("largest norm of the whole model's gradient"))
@@ -97,12 +96,12 @@ class TrainConfig:
     warmup_steps: int = field(default=0, metadata=_help("steps in which the rate rises from zero"))
     crop: int = field(default=640, metadata=_help("side of the square crops, pixels"))
     short_sides: tuple[int, ...] = field(
-        default=tuple(range(320, 961, 64)), metadata=_help("short sides that pictures are resized to, pixels")
+        default=tuple(range(320, 961, 64)), metadata=_help("short sides that images are resized to, pixels")
     )
     long_side: int = field(default=2560, metadata=_help("largest long side after resizing, pixels"))
-    pad_value: int = field(default=128, metadata=_help("grey value around pictures smaller than the crop"))
+    pad_value: int = field(default=128, metadata=_help("grey value around images smaller than the crop"))
     color_jitter: bool = field(default=True, metadata=_help("change brightness, contrast, saturation, hue"))
-    flip: bool = field(default=True, metadata=_help("mirror half of the pictures"))
+    flip: bool = field(default=True, metadata=_help("mirror half of the images"))
     points: int = field(default=12_544, metadata=_help("points at which masks are compared"))
     ssc: Ssc = field(default="official", metadata=_help("form of the SSC loss"))
     ssc_embeddings: tuple[Embeddings, ...] = field(
@@ -118,18 +117,18 @@ class TrainConfig:
     )
     group_by_shape: bool = field(
         default=False,
-        metadata=_help("batches of wide pictures alone, or of high ones alone, as in the released code"),
+        metadata=_help("batches of wide images alone, or of high ones alone, as in the released code"),
     )
     amp: Amp = field(default="off", metadata=_help("number type of the model's products"))
     compile: bool = field(default=False, metadata=_help("compile the model with torch.compile"))
     ema: float = field(default=0.0, metadata=_help("decay of the weights' moving average; 0: none is kept"))
     seed: int = field(default=0, metadata=_help("of new weights, data order, augmentation and points"))
-    workers: int = field(default=4, metadata=_help("threads that read pictures; 0: none but the main one"))
+    workers: int = field(default=4, metadata=_help("threads that read images; 0: none but the main one"))
     loggers: tuple[LoggerName, ...] = field(
-        default=("tensorboard",), metadata=_help("programs that show the run's curves and pictures")
+        default=("tensorboard",), metadata=_help("programs that show the run's curves and images")
     )
     log_every: int = field(default=50, metadata=_help("steps between lines of the log"))
-    pictures_every: int = field(default=2000, metadata=_help("steps between pictures; 0: none"))
+    pictures_every: int = field(default=2000, metadata=_help("steps between images; 0: none"))
     save_every: int = field(default=1000, metadata=_help("steps between saved states"))
     evaluate_every: int = field(
         default=10_000, metadata=_help("steps between evaluations and checkpoints; 0: at the end only")
@@ -167,7 +166,7 @@ class TrainConfig:
         if not 0 <= self.pad_value <= 255:
             raise TrainingError(f"pad_value must lie in 0..255, got {self.pad_value}")
         if not 0 <= self.repeat_rare <= 1:
-            raise TrainingError(f"repeat_rare is a share of the pictures, 0..1, got {self.repeat_rare}")
+            raise TrainingError(f"repeat_rare is a share of the images, 0..1, got {self.repeat_rare}")
         self.sources()
         self.part_rates()
         if self.lora_rank and self.compile:

@@ -26,7 +26,7 @@ class Bar:
         what, total, done, unit: as of `progress`.
     """
 
-    def __init__(self, what: str, total: int, done: int = 0, unit: str = "pictures"):
+    def __init__(self, what: str, total: int, done: int = 0, unit: str = "images"):
         self.what = what
         self.total = total
         self.done = done
@@ -64,7 +64,7 @@ class _TerminalBar(Bar):
 
 @contextmanager
 def progress(
-    what: str, total: int, done: int = 0, *, shown: bool = True, unit: str = "pictures"
+    what: str, total: int, done: int = 0, *, shown: bool = True, unit: str = "images"
 ) -> Iterator[Bar]:
     """A bar for the time of a `with` block.
 

@@ -86,9 +86,9 @@ class Body:
         self._parts.append(part)
         self._bytes += len(part)
         if self._bytes > MOST_BYTES:
-            raise AnswerError(f"an answer of more than {MOST_BYTES} bytes")
+            raise AnswerError(f"a response of more than {MOST_BYTES} bytes")
         if time.monotonic() > self._until:
-            raise httpx.ReadTimeout("the answer came too slowly")
+            raise httpx.ReadTimeout("the response came too slowly")
 
     def response(self, streamed: httpx.Response) -> httpx.Response:
         """The whole answer; its content is decoded already."""

@@ -141,7 +141,7 @@ def exchange(
         elif isinstance(reply, Exception):
             error, again = _failure(reply, seconds, until, call)
         else:
-            raise TypeError(f"an answer was expected, got {reply!r}")
+            raise TypeError(f"a response was expected, got {reply!r}")
         error.attempts = attempt
         error.request_id = error.request_id or request_id
         retry_after = error.retry_after if isinstance(error, ProblemError) else None
@@ -207,11 +207,11 @@ def _failure(error: Exception, seconds: float, until: float, call: Call[Any]) ->
         return error, False
     message = str(error) or type(error).__name__
     if not isinstance(error, httpx.TransportError):
-        return AnswerError(f"the answer cannot be read: {message}"), False
+        return AnswerError(f"the response cannot be read: {message}"), False
     # a connection that was never made has carried nothing
     unsent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
     if isinstance(error, httpx.TimeoutException) and (not unsent or time.monotonic() >= until):
-        return DeadlineError(f"no answer within {seconds:g} s ({type(error).__name__})"), False
+        return DeadlineError(f"no response within {seconds:g} s ({type(error).__name__})"), False
     if isinstance(error, httpx.UnsupportedProtocol | httpx.LocalProtocolError):
         return ConnectionFailedError(message), False
     return ConnectionFailedError(f"the connection failed: {message}"), unsent or call.idempotent

@@ -50,7 +50,7 @@ class Maps:
         elif self.rles is not None:
             labels = labels_of(self.rles, self.height, self.width)
         else:
-            raise InputError("the answer holds no label map: ask for rle, png or npy in outputs")
+            raise InputError("the response holds no label map: ask for rle, png or npy in outputs")
         labels.setflags(write=False)  # it is kept, and given to everybody who asks
         return labels
 

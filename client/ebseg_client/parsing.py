@@ -59,7 +59,7 @@ def read(parse: Callable[[Any], T], document: Any) -> T:
     try:
         return parse(document)
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise AnswerError(f"an answer that no EBSeg service gives: {type(error).__name__} {error}") from None
+        raise AnswerError(f"a response that no EBSeg service gives: {type(error).__name__} {error}") from None
 
 
 def segmentation(document: Document) -> Segmentation:

@@ -241,7 +241,7 @@ def sent(picture: Picture) -> Sent:
     if not isinstance(picture, PictureUrl):
         return picture_bytes(picture)
     if not isinstance(picture.url, str) or not picture.url:
-        raise InputError(f"a picture's URL is a text, got {picture.url!r}")
+        raise InputError(f"an image's URL is a text, got {picture.url!r}")
     return picture
 
 
@@ -263,7 +263,7 @@ def picture_bytes(picture: Picture) -> bytes:
                 raise InputError(f"pixels are {_SHAPES}, got {list(picture.shape)}")
             return _png(Image.fromarray(np.ascontiguousarray(picture)))
         case PictureUrl():
-            raise InputError("a picture that the service fetches is not here: give its file or its pixels")
+            raise InputError("an image that the service fetches is not here: give its file or its pixels")
         case str() | os.PathLike():
             try:
                 return Path(picture).read_bytes()
@@ -271,7 +271,7 @@ def picture_bytes(picture: Picture) -> bytes:
                 reason = error.strerror if isinstance(error, OSError) and error.strerror else error
                 meant = ": a URL goes in as PictureUrl(...)" if "://" in str(picture) else ""
                 raise InputError(f"{picture} cannot be read: {reason}{meant}") from None
-    raise InputError(f"a picture is a path, bytes, a Pillow image or an array, got {type(picture).__name__}")
+    raise InputError(f"an image is a path, bytes, a Pillow image or an array, got {type(picture).__name__}")
 
 
 def picture_pixels(picture: Picture, size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -284,7 +284,7 @@ def picture_pixels(picture: Picture, size: tuple[int, int]) -> NDArray[np.uint8]
         with Image.open(io.BytesIO(picture_bytes(picture))) as image:
             upright = ImageOps.exif_transpose(image).convert("RGB")
     except (OSError, ValueError, SyntaxError) as error:
-        raise InputError(f"the picture cannot be drawn on: {error}") from None
+        raise InputError(f"the image cannot be drawn on: {error}") from None
     return np.asarray(upright if upright.size == size else upright.resize(size, Image.Resampling.LANCZOS))
 
 

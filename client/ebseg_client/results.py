@@ -260,7 +260,7 @@ class Segmented:
             ClientError: there is none, for this reason.
         """
         if self.error is not None or self.result is None:
-            raise self.error or AnswerError("no answer")
+            raise self.error or AnswerError("no response")
         return self.result
 
 

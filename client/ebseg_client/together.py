@@ -46,7 +46,7 @@ def together(
         ClientError: of the whole request.
     """
     if not pictures:
-        raise InputError("there is no picture: give one at least")
+        raise InputError("there is no image: give one at least")
     until = time.monotonic() + seconds
     results: dict[int, PictureResult] = {}
     waiting, attempt = list(range(len(pictures))), 0
@@ -70,7 +70,7 @@ def together(
 
 def _results(document: Any, number: int) -> list[PictureResult]:
     if not isinstance(document, list) or len(document) != number:
-        raise AnswerError(f"no answers to {number} pictures: is this an EBSeg service?")
+        raise AnswerError(f"no responses to {number} images: is this an EBSeg service?")
     return [_result(one) for one in document]
 
 
@@ -82,4 +82,4 @@ def _result(entry: Any) -> PictureResult:
     except AnswerError as error:
         return error
     except (LookupError, TypeError, ValueError, AttributeError) as error:
-        return AnswerError(f"an answer that no EBSeg service gives: {type(error).__name__} {error}")
+        return AnswerError(f"a response that no EBSeg service gives: {type(error).__name__} {error}")

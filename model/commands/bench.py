@@ -22,7 +22,7 @@ NEXT = {  # what to do with the figures of each benchmark
     "engine": "ebseg bench service measures what of it clients get",
     "classes": "ebseg bench text measures names that are new",
     "text": "ebseg bench classes measures names that are known",
-    "memory": "ebseg serve --max-pixels N refuses larger pictures than the memory holds",
+    "memory": "ebseg serve --max-pixels N refuses larger images than the memory holds",
 }
 
 
@@ -49,7 +49,7 @@ def add_commands(
         commands,
         "engine",
         _run,
-        "picture to label map, as a fraction of the machine's matrix-product rate",
+        "image to label map, as a fraction of the machine's matrix-product rate",
         "\n  ebseg bench engine --variant base --size 640 --classes 150 --dtype bfloat16\n",
     )
     network = _add_model(parser)
@@ -65,7 +65,7 @@ def add_commands(
     work = parser.add_argument_group(WORK)
     _add_size(work)
     work.add_argument(
-        "--shape", type=shape, metavar="ROWSxCOLUMNS", help="of the picture, pixels (default: the square)"
+        "--shape", type=shape, metavar="ROWSxCOLUMNS", help="of the image, pixels (default: the square)"
     )
     _add_classes(work, 150)
     work.add_argument(
@@ -73,7 +73,7 @@ def add_commands(
         type=_batches,
         default=[],
         metavar="N,N",
-        help="measure predict for batches of so many pictures, too (default: 1 on a GPU, else none)",
+        help="measure predict for batches of so many images, too (default: 1 on a GPU, else none)",
     )
     _add_runs(work)
     add_json(parser)
@@ -82,7 +82,7 @@ def add_commands(
         commands,
         "classes",
         _run,
-        "a picture with 1, 20, 150 and 847 names, and with other names again",
+        "an image with 1, 20, 150 and 847 names, and with other names again",
         "\n  ebseg bench classes --variant base\n",
     )
     _add_model(parser)
@@ -109,7 +109,7 @@ def add_commands(
         commands,
         "memory",
         _run,
-        "peak memory over the weights for one large picture with many classes",
+        "peak memory over the weights for one large image with many classes",
         "\n  ebseg bench memory --classes 847 --width 4000 --height 3000\n",
     )
     _add_dtype(_add_model(parser))
@@ -195,7 +195,7 @@ def _add_size(section: "argparse._ArgumentGroup") -> None:
         type=count,
         default=640,
         metavar="N",
-        help="side of the square picture, pixels (default: 640)",
+        help="side of the square image, pixels (default: 640)",
     )
 
 

@@ -30,13 +30,13 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         "--format",
         dest="kind",
         choices=tuple(FORMATS),
-        help="program to make: predict for one picture of a padded shape, without class names",
+        help="program to make: predict for one image of a padded shape, without class names",
     )
     parser.add_argument(
         "--shape",
         type=shape,
         metavar="ROWSxCOLUMNS",
-        help="of its padded pictures, multiples of 32 (default: a square of the checkpoint's short side)",
+        help="of its padded images, multiples of 32 (default: a square of the checkpoint's short side)",
     )
     parser.add_argument(
         "--out",
@@ -97,7 +97,7 @@ def _program(args: argparse.Namespace) -> int:
         args,
         manifest,
         f"wrote {path}; it differs from the checkpoint by {error:.1g}",
-        f"give it images, uint8 [1, 3, {rows}, {columns}], zeros beyond the picture, "
-        "and sizes, int64 [1, 2], the picture's rows and columns",
+        f"give it images, uint8 [1, 3, {rows}, {columns}], zeros beyond the image, "
+        "and sizes, int64 [1, 2], the image's rows and columns",
     )
     return 0

@@ -96,7 +96,7 @@ def _print_table(loaded: "LoadedCheckpoint") -> None:
         "folder": loaded.directory,
         "parameters": "{total:,}, of them trained {trained:,}".format(**summary["parameters"]),
         "training classes": summary["training_classes"],
-        "picture size": f"short side {config.short_side}, long side at most {config.long_side}",
+        "image size": f"short side {config.short_side}, long side at most {config.long_side}",
         "CLIP's scale": f"{config.clip_scale:g}",
         "balance": config.balance.mean,
         **{

@@ -95,11 +95,11 @@ def cautions(
         )
     least = dict(card.confidence or ()).get(RARE)
     if own is not None and least is not None and own < least:
-        instead = "the released weights (ebseg pull base)" if narrow else "a model made for such pictures"
+        instead = "the released weights (ebseg pull base)" if narrow else "a model made for such images"
         found.append(
             AnswerWarning(
                 "unlike-its-domain",
-                f"The picture is unlike those that {name} is for ({_cut(card.domain, 200)}), and its mask "
+                f"The image is unlike those that {name} is for ({_cut(card.domain, 200)}), and its mask "
                 f"may mean nothing; take {instead}.",
             )
         )

@@ -337,5 +337,5 @@ def within(seconds: float, call: Callable[[], T]) -> T:
     if raised:
         raise raised[0]
     if not found:
-        raise httpx2.ConnectTimeout(f"no answer in {seconds:.0f} s")
+        raise httpx2.ConnectTimeout(f"no response in {seconds:.0f} s")
     return found[0]

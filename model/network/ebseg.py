@@ -146,10 +146,10 @@ class EBSeg(nn.Module):
         padded = {padded_size(size) for size in sizes}
         if shape is None:
             if len(padded) != 1:
-                raise PictureError("pictures of one batch must have one padded shape")
+                raise PictureError("images of one batch must have one padded shape")
             (shape,) = padded
         elif shape != padded_size(shape) or any(size[i] > shape[i] for size in sizes for i in (0, 1)):
-            raise PictureError(f"pictures of {sorted(padded)} cannot be padded to {shape[0]} x {shape[1]}")
+            raise PictureError(f"images of {sorted(padded)} cannot be padded to {shape[0]} x {shape[1]}")
         if ONE_PICTURE_AT_A_TIME.on(self.device) and len(pictures) > 1:
             return [self.predict_each([picture], shape)[0] for picture in pictures]
         *here, extents = copies_of(self.device).upload([*pictures, torch.tensor(sizes)])
@@ -288,7 +288,7 @@ class EBSeg(nn.Module):
             texts = [text] * len(predictions) if isinstance(text, Tensor) else list(text)
         if not len(predictions) == len(vocabularies) == len(texts):
             raise ModelError(
-                f"{len(predictions)} pictures need as many vocabularies and texts, "
+                f"{len(predictions)} images need as many vocabularies and texts, "
                 f"got {len(vocabularies)} and {len(texts)}"
             )
         return [
@@ -342,7 +342,7 @@ class EBSeg(nn.Module):
 
 def _check(images: Tensor) -> None:
     if images.dim() != 4 or images.shape[1] != 3 or images.dtype != torch.uint8 or not images.numel():
-        raise PictureError(f"pictures must be uint8 [B, 3, H, W], got {images.dtype} {list(images.shape)}")
+        raise PictureError(f"images must be uint8 [B, 3, H, W], got {images.dtype} {list(images.shape)}")
 
 
 def _inside(sizes: Tensor, padded: tuple[int, int]) -> Tensor:

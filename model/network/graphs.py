@@ -134,4 +134,4 @@ def _key(images: Tensor) -> Key:
 
 
 def _named(images: Tensor) -> str:
-    return f"predict of {len(images)} pictures of {images.shape[2]} x {images.shape[3]}"
+    return f"predict of {len(images)} images of {images.shape[2]} x {images.shape[3]}"

@@ -11,7 +11,7 @@ from PIL import Image, ImageCms
 _KEPT = 16  # transforms; the pictures of one camera have one profile
 _SAME = 1  # levels of 255 by which sRGB's own profiles differ from each other
 _PROBED = 16  # colours looked at a channel
-_BROKEN = "the picture's colour profile is broken, or made for other pixels; its colours were taken as sRGB"
+_BROKEN = "the image's colour profile is broken, or made for other pixels; its colours were taken as sRGB"
 Transform = ImageCms.ImageCmsTransform
 
 

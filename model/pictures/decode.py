@@ -87,7 +87,7 @@ def decode(
         MemoryError: memory ran out.
     """
     if not data:
-        raise PictureFileError("the picture is empty")
+        raise PictureFileError("the image is empty")
     opener = opener_of(data)
     asked: list[tuple[int, int]] = []
 
@@ -133,7 +133,7 @@ def from_pillow(
     except Exception as error:
         if _is_shortage(error):
             raise MemoryError from None
-        raise PictureFileError(f"the picture is broken, cut short or closed: {error}"[:300]) from None
+        raise PictureFileError(f"the image is broken, cut short or closed: {error}"[:300]) from None
 
 
 class _AcceptError(Exception):
@@ -154,17 +154,17 @@ def _reading() -> Iterator[None]:
     except PictureError:
         raise
     except HeifError as error:
-        raise PictureFileError(f"the picture cannot be read: {error}") from None
+        raise PictureFileError(f"the image cannot be read: {error}") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise PictureSizeError(f"the picture is too large: {error}") from None
+        raise PictureSizeError(f"the image is too large: {error}") from None
     # A broken file makes the plug-ins raise nearly anything: SyntaxError, struct.error, EOFError, OSError,
     # zlib.error, ValueError, IndexError, and so on. All of them are the file's fault.
     except Exception as error:
         if _is_shortage(error):
             raise MemoryError from None
-        LOG.debug("a picture cannot be decoded", exc_info=True)
+        LOG.debug("an image cannot be decoded", exc_info=True)
         reason = f": {error}"[:200] if str(error) else ""
-        raise PictureFileError(f"the picture is broken or cut short{reason}") from None
+        raise PictureFileError(f"the image is broken or cut short{reason}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +229,7 @@ def _check_tiff(image: TiffImagePlugin.TiffImageFile) -> None:
     """Raises for what Pillow opens as something else: a raw picture's preview, the first of several bands."""
     tags = image.tag_v2
     if tags.get(_SUBFILE_TYPE, 0) & 1 and TiffImagePlugin.SUBIFD in tags:
-        raise PictureFormatError(f"this is a raw picture of a camera; pictures are taken as {FORMATS}")
+        raise PictureFormatError(f"this is a raw image of a camera; images are taken as {FORMATS}")
     if len(image.getbands()) == 1 and tags.get(TiffImagePlugin.SAMPLESPERPIXEL, 1) > 2:
         raise SyntaxError("bands were left out")
 
@@ -244,17 +244,17 @@ def _go_to(image: ImageFile.ImageFile, frame: int, max_pixels: int) -> None:
     try:
         image.seek(frame)
     except EOFError:
-        raise PictureFrameError(f"the picture has no frame {frame}; they count from 0") from None
+        raise PictureFrameError(f"the image has no frame {frame}; they count from 0") from None
     _check_size(image.size, max_pixels)
 
 
 def _check_size(size: tuple[int, int], max_pixels: int) -> None:
     width, height = size
     if width < 1 or height < 1:
-        raise PictureFileError(f"the picture has no pixels: its header says {width} x {height}")
+        raise PictureFileError(f"the image has no pixels: its header says {width} x {height}")
     if width * height > max_pixels:
         raise PictureSizeError(
-            f"the picture has {width} x {height} = {width * height} pixels, at most {max_pixels} are taken"
+            f"the image has {width} x {height} = {width * height} pixels, at most {max_pixels} are taken"
         )
 
 
@@ -263,7 +263,7 @@ def _check_coded(size: tuple[int, int], max_pixels: int) -> None:
     width, height = size
     if width * height > max(2 * max_pixels, _PADDED):
         raise PictureSizeError(
-            f"a part of the picture has {width} x {height} = {width * height} pixels; the whole may have "
+            f"a part of the image has {width} x {height} = {width * height} pixels; the whole may have "
             f"{max_pixels}"
         )
 
@@ -287,7 +287,7 @@ def _turn_upright(image: Image.Image) -> None:
     except Exception as error:  # broken EXIF raises as freely as broken pixels; the picture itself is sound
         if _is_shortage(error):
             raise
-        LOG.debug("EXIF data cannot be read, the picture stays as it is stored", exc_info=True)
+        LOG.debug("EXIF data cannot be read, the image stays as it is stored", exc_info=True)
 
 
 def _is_shortage(error: Exception) -> bool:

@@ -40,15 +40,15 @@ _SIGNATURES: tuple[tuple[bytes, Opener], ...] = (
 )
 _OTHERS: tuple[tuple[bytes, str], ...] = (
     (b"%PDF-", "a PDF document"),
-    (b"\0\0\0\x0cjP  ", "a JPEG 2000 picture"),
-    (b"\xff\x4f\xff\x51", "a JPEG 2000 picture"),
-    (b"8BPS", "a Photoshop picture"),
+    (b"\0\0\0\x0cjP  ", "a JPEG 2000 image"),
+    (b"\xff\x4f\xff\x51", "a JPEG 2000 image"),
+    (b"8BPS", "a Photoshop image"),
     (b"\0\0\1\0", "an icon"),
-    (b"v/1\x01", "an OpenEXR picture"),
-    (b"#?RADIANCE", "a Radiance HDR picture"),
-    (b"FUJIFILM", "a raw picture of a camera"),
-    (b"IIRO", "a raw picture of a camera"),
-    (b"IIU\0", "a raw picture of a camera"),
+    (b"v/1\x01", "an OpenEXR image"),
+    (b"#?RADIANCE", "a Radiance HDR image"),
+    (b"FUJIFILM", "a raw image of a camera"),
+    (b"IIRO", "a raw image of a camera"),
+    (b"IIU\0", "a raw image of a camera"),
     (b"DDS ", "a DirectDraw texture"),
     (b"\x1aE\xdf\xa3", "a Matroska or WebM video"),
     (b"PK\x03\x04", "a zip archive"),
@@ -79,7 +79,7 @@ def opener_of(data: bytes) -> Opener:
     avif = is_avif(data)
     if avif is not None:
         return AvifImagePlugin.AvifImageFile if avif else pillow_heif.HeifImageFile
-    raise PictureFormatError(f"this is {_seen(data)}; pictures are taken as {FORMATS}")
+    raise PictureFormatError(f"this is {_seen(data)}; images are taken as {FORMATS}")
 
 
 def looks_like_picture(start: bytes) -> bool:
@@ -97,7 +97,7 @@ def _seen(data: bytes) -> str:
         if data.startswith(signature):
             return name
     if data[4:8] == b"ftyp":
-        return "an MP4 or QuickTime video" if data[8:12] != b"crx " else "a raw picture of a camera"
+        return "an MP4 or QuickTime video" if data[8:12] != b"crx " else "a raw image of a camera"
     if data[:4] == b"RIFF":
         return "a RIFF file, such as a video or sound"
     if data[128:132] == b"DICM":
@@ -110,7 +110,7 @@ def _seen(data: bytes) -> str:
     if start.startswith((b"http://", b"https://")):
         return "a URL"
     if start.startswith(_IN_BASE64):
-        return "a picture in base64, and its bytes are wanted"
+        return "an image in base64, and its bytes are wanted"
     if all(byte in _TEXT for byte in data[:400]):
         return "text"
     return f"a file of an unknown format, which begins with the bytes {data[:_SHOWN].hex(' ')}"

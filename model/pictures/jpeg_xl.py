@@ -28,7 +28,7 @@ _MOST_BOXES = 1000
 _ALPHA, _SPOT, _CFA = 0, 2, 5  # kinds of further channels
 _RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
-_BROKEN = "the picture is broken or cut short: "
+_BROKEN = "the image is broken or cut short: "
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +97,13 @@ class JpegXlImageFile(ImageFile.ImageFile):
     def _open(self) -> None:
         if importlib.util.find_spec("pyjpegxl") is None:
             raise PictureFormatError(
-                "this is a JPEG XL picture, which takes the package pyjpegxl: `pip install ebseg[jxl]`"
+                "this is a JPEG XL image, which takes the package pyjpegxl: `pip install ebseg[jxl]`"
             )
         assert self.fp is not None
         self._waiting = self.fp.read()
         self._header = read_header(self._waiting)
         if self._header.animated:
-            raise PictureFileError("the picture is an animation; of JPEG XL stills only are taken")
+            raise PictureFileError("the image is an animation; of JPEG XL stills only are taken")
         self._size, self._mode = self._header.size, "RGB"
 
     def load(self) -> Any:
@@ -154,7 +154,7 @@ def _decoded_apart(data: bytes, pixels: int) -> tuple[dict[str, Any], bytes]:
     if "error" in about or done.returncode:
         asked = f"or asks for more than {most >> 20} MiB or {seconds} s"
         reason = about.get("error", "its decoder has ended early")
-        raise PictureFileError(f"the picture is broken or cut short, {asked}: {reason}"[:300])
+        raise PictureFileError(f"the image is broken or cut short, {asked}: {reason}"[:300])
     return about, rest
 
 

@@ -30,7 +30,7 @@ def main(folder: str, most: int, seconds: int) -> None:
             "profile": (about.icc or b"").hex(),
         }
         if len(pixels) != about.width * about.height * channels:
-            head = {"error": "its channels are not those of a picture"}
+            head = {"error": "its channels are not those of an image"}
     except Exception as error:  # whatever a decoder raises, it is the file's fault, or memory ran out
         head, pixels = {"error": str(error)[:100]}, b""
     sys.stdout.buffer.write(json.dumps(head).encode() + b"\n")

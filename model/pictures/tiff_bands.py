@@ -96,7 +96,7 @@ class SampledTiff:
             bands = "its first band was taken as grey"
         scaled = "" if self.type in FULL else ", scaled by the range that they use"
         kind = f"{8 * int(self.type[1])}-bit {_KINDS[self.type[0]]}"
-        return BandsRemark(f"the picture is a TIFF of {self.bands} bands of {kind}: {bands}{scaled}")
+        return BandsRemark(f"the image is a TIFF of {self.bands} bands of {kind}: {bands}{scaled}")
 
     def opened(self) -> list[Image.Image]:
         """The bytes of all bands, or of each one that is taken where they lie apart, as grey pictures."""
@@ -155,7 +155,7 @@ class SampledTiff:
             counts: self.fields.get(counts, ())[mine],
         }
         if len(fields[offsets]) != parts or len(fields[counts]) != parts:
-            raise PictureFileError("the picture is broken: it lacks strips or tiles")
+            raise PictureFileError("the image is broken: it lacks strips or tiles")
         fields |= {_TILE_WIDTH: (across * wide,), _TILE_HEIGHT: (down,)} if across else {_STRIP_ROWS: (rows,)}
         return _with_directory(self.data, fields, self.order, self.wide)
 
@@ -198,10 +198,10 @@ def sampled(data: bytes, frame: int | None) -> SampledTiff:
         for _ in range(frame or 0):
             at = _next_directory(data, at, order, wide)
             if not at:
-                raise PictureFrameError(f"the picture has no frame {frame}; they count from 0")
+                raise PictureFrameError(f"the image has no frame {frame}; they count from 0")
         return SampledTiff(data, dict(_fields(data, at, order, wide)), order, wide)
     except (struct.error, OverflowError):
-        raise PictureFileError("the picture is broken or cut short: its directory is") from None
+        raise PictureFileError("the image is broken or cut short: its directory is") from None
 
 
 def _fields(data: bytes, at: int, order: str, wide: bool) -> Iterator[tuple[int, tuple[int, ...]]]:
@@ -215,7 +215,7 @@ def _fields(data: bytes, at: int, order: str, wide: bool) -> Iterator[tuple[int,
         if form is None:
             continue
         if number * struct.calcsize(form) > len(data):
-            raise PictureFileError("the picture is broken: a field is longer than the file")
+            raise PictureFileError("the image is broken: a field is longer than the file")
         if number * struct.calcsize(f"={form}") <= inline:
             yield tag, struct.unpack_from(f"{order}{number}{form}", value)
         else:

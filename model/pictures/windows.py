@@ -63,7 +63,7 @@ def windows(path: Path, max_pixels: int) -> Iterator[PictureParts | None]:
         with file:
             if file.height * file.width > max_pixels:
                 raise PictureSizeError(
-                    f"the picture has {file.width} x {file.height} = {file.width * file.height} pixels, at "
+                    f"the image has {file.width} x {file.height} = {file.width * file.height} pixels, at "
                     f"most {max_pixels} are taken"
                 )
 
@@ -73,7 +73,7 @@ def windows(path: Path, max_pixels: int) -> Iterator[PictureParts | None]:
                 try:
                     bands = file.read(indexes=list(range(1, file.count + 1)), window=window)
                 except rasterio.errors.RasterioError as error:
-                    raise PictureFileError(f"the picture is broken or cut short: {error}"[:300]) from None
+                    raise PictureFileError(f"the image is broken or cut short: {error}"[:300]) from None
                 pixels = np.repeat(bands, 3, 0) if len(bands) == 1 else bands
                 return np.ascontiguousarray(pixels.transpose(1, 2, 0))
 

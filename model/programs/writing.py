@@ -51,7 +51,7 @@ def write_program(
     """
     refuse_existing(path)
     check_shape(shape, loaded.ebseg.config.long_side)
-    notify("comparing the checkpoint with its golden picture")
+    notify("comparing the checkpoint with its golden image")
     check_golden(loaded)
     ebseg = loaded.ebseg.float()
     manifest = loaded.manifest

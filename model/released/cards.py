@@ -5,7 +5,7 @@ from model.released.known import RELEASED
 
 RELEASED_LICENSE = "MIT AND Apache-2.0"
 UNTRAINED_LICENSE = "MIT"
-NOT_MEASURED = "not measured: `ebseg calibrate` measures it on pictures with masks"
+NOT_MEASURED = "not measured: `ebseg calibrate` measures it on images with masks"
 
 _TOWERS = {"base": ("ViT-B", "ViT-B/16"), "large": ("ViT-B", "ViT-L/14")}
 
@@ -28,7 +28,7 @@ def released(variant: str, *, own_classes: bool = False) -> Card:
         words=ANY_NOUN,
         training_data=(
             *(segmenter if known else ()),
-            DataSource(name="CLIP's 400 million pictures with texts", terms="never published"),
+            DataSource(name="CLIP's 400 million images with texts", terms="never published"),
             DataSource(name="SA-1B, for the SAM encoder", terms="a research licence of its own"),
         ),
         parts=(

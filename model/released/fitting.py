@@ -213,10 +213,10 @@ class _Fitting:
 _CONSTANTS = {
     CAUSAL_MASK: "the text tower's causal mask",
     CLASS_WEIGHTS: "the loss' weights: 1 for every class, less for no object",
-    "pixel_mean": "the mean that CLIP's pictures are normalised with",
-    "pixel_std": "the deviation that CLIP's pictures are normalised with",
-    "sam_pixel_mean": "the mean that SAM's pictures are normalised with",
-    "sam_pixel_std": "the deviation that SAM's pictures are normalised with",
+    "pixel_mean": "the mean that CLIP's images are normalised with",
+    "pixel_std": "the deviation that CLIP's images are normalised with",
+    "sam_pixel_mean": "the mean that SAM's images are normalised with",
+    "sam_pixel_std": "the deviation that SAM's images are normalised with",
 }
 
 

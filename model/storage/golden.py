@@ -44,7 +44,7 @@ def compare(ebseg: EBSeg, golden: Mapping[str, Tensor]) -> float:
     """
     absent = {"image", *OUTPUTS} - golden.keys()
     if absent:
-        raise CheckpointError(f"the golden picture's file lacks {', '.join(sorted(absent))}")
+        raise CheckpointError(f"the golden image's file lacks {', '.join(sorted(absent))}")
     found = _predict(ebseg, golden["image"])
     errors = {}
     for name in OUTPUTS:
@@ -56,7 +56,7 @@ def compare(ebseg: EBSeg, golden: Mapping[str, Tensor]) -> float:
     wrong = [f"{name} by {error:.2g}" for name, error in errors.items() if not error <= TOLERANCE]
     if wrong:
         raise CheckpointError(
-            f"the golden picture's outputs are off by more than the {TOLERANCE:g} allowed: "
+            f"the golden image's outputs are off by more than the {TOLERANCE:g} allowed: "
             f"{', '.join(wrong)} (computed {_where(ebseg)}): the weights are not those that made the golden "
             "file, or this installation or device computes something else"
         )

@@ -69,7 +69,7 @@ class Deaths:
 def gave_up(where: str) -> str:
     """What is said of a run that ends by deaths of its workers."""
     return (
-        f"workers die again and again {where}; pictures may take more memory or time than there is: take "
+        f"workers die again and again {where}; images may take more memory or time than there is: take "
         "fewer --workers or a lower --max-pixels. What is finished is kept"
     )
 

@@ -37,7 +37,7 @@ def items(source: str) -> Generator[Item, None, None]:
         item["id"] = printable(str(item["id"]))
         yield item
     if not count:
-        raise UsageError(f"{source} holds no pictures; they end in {', '.join(TAKEN)}")
+        raise UsageError(f"{source} holds no images; they end in {', '.join(TAKEN)}")
 
 
 def _items(source: str) -> Iterator[Item]:
@@ -118,7 +118,7 @@ def _file(fs: Any, path: str, *, inside: str) -> Iterator[Item]:
         yield {"id": path if inside else path.rsplit("/", 1)[-1], "path": _full(fs, path)}
     elif not inside:
         raise UsageError(
-            f"{path} is no input: a folder, a list ({', '.join(LISTS)}), a tar, or a picture "
+            f"{path} is no input: a folder, a list ({', '.join(LISTS)}), a tar, or an image "
             f"({', '.join(TAKEN)})"
         )
 

@@ -64,7 +64,7 @@ class BatchPlan:
             raise UsageError(f"there is no format {self.form!r}; there are {', '.join(FORMATS)}")
         if _lies_within(self.out, self.source):
             raise UsageError(
-                f"{shown(self.out)} lies within the input, where its pictures would be input as well; "
+                f"{shown(self.out)} lies within the input, where its images would be input as well; "
                 "take another output"
             )
 

@@ -19,7 +19,7 @@ def progress_shown() -> Iterator[Callable[[int], None]]:
     count = 0
 
     def line() -> str:
-        return f"{count:,} pictures, {count / max(time.monotonic() - began, 1e-9):.1f} pictures a second"
+        return f"{count:,} images, {count / max(time.monotonic() - began, 1e-9):.1f} images a second"
 
     if console.is_terminal:
         columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())

@@ -8,7 +8,7 @@ from service.schemas.segment import AUTO_VOCABULARY, SegmentRequest
 from service.segmentation.requested import read_request
 
 _ROWS = "the columns of rows are always the same"
-_PATIENCE = "nobody waits for an answer"
+_PATIENCE = "nobody waits for a response"
 _HERE = "which model segments is not part of it"
 MEANINGLESS_REMOTELY = {
     "outputs": _ROWS,
@@ -34,5 +34,5 @@ def read_batch_request(document: Mapping[str, Any], *, remote: bool) -> SegmentR
         if getattr(spec, name) is not None:
             raise UsageError(f"{name}: leave it out of the request of a run, for {reason}")
     if spec.vocabulary == AUTO_VOCABULARY:
-        raise UsageError("vocabulary: auto gives each picture classes of its own; name the list for a run")
+        raise UsageError("vocabulary: auto gives each image classes of its own; name the list for a run")
     return spec

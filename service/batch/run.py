@@ -191,7 +191,7 @@ class BatchRun:
             worker.ready = True
             self._began = self._began or time.monotonic()
         elif isinstance(received, PictureBegun):
-            assert worker.shard is not None, "who does pictures has a shard"
+            assert worker.shard is not None, "who does images has a shard"
             self._deaths.picture(worker.shard[0], received.index)
         else:
             worker.reported += received

@@ -51,7 +51,7 @@ def plot(found: Mapping[str, Any], colors: NDArray[np.uint8]) -> Image.Image:
     height = LINE * (len(shown) + 1) + 3 * GAP
     image = Image.new("RGB", (LABEL + BAR + 180, height), PAPER)
     draw = ImageDraw.Draw(image)
-    title = f"{found['rows']:,} pictures, {found['errors']:,} with errors; pictures that hold a class"
+    title = f"{found['rows']:,} images, {found['errors']:,} with errors; images that hold a class"
     draw.text((GAP, GAP), title, INK, font)
     for line, index in enumerate(shown):
         one = found["classes"][index]

@@ -23,7 +23,7 @@ from service.settings import SettingsError
 READY = "ready"
 REPORT_EVERY_S = 0.5
 DEADLY = (
-    "its worker died over this picture again and again, alone as well; it may take more memory or time than "
+    "its worker died over this image again and again, alone as well; it may take more memory or time than "
     "there is"
 )
 

@@ -30,7 +30,7 @@ def add_benchmark(benches: "argparse._SubParsersAction[argparse.ArgumentParser]"
         benches, "service", run, "the service under load over HTTP, against the bare engine", EXAMPLES
     )
     parser.description = (
-        "The service under load over HTTP, against the bare engine: latencies, pictures a second, and their\n"
+        "The service under load over HTTP, against the bare engine: latencies, images a second, and their\n"
         "ratio to what the engine does alone in this process, measured in turn. With --instant an engine\n"
         "that returns at once, against decoding and encoding alone, and against LitServe."
     )
@@ -56,11 +56,11 @@ def add_benchmark(benches: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--rate",
         type=above_zero,
         metavar="R",
-        help="open loop: so many pictures a second arrive by themselves, at random, and wait for a "
+        help="open loop: so many images a second arrive by themselves, at random, and wait for a "
         "connection where none is free; their latency counts from then on (default: all connections busy)",
     )
     load.add_argument(
-        "--size", type=_size, default=(640, 480), metavar="WxH", help="of the pictures (default: 640x480)"
+        "--size", type=_size, default=(640, 480), metavar="WxH", help="of the images (default: 640x480)"
     )
     load.add_argument("--classes", type=count, default=20, metavar="K", help="classes (default: 20)")
     add_json(parser)
@@ -72,7 +72,7 @@ def add_benchmark(benches: "argparse._SubParsersAction[argparse.ArgumentParser]"
     what.add_argument(
         "--instant",
         action="store_true",
-        help="an engine that returns at once, indexed PNGs as answers; needs litserve",
+        help="an engine that returns at once, indexed PNGs as responses; needs litserve",
     )
     measured.add_argument(
         "--checkpoint",
@@ -123,13 +123,13 @@ def _print_table(found: dict[str, Any], file: TextIO) -> None:
     if not console.is_terminal:
         console.width = 120  # a file or pipe has no edge
     title = "an engine that returns at once" if instant else f"{found['model']} on {found['device']}"
-    arrivals = "closed loop" if found["rate"] is None else f"open loop, {found['rate']:g} pictures/s"
+    arrivals = "closed loop" if found["rate"] is None else f"open loop, {found['rate']:g} images/s"
     table = Table(
         title=f"{title}: {found['width']} x {found['height']}, {found['classes']} classes, "
         f"{found['connections']} connections, {arrivals}"
     )
     table.add_column("")
-    for heading in ("pictures/s", "p50", "p95", "p99"):
+    for heading in ("images/s", "p50", "p95", "p99"):
         table.add_column(heading, justify="right")
     rows = [("service", found["pictures_per_second"], found["latency_seconds"])]
     if instant:

@@ -130,7 +130,7 @@ class Connection:
             was_busy, begun = self.busy, self._received > 0
             self.close()
             if was_busy:
-                raise BadAnswerError("cut short" if begun else "hung up without an answer")
+                raise BadAnswerError("cut short" if begun else "hung up without a response")
             return False  # an idle connection that the server no longer keeps
         if not self.busy:
             self.close()
@@ -151,14 +151,14 @@ class Connection:
         if end < 0:
             if len(data) > _MOST_HEAD:
                 self.close()
-                raise BadAnswerError("no HTTP/1.1 answer")
+                raise BadAnswerError("no HTTP/1.1 response")
             return
         head = data[:end].lower()
         at = head.find(b"\r\ncontent-length:")
         length = head[at + 17 :].partition(b"\r\n")[0].strip() if at >= 0 else b""
         if not head.startswith(b"http/1.1 ") or not length.isdigit():
             self.close()
-            raise BadAnswerError("no HTTP/1.1 answer with a Content-Length")
+            raise BadAnswerError("no HTTP/1.1 response with a Content-Length")
         self._last = b"\r\nconnection: close" in head
         self._body = end + len(_HEAD_END)
         self._whole = self._body + int(length)

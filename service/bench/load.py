@@ -168,7 +168,7 @@ class _LoadRun:
         for connection in self.connections:
             if connection.busy and connection.sent < overdue:
                 self._hang_up(connection)
-                self._count(BadAnswerError(f"no answer within {self.plan.timeout:g} s"))
+                self._count(BadAnswerError(f"no response within {self.plan.timeout:g} s"))
                 free.append(connection)
         return free
 

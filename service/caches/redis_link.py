@@ -119,7 +119,7 @@ class RedisLink:
             if late:
                 task.cancel()
         if late or task.cancelled():  # cancelled by `close`
-            raise TooLateError(f"no answer within {seconds:g} s")
+            raise TooLateError(f"no response within {seconds:g} s")
         return task.result()
 
     def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:

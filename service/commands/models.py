@@ -172,7 +172,7 @@ def canary(args: argparse.Namespace) -> int:
     if not 1 <= args.percent <= 100:
         raise ModelError(f"--percent must be 1 to 100, got {args.percent}")
     if args.watch and args.prometheus is None:
-        raise ModelError("--watch needs --prometheus URL: one process knows its own answers only")
+        raise ModelError("--watch needs --prometheus URL: one process knows its own responses only")
     if args.version is None and not args.watch:
         raise ModelError("which version? `ebseg models canary NAME VERSION`")
     done, into_registry = 0, _into_registry(args)

@@ -45,7 +45,7 @@ def problems_of_names(fields: ImmutableMultiDict[str, Any], known: Collection[st
     unknown = [name for name in dict.fromkeys(given) if name not in known]
     problems = [FieldProblem(name, unknown_field(name, known)) for name in unknown]
     if len(given) != len(fields):
-        more = {"image": "; several pictures go to /v1/segment/batch"}
+        more = {"image": "; several images go to /v1/segment/batch"}
         twice = (name for name in ONCE if given.count(name) > 1)
         problems += [FieldProblem(name, f"given more than once{more.get(name, '')}") for name in twice]
     return problems
@@ -64,7 +64,7 @@ def refuse_query(fields: ImmutableMultiDict[str, Any]) -> None:
     """Raises InvalidRequestError for a query beside a form or a document, which would be ignored."""
     asked = [name for name in fields if name in KNOWN]
     if asked:
-        why = "give it in the body; a query goes with a body that is the picture, sent as image/..."
+        why = "give it in the body; a query goes with a body that is the image, sent as image/..."
         raise InvalidRequestError([FieldProblem(name, why) for name in asked])
 
 

@@ -56,7 +56,7 @@ def negotiate(accept: str | None) -> Form:
             ranked.append((quality, place, -order, form))
     best = max(ranked, default=None)
     if best is None or best[0] <= 0:
-        raise NotAcceptableError(f"answers come as {', '.join(FORMS)}")
+        raise NotAcceptableError(f"responses come as {', '.join(FORMS)}")
     return best[3]
 
 
@@ -79,14 +79,14 @@ def form_of_parts(accept: str | None) -> Form:
     parts = [part for part in (accept or "").split(",") if _parse(part).media != PARTS]
     form = negotiate(",".join(parts))
     if form != FORMS[0] and not wants_parts(accept):
-        raise NotAcceptableError(f"several answers come as {FORMS[0]}, or as {PARTS} with {form} in it")
+        raise NotAcceptableError(f"several responses come as {FORMS[0]}, or as {PARTS} with {form} in it")
     return form
 
 
 def _refuse_long(accept: str | None) -> None:
     if accept is not None and len(accept) > _LONGEST:
         raise NotAcceptableError(
-            f"the header Accept has more than {_LONGEST} characters; answers come as {', '.join(FORMS)}"
+            f"the header Accept has more than {_LONGEST} characters; responses come as {', '.join(FORMS)}"
         )
 
 

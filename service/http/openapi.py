@@ -24,8 +24,8 @@ _HEADERS = "#/components/headers/"
 _TEXT = {"type": "string"}
 
 CONVENTIONS = """
-Every answer carries `X-Request-ID`: the request's own if it is made of up to 64 letters, digits, dots, dashes
-and underscores, else a new one. The service's log has it, too.
+Every response carries `X-Request-ID`: the request's own if it is made of up to 64 letters, digits, dots,
+dashes and underscores, else a new one. The service's log has it, too.
 
 Errors are `application/problem+json` (RFC 9457), below `/v2` the protocol's `{"error": ...}`. Of `type`, the
 word after `urn:ebseg:problem:` is for programs; it stands in brackets with each error below. Statuses 429 and
@@ -35,7 +35,7 @@ method that a path does not have with 405.
 Where the service was started with keys, send one as `Authorization: Bearer KEY` or `X-API-Key: KEY`.
 """
 TAGS = [
-    {"name": "segmentation", "description": "A picture and class names in, a mask out."},
+    {"name": "segmentation", "description": "An image and class names in, a mask out."},
     {"name": "vocabularies", "description": "Class lists that requests can name."},
     {"name": "models", "description": "What is loaded, and which version of it serves."},
     {"name": "inference protocol", "description": "The Open Inference Protocol, for clients that speak it."},
@@ -58,7 +58,7 @@ HEADERS: dict[str, dict[str, Any]] = {
         "schema": {"enum": ["true"], "type": "string"},
     },
     "X-EBSeg-Warnings": {
-        "description": "there if the answer is doubtful: codes of its warnings, which a JSON answer explains",
+        "description": "there if the response is doubtful: codes of its warnings, which JSON explains",
         "schema": _TEXT,
         "example": "unknown-words, unlike-its-domain",
     },
@@ -87,7 +87,7 @@ def _field(name: str, schema: dict[str, Any], more: str = "") -> dict[str, Any]:
 
 def _in_query(name: str, field: dict[str, Any]) -> dict[str, Any]:
     """A form field as a parameter of the query."""
-    about = f"for a body that is the picture: {field['description']}"
+    about = f"for a body that is the image: {field['description']}"
     if name == "request":  # text alone: /docs would send a schema's example beside every form
         return {"description": f"{about}; a SegmentRequest, as text", "schema": _TEXT}
     return {
@@ -101,7 +101,7 @@ SEGMENT_ANSWERS: dict[str, Any] = {
     "content": {
         "application/json": {"schema": {"$ref": f"{_REF}SegmentAnswer"}},
         "image/png": _file("the label map, whose pixels are labels; or what `outputs` names instead"),
-        "image/webp": _file("the picture under its mask"),
+        "image/webp": _file("the image under its mask"),
         "application/x-npy": _file("the label map for numpy.load, uint16 [H, W]"),
     },
 }
@@ -115,7 +115,7 @@ _FORM_FIELDS: dict[str, Any] = {
     },
     "url": {
         **_TEXT,
-        "description": "where the service fetches the picture, in place of `image`; its settings list hosts",
+        "description": "where the service fetches the image, in place of `image`; its settings list hosts",
     },
     "request": {
         "$ref": f"{_REF}SegmentRequest",
@@ -204,7 +204,7 @@ SEGMENT_BODY: dict[str, Any] = {
         "application/json": {"schema": {"$ref": f"{_REF}JsonSegmentRequest"}},
         **dict.fromkeys(
             ("image/jpeg", "image/png", "image/webp", "image/*", "application/octet-stream"),
-            _file("the picture itself, recognised by its content; the rest of the request is the query"),
+            _file("the image itself, recognised by its content; the rest of the request is the query"),
         ),
     },
 }
@@ -233,7 +233,7 @@ SEVERAL_BODY: dict[str, Any] = {
     },
 }
 SEVERAL_ANSWERS: dict[str, Any] = {
-    "description": "An answer for each picture, in their order",
+    "description": "A response for each image, in their order",
     "content": {
         "application/json": {
             "schema": {
@@ -254,7 +254,7 @@ SEVERAL_ANSWERS: dict[str, Any] = {
                 },
             }
         },
-        "multipart/mixed": _file("a part for each picture, with its status in X-Status"),
+        "multipart/mixed": _file("a part for each image, with its status in X-Status"),
     },
 }
 

@@ -57,7 +57,7 @@ DOCUMENTS_KEPT = 256
 MOST_SHOWN = 100  # characters of a media type that an error repeats
 AS_FILE = "curl's -F sends the file a.jpg as image=@a.jpg"
 _MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-_ONE_WAY = "give the picture either in image, or by its url"
+_ONE_WAY = "give the image either in image, or by its url"
 Document = TypeVar("Document", bound=BaseModel)
 
 
@@ -162,7 +162,7 @@ async def _read(request: Request, service: HttpSide, memory: HostAccount) -> _Pa
         return spec, [picture].pop
     seen = f"is {media[:MOST_SHOWN]!r}" if media else "has no Content-Type"
     raise UnsupportedMediaError(
-        "a request is multipart/form-data, application/json, or a picture as image/jpeg or any other "
+        "a request is multipart/form-data, application/json, or an image as image/jpeg or any other "
         f"image/..., with the rest in the query; this one {seen}"
     )
 
@@ -268,7 +268,7 @@ def _from_form(form: FormData) -> _Parsed:
         problems.append(FieldProblem("url", _ONE_WAY))
     elif url is None and not isinstance(image, UploadFile):
         seen = "" if image is None else f" (a text came; {AS_FILE})"
-        problems.append(FieldProblem("image", f"there is no picture: send it as a file in this field{seen}"))
+        problems.append(FieldProblem("image", f"there is no image: send it as a file in this field{seen}"))
     if problems:
         raise InvalidRequestError(problems)
     spec = spec_of(fields)

@@ -46,7 +46,7 @@ async def read_several(request: Request, service: HttpSide, memory: HostAccount)
     """
     refuse_encoded(request)
     if media_type(request) != "multipart/form-data":
-        raise UnsupportedMediaError("several pictures come as multipart/form-data, each as a part image")
+        raise UnsupportedMediaError("several images come as multipart/form-data, each as a part image")
     if request.scope["query_string"]:
         refuse_query(request.query_params)
     chunks = await read_body(request, memory)
@@ -63,9 +63,9 @@ def _parsed(content_type: str, chunks: list[bytes], most: int) -> ParsedSeveral:
     rest = FormData([(name, value) for name, value in form.multi_items() if name not in _PICTURES])
     problems = problems_of_names(rest, KNOWN)
     if not given:
-        problems.append(FieldProblem("image", "there is no picture: send each as a file in this field"))
+        problems.append(FieldProblem("image", "there is no image: send each as a file in this field"))
     if len(given) > most:
-        problems.append(FieldProblem("image", f"{len(given)} pictures are too many; {most} are taken"))
+        problems.append(FieldProblem("image", f"{len(given)} images are too many; {most} are taken"))
     for name, value in given:
         if isinstance(value, UploadFile) != (name == "image"):
             problems.append(FieldProblem(name, "image is a file, url a text"))

@@ -111,7 +111,7 @@ class Input:
         if self.tensor is not IMAGE or self.binary is not None:
             return chosen or "str"
         if chosen == "str":
-            raise self.malformed("in JSON a picture is base64; or send it as binary data")
+            raise self.malformed("in JSON an image is base64; or send it as binary data")
         return "base64"
 
     def _decoded(self, element: bytes) -> bytes:

@@ -30,7 +30,7 @@ def check_large(spec: SegmentRequest, *, pictures: bool) -> None:
         further.append("vocabulary auto")
     if further:
         raise UsageError(
-            f"a picture above max_pixels is answered with its label map and table alone, without "
+            f"an image above max_pixels is answered with its label map and table alone, without "
             f"{', '.join(further)}"
         )
 

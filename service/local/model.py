@@ -218,6 +218,6 @@ def load_local(folder: Path, *, device: str, dtype: str) -> LocalModel:
         CheckpointError: the folder is not what it should be.
     """
     if "," in device:
-        raise UsageError(f"pictures are segmented on one device without a service, got {device}")
+        raise UsageError(f"images are segmented on one device without a service, got {device}")
     engine = load_engine(folder, device=device_names(device)[0], dtype=dtype, golden=False)
     return LocalModel(engine)

@@ -196,7 +196,7 @@ def _pixels(picture: Picture, remark: Callable[[str], None]) -> NDArray[np.uint8
         picture = picture.read()
     if not isinstance(picture, bytes | bytearray | memoryview):
         raise UsageError(
-            "a picture is a path, bytes, a file opened in binary mode, a Pillow image or an array, "
+            "an image is a path, bytes, a file opened in binary mode, a Pillow image or an array, "
             f"got {type(picture).__name__}"
         )
     return decode(bytes(picture), max_pixels=MAX_PIXELS, remark=remark)
@@ -206,7 +206,7 @@ def _from_array(array: NDArray[Any]) -> NDArray[np.uint8]:
     grey, channels = array.ndim == 2, array.shape[2] if array.ndim == 3 else 0
     if array.dtype != np.uint8 or not (grey or channels in (3, 4)) or not array.size:
         raise UsageError(
-            "a picture as an array is uint8 [H, W], [H, W, 3] (RGB) or [H, W, 4] (RGBA), "
+            "an image as an array is uint8 [H, W], [H, W, 3] (RGB) or [H, W, 4] (RGBA), "
             f"got {array.dtype} {list(array.shape)}"
         )
     return from_pillow(Image.fromarray(np.ascontiguousarray(array)), max_pixels=MAX_PIXELS)

@@ -50,14 +50,14 @@ class PictureResult:
     def overlay(self) -> NDArray[np.uint8]:
         """The picture under its mask, RGB, uint8 [H, W, 3]."""
         if self.picture is None:
-            raise ValueError("the picture was not kept")
+            raise ValueError("the image was not kept")
         names = [item.name for item in self.answer.classes]
         return drawing.overlay(self.picture, self.labels, self._colors(), names=names)
 
     def entry(self, title: str) -> SheetEntry:
         """The picture on a contact sheet."""
         if self.picture is None:
-            raise ValueError("the picture was not kept")
+            raise ValueError("the image was not kept")
         classes = [
             (item.name + ("" if item.trained else " (new)"), item.color, item.fraction)
             for item in self.answer.classes

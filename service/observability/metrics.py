@@ -66,7 +66,7 @@ class Metrics:
         self.requests = self._counter("requests", "Requests answered", *LABELS, "route", "code")
         self.request_seconds = self._seconds(
             "request_duration_seconds",
-            "Time from a request's headers to the end of its answer",
+            "Time from a request's headers to the end of its response",
             *(*LABELS, "route"),
         )
         self.key_requests = self._counter("key_requests", "Requests of each API key", "key", "code")
@@ -87,7 +87,7 @@ class Metrics:
         self.queue_oldest_age = self._gauge(
             "queue_oldest_age_seconds", "How long the oldest segmentation has waited", "queue"
         )
-        self.batch_size = self._histogram("batch_size", "Pictures of a batch", PICTURES, *LABELS, "device")
+        self.batch_size = self._histogram("batch_size", "Images of a batch", PICTURES, *LABELS, "device")
         self.batches = self._counter("batches", "Batches by what made them go", *LABELS, "trigger", "device")
         self.step_seconds = self._seconds(
             "step_duration_seconds", "Time of a device's steps", *LABELS, "step", "device"
@@ -98,7 +98,7 @@ class Metrics:
             "kind",
         )
         self.rejected = self._counter("rejected", "Requests refused", "reason")
-        self.megapixels = self._histogram("image_megapixels", "Size of pictures", MEGAPIXELS)
+        self.megapixels = self._histogram("image_megapixels", "Size of images", MEGAPIXELS)
         self.vocabulary_size = self._histogram("vocabulary_size", "Classes of a request", CLASSES)
         self.cache_ops = self._counter(
             "cache_ops", "Lookups and changes of the caches", "cache", "tier", "result"

@@ -102,8 +102,8 @@ class Allowed:
         if not self:
             raise invalid(
                 "url",
-                "this service fetches no pictures: its settings url_hosts and url_buckets list none; "
-                "send the picture itself as image",
+                "this service fetches no images: its settings url_hosts and url_buckets list none; "
+                "send the image itself as image",
             )
         if len(url) > LONGEST_URL:
             raise invalid("url", f"has {len(url)} characters; at most {LONGEST_URL} are taken")

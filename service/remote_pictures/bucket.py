@@ -48,13 +48,11 @@ class Buckets:
         try:
             nbytes = await loop.run_in_executor(self._threads, _size, address.scheme, path)
             if nbytes > most:
-                raise TooManyBytesError(
-                    f"the picture at this URL is too large; at most {most} bytes are taken"
-                )
+                raise TooManyBytesError(f"the image at this URL is too large; at most {most} bytes are taken")
             memory.take(nbytes)
             return await loop.run_in_executor(self._threads, _read, address.scheme, path, nbytes)
         except FileNotFoundError:
-            raise PictureNotFetchedError(f"the bucket {address.bucket} has no such picture") from None
+            raise PictureNotFetchedError(f"the bucket {address.bucket} has no such image") from None
         except PermissionError:
             raise PictureNotFetchedError(f"the bucket {address.bucket} may not be read") from None
         except ServiceError:

@@ -67,9 +67,9 @@ class PictureFetcher:
         except TimeoutError:
             if left <= seconds:
                 raise DeadlineExceededError(
-                    f"no picture within {deadline.seconds:g} s; see timeout_ms"
+                    f"no image within {deadline.seconds:g} s; see timeout_ms"
                 ) from None
-            raise PictureNotFetchedError(f"the picture did not arrive within {seconds:g} s") from None
+            raise PictureNotFetchedError(f"the image did not arrive within {seconds:g} s") from None
 
     def close(self) -> None:
         """Ends its threads."""

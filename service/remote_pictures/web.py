@@ -109,7 +109,7 @@ async def _read(
     if answer.status_code != HTTPStatus.OK:
         raise PictureNotFetchedError(f"{address.host} answers with status {answer.status_code}")
     if answer.headers.get("content-encoding", "identity").lower() != "identity":
-        raise PictureNotFetchedError(f"{address.host} sends the picture compressed, which was not asked for")
+        raise PictureNotFetchedError(f"{address.host} sends the image compressed, which was not asked for")
     announced = answer.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > most:
         raise _too_large(most)
@@ -125,7 +125,7 @@ async def _read(
 
 
 def _too_large(most: int) -> TooManyBytesError:
-    return TooManyBytesError(f"the picture at this URL is too large; at most {most} bytes are taken")
+    return TooManyBytesError(f"the image at this URL is too large; at most {most} bytes are taken")
 
 
 def _redirected(address: WebAddress, location: str, allowed: Allowed) -> WebAddress:

@@ -24,7 +24,7 @@ _BODY: dict[str, Any] = {
             "schema": {
                 "type": "string",
                 "format": "binary",
-                "description": "the picture itself, told by its content; the rest is the query",
+                "description": "the image itself, told by its content; the rest is the query",
             }
         },
     },
@@ -34,7 +34,7 @@ _BODY: dict[str, Any] = {
 @router.post(
     "/v1/tasks/image-segmentation",
     operation_id="segment_task",
-    summary="Segment a picture, as Hugging Face's task",
+    summary="Segment an image, as Hugging Face's task",
     response_description="The classes that were found, in the order that they were asked for",
     responses={
         200: {"model": list[TaskSegment]},
@@ -45,9 +45,9 @@ _BODY: dict[str, Any] = {
 async def segment_task(request: Request) -> Response:
     """What `InferenceClient.image_segmentation` of `huggingface_hub` asks for.
 
-    The body is the picture, or a JSON document of `inputs`, the picture in base64, and `parameters`. The task
+    The body is the image, or a JSON document of `inputs`, the image in base64, and `parameters`. The task
     has no word for classes: they stand in the query of the address that the client is given, or in
-    `parameters`. A mask is a grey PNG of the picture's size; the score is the mean confidence over
+    `parameters`. A mask is a grey PNG of the image's size; the score is the mean confidence over
     its pixels.
     """
     service: HttpSide = request.app.state.service

@@ -155,16 +155,16 @@ async def version_ready(model: Model, version: Version, request: Request) -> Mod
 @router.post(
     "/v2/models/{model}/infer",
     operation_id="v2_infer",
-    summary="Segment a picture, by protocol",
+    summary="Segment an image, by protocol",
     **_INFER,
 )
 async def infer(model: Model, request: Request) -> Response:
-    """Finds the classes in a picture; the version is chosen by the model's policy.
+    """Finds the classes in an image; the version is chosen by the model's policy.
 
     `GET /v2/models/{model}` lists the tensors. Binary data stands behind the JSON document, tensor after
     tensor in the document's order, little-endian and row by row; every element of BYTES is its length in
     four bytes and then itself. The header `Inference-Header-Content-Length` tells where the document ends, in
-    requests and in answers.
+    requests and in responses.
     """
     return await _infer(request, model, None)
 
@@ -172,7 +172,7 @@ async def infer(model: Model, request: Request) -> Response:
 @router.post(
     "/v2/models/{model}/versions/{version}/infer",
     operation_id="v2_infer_version",
-    summary="Segment a picture with a version, by protocol",
+    summary="Segment an image with a version, by protocol",
     **_INFER,
 )
 async def infer_version(model: Model, version: Version, request: Request) -> Response:

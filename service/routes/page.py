@@ -65,7 +65,7 @@ def docs(request: Request) -> Response:
 
 @router.api_route("/static/{path:path}", methods=_READ)
 def static(path: str, request: Request) -> Response:
-    """A script, style or picture of the page.
+    """A script, style or image of the page.
 
     Raises:
         HTTPException: 404, there is no such file.

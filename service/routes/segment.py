@@ -1,4 +1,4 @@
-"""`POST /v1/segment`: a picture and class names in, the mask out."""
+"""`POST /v1/segment`: an image and class names in, the mask out."""
 
 from fastapi import APIRouter, Request, Response
 
@@ -16,7 +16,7 @@ router = APIRouter(tags=["segmentation"])
 @router.post(
     "/v1/segment",
     operation_id="segment",
-    summary="Segment a picture",
+    summary="Segment an image",
     response_class=Response,
     responses={
         200: SEGMENT_ANSWERS,
@@ -25,22 +25,22 @@ router = APIRouter(tags=["segmentation"])
     openapi_extra={"requestBody": SEGMENT_BODY, "parameters": SEGMENT_QUERY},
 )
 async def segment(request: Request) -> Response:
-    """Finds the classes that you name in a picture.
+    """Finds the classes that you name in an image.
 
-    Send the picture as the part `image` of a multipart form, with a JSON document in the part `request`
-    or with plain form fields; or one JSON document with the picture in base64; or the picture itself as
+    Send the image as the part `image` of a multipart form, with a JSON document in the part `request`
+    or with plain form fields; or one JSON document with the image in base64; or the image itself as
     the body, with its own `Content-Type`, and the same fields in the query. Where the service's settings
-    list its host, a picture may be named by its `url` instead. The `Accept` header
-    chooses the form of the answer, JSON if there is none:
+    list its host, an image may be named by its `url` instead. The `Accept` header
+    chooses the form of the response, JSON if there is none:
 
     - `application/json`: a document with the parts that `outputs` lists;
     - `image/png`: the label map. Pixel values are labels: 0 is "other", k the k-th class. Up to 255 classes
-      it is a palette picture in the classes' colours, beyond that 16-bit grey. The text chunk `classes` holds
+      it is a palette image in the classes' colours, beyond that 16-bit grey. The text chunk `classes` holds
       a JSON list of names by label;
-    - `image/webp`: the picture under its mask;
+    - `image/webp`: the image under its mask;
     - `application/x-npy`: the label map for `numpy.load`, uint16 [H, W].
 
-    Pictures are turned upright by their EXIF data, and sizes and places are those of the upright picture.
+    Images are turned upright by their EXIF data, and sizes and places are those of the upright image.
     """
     service: HttpSide = request.app.state.service
     door: Door = request.app.state.door

@@ -1,4 +1,4 @@
-"""`POST /v1/segment/batch`: several pictures and one list of class names in, as many masks out."""
+"""`POST /v1/segment/batch`: several images and one list of class names in, as many masks out."""
 
 from functools import partial
 
@@ -20,7 +20,7 @@ router = APIRouter(tags=["segmentation"])
 @router.post(
     "/v1/segment/batch",
     operation_id="segment_batch",
-    summary="Segment several pictures",
+    summary="Segment several images",
     response_class=Response,
     responses={
         200: SEVERAL_ANSWERS,
@@ -29,15 +29,15 @@ router = APIRouter(tags=["segmentation"])
     openapi_extra={"requestBody": SEVERAL_BODY},
 )
 async def segment_batch(request: Request) -> Response:
-    """Finds the same classes in several pictures, which share batches on the device.
+    """Finds the same classes in several images, which share batches on the device.
 
-    Send each picture as a part `image` of one multipart form, or its address as a field `url`, and the
-    rest of the request once. The answer is a JSON array in the order of the pictures, each with a `status`
+    Send each image as a part `image` of one multipart form, or its address as a field `url`, and the
+    rest of the request once. The response is a JSON array in the order of the images, each with a `status`
     and an `answer` or a `problem`, as `/v1/segment` would answer it alone. With
     `Accept: multipart/mixed, image/png`, or another form, it is multipart: each part has its own
     `Content-Type`, and its status in `X-Status`.
 
-    A picture that cannot be read, or for which there is no room, fails alone. All share one time limit.
+    An image that cannot be read, or for which there is no room, fails alone. All share one time limit.
     """
     service: HttpSide = request.app.state.service
     door: Door = request.app.state.door

@@ -128,7 +128,7 @@ class Admission:
     def _reserve(self, ticket: "Ticket", seconds: float, pixels: int, deadline: Deadline) -> None:
         with self._lock:
             if ticket.left:
-                raise ClientGoneError("the request has ended before its picture was read")
+                raise ClientGoneError("the request has ended before its image was read")
             deadline.check()
             left = deadline.left()
             trusted = self._trusted()
@@ -136,7 +136,7 @@ class Admission:
             if trusted and alone > left:
                 raise DeadlineExceededError(
                     f"this request alone takes about {alone:.1f} s, and {left:.1f} s are left of its time; "
-                    "send a smaller picture or fewer new classes, or raise timeout_ms"
+                    "send a smaller image or fewer new classes, or raise timeout_ms"
                 )
             others = self._pending_pixels - ticket.pixels
             if pixels and others and self._pending_pixels + pixels > self.max_pixels:

@@ -65,7 +65,7 @@ class Waiting(Generic[T]):
         """Waits for the answer, on the loop's side and once."""
         future = self._future
         if future is None:
-            raise RuntimeError("an answer can be waited for once")
+            raise RuntimeError("a response can be waited for once")
         try:
             return await future
         finally:

@@ -262,7 +262,7 @@ def _refuse_above(needed: int, most: int) -> None:
     if needed > most:
         raise TooMuchMemoryError(
             f"this request alone needs about {needed >> 20} MiB of memory, there are at most {most >> 20}; "
-            "send a smaller picture, or set output_size or fewer outputs"
+            "send a smaller image, or set output_size or fewer outputs"
         )
 
 

@@ -117,7 +117,7 @@ class StepRunner:
             return
         half = (count + 1) // 2
         LOG.warning(
-            "device %s: predict of %d pictures of %d x %d failed (%s), going on with %d",
+            "device %s: predict of %d images of %d x %d failed (%s), going on with %d",
             *(self._name, count, *step.bucket[1], type(error).__name__, half),
         )
         trigger: Trigger = "bisect"
@@ -174,7 +174,7 @@ def _for_request(error: BaseException) -> BaseException:
     if not is_out_of_memory(error):
         return error
     release_memory(error)
-    shortage = OutOfMemoryError("the device has no memory left for this; send a smaller picture or retry")
+    shortage = OutOfMemoryError("the device has no memory left for this; send a smaller image or retry")
     shortage.__cause__ = error
     return shortage
 
@@ -184,7 +184,7 @@ def _predictions(step: PredictStep) -> list[tuple[Any, Any]]:
     flights = step.flights
     predictions = step.engine.predict([flight.prepared for flight in flights])
     if len(predictions) != len(flights):
-        raise RuntimeError(f"the engine made {len(predictions)} predictions of {len(flights)} pictures")
+        raise RuntimeError(f"the engine made {len(predictions)} predictions of {len(flights)} images")
     return [
         (prediction, step.engine.to_host(prediction) if flight.hosted else None)
         for flight, prediction in zip(flights, predictions, strict=True)

@@ -136,7 +136,7 @@ class TorchEngine:
     def _predicted(self, prepared: Sequence[PreparedPicture]) -> list[Prediction]:
         segmenter = self.segmenter
         if len({one.shape for one in prepared}) != 1:
-            raise PictureError("pictures of one batch must have one padded shape")
+            raise PictureError("images of one batch must have one padded shape")
         masks = segmenter.predict_each([one.pixels for one in prepared], prepared[0].shape)
         if len(prepared) > 1:  # slices of a batch would keep all of it in the prediction cache
             masks = [own.map(Tensor.clone) for own in masks]
@@ -268,7 +268,7 @@ def load_engine(
     except ModelError as error:
         raise SettingsError(f"dtype: {error}") from None
     if padding == "few" and ONE_PICTURE_AT_A_TIME.on(torch.device(device)):
-        raise SettingsError("padding: few is of use on a GPU; a CPU runs pictures one by one, take own")
+        raise SettingsError("padding: few is of use on a GPU; a CPU runs images one by one, take own")
     loaded = checkpoint.load(folder, device=device, verify_digests=verify_digests, mapped=map_weights)
     if golden:
         if loaded.ebseg.text_digest() != loaded.manifest.text_digest:

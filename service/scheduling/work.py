@@ -46,7 +46,7 @@ class Request(Waiting[EngineResult | PredictedTile]):
     def __init__(self, completions: CompletionQueue, job: Job, ageing_s: float):
         super().__init__(completions)
         if job.prepared is None and job.prediction is None:
-            raise ValueError("a job needs a prepared picture or a prediction, and has neither")
+            raise ValueError("a job needs a prepared image or a prediction, and has neither")
         self.job = job
         self.urgency = min(job.deadline.at, self.submitted + ageing_s)
         self.number = 0

@@ -32,7 +32,7 @@ class ClassEntry(Strict):
     color: str | None = Field(
         default=None,
         pattern=COLOR,
-        description="of the class in pictures",
+        description="of the class in images",
         examples=["#2e8b57"],
     )
     threshold: float | None = Field(

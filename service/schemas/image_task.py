@@ -29,10 +29,10 @@ class TaskParameters(Strict):
 
 
 class TaskRequest(Strict):
-    """A picture and parameters."""
+    """An image and parameters."""
 
     inputs: str = Field(
-        description="the picture in base64, or as a data URL",
+        description="the image in base64, or as a data URL",
         json_schema_extra={"format": "byte"},
         examples=[TINY_PICTURE],
     )
@@ -49,5 +49,5 @@ class TaskSegment(BaseModel):
     label: str = Field(description="its name", examples=["sky"])
     score: float = Field(description="mean confidence over its pixels, 0..1", examples=[0.9])
     mask: Annotated[
-        str, Field(description="grey PNG of the picture's size in base64: 255 where it is, 0 elsewhere")
+        str, Field(description="grey PNG of the image's size in base64: 255 where it is, 0 elsewhere")
     ]

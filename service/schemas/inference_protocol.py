@@ -64,7 +64,7 @@ class RequestParameters(_Given):
         default=None,
         ge=0,
         le=LARGEST,
-        description="time for the answer, waiting included, microseconds; 0 is the service's, and so is "
+        description="time for the response, waiting included, microseconds; 0 is the service's, and so is "
         "what is longer than the service gives",
     )
     binary_data_output: bool = Field(default=False, description="outputs come as binary data, not as JSON")
@@ -75,13 +75,13 @@ class RequestParameters(_Given):
         default=None, description="how trained and new classes are balanced, with the weights of that mean"
     )
     long_side: int | None = Field(
-        default=None, ge=1, le=LONGEST_SIDE, description="of the outputs, pixels; the picture's if left out"
+        default=None, ge=1, le=LONGEST_SIDE, description="of the outputs, pixels; the image's if left out"
     )
     tile_size: int | None = Field(
         default=None,
         ge=SMALLEST_TILE,
         le=LARGEST_TILE,
-        description="segments the picture in tiles of this side, pixels of the picture",
+        description="segments the image in tiles of this side, pixels of the image",
     )
     tile_overlap: int | None = Field(
         default=None, ge=0, description="that they share at least, pixels; left out: a quarter of tile_size"
@@ -102,7 +102,7 @@ class InputParameters(_Given):
     )
     content_type: Literal["base64", "str"] | None = Field(
         default=None,
-        description="how elements of BYTES are written; in JSON the picture is base64, everything else str",
+        description="how elements of BYTES are written; in JSON the image is base64, everything else str",
     )
 
 
@@ -162,7 +162,7 @@ class InferenceRequest(_Given):
         },
     )
 
-    id: str | None = Field(default=None, description="comes back in the answer")
+    id: str | None = Field(default=None, description="comes back in the response")
     model_name: str | None = Field(default=None, description="if given, the one of the path")
     parameters: RequestParameters | None = Field(default=None, description="of the whole request")
     inputs: list[RequestInput] = Field(
@@ -190,7 +190,7 @@ class OutputTensor(BaseModel):
 
 
 class InferenceAnswer(BaseModel):
-    """The answer to an inference request."""
+    """The response to an inference request."""
 
     model_config = ConfigDict(protected_namespaces=())
 
@@ -200,7 +200,7 @@ class InferenceAnswer(BaseModel):
     parameters: dict[str, bool | float | str] = Field(
         description='threshold: pixels of a lower confidence are "other"; threshold_source: request, card or '
         "uncalibrated; untrained: the weights are random, and the masks mean nothing; warnings: what "
-        "makes the answer doubtful, in words",
+        "makes the response doubtful, in words",
         examples=[{"threshold": 0.5, "threshold_source": "card"}],
     )
     outputs: list[OutputTensor] = Field(description="in the order in which they were asked for")
@@ -272,13 +272,13 @@ _ERRORS = {  # what each status says, and words that such an error may have
     401: ("A key is needed", "this needs a key: send it as Authorization: Bearer KEY or X-API-Key: KEY"),
     404: ("No such model or version", "this version of ebseg-tiny is not loaded; there is 1"),
     408: ("The body arrived too slowly", "the body did not arrive within 30 s"),
-    413: ("The body or the picture is too large", "the body is too large; at most 20971520 bytes are taken"),
-    415: ("Unsupported media type", "a body is taken as it is, without a Content-Encoding"),
+    413: ("The body or the image is too large", "the body is too large; at most 20971520 bytes are taken"),
+    415: ("Media type not supported", "a body is taken as it is, without a Content-Encoding"),
     422: ("A value cannot be used", "inputs.1: there is no input 'labels'"),
     429: ("Too many requests", "the queue is full; try again in 2 s"),
     500: ("Internal error", "something went wrong inside the service; its log has more"),
     503: ("Not ready, or out of memory", "the model is loading"),
-    504: ("The request took too long", "no answer within 30 s; see timeout_ms"),
+    504: ("The request took too long", "no response within 30 s; see timeout_ms"),
 }
 
 

@@ -46,7 +46,7 @@ class ConfiguredTensor(BaseModel):
 class DynamicBatching(BaseModel):
     """How requests share batches, which is not seen in shapes."""
 
-    preferred_batch_size: list[int] = Field(description="the most pictures of a batch", examples=[[8]])
+    preferred_batch_size: list[int] = Field(description="the most images of a batch", examples=[[8]])
     max_queue_delay_microseconds: int = Field(description="how long a free device waits for more")
 
 
@@ -76,10 +76,10 @@ class InferenceStatistics(BaseModel):
 
     success: Duration = Field(description="requests that were answered")
     fail: Duration = Field(description="requests that got an error; their time is not counted")
-    queue: Duration = Field(description="pictures that waited for a device")
-    compute_input: Duration = Field(description="pictures that were decoded")
-    compute_infer: Duration = Field(description="pictures that a device predicted and classified")
-    compute_output: Duration = Field(description="answers that were encoded")
+    queue: Duration = Field(description="images that waited for a device")
+    compute_input: Duration = Field(description="images that were decoded")
+    compute_infer: Duration = Field(description="images that a device predicted and classified")
+    compute_output: Duration = Field(description="responses that were encoded")
 
 
 class VersionStatistics(BaseModel):
@@ -87,7 +87,7 @@ class VersionStatistics(BaseModel):
 
     name: str = Field(description="of the model", examples=["ebseg-base"])
     version: str = Field(description="of the model", examples=["1"])
-    inference_count: int = Field(description="pictures that were answered")
+    inference_count: int = Field(description="images that were answered")
     execution_count: int = Field(description="batches that a device predicted")
     inference_stats: InferenceStatistics = Field(description="counts and times")
 

@@ -1,4 +1,4 @@
-"""A request as one JSON document, the picture in it."""
+"""A request as one JSON document, the image in it."""
 
 from pydantic import ConfigDict, Field
 
@@ -12,7 +12,7 @@ TINY_PICTURE = (
 
 
 class JsonSegmentRequest(SegmentRequest):
-    """A request whose picture travels as base64, or is named by its URL."""
+    """A request whose image travels as base64, or is named by its URL."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -32,6 +32,6 @@ class JsonSegmentRequest(SegmentRequest):
     )
     url: str | None = Field(
         default=None,
-        description="where the service fetches the picture, instead of `image`: http://, https://, s3:// or "
+        description="where the service fetches the image, instead of `image`: http://, https://, s3:// or "
         "gs://, of hosts and buckets that its settings list",
     )

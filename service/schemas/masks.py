@@ -1,4 +1,4 @@
-"""Masks in answers: run lengths and polygons."""
+"""Masks in responses: run lengths and polygons."""
 
 from typing import Annotated, Protocol
 
@@ -39,7 +39,7 @@ class Polygon(BaseModel):
     """One region: rings of [x, y] corners along the pixels' edges, filled by the even-odd rule."""
 
     exterior: Ring = Field(
-        description="the outer ring; [0, 0] is the picture's upper left corner, and the last corner is "
+        description="the outer ring; [0, 0] is the image's upper left corner, and the last corner is "
         "joined to the first",
         examples=[[[1, 0], [1, 1], [2, 1], [2, 2], [3, 2], [3, 0]]],
     )

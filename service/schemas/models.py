@@ -32,7 +32,7 @@ class LicensedPartDetails(BaseModel):
 class CardDetails(BaseModel):
     """What a checkpoint tells of itself."""
 
-    domain: str = Field(description="pictures that it is for", examples=["photographs of everyday scenes"])
+    domain: str = Field(description="images that it is for", examples=["photographs of everyday scenes"])
     words: list[str] | str = Field(
         description="the words that it knows, or a sentence where they cannot be listed",
         examples=[["sky", "tree"], "any English noun: CLIP's vocabulary"],
@@ -51,8 +51,8 @@ class CardDetails(BaseModel):
         description="figures of that measurement", examples=[{"f1_named": 0.83}]
     )
     confidence: dict[str, float] | None = Field(
-        description="shares of the pictures of its domain, each with the confidence that they stay below: "
-        "in such a picture the mean over all pixels, asked for the card's words; null if never measured",
+        description="shares of the images of its domain, each with the confidence that they stay below: "
+        "in such an image the mean over all pixels, asked for the card's words; null if never measured",
         examples=[{"0.01": 0.4, "0.5": 0.6}],
     )
     notes: str = Field(description="what else is to be known; may be empty")

@@ -1,4 +1,4 @@
-"""A picture that travels as text: base64, or a `data:` URL (RFC 2397) of it."""
+"""An image that travels as text: base64, or a `data:` URL (RFC 2397) of it."""
 
 import base64
 import binascii
@@ -9,11 +9,11 @@ _LONGEST_HEAD = 200  # characters of a data URL before its comma
 _SPACE = re.compile(rb"\s+")
 _FOREIGN = re.compile(rb"[^A-Za-z0-9+/=]")
 _FILE_NAME = re.compile(rb"\.(?:jpe?g|png|webp|avif|hei[cf]|tiff?|bmp|gif)\Z", re.IGNORECASE)
-_HOW = "send a picture's bytes in base64, or as data:image/jpeg;base64,..."
+_HOW = "send an image's bytes in base64, or as data:image/jpeg;base64,..."
 
 
 def picture_bytes(text: str | bytes) -> bytes:
-    """The picture's bytes. Lines are taken; the media type of a URL is not, the content tells.
+    """The image's bytes. Lines are taken; the media type of a URL is not, the content tells.
 
     Raises:
         ValueError: it is something else; says what was seen.

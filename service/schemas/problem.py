@@ -18,8 +18,8 @@ class Problem(BaseModel):
         "lists the words of its errors",
         examples=["urn:ebseg:problem:too-many-pixels"],
     )
-    title: str = Field(description="the type in words", examples=["The picture is too large"])
-    status: int = Field(description="the answer's HTTP status", examples=[413])
+    title: str = Field(description="the type in words", examples=["The image is too large"])
+    status: int = Field(description="the response's HTTP status", examples=[413])
     detail: str = Field(description="what is wrong this time, and what to do about it")
     request_id: str = Field(description="the same as in X-Request-ID; the service's log has it, too")
     errors: list[FieldError] | None = Field(default=None, description="field by field, for invalid requests")

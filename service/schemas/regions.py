@@ -12,7 +12,7 @@ DEFAULT_REGIONS = 1000
 
 
 class RegionSpec(Strict):
-    """Which regions an answer has."""
+    """Which regions a response has."""
 
     min_area: int = Field(default=1, ge=1, description="pixels; smaller regions are left out", examples=[64])
     max_count: int = Field(
@@ -49,7 +49,7 @@ class LeftOut(BaseModel):
 
 
 class Panoptic(BaseModel):
-    """One picture of a data set in COCO's panoptic format."""
+    """One image of a data set in COCO's panoptic format."""
 
     png: str = Field(
         description="RGB PNG in base64; R + 256 G + 65,536 B is the id of a pixel's segment, 0 of none"

@@ -1,6 +1,6 @@
 """What goes in and what comes out, as JSON.
 
-A multipart request carries the same document in its part `request`; with `application/json` the picture
+A multipart request carries the same document in its part `request`; with `application/json` the image
 is one more field. Unknown fields are errors.
 """
 
@@ -89,7 +89,7 @@ def _size(value: Any) -> Any:
 
 
 class SegmentRequest(Strict):
-    """What to look for in the picture, and what to answer with."""
+    """What to look for in the image, and what to answer with."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -141,7 +141,7 @@ class SegmentRequest(Strict):
         default=None,
         min_length=1,
         max_length=len(get_args(Output)),
-        description='parts of a JSON answer; ["rle"] if left out',
+        description='parts of a JSON response; ["rle"] if left out',
     )
     regions: RegionSpec | None = Field(
         default=None, description="which regions, where outputs has regions, coco, panoptic or geojson"
@@ -162,12 +162,12 @@ class SegmentRequest(Strict):
         examples=["voc", ["#87ceeb", "#2e8b57"]],
     )
     output_size: Annotated[LongSide | None, BeforeValidator(_size, Literal["image"] | LongSide)] = Field(
-        default=None, description="size of the answer's maps", json_schema_extra={"default": "image"}
+        default=None, description="size of the response's maps", json_schema_extra={"default": "image"}
     )
     tiling: TilingSpec | None = Field(
         default=None,
-        description="segments the picture in tiles, at their own resolution, which finds in a large picture "
-        "what would be too small in the whole; each tile costs as much as a picture",
+        description="segments the image in tiles, at their own resolution, which finds in a large image "
+        "what would be too small in the whole; each tile costs as much as an image",
     )
     model: str | None = Field(
         default=None, max_length=100, description="one of GET /v1/models; its first one if left out"
@@ -184,7 +184,7 @@ class SegmentRequest(Strict):
     timeout_ms: int | None = Field(
         default=None,
         ge=1,
-        description="time for the answer from the request's first byte on, waiting included, ms; above the "
+        description="time for the response from the request's first byte on, waiting included, ms; above the "
         "service's limit it is lowered, and a warning says so",
     )
 
@@ -235,13 +235,13 @@ class ModelAnswer(BaseModel):
     """A model that is loaded."""
 
     name: str = Field(description="as requests name it", examples=["ebseg-base"])
-    version: int = Field(description="the one that answered, or that answers now", examples=[1])
+    version: int = Field(description="the one that answered, or that responds now", examples=[1])
     digest: str = Field(description="identity of the weights, hexadecimal")
     untrained: bool = Field(description="the weights are random; the masks mean nothing")
 
 
 class ClassAnswer(BaseModel):
-    """One class of the answer, in the order of the request."""
+    """One class of the response, in the order of the request."""
 
     name: str = Field(description="as it was asked for", examples=["tree"])
     label: int = Field(description="its value in label maps", examples=[2])
@@ -286,27 +286,27 @@ class BackgroundAnswer(BaseModel):
 
 
 class WarningAnswer(BaseModel):
-    """A reason to doubt an answer."""
+    """A reason to doubt a response."""
 
     code: Code = Field(
         description="untrained: the weights are random; unknown-words: the model does not know words that "
-        "were asked for; unlike-its-domain: it is less sure of the picture than of nearly all that it is "
+        "were asked for; unlike-its-domain: it is less sure of the image than of nearly all that it is "
         "for; cut-names: the model does not read names to their end; foreign-script: it has read little in "
         "their letters; lowered-timeout: the request asked for more time than it had; colour-profile: the "
-        "picture's own is broken and was not used; bands: it has others than RGB, of which some were taken",
+        "image's own is broken and was not used; bands: it has others than RGB, of which some were taken",
         examples=["unknown-words"],
     )
     message: str = Field(description="what is doubtful, and what to do about it, a sentence")
 
 
 class CacheAnswer(BaseModel):
-    """Where text embeddings and the picture's prediction came from."""
+    """Where text embeddings and the image's prediction came from."""
 
     text: str = Field(
         description="l1: this process, l2: Redis, embedded: computed now, joined: computed for another one",
         examples=["l1"],
     )
-    prediction: str = Field(description="hit: the network had seen the picture, or miss", examples=["miss"])
+    prediction: str = Field(description="hit: the network had seen the image, or miss", examples=["miss"])
 
 
 class SegmentAnswer(BaseModel):
@@ -316,7 +316,7 @@ class SegmentAnswer(BaseModel):
     size: Size = Field(description="of the maps below")
     model: ModelAnswer = Field(description="what answered")
     warnings: list[WarningAnswer] | None = Field(
-        default=None, description="what to know before trusting this answer; left out if there is nothing"
+        default=None, description="what to know before trusting this response; left out if there is nothing"
     )
     caches: CacheAnswer | None = Field(default=None, description="what the caches did")
     classes: list[ClassAnswer] = Field(
@@ -328,10 +328,10 @@ class SegmentAnswer(BaseModel):
     )
     png: str | None = Field(
         default=None,
-        description="label map as PNG in base64: a palette picture in the classes' colours; 16-bit grey for "
+        description="label map as PNG in base64: a palette image in the classes' colours; 16-bit grey for "
         "more than 255 classes",
     )
-    overlay: str | None = Field(default=None, description="picture under its mask, WebP in base64")
+    overlay: str | None = Field(default=None, description="image under its mask, WebP in base64")
     npy: str | None = Field(default=None, description="label map, uint16 [H, W], .npy in base64")
     scores: str | None = Field(
         default=None,
@@ -340,7 +340,7 @@ class SegmentAnswer(BaseModel):
     )
     regions: list[RegionAnswer] | None = Field(default=None, description='if outputs has "regions"')
     regions_left_out: LeftOut | None = Field(
-        default=None, description="regions that no part of the answer has; left out if there are none"
+        default=None, description="regions that no part of the response has; left out if there are none"
     )
     coco: dict[str, Any] | None = Field(
         default=None, description="regions as instances in COCO's format: images, annotations, categories"
@@ -357,7 +357,7 @@ class SegmentAnswer(BaseModel):
         description="how much each pixel is of the class `subject`, 8-bit grey PNG in base64; 255 is 1",
     )
     cutout: str | None = Field(
-        default=None, description="the picture's pixels of the class `subject`, RGBA PNG in base64"
+        default=None, description="the image's pixels of the class `subject`, RGBA PNG in base64"
     )
     timings_ms: dict[str, float] = Field(
         description="by stage: fetch (of a `url`), decode_wait, decode, text (beside the others), queue, "

@@ -1,4 +1,4 @@
-"""How a large picture is cut into tiles, as JSON."""
+"""How a large image is cut into tiles, as JSON."""
 
 from typing import Self
 
@@ -9,12 +9,12 @@ from service.schemas.classes import Strict
 
 
 class TilingSpec(Strict):
-    """Tiles that a large picture is segmented in; where they overlap, their scores are blended."""
+    """Tiles that a large image is segmented in; where they overlap, their scores are blended."""
 
     size: int = Field(
         ge=SMALLEST_TILE,
         le=LARGEST_TILE,
-        description="of a tile's sides, pixels of the picture; a picture that fits into one stays whole",
+        description="of a tile's sides, pixels of the image; an image that fits into one stays whole",
         examples=[1024],
     )
     overlap: int | None = Field(

@@ -88,7 +88,7 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
         return await work
     except asyncio.CancelledError:
         if gone and here.uncancel() <= cancelled:
-            raise ClientGoneError("the client hung up before its answer was ready") from None
+            raise ClientGoneError("the client hung up before its response was ready") from None
         raise
     finally:
         if waiting is not None:

@@ -22,7 +22,7 @@ def chosen_outputs(spec: SegmentRequest, form: Form) -> frozenset[str]:
     chosen = spec.outputs or files[:1]
     if len(chosen) != 1 or chosen[0] not in files:
         only = " or ".join(files)
-        raise invalid("outputs", f"an answer as {form} holds {only} only; accept application/json for more")
+        raise invalid("outputs", f"a response as {form} holds {only} only; accept application/json for more")
     return frozenset(chosen)
 
 

@@ -176,7 +176,9 @@ class _Request(Generic[E]):
                 answer = await self.answer()
         except TimeoutError:
             await self._count_late()
-            raise DeadlineExceededError(f"no answer within {deadline.seconds:g} s; see timeout_ms") from None
+            raise DeadlineExceededError(
+                f"no response within {deadline.seconds:g} s; see timeout_ms"
+            ) from None
         except DeadlineExceededError:
             await self._count_late()
             raise

@@ -97,7 +97,7 @@ def checked_for_here(settings: Settings, spec: SegmentRequest) -> tuple[Vocabula
         UsageError, ServiceError, ModelError: the classes, several devices, or there is no checkpoint.
     """
     if "," in settings.device:
-        raise UsageError(f"pictures are segmented on one device without a service, got {settings.device}")
+        raise UsageError(f"images are segmented on one device without a service, got {settings.device}")
     vocabulary = requested_vocabulary(spec, settings.max_classes)
     check_subject(spec, spec.outputs or (), vocabulary)
     folder = settings.checkpoint_folder()

@@ -152,7 +152,7 @@ class SharedStore:
         try:
             answer = await self._redis.command("EVAL", script, 1, KEY, *args)
             if not isinstance(answer, kind):
-                raise StoreUnavailableError("the store of vocabularies gave no sensible answer")
+                raise StoreUnavailableError("the store of vocabularies gave no sensible response")
         except StoreUnavailableError:
             self._count("error")
             self._away_until = self._clock() + PAUSE_S

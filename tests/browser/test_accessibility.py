@@ -98,9 +98,7 @@ def test_arrow_keys_read_the_mask_aloud(visit: OpenPage) -> None:
     page = visit()
     choose_scene(page)
     mask = page.get_by_role("application")
-    expect(mask).to_have_attribute(
-        "aria-label", re.compile(r"^Picture village\.jpg and mask: sand \d+\.\d%, ")
-    )
+    expect(mask).to_have_attribute("aria-label", re.compile(r"^Image village\.jpg and mask: sand \d+\.\d%, "))
     mask.focus()
     page.keyboard.press("ArrowDown")
     expect(page.locator("#cross")).to_be_visible()

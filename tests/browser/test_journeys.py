@@ -143,13 +143,13 @@ def test_new_classes_on_a_known_picture_use_the_prediction_cache(visit: OpenPage
     type_classes(page, "umbrella", "pumpkin")  # the first is chosen already
     found(page, len(CLASSES["street"]) + 1)
     assert chips(page) == [*CLASSES["street"], "pumpkin"]
-    expect(page.locator("#caches li.hit").first).to_have_text("Picture: known, so the network did not run")
-    expect(page.locator("#saved")).to_contain_text("Known picture")
+    expect(page.locator("#caches li.hit").first).to_have_text("Image: known, so the network did not run")
+    expect(page.locator("#saved")).to_contain_text("Known image")
     expect(page.locator("#stages div", has_text="predict").locator("dd")).to_have_text("–")
     page.click("[aria-label='Remove pumpkin']")
     found(page, len(CLASSES["street"]))
     expect(page.locator("#caches li")).to_have_text(
-        ["Picture: known, so the network did not run", "Names: known to this process"]
+        ["Image: known, so the network did not run", "Names: known to this process"]
     )
 
 
@@ -307,14 +307,14 @@ def test_a_photograph_does_not_inherit_the_words_of_a_scene(village: Page) -> No
         village.set_input_files("#file", {"name": name, "mimeType": "image/png", "buffer": own})
 
     choose("own.png")
-    expect(shown).to_have_attribute("aria-label", "Picture own.png, no mask yet")
+    expect(shown).to_have_attribute("aria-label", "Image own.png, no mask yet")
     expect(village.locator("#result")).to_be_hidden()
     assert chips(village) == []
     expect(village.locator("#class-input")).to_be_focused()
     type_classes(village, "house", "sky")
     found(village, 2)
     choose("other.png")  # one's own words stay
-    expect(shown).to_have_attribute("aria-label", re.compile("^Picture other.png and mask"))
+    expect(shown).to_have_attribute("aria-label", re.compile("^Image other.png and mask"))
     assert chips(village) == ["house", "sky"]
 
 

@@ -13,7 +13,7 @@ def give(page: Page, name: str, height: int) -> None:
     """Chooses a picture of its own size."""
     data = encoded(picture(height, 40))
     page.set_input_files("#file", {"name": name, "mimeType": "image/png", "buffer": data})
-    expect(page.locator("#mask")).to_have_attribute("aria-label", f"Picture {name}, no mask yet")
+    expect(page.locator("#mask")).to_have_attribute("aria-label", f"Image {name}, no mask yet")
 
 
 def titles(page: Page) -> list[str]:
@@ -34,8 +34,8 @@ def test_the_last_five_pictures_come_back_and_can_be_forgotten(opened: Opened) -
         assert titles(page) == ["3.png", "6.png", "5.png", "4.png", "2.png"]
         page.reload()
         expect(page.locator("#recents .scene")).to_have_count(5)
-        page.get_by_role("button", name="Picture 5.png").click()
-        expect(page.locator("#mask")).to_have_attribute("aria-label", "Picture 5.png, no mask yet")
+        page.get_by_role("button", name="Image 5.png").click()
+        expect(page.locator("#mask")).to_have_attribute("aria-label", "Image 5.png, no mask yet")
         assert page.locator("#photo").evaluate("(each) => [each.width, each.height]") == [40, 50]
         page.get_by_role("button", name="Forget 6.png").click()
         expect(page.locator("#recents .scene")).to_have_count(4)

@@ -40,7 +40,7 @@ def test_own_picture_by_file_dialog(visit: OpenPage, url: str, tmp_path: Path) -
     (tmp_path / "my holiday.png").write_bytes(own)
     page = visit()
     with page.expect_file_chooser() as dialog:
-        page.get_by_role("button", name="Choose a picture").click()
+        page.get_by_role("button", name="Choose an image").click()
     dialog.value.set_files(tmp_path / "my holiday.png")
     expect(page.locator("#class-input")).to_be_focused()
     type_classes(page, "sky", "hay")
@@ -51,7 +51,7 @@ def test_own_picture_by_file_dialog(visit: OpenPage, url: str, tmp_path: Path) -
     assert np.array_equal(canvas(page, "mask"), painted(answer))
     assert np.abs(canvas(page, "photo")[:, :, :3].astype(int) - picture(90, 160)).max() <= 1
     with page.expect_file_chooser() as dialog:
-        page.get_by_role("button", name="Other picture").click()
+        page.get_by_role("button", name="Other image").click()
     dialog.value.set_files({"name": "b.png", "mimeType": "image/png", "buffer": encoded(picture(40, 60))})
     expect(page.locator("#code-note")).to_contain_text("b.png")
     found(page, 2)
@@ -81,7 +81,7 @@ def test_dropped_document_is_refused_in_words(visit: OpenPage) -> None:
     page.dispatch_event(
         "#stage", "drop", {"dataTransfer": transfer(page, b"%PDF", "a.pdf", "application/pdf")}
     )
-    expect(page.get_by_role("alert")).to_contain_text("“a.pdf” is no picture.")
+    expect(page.get_by_role("alert")).to_contain_text("“a.pdf” is no image.")
 
 
 def test_text_is_pasted_as_classes(visit: OpenPage) -> None:
@@ -121,7 +121,7 @@ def test_picture_that_only_the_service_reads(visit: OpenPage) -> None:
     found(page, 2)
     assert canvas(page, "mask").shape == (60, 90, 4)
     assert not canvas(page, "photo").any()
-    expect(page.get_by_role("status").first).to_contain_text("the browser cannot show this picture")
+    expect(page.get_by_role("status").first).to_contain_text("the browser cannot show this image")
 
 
 def test_large_picture_is_masked_at_screen_size_and_downloaded_whole(visit: OpenPage, tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def test_zoom_by_buttons_keys_and_wheel_keeps_what_is_read(village: Page) -> Non
 
 
 def test_before_and_after_by_mouse_and_keyboard(village: Page) -> None:
-    line = village.get_by_role("slider", name="Where the picture ends")
+    line = village.get_by_role("slider", name="Where the image ends")
     expect(line).to_be_hidden()
     village.click("#compare")
     box = village.locator("#view").bounding_box()
@@ -173,4 +173,4 @@ def test_a_large_picture_is_cut_out_whole(visit: OpenPage) -> None:
     )
     found(page, 2)
     page.click("#get-cutout")
-    expect(page.get_by_role("alert")).to_contain_text("The browser cannot show this picture")
+    expect(page.get_by_role("alert")).to_contain_text("The browser cannot show this image")

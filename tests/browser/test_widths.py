@@ -56,7 +56,7 @@ def test_the_longest_list_scrolls_nothing_sideways(
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_phone_shows_picture_words_and_what_they_found(visit: OpenPage, scheme: str) -> None:
     page = visit(size=PHONE, color_scheme=scheme, has_touch=True, is_mobile=True)
-    for name in ("Use the camera", "Choose a picture"):
+    for name in ("Use the camera", "Choose an image"):
         expect(page.get_by_role("button", name=name)).to_be_visible()
     with page.expect_file_chooser():
         page.get_by_role("button", name="Use the camera").tap()
@@ -89,7 +89,7 @@ def test_a_phone_shows_picture_words_and_what_they_found(visit: OpenPage, scheme
 
 def test_no_camera_is_offered_where_there_is_a_mouse(visit: OpenPage) -> None:
     page = visit()
-    expect(page.get_by_role("button", name="Choose a picture")).to_be_visible()
+    expect(page.get_by_role("button", name="Choose an image")).to_be_visible()
     expect(page.get_by_role("button", name="Use the camera")).to_be_hidden()
 
 

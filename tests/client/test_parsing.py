@@ -83,7 +83,7 @@ def test_wrong_values_are_found(
 ) -> None:
     read(parse, KNOWN[parse])  # which is right
     document = changed(KNOWN[parse], path, value)
-    with pytest.raises(AnswerError, match="an answer that no EBSeg service gives: "):
+    with pytest.raises(AnswerError, match="a response that no EBSeg service gives: "):
         read(parse, document)
 
 

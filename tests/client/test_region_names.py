@@ -54,7 +54,7 @@ def test_a_name_stands_on_its_region() -> None:
 
 def test_names_without_room_or_letters_are_left_out() -> None:
     labels = np.ones((200, 400), np.uint16)
-    wide = "a name that is much too long for a small picture, however it is turned, or written"
+    wide = "a name that is much too long for a small image, however it is turned, or written"
     for name in (wide, "\u6811\u6728"):
         image = np.full((200, 400, 3), 128, np.uint8)
         write_names(image, labels, COLORS[:1], [name])

@@ -120,13 +120,13 @@ async def test_an_answer_that_is_none_is_of_its_picture_alone(entry: Any) -> Non
 async def test_arguments_that_cannot_be_used(url: str) -> None:
     with EBSegClient(url) as client:
         for pictures, options, message in (
-            ([], {}, "there is no picture"),
+            ([], {}, "there is no image"),
             ([PNG], {"colour": 3}, "there is no option colour"),
-            ([PictureUrl("")], {}, "a picture's URL is a text"),
+            ([PictureUrl("")], {}, "an image's URL is a text"),
             (["https://a.test/a.png"], {}, r"PictureUrl\(\.\.\.\)"),
             (["\0"], {}, "cannot be read"),
         ):
             with pytest.raises(InputError, match=message):
                 client.segment_together(pictures, CLASSES, **options)  # type: ignore[arg-type]
-        with pytest.raises(FieldsRefusedError, match="17 pictures are too many; 16 are taken"):
+        with pytest.raises(FieldsRefusedError, match="17 images are too many; 16 are taken"):
             client.segment_together(itertools.repeat(PNG, 17), CLASSES)

@@ -77,7 +77,7 @@ WITHIN: dict[str, str] = {
 _FILE = "bytes, from base64"
 # (schema, field): the client's field or fields for it, and the reason
 RENAMED: dict[tuple[type[BaseModel], str], tuple[tuple[str, ...], str]] = {
-    (segment.SegmentAnswer, "size"): (("width", "height"), "as pictures have them in Python"),
+    (segment.SegmentAnswer, "size"): (("width", "height"), "as images have them in Python"),
     (segment.SegmentAnswer, "caches"): (("caches",), WITHIN["CacheAnswer"]),
     (segment.SegmentAnswer, "warnings"): (("warnings",), "none is an empty tuple, not None"),
     (segment.SegmentAnswer, "npy"): (("_maps",), "labels and masks give the arrays"),
@@ -94,16 +94,16 @@ RENAMED: dict[tuple[type[BaseModel], str], tuple[tuple[str, ...], str]] = {
     (segment.ClassAnswer, "rle"): (("_maps",), "labels and masks give the arrays"),
     (vocabularies.StoredClass, "ignore"): (("ignore",), "left out is False, as in requests"),
     (models.ModelDetails, "card"): (("card",), WITHIN["CardDetails"]),
-    (HealthAnswer, "status"): (("ready", "reason"), "the problem document of /readyz is the other answer"),
+    (HealthAnswer, "status"): (("ready", "reason"), "the problem document of /readyz is the other response"),
     (segment.SegmentRequest, "classes"): ((), "an argument of its own"),
     (segment.SegmentRequest, "templates"): (("templates",), "a set's name is text, a list any sequence"),
     (segment.SegmentRequest, "background"): (("background",), 'the threshold alone; "none" is null'),
     (segment.SegmentRequest, "outputs"): (("outputs",), "any collection, in any order"),
-    (segment.SegmentRequest, "output_size"): (("long_side",), "left out, the picture's size"),
+    (segment.SegmentRequest, "output_size"): (("long_side",), "left out, the image's size"),
     (segment.SegmentRequest, "timeout_ms"): (("timeout",), "seconds, for the whole call"),
 }
 OWN: dict[tuple[type, str], str] = {
-    (results.Segmentation, "document"): "the answer as it came",
+    (results.Segmentation, "document"): "the response as it came",
     (results.FoundClass, "_maps"): "shared by all classes",
 }
 
@@ -158,7 +158,7 @@ def test_each_field_of_a_schema_is_one_of_the_client(schema: type[BaseModel], ki
             assert set(names) <= mine.keys()
             reached.update(names)
     left = mine.keys() - reached - {name for (owner, name) in OWN if owner is kind}
-    assert left == set(), f"{kind.__name__} has fields that no answer has"
+    assert left == set(), f"{kind.__name__} has fields that no response has"
 
 
 def test_the_tables_name_what_there_is() -> None:

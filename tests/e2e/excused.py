@@ -84,7 +84,7 @@ TOO_LONG = {
     "torchrun ": TRAINING,
     "ebseg evaluate ": TRAINING,
     "ebseg reproduce ": TRAINING,
-    "ebseg calibrate ": "takes minutes; test_calibrate.py measures on small pictures",
+    "ebseg calibrate ": "takes minutes; test_calibrate.py measures on small images",
     "ebseg ablate ": TRAINING,
     "docker build ": "needs a container engine; tests/deploy/build_image.py builds without one",
     "docker run ": "as above; build_image.py runs what it built",

@@ -226,7 +226,7 @@ def test_inspect_prints_a_table(run: Command, untrained: Path) -> None:
     assert "domain none: the weights are random, the masks mean nothing" in rows
     assert "threshold none, not measured: there is nothing to measure" in rows
     assert "training classes 171" in rows
-    assert "picture size short side 192, long side at most 768" in rows
+    assert "image size short side 192, long side at most 768" in rows
     assert "balance geometric" in rows
     assert "trained classes supervised 0.21, mask attention 0.7, frozen 0.09" in rows
     assert "metrics none" in rows

@@ -54,7 +54,7 @@ async def client(number: int, port: int, seen: Seen) -> None:
             return
         except (ConnectionError, asyncio.IncompleteReadError) as error:
             partial = getattr(error, "partial", b"")
-            assert partial == b"", "an answer was cut short"
+            assert partial == b"", "a response was cut short"
             seen.unanswered.append(name)
             continue  # the next one tells whether it is gone
         assert answer.headers["x-request-id"] == name

@@ -187,7 +187,7 @@ def _what(loaded: LoadedCheckpoint, every: Sequence[Evaluation]) -> str:
         for kind, x in (("trained", own.trained), ("new", own.new))
     )
     return (
-        f"{loaded.manifest.name} version {loaded.manifest.version} on {found.pictures} pictures of "
+        f"{loaded.manifest.name} version {loaded.manifest.version} on {found.pictures} images of "
         f"{found.data}, {found.split}: {trained} trained and "
         f"{int(present.sum()) - trained} new classes. Weights: {weights}."
         + (f" Mean (least to greatest) of {len(every)} trainings." if len(every) > 1 else "")

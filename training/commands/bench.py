@@ -31,11 +31,11 @@ def add_benchmark(benches: "argparse._SubParsersAction[argparse.ArgumentParser]"
         type=count,
         default=320,
         metavar="N",
-        help="side of the square pictures, pixels (default: 320)",
+        help="side of the square images, pixels (default: 320)",
     )
-    work.add_argument("--batch", type=count, default=2, metavar="B", help="pictures (default: 2)")
+    work.add_argument("--batch", type=count, default=2, metavar="B", help="images (default: 2)")
     work.add_argument(
-        "--masks", type=count, default=12, metavar="K", help="masks of each picture (default: 12)"
+        "--masks", type=count, default=12, metavar="K", help="masks of each image (default: 12)"
     )
     work.add_argument(
         "--points", type=count, default=12_544, metavar="P", help="of the mask losses (default: 12544)"

@@ -34,7 +34,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         type=seed,
         default=0,
         metavar="N",
-        help="of which classes each picture is asked for (default: 0)",
+        help="of which classes each image is asked for (default: 0)",
     )
     card = parser.add_argument_group("the card")
     card.add_argument(
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
 
     loaded, folder = opened(args)
     manifest = loaded.manifest
-    unknown = Card(domain=f"pictures like those of {title(folder)}", words=ANY_NOUN)
+    unknown = Card(domain=f"images like those of {title(folder)}", words=ANY_NOUN)
     own = Described(license=manifest.license, card=manifest.card or unknown)
     described = amended(own, license=args.license, file=args.card)
     assert described.card is not None

@@ -33,7 +33,7 @@ The exit code is 1 if a run could not train on it, 0 if there are warnings at mo
         "--pictures",
         type=Path,
         metavar="DIR",
-        help="folder for pictures of the worst, with their labels drawn in colours",
+        help="folder for images of the worst, with their labels drawn in colours",
     )
     parser.add_argument("--picture-count", type=count, metavar="N", help=f"how many (default: {PICTURES})")
     parser.add_argument("--jobs", type=count, metavar="N", help="threads that read (default: one a CPU)")
@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         print(_table(report))
         if drawn:
-            print(f"the worst {len(drawn)} pictures are in {arguments.pictures}")
+            print(f"the worst {len(drawn)} images are in {arguments.pictures}")
         train = f"ebseg train runs/NAME --config own-data --data {report.root}"
         print(f"next: {'mend the errors, and check again' if report.errors else train}")
     return FAULTY if report.errors else DONE
@@ -97,7 +97,7 @@ def _table(report: "DataReport") -> str:
     splits = list(report.pictures)
     width = max(map(len, (*report.classes, "class")))
     lines = [
-        f"{report.root}: {', '.join(f'{split} {report.pictures[split]}' for split in splits)} pictures",
+        f"{report.root}: {', '.join(f'{split} {report.pictures[split]}' for split in splits)} images",
         "",
     ]
     lines.append(f"{'class':<{width}}" + "".join(f"  {split:>9}  {'pixels':>13}" for split in splits))

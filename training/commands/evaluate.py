@@ -43,7 +43,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     )
     out = parser.add_argument_group("what is written")
     out.add_argument(
-        "--pictures", type=Path, metavar="DIR", help="folder for pictures, truths and predictions to look at"
+        "--pictures", type=Path, metavar="DIR", help="folder for images, truths and predictions to look at"
     )
     out.add_argument(
         "--picture-count", type=count, metavar="N", help=f"how many of those (default: {PICTURES})"
@@ -58,14 +58,14 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "--worst",
         type=Path,
         metavar="DIR",
-        help="folder for the ten pictures with the lowest mIoU, with maps of their errors",
+        help="folder for the ten images with the lowest mIoU, with maps of their errors",
     )
     how.add_argument(
         "--batch",
         type=count,
         default=1,
         metavar="N",
-        help="pictures of one size that go through the model together (default: 1)",
+        help="images of one size that go through the model together (default: 1)",
     )
     how.add_argument(
         "--protocol",
@@ -97,11 +97,11 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
         type=short_side,
         default="configured",
         metavar="N",
-        help="pictures are resized to this short side, pixels; 0 takes them as they are "
+        help="images are resized to this short side, pixels; 0 takes them as they are "
         "(default: as the checkpoint is configured)",
     )
     what.add_argument(
-        "--limit", type=count, metavar="N", help="only the first N pictures (default: all of them)"
+        "--limit", type=count, metavar="N", help="only the first N images (default: all of them)"
     )
 
 
@@ -113,7 +113,7 @@ def add_process_options(parser: argparse.ArgumentParser) -> None:
         type=count,
         default=1,
         metavar="N",
-        help="processes that share the pictures, each with a model of its own (default: 1)",
+        help="processes that share the images, each with a model of its own (default: 1)",
     )
     where.add_argument(
         "--device",
@@ -252,9 +252,9 @@ def _differences(args: argparse.Namespace, folder: "SegmentationFolder") -> tupl
 
     found = [*read_differences(folder.root)]
     if args.short_side != "configured":
-        found.append("pictures have another short side than the checkpoint is configured with")
+        found.append("images have another short side than the checkpoint is configured with")
     if args.limit is not None and args.limit < len(folder):
-        found.append(f"{args.limit} of {len(folder)} pictures are scored")
+        found.append(f"{args.limit} of {len(folder)} images are scored")
     if args.balance != "configured":
         found.append(f"embeddings are balanced otherwise: {args.balance}")
     return tuple(found)

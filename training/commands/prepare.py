@@ -23,7 +23,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         commands,
         "prepare",
         run,
-        "turn a public data set or your own annotated pictures into the layout that training reads",
+        "turn a public data set or your own annotated images into the layout that training reads",
         """
   ebseg prepare labelme photos data/harbour
   ebseg prepare coco annotations.json data/harbour --pictures photos
@@ -54,12 +54,12 @@ A public data set goes on where the first run ended; of an export a second run m
     parser.add_argument(
         "--link",
         action="store_true",
-        help="give pictures that need no change a second name (a hard link) in place of a copy",
+        help="give images that need no change a second name (a hard link) in place of a copy",
     )
     parser.add_argument("--json", action="store_true", help=JSON_HELP)
     own = parser.add_argument_group("exports")
     own.add_argument(
-        "--pictures", type=Path, metavar="DIR", help="folder of the pictures, if they are not beside SRC"
+        "--pictures", type=Path, metavar="DIR", help="folder of the images, if they are not beside SRC"
     )
     own.add_argument(
         "--classes",
@@ -74,7 +74,7 @@ A public data set goes on where the first run ended; of an export a second run m
         "--val-share",
         type=float,
         metavar="X",
-        help=f"share of pictures to validate on, if the export has no splits (default: {VAL_SHARE})",
+        help=f"share of images to validate on, if the export has no splits (default: {VAL_SHARE})",
     )
     public = parser.add_argument_group("public data sets")
     public.add_argument(

@@ -66,7 +66,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "--data", type=Path, required=True, metavar="DIR", help="a data set, as `ebseg storybook` makes"
     )
     data.add_argument("--split", default="train", help="split of it (default: train)")
-    start.add_argument("--steps", type=count, default=900, metavar="N", help="of 8 pictures (default: 900)")
+    start.add_argument("--steps", type=count, default=900, metavar="N", help="of 8 images (default: 900)")
     start.add_argument("--seed", type=seed, default=0, help="of weights and order (default: 0)")
     add_device(backbone)
     backbone.add_argument("--json", action="store_true", help=JSON_HELP)

@@ -203,7 +203,7 @@ def _bars() -> Iterator["Progress"]:
                 return
             if step not in bars or bars[step].done > done // unit:
                 shown.close()  # a terminal shows one bar at a time
-                of = "pictures" if step == STEP else "MiB"
+                of = "images" if step == STEP else "MiB"
                 bars[step] = shown.enter_context(progress(title, total // unit, unit=of))
             bars[step].advance(done // unit - bars[step].done)
 

@@ -23,7 +23,7 @@ SECTIONS = {
     "the model to start from": "variant",
     "what trains": "train_backbone",
     "steps and learning rate": "steps",
-    "pictures": "crop",
+    "images": "crop",
     "loss": "points",
     "how it is computed": "amp",
     "log, saving, evaluation": "log_every",

@@ -44,7 +44,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "--seed", type=seed, default=0, metavar="N", help="of data, weights and order (default: 0)"
     )
     parser.add_argument(
-        "--share", type=float, default=1.0, metavar="X", help="of the steps and pictures, 0..1 (default: 1)"
+        "--share", type=float, default=1.0, metavar="X", help="of the steps and images, 0..1 (default: 1)"
     )
     add_families(parser)
     for option, what in COUNTS.items():

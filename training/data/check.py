@@ -165,7 +165,7 @@ def check_data(root: Path, *, jobs: int | None = None, shown: bool = True) -> Da
     for text in _rare([item.name for item in classes], trained, shows):
         found["warning", text] = []
     if not splits:
-        found["error", f"{root / 'images'} holds no split: no folder with pictures"] = []
+        found["error", f"{root / 'images'} holds no split: no folder with images"] = []
     findings = [
         Finding(severity=kind, text=text, pictures=tuple(names)) for (kind, text), names in found.items()
     ]
@@ -200,12 +200,12 @@ def _facts(folder: SegmentationFolder, name: str) -> _Facts:
     turned = is_turned(file)
     if stored.shape != picture.shape[:2]:
         as_stored = turned and stored.shape == picture.shape[1::-1]
-        why = ": its label map was drawn on the picture as it is stored" if as_stored else ""
-        found.errors.append(f"picture and label map differ in size{why}")
+        why = ": its label map was drawn on the image as it is stored" if as_stored else ""
+        found.errors.append(f"image and label map differ in size{why}")
         return found
     if turned:
         found.warnings.append(
-            "the picture is turned by its orientation mark; its label map must be of the turned one"
+            "the image is turned by its orientation mark; its label map must be of the turned one"
         )
     if min(stored.shape) < SMALLEST_SIDE:
         found.warnings.append(f"a side is shorter than {SMALLEST_SIDE} pixels")
@@ -248,7 +248,7 @@ def _copied(copies: dict[bytes, list[str]]) -> Iterator[tuple[str, list[str]]]:
         if digest and len(names) > 1:
             apart = len({_split_of(name)[0] for name in names}) > 1
             yield (
-                "the same picture is trained on and scored on" if apart else "the same picture comes twice",
+                "the same image is trained on and scored on" if apart else "the same image comes twice",
                 names,
             )
 
@@ -260,10 +260,10 @@ def _rare(
     for k, name in enumerate(names):
         counts = {split: int(shown[k]) for split, shown in shows.items()}
         if not any(counts.values()):
-            yield f"no picture shows the class {name}"
+            yield f"no image shows the class {name}"
         elif TRAIN in counts and trained[k] and counts[TRAIN] < FEW_PICTURES:
             count = counts[TRAIN]
-            yield f"{TRAIN} has {count or 'no'} picture{'s' * (count != 1)} with {name}"
+            yield f"{TRAIN} has {count or 'no'} image{'s' * (count != 1)} with {name}"
 
 
 def _split_of(name: str) -> tuple[str, str]:

@@ -51,7 +51,7 @@ def in_processes(
                 yield from reported(pool.map(work, items, chunksize=_CHUNK))
             except BrokenProcessPool as error:
                 raise DatasetError(
-                    "a process that reads pictures was killed, perhaps for lack of memory;"
+                    "a process that reads images was killed, perhaps for lack of memory;"
                     " run the command again, with fewer --jobs if it has them"
                 ) from error
             finally:

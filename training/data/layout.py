@@ -129,7 +129,7 @@ def read_pair(
     picture, stored = read_picture(picture_file), read_labels(label_file)
     if stored.shape != picture.shape[:2]:
         raise DatasetError(
-            f"{label_file} is {size_text(stored)} pixels, its picture {picture_file.name}"
+            f"{label_file} is {size_text(stored)} pixels, its image {picture_file.name}"
             f" is {size_text(picture)}"
         )
     signed = np.int16 if stored.dtype == np.uint8 else np.int32
@@ -234,17 +234,17 @@ def _pairs(root: Path, split: str) -> tuple[dict[str, Path], dict[str, Path]]:
     pictures: dict[str, Path] = {}
     for path in _files(folders["images"], PICTURE_SUFFIXES):
         if path.stem in pictures:
-            problems.append(f"{pictures[path.stem]} and {path.name} are two pictures of one name")
+            problems.append(f"{pictures[path.stem]} and {path.name} are two images of one name")
         pictures[path.stem] = path
     labels = {path.stem: path for path in _files(folders["labels"], (".png",))}
     for stem in sorted(pictures.keys() - labels.keys()):
         problems.append(f"{pictures[stem]} has no label map {labels_path(root, split, stem)}")
     for stem in sorted(labels.keys() - pictures.keys()):
-        problems.append(f"{labels[stem]} has no picture in {folders['images']}")
+        problems.append(f"{labels[stem]} has no image in {folders['images']}")
     if problems:
         raise listing(f"{root}, {split}", problems, _FOLDER_PROBLEMS)
     if not pictures:
-        raise DatasetError(f"{folders['images']} holds no pictures ({', '.join(PICTURE_SUFFIXES)})")
+        raise DatasetError(f"{folders['images']} holds no images ({', '.join(PICTURE_SUFFIXES)})")
     return pictures, labels
 
 

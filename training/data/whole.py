@@ -32,7 +32,7 @@ def refuse_broken_files(folders: Sequence[SegmentationFolder]) -> None:
     """
     pairs = list(_pairs(folders))
     jobs = 1 if len(pairs) <= FEW else os.cpu_count()
-    problems = list(in_processes("looking at all pictures", _problem, pairs, jobs, len(pairs) > FEW))
+    problems = list(in_processes("looking at all images", _problem, pairs, jobs, len(pairs) > FEW))
     if problems:
         raise listing("the data", problems, most=len(problems))
 

@@ -46,10 +46,10 @@ def write_sample(
         DatasetError: shape, type or labels do not fit.
     """
     if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
-        raise DatasetError(f"{name}: a picture must be uint8 [H, W, 3], got {picture.dtype} {picture.shape}")
+        raise DatasetError(f"{name}: an image must be uint8 [H, W, 3], got {picture.dtype} {picture.shape}")
     if labels.shape != picture.shape[:2]:
         raise DatasetError(
-            f"{name}: labels are {size_text(labels)} pixels, the picture is {size_text(picture)}"
+            f"{name}: labels are {size_text(labels)} pixels, the image is {size_text(picture)}"
         )
     stored = _stored(name, labels, ignore)
     save(Image.fromarray(picture), picture_path(root, split, name), quality=quality)

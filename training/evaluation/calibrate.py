@@ -209,7 +209,7 @@ def drawn(classes: int, seed: int, index: int) -> list[int]:
 def _chosen(tally: ConfidenceCounts, sure: list[float], folder: SegmentationFolder, seed: int) -> Calibration:
     if not tally.truth.sum() or not tally.other.sum():
         raise NothingToCompareError(
-            f"{len(sure)} pictures of {folder.root} leave nothing to compare: take more, or another --seed"
+            f"{len(sure)} images of {folder.root} leave nothing to compare: take more, or another --seed"
         )
     named, other, miou, share = tally.f1_named(), tally.f1_other(), tally.miou_named(), tally.other_found()
     best = int(named.argmax())
@@ -228,7 +228,7 @@ def _chosen(tally: ConfidenceCounts, sure: list[float], folder: SegmentationFold
         "other_share": _rounded(tally.other.sum() / (tally.other.sum() + tally.truth.sum())),
     }
     quantiles = tuple((one, _rounded(np.quantile(sure, one))) for one in SHARES)
-    note = f"the best F1 of named classes against other, on {len(sure)} pictures of {data}, {folder.split}"
+    note = f"the best F1 of named classes against other, on {len(sure)} images of {data}, {folder.split}"
     return Calibration(threshold=best / THRESHOLDS, note=note, facts=facts, confidence=quantiles)
 
 

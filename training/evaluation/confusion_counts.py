@@ -60,11 +60,11 @@ class Options:
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
-            raise TrainingError(f"the limit must be at least one picture, got {self.limit}")
+            raise TrainingError(f"the limit must be at least one image, got {self.limit}")
         if self.batch < 1:
-            raise TrainingError(f"a batch must hold at least one picture, got {self.batch}")
+            raise TrainingError(f"a batch must hold at least one image, got {self.batch}")
         if self.pictures is not None and self.picture_count < 1:
-            raise TrainingError(f"at least one picture must be shown, got {self.picture_count}")
+            raise TrainingError(f"at least one image must be shown, got {self.picture_count}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -279,6 +279,6 @@ def refuse_non_finite(predictions: MaskPredictions, name: str) -> None:
     for field, values in predictions.tensors().items():
         if not values.isfinite().all():
             raise TrainingError(
-                f"the model's {field} of the picture {name} hold NaN or infinity; "
+                f"the model's {field} of the image {name} hold NaN or infinity; "
                 "its weights or its number format cannot be used"
             )

@@ -151,7 +151,7 @@ class Evaluation:
             lines.append(f"{row['name']:<{width}}  {kind:<7}  {percent(row['iou'])}  {row['pixels']:>12,}")
         lines.append("")
         lines += [f"{name:<{width}}           {percent(value)}" for name, value in means.items()]
-        lines.append(f"{'pictures':<{width}}           {self.pictures:>5}")
+        lines.append(f"{'images':<{width}}           {self.pictures:>5}")
         lines += [f"otherwise than in the released evaluation: {text}" for text in self.differs or ()]
         if values["confused"]:
             lines += ["", "taken for one another most:"]
@@ -160,7 +160,7 @@ class Evaluation:
             lines.append(f"  {share} taken for {pair['prediction']}: {pair['pixels']:,} pixels")
         if self.worst:
             shown = ", ".join(f"{name} {miou:.1f}" for name, miou in self.worst[:SHOWN_WORST])
-            lines += ["", f"worst pictures, mIoU of each: {shown}"]
+            lines += ["", f"worst images, mIoU of each: {shown}"]
         return "\n".join(lines)
 
 

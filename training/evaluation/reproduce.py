@@ -58,7 +58,7 @@ class BenchmarkRow:
         if self.score is None:
             return f"not there: {self.command}"
         if not self.whole:
-            return f"{self.score.pictures:,} of {self.benchmark.pictures:,} pictures: not the benchmark"
+            return f"{self.score.pictures:,} of {self.benchmark.pictures:,} images: not the benchmark"
         return f"{'' if self.reproduced else 'not '}within {TOLERANCE:g}"
 
     def to_json(self) -> dict[str, Any]:
@@ -123,7 +123,7 @@ class Reproduction:
                 cells[name] = "; ".join(map(str, values))
         for row in self.rows:
             if row.score is not None:
-                cells[f"{row.benchmark.name}: class list and pictures, sha256"] = row.score.data
+                cells[f"{row.benchmark.name}: class list and images, sha256"] = row.score.data
         lines += [f"| {name} | `{value}` |" for name, value in cells.items()]
         return "\n".join(lines) + "\n"
 

@@ -25,8 +25,8 @@ def main(
     """Runs them; the report goes to standard output, what is going on to standard error."""
     parser = argparse.ArgumentParser(prog="python -m training.gpu_check", description=__doc__)
     parser.add_argument("--checkpoint", type=Path, help="version folder (default: EBSeg-tiny)")
-    parser.add_argument("--side", type=int, default=640, help="of the pictures, pixels (default: 640)")
-    parser.add_argument("--batches", default="1,8", help="pictures predicted together (default: 1,8)")
+    parser.add_argument("--side", type=int, default=640, help="of the images, pixels (default: 640)")
+    parser.add_argument("--batches", default="1,8", help="images predicted together (default: 1,8)")
     parser.add_argument("--soak", type=float, default=60.0, metavar="SECONDS", help="(default: 60)")
     args = parser.parse_args(arguments)
     card = find_card()

@@ -89,7 +89,7 @@ def make_encoders(out: Path, recipe: Recipe, notify: Callable[[str], None]) -> T
     device = device_named(AUTO)
     ebseg = build(VARIANTS[VARIANT], TrainingClasses.of(recipe.book.trained), seed=recipe.seed)
     if not clip.exists():
-        notify("2/5 pretraining CLIP on pictures and captions")
+        notify("2/5 pretraining CLIP on images and captions")
         scenes = pool(
             out / "scenes",
             seed=recipe.seed,

@@ -64,7 +64,7 @@ def described_run(config: TrainConfig, data: Mixture, metrics: Mapping[str, Any]
 
 def domain_of(called: str) -> str:
     """The card's words for where a model is at home; a long list is cut."""
-    return f"pictures like those of {called}"[:MOST_TEXT]
+    return f"images like those of {called}"[:MOST_TEXT]
 
 
 def scores_of(metrics: Mapping[str, Any]) -> dict[str, Any]:

@@ -91,9 +91,9 @@ class Forecast:
         parts = f"{self.accumulate} part{'s' * (self.accumulate > 1)}"
         return "\n".join(
             (
-                f"pictures  {self.part} at a time, a step in {parts}; SAM's blocks are {twice}",
+                f"images  {self.part} at a time, a step in {parts}; SAM's blocks are {twice}",
                 f"memory    {self.expected / GIB:.1f} GiB: weights {self.weights / GIB:.1f}, gradients and "
-                f"moments {self.training / GIB:.1f}, each picture {self.picture / GIB:.1f}, and a share for "
+                f"moments {self.training / GIB:.1f}, each image {self.picture / GIB:.1f}, and a share for "
                 "what comes and goes; computed",
                 f"time      {time}; {self.steps} steps of {self.step_flops / 1e12:.3g} TFLOP",
             )
@@ -138,7 +138,7 @@ def fitted(ebseg: EBSeg, config: TrainConfig, processes: int, gib: float) -> Tra
                 return dataclasses.replace(config, accumulate=parts, activation_checkpointing=recompute)
     needed = (weights + SLACK * (training + picture) + CONTEXT) / USED / GIB
     raise TrainingError(
-        f"{gib:g} GiB are too little: one picture of {config.crop} pixels takes {needed:.1f} GiB; take a "
+        f"{gib:g} GiB are too little: one image of {config.crop} pixels takes {needed:.1f} GiB; take a "
         "smaller crop, or freeze parts of the model with --rates"
     )
 

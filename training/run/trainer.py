@@ -165,7 +165,7 @@ class _Run:
                         figures = pace.figures()
                         if curves is not None:
                             curves.log(self.step, terms, values | figures)
-                    bar.advance(1, loss=values["loss"], **{"pictures/s": pace.rate})
+                    bar.advance(1, loss=values["loss"], **{"images/s": pace.rate})
                     with pace.away():
                         if self._between_steps(stopping, end, stop_request, curves):
                             return
@@ -293,8 +293,8 @@ class _Run:
         everyone = [name for some in pictures for name in some]
         blame = f"taken alone, these fail: {'; '.join(blamed)}" if blamed else "taken alone, none fails"
         return TrainingError(
-            f"step {self.step + 1}: {what}; {blame}. Pictures of the batch: {', '.join(everyone)}. "
-            f"The last saved state is unharmed; look at the pictures, or lower learning_rate"
+            f"step {self.step + 1}: {what}; {blame}. Images of the batch: {', '.join(everyone)}. "
+            f"The last saved state is unharmed; look at the images, or lower learning_rate"
         )
 
     def _save(self) -> None:

@@ -64,7 +64,7 @@ def in_words(error: BaseException, repository: str) -> str:
                 f"the connection broke off ({_flat(cause)}); a mirror without Xet needs HF_HUB_DISABLE_XET=1"
             )
         case ValueError() | TypeError() | LookupError() | AttributeError():
-            return f"the answer is none that a hub gives ({_flat(cause)}); check HF_ENDPOINT"
+            return f"the response is none that a hub gives ({_flat(cause)}); check HF_ENDPOINT"
     return f"{type(cause).__name__}: {_flat(cause)}"
 
 

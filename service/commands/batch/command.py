@@ -29,14 +29,14 @@ EXAMPLES = """
 INPUT is a folder (with the folders within), a pattern, a list (.txt: a path a line; .csv or .parquet: columns
 path and id), or a tar as WebDataset has it; each on this machine or at an fsspec URL.
 
-The same command again does what is missing. Exit code 1: some pictures have errors, which their rows tell.
+The same command again does what is missing. Exit code 1: some images have errors, which their rows tell.
 """
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Adds the command."""
-    parser = add_command(commands, "batch", run, "segment any number of pictures, offline", EXAMPLES)
-    parser.add_argument("source", metavar="INPUT", help="folder, pattern, list or tar of pictures")
+    parser = add_command(commands, "batch", run, "segment any number of images, offline", EXAMPLES)
+    parser.add_argument("source", metavar="INPUT", help="folder, pattern, list or tar of images")
     parser.add_argument("--out", required=True, metavar="PLACE", help="folder or URL that rows go to")
     what = parser.add_argument_group("what to look for")
     what.add_argument("--classes", action="append", default=[], metavar="NAMES", help=CLASSES_HELP)
@@ -58,7 +58,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help="processes (default: one a device; with Ray as many as it finds room for)",
     )
     how.add_argument(
-        "--batch-size", type=count, metavar="N", help="pictures a batch (default: 1 on a CPU, 8 on CUDA)"
+        "--batch-size", type=count, metavar="N", help="images a batch (default: 1 on a CPU, 8 on CUDA)"
     )
     how.add_argument(
         "--threads",
@@ -84,7 +84,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help="of the output (default: parquet)",
     )
     rows.add_argument(
-        "--shard-size", type=count, default=256, metavar="N", help="pictures a shard (default: 256)"
+        "--shard-size", type=count, default=256, metavar="N", help="images a shard (default: 256)"
     )
     rows.add_argument(
         "--shard",
@@ -94,10 +94,10 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     )
     rows.add_argument("--retry-errors", action="store_true", help="do rows with errors again")
     rows.add_argument(
-        "--tolerate-errors", action="store_true", help="exit code 0 although some pictures have errors"
+        "--tolerate-errors", action="store_true", help="exit code 0 although some images have errors"
     )
     rows.add_argument(
-        "--dry-run", action="store_true", help="count, look at a few pictures, tell the time it would take"
+        "--dry-run", action="store_true", help="count, look at a few images, tell the time it would take"
     )
     parser.add_argument("--json", action="store_true", help=JSON_HELP)
 
@@ -161,7 +161,7 @@ def _run(args: argparse.Namespace, plan: "BatchPlan", model: str, digest: str) -
     if not args.json:
         print(f"next: look at {shown(plan.out)}/sheet.webp and {shown(plan.out)}/summary.png")
     if result.errors:
-        print(f"ebseg: {result.errors} pictures have errors; --retry-errors does them again", file=sys.stderr)
+        print(f"ebseg: {result.errors} images have errors; --retry-errors does them again", file=sys.stderr)
     return FAILED if result.errors and not args.tolerate_errors else 0
 
 

@@ -37,10 +37,10 @@ EXAMPLES = """
   ebseg segment samples/village.jpg --classes "house, hay" --save cutout=house.png --subject house
   ebseg segment photos --classes "sky, tree" --out masks --url http://127.0.0.1:8000 --parallel 8
 
-A folder stands for the pictures in it. With a folder or several pictures, --out and --overlay are folders,
-whose files are called like the pictures, and --json prints one object a line.
+A folder stands for the images in it. With a folder or several images, --out and --overlay are folders,
+whose files are called like the images, and --json prints one object a line.
 
-Exit code: 0; 1 if some of several pictures failed, or the service did; 2 if the only picture, a flag or the
+Exit code: 0; 1 if some of several images failed, or the service did; 2 if the only image, a flag or the
 classes cannot be used.
 """
 
@@ -48,13 +48,13 @@ classes cannot be used.
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Adds the command."""
     parser = add_command(
-        commands, "segment", run, "segment pictures, without a server or with a running one", EXAMPLES
+        commands, "segment", run, "segment images, without a server or with a running one", EXAMPLES
     )
     parser.add_argument(
         "pictures",
         type=Path,
         nargs="+",
-        metavar="PICTURE",
+        metavar="IMAGE",
         help="JPEG, PNG, WebP, AVIF, HEIC, TIFF, BMP or GIF, or a folder of them",
     )
     wanted = parser.add_argument_group("what to look for")
@@ -93,13 +93,13 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "--overlay",
         type=Path,
         metavar="PATH",
-        help="write the picture under its mask: .png, .jpg or .webp; a folder for several, which get WebP",
+        help="write the image under its mask: .png, .jpg or .webp; a folder for several, which get WebP",
     )
     out.add_argument(
         "--sheet",
         type=Path,
         metavar="FILE",
-        help="write a contact sheet, pictures beside their overlays: .png, .jpg or .webp",
+        help="write a contact sheet, images beside their overlays: .png, .jpg or .webp",
     )
     out.add_argument(
         "--save",
@@ -114,7 +114,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "--coco",
         type=Path,
         metavar="FILE",
-        help="write the regions of all pictures as COCO's instances: .json",
+        help="write the regions of all images as COCO's instances: .json",
     )
     out.add_argument(
         "--min-area", type=count, metavar="N", help="of regions that are written, pixels (default: 1)"
@@ -129,7 +129,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "--palette", metavar="COLOURS", help='distinct (default), voc, or colours such as "#ff0000, #00ff00"'
     )
     out.add_argument(
-        "--json", action="store_true", help="print one JSON object a picture instead of the table"
+        "--json", action="store_true", help="print one JSON object an image instead of the table"
     )
     how = parser.add_argument_group("how")
     how.add_argument(
@@ -148,9 +148,9 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "--tiling",
         type=_tiling,
         metavar="SIZE[,OVERLAP]",
-        help="segment large pictures in tiles of so many pixels, at their own resolution",
+        help="segment large images in tiles of so many pixels, at their own resolution",
     )
-    how.add_argument("--parallel", type=count, default=4, metavar="N", help="pictures at a time (default: 4)")
+    how.add_argument("--parallel", type=count, default=4, metavar="N", help="images at a time (default: 4)")
     here = parser.add_argument_group("without a server")
     for name in ("checkpoint", "device", "dtype", "max_pixels", "max_classes"):
         add_setting(here, name)
@@ -166,7 +166,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help="one of the model's versions that serve (default: the service's choice)",
     )
     there.add_argument(
-        "--timeout", type=above_zero, metavar="S", help=f"for each picture, seconds (default: {TIMEOUT:g})"
+        "--timeout", type=above_zero, metavar="S", help=f"for each image, seconds (default: {TIMEOUT:g})"
     )
 
 
@@ -197,7 +197,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _exit_code(job: "SegmentPlan", failed: int) -> int:
     """The exit code, once it was said how many pictures failed."""
-    return complain(f"{failed} of {len(job.files)} pictures failed", FAILED) if failed else 0
+    return complain(f"{failed} of {len(job.files)} images failed", FAILED) if failed else 0
 
 
 def _run_here(args: argparse.Namespace, job: "SegmentPlan") -> int:

@@ -196,9 +196,9 @@ def _print_table(answer: Segmentation) -> None:
 def _print_many(rows: Sequence[_Row]) -> None:
     failed = sum(row.error is not None for row in rows)
     print_table(
-        ("picture", "size", "found"),
+        ("image", "size", "found"),
         ((row.file, row.size, row.classes if row.error is None else Text("failed", "red")) for row in rows),
-        title=f"{len(rows)} pictures" + (f", {failed} failed" if failed else ""),
+        title=f"{len(rows)} images" + (f", {failed} failed" if failed else ""),
     )
 
 
@@ -225,4 +225,4 @@ def _remarks(job: SegmentPlan, rows: Sequence[_Row], on_sheet: int) -> None:
         console.print(Text(warning, "bold red"), soft_wrap=True)
     done = sum(row.error is None for row in rows)
     if job.sheet is not None and on_sheet < done:
-        console.print(f"{job.sheet} shows the first {on_sheet} of {done} pictures", markup=False)
+        console.print(f"{job.sheet} shows the first {on_sheet} of {done} images", markup=False)

@@ -102,9 +102,7 @@ def plan(
             raise UsageError(f"{source} is named more than once")
     for target, times in Counter(target.resolve() for target in targets).items():
         if target in sources:
-            raise UsageError(
-                f"{target} is one of the pictures and would be overwritten; choose another place"
-            )
+            raise UsageError(f"{target} is one of the images and would be overwritten; choose another place")
         if times > 1:
             raise UsageError(f"{target} would be written more than once; choose different places")
     return SegmentPlan(
@@ -143,7 +141,7 @@ def _listed(folder: Path) -> list[Path]:
         path for path in inside if not path.name.startswith(".") and path.is_file() and _is_picture(path)
     ]
     if not files:
-        raise UsageError(f"{folder} holds no pictures; they end in {', '.join(TAKEN)}")
+        raise UsageError(f"{folder} holds no images; they end in {', '.join(TAKEN)}")
     return files
 
 
@@ -163,7 +161,7 @@ def _is_picture(path: Path) -> bool:
 def _in_folder(files: Sequence[Path], folder: Path, suffix: str) -> dict[Path, Path]:
     """Where each file's result goes: NAME.png of NAME.jpg, or NAME.jpg.png if there are several NAMEs."""
     if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder} must be a folder, for there are several pictures; it is a file")
+        raise UsageError(f"{folder} must be a folder, for there are several images; it is a file")
     stems = Counter(file.stem for file in files)
     return {file: folder / f"{file.stem if stems[file.stem] == 1 else file.name}{suffix}" for file in files}
 

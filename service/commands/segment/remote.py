@@ -63,5 +63,5 @@ class RemoteSource:
         picture = decode(data, max_pixels=got.width * got.height, frame=self._options.get("frame"))
         if picture.shape[:2] != (got.height, got.width):
             size = f"{picture.shape[1]} x {picture.shape[0]}"
-            raise AnswerError(f"maps of {got.width} x {got.height} for a picture of {size}")
+            raise AnswerError(f"maps of {got.width} x {got.height} for an image of {size}")
         return picture

@@ -29,7 +29,7 @@ export class Unreachable extends Error {
     super(late
       ? "The service took too long to answer."
       : "It may have stopped, be starting again, or the network is down.");
-    this.title = late ? "No answer in time" : "The service cannot be reached";
+    this.title = late ? "No response in time" : "The service cannot be reached";
   }
 }
 

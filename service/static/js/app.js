@@ -134,7 +134,7 @@ function onAnswer(sent, answer, text, roundTrip) {
   chips.paint(new Map(answer.classes.map((one) => [one.name, colorOf(one)])));
   showDetails(answer, { roundTrip, first: state.first });
   code.show(sent);
-  if (sent.picture.bitmap === null) say(`the browser cannot show this picture; the mask is shown alone: ${summary}`);
+  if (sent.picture.bitmap === null) say(`the browser cannot show this image; the mask is shown alone: ${summary}`);
   else say(`found in ${milliseconds(answer.timings_ms.total)}: ${summary}`);
 }
 
@@ -182,7 +182,7 @@ async function takePicture(blob, name, scene = null) {
     refresh();
   } else {
     byId("class-input").focus();
-    say("picture taken; now type what to look for");
+    say("image taken; now type what to look for");
   }
 }
 
@@ -294,7 +294,7 @@ async function start() {
   const { scenes, words } = await (await fetch("static/scenes.json")).json();
   const lists = new Lists(words, () => renewSuggestions());
   showScenes(scenes, takeScene);
-  installIntake((file) => takePicture(file, file.name), (message) => showError({ title: "No picture", message }, null));
+  installIntake((file) => takePicture(file, file.name), (message) => showError({ title: "No image", message }, null));
   const renewSuggestions = installSuggestions(
     chips, () => [ownWords(models, chosenModel().model), lists.words], () => lists.readWords(),
   );

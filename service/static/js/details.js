@@ -3,8 +3,8 @@
 import { byId, el, milliseconds } from "./dom.js";
 
 const STAGES = [
-  ["decode", "decode the picture"], ["queue", "wait for the device"], ["predict", "run the network"],
-  ["text", "embed the names"], ["classify", "compare with the names"], ["encode", "write the answer"],
+  ["decode", "decode the image"], ["queue", "wait for the device"], ["predict", "run the network"],
+  ["text", "embed the names"], ["classify", "compare with the names"], ["encode", "write the response"],
 ];
 const TEXT = {
   l1: ["hit", "Names: known to this process"],
@@ -13,8 +13,8 @@ const TEXT = {
   joined: ["hit", "Names: being embedded for someone else"],
 };
 const PREDICTION = {
-  hit: ["hit", "Picture: known, so the network did not run"],
-  miss: ["miss", "Picture: new to the network"],
+  hit: ["hit", "Image: known, so the network did not run"],
+  miss: ["miss", "Image: new to the network"],
 };
 
 /**
@@ -33,9 +33,9 @@ export function showDetails(answer, { roundTrip, first }) {
   const factor = first === null ? 0 : first / times.total;
   byId("saved").hidden = !hit;
   byId("saved").textContent = factor >= 1.5
-    ? `Known picture: ${factor < 10 ? factor.toFixed(1) : Math.round(factor)} times as fast as the first answer `
+    ? `Known image: ${factor < 10 ? factor.toFixed(1) : Math.round(factor)} times as fast as the first response `
       + `(${milliseconds(first)}).`
-    : "Known picture: the network did not have to run.";
+    : "Known image: the network did not have to run.";
 
   const stages = STAGES.map(([stage, words]) => ({ stage, words, ms: times[stage] ?? 0 }));
   byId("bar").replaceChildren(...stages.filter(({ ms }) => ms > 0).map(({ stage, ms }) => {

@@ -25,7 +25,7 @@ export function installDownloads(current, stage, onError) {
     : new Blob([text], { type: "application/json" })));
   offer("get-overlay", "overlay.png", () => stage.overlay());
   offer("get-cutout", "cutout.png", async ({ sent, answer }) => {
-    if (sent.picture.bitmap === null) throw new Error("The browser cannot show this picture, so it cannot cut it out.");
+    if (sent.picture.bitmap === null) throw new Error("The browser cannot show this image, so it cannot cut it out.");
     const whole = sent.document.output_size
       ? JSON.parse(await (await again(sent, answer, "rle", "application/json")).text())
       : answer;

@@ -73,7 +73,7 @@ export class Legend {
       "button",
       {
         type: "button", className: "row", "data-label": String(label), "aria-pressed": "true",
-        "aria-label": `${name}, ${trained ? "trained" : "new"}, ${percent(fraction)} of the picture, `
+        "aria-label": `${name}, ${trained ? "trained" : "new"}, ${percent(fraction)} of the image, `
           + `${wholePercent(mean)} sure`,
         title: `${name}: ${area.toLocaleString("en")} pixels; click to hide or show`, // a long name is cut
         onclick: () => this.toggle(label), onpointerenter: focus(label), onpointerleave: focus(0), onfocus: focus(label), onblur: focus(0),

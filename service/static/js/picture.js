@@ -64,7 +64,7 @@ function takeFrom(transfer, onFile, onNone) {
   const files = [...transfer.files];
   const file = files.find(({ type }) => type.startsWith("image/")) ?? files[0];
   if (file === undefined) onNone("There was no file in that.");
-  else if (file.type && !file.type.startsWith("image/")) onNone(`“${file.name}” is no picture. JPEG, PNG, WebP, AVIF, HEIC, TIFF, BMP and GIF are taken.`);
+  else if (file.type && !file.type.startsWith("image/")) onNone(`“${file.name}” is no image. JPEG, PNG, WebP, AVIF, HEIC, TIFF, BMP and GIF are taken.`);
   else onFile(named(file));
 }
 

@@ -25,7 +25,7 @@ export class Recents {
     this.#onChoose = onChoose;
     byId("forget-recents").addEventListener("click", () => {
       byId("choose-other").focus(); // the button goes away
-      this.#change((store) => store.clear()).then(() => say("the last pictures are forgotten"));
+      this.#change((store) => store.clear()).then(() => say("the last images are forgotten"));
     });
   }
 
@@ -80,7 +80,7 @@ export class Recents {
     byId("recents").replaceChildren(...all.map(({ id, name, blob }, index) => el(
       "span", { className: "recent" },
       el(
-        "button", { type: "button", className: "scene", title: name, "aria-label": `Picture ${name}`, onclick: () => this.#onChoose(blob, name) },
+        "button", { type: "button", className: "scene", title: name, "aria-label": `Image ${name}`, onclick: () => this.#onChoose(blob, name) },
         el("img", { src: this.#urls[index], alt: "", width: 64, height: 48 }),
       ),
       el("button", {

@@ -27,8 +27,8 @@ export function curlText({ url, document, picture, withKey }) {
 export function pythonText({ url, document, picture, withKey }) {
   const name = pythonLiteral(picture.name);
   const read = picture.url
-    ? `picture = httpx.get(${pythonLiteral(picture.url)}).raise_for_status().content`
-    : `picture = Path(${name}).read_bytes()`;
+    ? `image = httpx.get(${pythonLiteral(picture.url)}).raise_for_status().content`
+    : `image = Path(${name}).read_bytes()`;
   const modules = ["import json", ...(withKey ? ["import os"] : [])];
   if (!picture.url) modules.push("from pathlib import Path");
   return [
@@ -40,7 +40,7 @@ export function pythonText({ url, document, picture, withKey }) {
     read,
     "response = httpx.post(",
     `    ${pythonLiteral(url)},`,
-    `    files={"image": (${name}, picture)},`,
+    `    files={"image": (${name}, image)},`,
     '    data={"request": json.dumps(request)},',
     ...(withKey ? ['    headers={"X-API-Key": os.environ["EBSEG_API_KEY"]},'] : []),
     "    timeout=60,",

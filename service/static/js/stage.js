@@ -78,7 +78,7 @@ export class Stage {
     byId("stage").dataset.empty = "false";
     this.#photo.classList.toggle("unknown", picture.bitmap === null);
     this.#resize(picture.width || 4, picture.height || 3, picture.bitmap);
-    this.#mask.setAttribute("aria-label", `Picture ${picture.name}, no mask yet`);
+    this.#mask.setAttribute("aria-label", `Image ${picture.name}, no mask yet`);
   }
 
   /** Shows a result {labels, width, height, classes} over the picture. */
@@ -87,7 +87,7 @@ export class Stage {
     if (this.#photo.width !== result.width || this.#photo.height !== result.height) {
       this.#resize(result.width, result.height, picture.bitmap);
     }
-    this.#mask.setAttribute("aria-label", `Picture ${picture.name} and mask: ${summary}`);
+    this.#mask.setAttribute("aria-label", `Image ${picture.name} and mask: ${summary}`);
     this.#look.focus = 0;
     this.#names.show(result);
     byId("tools").hidden = false;

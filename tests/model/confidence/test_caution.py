@@ -67,7 +67,7 @@ def test_sentences_say_what_to_do_and_stay_short() -> None:
     assert all(len(one.message) < 600 for one in both)
     assert "(ebseg pull base)" in both[1].message
     (broad,) = cautions("base", BROAD, many, [False] * 1024, 0.0)
-    assert broad.message.endswith("take a model made for such pictures.")
+    assert broad.message.endswith("take a model made for such images.")
 
 
 def test_which_threshold_holds() -> None:

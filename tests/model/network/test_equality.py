@@ -44,7 +44,7 @@ def plain(uneven: EBSeg) -> Plain:
 @pytest.fixture(scope="module")
 def plain_stages(plain: Plain, pictures: Tensor) -> list[Stage]:
     stages = plain.stages(pictures)
-    assert plain.margin > NOISE, "other pictures are needed: these have mask logits too near to 0"
+    assert plain.margin > NOISE, "other images are needed: these have mask logits too near to 0"
     return stages
 
 

@@ -87,7 +87,7 @@ def test_another_activation_is_found(tensors: Golden) -> None:
     [
         ("frozen", torch.full((1, 24, 96), float("nan")), "frozen by nan"),
         ("frozen", torch.zeros(2), r"frozen has shape \[2\], the model gives \[1, 24, 96\]"),
-        ("image", torch.zeros(2), "pictures must be uint8"),
+        ("image", torch.zeros(2), "images must be uint8"),
         ("image", None, "lacks image"),
         ("mask_logits", None, "lacks mask_logits"),
     ],

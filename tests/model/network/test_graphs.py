@@ -127,7 +127,7 @@ def test_a_network_that_waits_runs_eagerly(
     monkeypatch.setattr(EBSeg, "_normalised", waiting)
     with caplog.at_level(logging.WARNING):
         assert not ebseg.record(SHAPE, 2)
-    assert "predict of 2 pictures of 64 x 96 cannot be recorded, and runs eagerly" in caplog.text
+    assert "predict of 2 images of 64 x 96 cannot be recorded, and runs eagerly" in caplog.text
     assert len(ebseg.graphs) == 0
     assert len(ebseg.predict_each(pictures(2), SHAPE)) == 2
 

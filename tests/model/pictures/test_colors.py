@@ -78,4 +78,4 @@ def test_a_broken_profile_is_ignored_with_a_remark(broken: bytes) -> None:
     data = saved(Image.fromarray(COLORS), icc_profile=broken)
     got = decode(data, max_pixels=1000, remark=remarks.append)
     assert np.array_equal(got, COLORS)
-    assert [remark.partition(",")[0] for remark in remarks] == ["the picture's colour profile is broken"]
+    assert [remark.partition(",")[0] for remark in remarks] == ["the image's colour profile is broken"]

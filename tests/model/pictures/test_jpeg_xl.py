@@ -181,5 +181,5 @@ def test_changed_anywhere_only_our_errors_come() -> None:
 
 def test_without_its_package_it_is_said_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyjpegxl", None)
-    with pytest.raises(PictureFormatError, match=r"JPEG XL picture, .*pip install ebseg\[jxl\]"):
+    with pytest.raises(PictureFormatError, match=r"JPEG XL image, .*pip install ebseg\[jxl\]"):
         decode(FILES["bare codestream"], max_pixels=MOST)

@@ -131,5 +131,5 @@ def test_broken_directories_are_errors(tmp_path: Path) -> None:
 def test_a_raw_pictures_preview_is_no_picture(tmp_path: Path) -> None:
     preview = Image.fromarray(np.zeros((20, 30, 3), np.uint8))
     preview.save(tmp_path / "a.dng", "TIFF", tiffinfo={254: 1, 330: 8})
-    with pytest.raises(PictureFormatError, match="a raw picture of a camera"):
+    with pytest.raises(PictureFormatError, match="a raw image of a camera"):
         decode((tmp_path / "a.dng").read_bytes(), max_pixels=10**5)

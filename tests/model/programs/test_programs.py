@@ -202,7 +202,7 @@ def test_a_checkpoint_that_computes_something_else_makes_no_program(checkpoint: 
         loaded.ebseg.fusion.requires_grad_(False)
         for parameter in loaded.ebseg.fusion.parameters():
             parameter.mul_(1.1)
-    with pytest.raises(CheckpointError, match="golden picture's outputs are off"):
+    with pytest.raises(CheckpointError, match="golden image's outputs are off"):
         writing.write_program(loaded, "onnx", SHAPE, tmp_path / "x.onnx", lambda _: None)
     assert [*tmp_path.iterdir()] == []
 

@@ -148,7 +148,7 @@ BAD: dict[str, tuple[Callable[[State], State], str]] = {
     ),
     "pixel means": (
         lambda s: s | means(1 / 255),
-        "1 wrong: pixel_mean is not the mean that CLIP's pictures are normalised with",
+        "1 wrong: pixel_mean is not the mean that CLIP's images are normalised with",
     ),
 }
 
@@ -281,7 +281,7 @@ def test_a_model_that_computes_something_else_never_appears(
 ) -> None:
     torch.save(state, tmp_path / "weights.pth")
     monkeypatch.setattr("model.storage.golden.TOLERANCE", -1.0)
-    with pytest.raises(CheckpointError, match="golden picture's outputs are off"):
+    with pytest.raises(CheckpointError, match="golden image's outputs are off"):
         import_released(tmp_path / "weights.pth", tmp_path / "m" / "1", name="m", version=1)
     assert [entry.name for entry in tmp_path.iterdir()] == ["weights.pth"]
 

@@ -104,7 +104,7 @@ def test_golden_outputs_are_stored_and_compared(copy: Path) -> None:
     assert check_golden(load(copy)) <= 1e-6
     edit_tensors(copy / GOLDEN, lambda tensors: tensors["supervised"].mul_(1.01))
     reseal(copy)
-    with pytest.raises(CheckpointError, match=rf"{copy}: the golden picture.* supervised by 0\.0099"):
+    with pytest.raises(CheckpointError, match=rf"{copy}: the golden image.* supervised by 0\.0099"):
         check_golden(load(copy))
 
 

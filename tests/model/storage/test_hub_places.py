@@ -210,7 +210,7 @@ REFUSALS = [
     (Fault(TREE, status=429, headers={"RateLimit": '"api";r=0;t=255'}), "come back in 255 s", 1),
     (Fault(TREE, cut_after=-1), "the connection to http://127.0.0.1:[0-9]+ broke off", 6),
     (Fault(TREE, cut_after=10), "broke off", 6),
-    (Fault(TREE, status=200), "the answer is none that a hub gives .*; check HF_ENDPOINT", 1),
+    (Fault(TREE, status=200), "the response is none that a hub gives .*; check HF_ENDPOINT", 1),
     (Fault(TREE, location="http://127.0.0.1:1{path}"), "http://127.0.0.1:1 cannot be reached", 6),
     (Fault(TREE, location="{path}"), "TooManyRedirects", 21),
 ]

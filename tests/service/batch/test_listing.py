@@ -30,7 +30,7 @@ def folder(tmp_path: Path) -> Path:
     write_pictures(made, 7)
     (made / ".hidden").mkdir()
     (made / ".hidden" / "a.png").write_bytes(b"x")
-    (made / "notes.md").write_text("no picture")
+    (made / "notes.md").write_text("no image")
     (made / "UPPER.JPG").write_bytes(b"x")
     return made
 
@@ -218,7 +218,7 @@ def test_a_store_that_fails_may_answer_later(s3: S3) -> None:
         ("nothing", None, "there is no"),
         ("no*.png", None, "no file is like"),
         ("list.csv", b"a,b\n1,2\n", "names no column `path`"),
-        ("list.txt", b"\n", "holds no pictures"),
+        ("list.txt", b"\n", "holds no images"),
         ("list.txt", b"\xff\xfe", "cannot be listed"),
         ("list.parquet", b"PAR1", "cannot be listed"),
         ("a.tar", b"x" * 2000, "is no tar"),

@@ -159,9 +159,9 @@ def test_server_that_closes_after_each_answer() -> None:
         (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nno", "another body", "no"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokok", "longer than its Content-Length", "longer"),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "with a Content-Length", "HTTP"),
-        (b"SSH-2.0-x\r\n\r\n", "no HTTP/1.1 answer", "no HTTP/1.1"),
+        (b"SSH-2.0-x\r\n\r\n", "no HTTP/1.1 response", "no HTTP/1.1"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\nconnection: close\r\n\r\nok", "cut short", "cut short"),
-        (None, "hung up without an answer", "hung up"),
+        (None, "hung up without a response", "hung up"),
     ],
 )
 def test_bad_answers_are_counted_and_the_load_goes_on(answer: bytes | None, kind: str, detail: str) -> None:
@@ -187,7 +187,7 @@ def test_silent_server_is_given_up() -> None:
         )
         load = run_load(plan)
         gate.set()
-    assert load.errors == {"no answer within 0.1 s": 2}
+    assert load.errors == {"no response within 0.1 s": 2}
     assert load.requests == 0
 
 

@@ -29,7 +29,7 @@ def folder(tmp_path: Path) -> Path:
     (made / "deeper").mkdir(parents=True)
     (made / "deeper" / "z.png").write_bytes(encoded(picture()))
     (made / ".hidden.png").write_bytes(encoded(picture()))
-    (made / "notes.txt").write_text("no picture")
+    (made / "notes.txt").write_text("no image")
     (made / "a.PNG").write_bytes(encoded(picture(60, 80)))
     (made / "b.jpg").write_bytes(encoded(picture(60, 80), "JPEG", quality=95))
     (made / "b.png").write_bytes(encoded(picture(40, 30)))
@@ -63,14 +63,14 @@ def test_folder_without_a_server(
         assert image.size[0] == 2 * (2 * 400 + 6) + 32 + 2 * 12
         assert image.size[1] > 300 + 533  # tiles of 80 x 60 in the first row, of 30 x 40 in the second
     printed = capsys.readouterr()
-    assert "4 pictures, 1 failed" in printed.out
+    assert "4 images, 1 failed" in printed.out
     (line,) = [line for line in printed.out.splitlines() if "a.PNG" in line]
     assert "80 x 60" in line
     assert "%" in line
     assert "failed" in printed.out
-    assert f"ebseg: failed: {folder / 'c.png'}: the picture" in printed.err
+    assert f"ebseg: failed: {folder / 'c.png'}: the image" in printed.err
     assert untrained("ebseg-tiny").message in printed.err
-    assert printed.err.endswith("ebseg: error: 1 of 4 pictures failed\n")
+    assert printed.err.endswith("ebseg: error: 1 of 4 images failed\n")
 
 
 def test_folder_as_lines_of_json(
@@ -143,7 +143,7 @@ def test_sheet_holds_only_so_many(
     monkeypatch.setattr(segment_files, "MOST_ON_SHEET", 2)
     assert run("segment", folder, *CLASSES, "--url", url, "--sheet", tmp_path / "s.png") == 1
     output = " ".join(capsys.readouterr().err.split())
-    assert "s.png shows the first 2 of 3 pictures" in output
+    assert "s.png shows the first 2 of 3 images" in output
 
 
 @pytest.mark.parametrize(
@@ -208,16 +208,16 @@ def test_time_of_each_picture(folder: Path, capsys: pytest.CaptureFixture[str]) 
             gate.set()
     printed = capsys.readouterr()
     assert [line.keys() for line in documents(printed.out)] == [{"picture", "error"}] * 2
-    assert "2 of 2 pictures failed" in printed.err
+    assert "2 of 2 images failed" in printed.err
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("EMPTY", *CLASSES), "holds no pictures; they end in .jpg"),
+        (("EMPTY", *CLASSES), "holds no images; they end in .jpg"),
         (("FOLDER", *CLASSES, "--out", "A"), "a.PNG must be a folder"),
-        (("A", *CLASSES, "--out", "A"), "a.PNG is one of the pictures and would be overwritten"),
-        (("FOLDER", *CLASSES, "--out", "FOLDER"), "is one of the pictures and would be overwritten"),
+        (("A", *CLASSES, "--out", "A"), "a.PNG is one of the images and would be overwritten"),
+        (("FOLDER", *CLASSES, "--out", "FOLDER"), "is one of the images and would be overwritten"),
         (("A", *CLASSES, "--out", "SAME", "--overlay", "SAME"), "same.png would be written more than once"),
         (("A", "A", *CLASSES, "--out", "NEW"), "a.PNG is named more than once"),
         (("A", *CLASSES, "--sheet", "sheet.gif"), "sheet.gif must end in .png"),

@@ -135,7 +135,7 @@ def test_nothing_that_looks_like_a_picture_is_passed_over(
     (photos / "without an ending").write_bytes(content)
     (photos / "d.jp2").write_bytes(b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(40))
     (photos / "e").write_bytes(b"\0\0\0\x0cjP  " + bytes(40))
-    (photos / "notes.txt").write_text("no picture")
+    (photos / "notes.txt").write_text("no image")
     (photos / ".hidden.png").write_bytes(content)
     assert run(tmp_path, "--json") == 1
     out = capsys.readouterr()
@@ -143,6 +143,6 @@ def test_nothing_that_looks_like_a_picture_is_passed_over(
     errors = {Path(line["picture"]).name: line.get("error") for line in lines}
     assert errors.keys() == {"a.png", "b.png", "c.HEIC", "without an ending", "d.jp2", "e"}
     assert {name for name, error in errors.items() if error} == {"d.jp2", "e"}
-    assert "a JPEG 2000 picture" in errors["d.jp2"]
-    assert "a JPEG 2000 picture" in errors["e"]
-    assert "2 of 6 pictures failed" in out.err
+    assert "a JPEG 2000 image" in errors["d.jp2"]
+    assert "a JPEG 2000 image" in errors["e"]
+    assert "2 of 6 images failed" in out.err

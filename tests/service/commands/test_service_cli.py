@@ -75,7 +75,7 @@ def test_segment_prints_json(
     ("words", "message"),
     [
         (("nothing.png", "--classes", "sky"), "nothing.png cannot be read: No such file"),
-        (("TEXT", "--classes", "sky"), "this is text; pictures are taken as JPEG"),
+        (("TEXT", "--classes", "sky"), "this is text; images are taken as JPEG"),
         (("PHOTO", "--classes", "sky", "--templates", "vild2"), "templates: unknown template set"),
         (("PHOTO", "--vocabulary", "voc"), "there is no built-in vocabulary 'voc'"),
         (("PHOTO", "--classes", "sky", "--out", "mask.jpg"), "mask.jpg must end in .png"),
@@ -92,7 +92,7 @@ def test_segment_tells_what_cannot_be_used(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     text = photo.with_name("text.jpg")
-    text.write_text("not a picture")
+    text.write_text("not an image")
     places = {"PHOTO": photo, "TEXT": text}
     code = run("segment", *(places.get(word, word) for word in words), "--checkpoint", tiny_checkpoint)
     printed = capsys.readouterr()

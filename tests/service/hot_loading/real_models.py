@@ -58,7 +58,7 @@ BROKEN = {
     2: (flipped_byte, "model.safetensors does not match its sha256"),
     3: (not_a_number, "model.safetensors: tensor background holds NaN or infinity"),
     4: (wrong_shape, f"model.safetensors does not fit the model: {BIG_TENSOR} has shape"),
-    5: (wrong_golden, "the golden picture's outputs are off by more than"),
+    5: (wrong_golden, "the golden image's outputs are off by more than"),
     6: (wrong_text_digest, "the manifest's text_digest is not that of the text tower"),
     7: (too_long, "model.safetensors has"),
 }

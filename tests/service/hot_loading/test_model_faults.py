@@ -47,7 +47,7 @@ async def until_failed(metrics: Metrics, count: int) -> None:
     ("weights", "reason"),
     [
         ("tensor background holds NaN or infinity", "tensor background holds NaN or infinity"),
-        ("the golden picture's outputs are off", "the golden picture's outputs are off"),
+        ("the golden image's outputs are off", "the golden image's outputs are off"),
     ],
 )
 async def test_a_bad_version_never_serves(

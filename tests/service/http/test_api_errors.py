@@ -175,7 +175,7 @@ async def test_form_that_cannot_be_used() -> None:
     assert fields(unknown) == {"colour": "unknown field"}
     assert set(fields(absent)) == {"picture", "image"}
     assert set(fields(text)) == {"image"}
-    assert fields(twice) == {"image": "given more than once; several pictures go to /v1/segment/batch"}
+    assert fields(twice) == {"image": "given more than once; several images go to /v1/segment/batch"}
     assert fields(both) == {"classes": "give it inside the part request"}
     assert fields(file) == {"classes": "must be text, not a file"}
     assert "Too many files" in files["detail"]

@@ -98,7 +98,7 @@ async def test_other_faults() -> None:
         assert "Content-Encoding" in problem(packed, 415)["detail"]
         # what curl --data-binary says unless asked otherwise
         form = problem(await raw(client, "classes=a", media="application/x-www-form-urlencoded"), 415)
-        assert "a picture as image/jpeg" in form["detail"]
+        assert "an image as image/jpeg" in form["detail"]
         assert "'application/x-www-form-urlencoded'" in form["detail"]
 
 
@@ -146,7 +146,7 @@ async def test_pictures_as_text(text: str) -> None:
         (f"data:{'x' * 300};base64,{TEXT}", "a data URL is taken in base64 only"),
         ("https://pictures.example/a.png", "this is a URL, which goes into the field url; send"),
         (f"{TEXT[:20]}-{TEXT[20:]}", "character 20 is '-', which only the form for URLs has"),
-        (f"{TEXT[:5]}!{TEXT[5:]}", "character 5 is '!'. Send a picture's bytes"),
+        (f"{TEXT[:5]}!{TEXT[5:]}", "character 5 is '!'. Send an image's bytes"),
         ("ünique", "character 0 is 'ü'"),
         (TEXT.rstrip("=")[:-1] + "=" * (TEXT[-1] == "x"), "cut short"),
         ("data:image/png;base64,ab", "cut short"),

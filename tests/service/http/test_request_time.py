@@ -64,4 +64,4 @@ async def test_lowered_time_runs_out() -> None:
             late = await post(client, {"classes": ["a"], "timeout_ms": 3_600_000})
         finally:
             gate.set()
-    assert "no answer within 0.4 s" in problem(late, 504)["detail"]
+    assert "no response within 0.4 s" in problem(late, 504)["detail"]

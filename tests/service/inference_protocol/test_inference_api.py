@@ -166,7 +166,7 @@ async def test_time_runs_out() -> None:
             late = await infer(client, IMAGE, CLASSES, parameters={"timeout": 500_000})
         finally:
             gate.set()
-        assert "no answer within 0.5 s" in error(late, 504)
+        assert "no response within 0.5 s" in error(late, 504)
 
 
 async def test_more_time_than_there_is_is_lowered() -> None:

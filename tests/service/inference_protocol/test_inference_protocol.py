@@ -109,7 +109,7 @@ def test_base64_where_it_is_said() -> None:
     assert "(classes): must be base64" in wrong(IMAGE, tensor("classes", ["sky!"], parameters=marked))
     assert "(image): must be base64" in wrong(tensor("image", ["ü"]), CLASSES)
     text = {"content_type": "str"}
-    assert "in JSON a picture is base64" in wrong(tensor("image", [BASE64], parameters=text), CLASSES)
+    assert "in JSON an image is base64" in wrong(tensor("image", [BASE64], parameters=text), CLASSES)
     assert "content_type is for BYTES" in wrong(IMAGE, CLASSES, tensor("threshold", [0], parameters=text))
 
 

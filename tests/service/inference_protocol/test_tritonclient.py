@@ -198,7 +198,7 @@ def test_a_timeout_in_microseconds() -> None:
         try:
             with pytest.raises(InferenceServerException) as caught:
                 client.infer("fake", inputs(), timeout=500_000)
-            assert "no answer within 0.5 s" in message(caught, 504)
+            assert "no response within 0.5 s" in message(caught, 504)
         finally:
             gate.set()
 

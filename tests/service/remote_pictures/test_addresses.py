@@ -129,7 +129,7 @@ def test_a_key_of_a_bucket_is_taken_as_it_is() -> None:
 
 
 def test_without_hosts_the_door_is_shut() -> None:
-    with pytest.raises(InvalidRequestError, match="fetches no pictures"):
+    with pytest.raises(InvalidRequestError, match="fetches no images"):
         Allowed([], [], []).address("http://pictures.example/")
 
 

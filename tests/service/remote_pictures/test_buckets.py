@@ -37,8 +37,8 @@ async def test_a_picture_of_a_listed_bucket(store: S3) -> None:
         assert answer.status_code == 200, answer.text
         assert answer.json()["classes"] == (await post(client)).json()["classes"]
         missing = problem(await ask(client, "s3://bucket/missing.png"), 424)
-        assert "no such picture" in missing["detail"]
-        assert "no such picture" in problem(await ask(client, "s3://bucket/a folder"), 424)["detail"]
+        assert "no such image" in missing["detail"]
+        assert "no such image" in problem(await ask(client, "s3://bucket/a folder"), 424)["detail"]
         assert problem(await ask(client, "s3://bucket/large.png"), 413)
         store.requests()
         assert "bucket" in fields(problem(await ask(client, "s3://other/a.png"), 422))["url"]

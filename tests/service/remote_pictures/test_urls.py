@@ -117,7 +117,7 @@ async def test_without_the_setting_nothing_is_asked(server: PictureServer) -> No
     async with running() as (client, service):
         names = resolving(service, ["127.0.0.1"])
         answer = await ask(client, f"http://127.0.0.1:{server.port}/a.png")
-    assert "fetches no pictures" in fields(problem(answer, 422))["url"]
+    assert "fetches no images" in fields(problem(answer, 422))["url"]
     assert server.asked == []
     assert names == []
 

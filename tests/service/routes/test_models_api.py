@@ -200,7 +200,7 @@ async def test_only_administrators_are_told_where_a_registry_failed(
     """Everybody else learns of what kind it is: no folder, no bucket, no address."""
     async with serving(tmp_path, Loader(), **KEYS) as (client, service):
         lost = ConnectionError(
-            "no answer from 10.1.2.3 for https://me:hunter-2@bucket.example/a?sig=hunter-2"
+            "no response from 10.1.2.3 for https://me:hunter-2@bucket.example/a?sig=hunter-2"
         )
         monkeypatch.setattr(Versions(f"{tmp_path}/{NAME}").fs, "ls", Mock(side_effect=lost))
         reported = problem(await change(client, "reload"), 503)

@@ -116,8 +116,8 @@ async def test_limits_and_faults_of_the_whole() -> None:
         problem(await client.post(URL, json={"classes": ["a"]}), 415)
         problem(await several(client, b"x" * 20_001), 413)
         await until(lambda: service.memory.reserved == 0)
-    assert "4 pictures are too many; 3 are taken" in fields(many)["image"]
-    assert "no picture" in fields(nothing)["image"]
+    assert "4 images are too many; 3 are taken" in fields(many)["image"]
+    assert "no image" in fields(nothing)["image"]
     assert "classes" in fields(query)
     assert "classes" in fields(classes)
     assert unknown["type"].endswith("not-found")

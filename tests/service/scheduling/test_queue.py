@@ -269,7 +269,7 @@ def test_discard_takes_out_exactly_one(loop: asyncio.AbstractEventLoop) -> None:
 def test_a_job_needs_a_picture_or_a_prediction(loop: asyncio.AbstractEventLoop) -> None:
     queue = line(loop)
     empty = job(queue.engine, 1, cached=True, prediction=None)
-    with pytest.raises(ValueError, match="prepared picture or a prediction"):
+    with pytest.raises(ValueError, match="prepared image or a prediction"):
         Request(CompletionQueue(loop), empty, 10)
 
 

@@ -151,7 +151,7 @@ async def test_an_engine_that_miscounts_or_answers_nonsense(monkeypatch: pytest.
         monkeypatch.setattr(engine, "predict", lambda prepared: [])
         for result in await together(device, engine, 2):
             assert isinstance(result, RuntimeError)
-            assert str(result) == "the engine made 0 predictions of 1 pictures"
+            assert str(result) == "the engine made 0 predictions of 1 images"
         monkeypatch.undo()
         right = engine.classify
         monkeypatch.setattr(engine, "classify", lambda p, j: right(p, j) if p.number else None)

@@ -78,7 +78,7 @@ class Schedule:
             if self.clients[number].dead:
                 self.wrong.append(f"{stage} of {number}, which is dead")
             if self.clients[number].task.done():
-                self.wrong.append(f"{stage} of {number}, which has its answer")
+                self.wrong.append(f"{stage} of {number}, which has its response")
         self.meet()
 
     def meet(self) -> None:

@@ -109,7 +109,7 @@ async def test_the_service_and_its_cache_tell_frames_apart() -> None:
         for answer in (form, raw):
             assert [one["area"] for one in answer.json()["classes"]] == label[1]
         far = problem(await post(client, request | {"frame": 3}, image=data), 422)
-        assert fields(far) == {"frame": "the picture has no frame 3; they count from 0"}
+        assert fields(far) == {"frame": "the image has no frame 3; they count from 0"}
         for wrong in (-1, 10_000, "first", 1.5):
             assert set(fields(problem(await post(client, request | {"frame": wrong}), 422))) == {"frame"}
 

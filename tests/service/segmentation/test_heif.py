@@ -218,15 +218,15 @@ def test_cut_or_changed_anywhere_only_our_errors_come(form: str) -> None:
     ("data", "seen"),
     [
         (b"%PDF-1.7 ...", "a PDF document"),
-        (b"\0\0\0\x0cjP  \r\n\x87\n", "a JPEG 2000 picture"),
-        (b"8BPS\0\1", "a Photoshop picture"),
+        (b"\0\0\0\x0cjP  \r\n\x87\n", "a JPEG 2000 image"),
+        (b"8BPS\0\1", "a Photoshop image"),
         (b"<?xml version='1.0'?><svg/>", "an SVG drawing"),
         (b"\xef\xbb\xbf<!DOCTYPE html><p>", "an HTML page"),
         (b"https://pictures.example/a.png", "a URL"),
-        (b"data:image/png;base64,AAAA", "a picture in base64"),
+        (b"data:image/png;base64,AAAA", "an image in base64"),
         ("just some text, ümlauts too".encode(), "text"),
         (b"\0\0\0\x18ftypmp42\0\0\0\0", "an MP4 or QuickTime video"),
-        (b"\0\0\0\x18ftypcrx \0\0\0\1", "a raw picture of a camera"),
+        (b"\0\0\0\x18ftypcrx \0\0\0\1", "a raw image of a camera"),
         (b"RIFF\0\0\0\0AVI ", "a RIFF file"),
         (128 * b"\0" + b"DICM", "a DICOM file"),
         (
@@ -254,4 +254,4 @@ async def test_the_service_takes_them() -> None:
         assert answer.json()["size"] == {"width": 18, "height": 20}
         problem(await post(client, image=JPEG_XL["a hidden frame"]), 400)
         reported = problem(await post(client, image=b"%PDF-1.7"), 415)
-    assert reported["detail"].startswith("this is a PDF document; pictures are taken as JPEG")
+    assert reported["detail"].startswith("this is a PDF document; images are taken as JPEG")

@@ -22,7 +22,7 @@ async def test_each_answer_says_it() -> None:
     for one in answers:
         (warning,) = one.json()["warnings"]
         assert warning["code"] == one.headers["x-ebseg-warnings"] == "colour-profile"
-        assert warning["message"].startswith("The picture's colour profile is broken")
+        assert warning["message"].startswith("The image's colour profile is broken")
     assert "warnings" not in sound.json()
 
 

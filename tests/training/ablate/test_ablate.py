@@ -125,7 +125,7 @@ def test_table_3(loaded: LoadedCheckpoint, folder: SegmentationFolder) -> None:
     other = evaluate(loaded.ebseg, folder, balance=arithmetic, shown=False)
     assert rows[-1]["miou_trained_arithmetic"] == other.miou_trained
     assert all(row["miou_all_geometric"] == row["miou_all_arithmetic"] for row in rows[:3])
-    assert "micro version 1 on 2 pictures of micro, val" in table.notes[0]
+    assert "micro version 1 on 2 images of micro, val" in table.notes[0]
     assert "trained classes A 0.21, B 0.7, D 0.09; new classes A 0, B 0.7, D 0.3" in table.notes[0]
 
 

@@ -48,7 +48,7 @@ def test_tables_of_one_checkpoint(
     assert command(name, *places, "--json", "--limit", "1") == 0
     (table,) = json.loads(capsys.readouterr().out)["tables"]
     assert len(table["rows"]) == rows
-    assert "on 1 pictures" in table["notes"][0]
+    assert "on 1 images" in table["notes"][0]
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ def unseen(data: Path) -> None:
             "label 40 is no class: labels go from 0",
             ["t1"],
         ),
-        (lambda d: labels_of(d, "t1", truth(80)), "error", "picture and label map differ in size", ["t1"]),
+        (lambda d: labels_of(d, "t1", truth(80)), "error", "image and label map differ in size", ["t1"]),
         (
             lambda d: (d / "images/train/t1.jpg").write_bytes(b"\xff\xd8 no"),
             "error",
@@ -95,17 +95,17 @@ def unseen(data: Path) -> None:
         ),
         (turned, "warning", "turned by its orientation mark; its label map must be", ["t1"]),
         (noisy, "warning", "full of single pixels", ["t1"]),
-        (unseen, "warning", "train has no pictures with boat", []),
+        (unseen, "warning", "train has no images with boat", []),
         (
             lambda d: write_sample(d, "train", "t0", pixels(9), truth()),
             "warning",
-            "the same picture is trained on and scored on",
+            "the same image is trained on and scored on",
             ["t0", "v0"],
         ),
         (
             lambda d: write_sample(d, "train", "t0", pixels(1), truth()),
             "warning",
-            "the same picture comes twice",
+            "the same image comes twice",
             ["t0", "t1"],
         ),
         (
@@ -147,7 +147,7 @@ def test_the_worst_are_drawn_and_the_exit_code_says_that_nothing_can_train(
     assert ebseg.main([*line, "--picture-count", "1"]) == 1
     printed = capsys.readouterr().out
     assert "error: label 40 is no class: labels go from 0 to 2, 255 is none: train/t0" in printed
-    assert "the worst 1 pictures are in" in printed
+    assert "the worst 1 images are in" in printed
     assert ebseg.main(["check", str(data), "--picture-count", "1"]) == 2
 
 

@@ -121,7 +121,7 @@ def grey(values: Any, dtype: type[np.unsignedinteger[Any]] = np.uint8) -> Image.
     [
         (Image.fromarray(PICTURE), r"a\.png is no label map: .* got mode RGB"),
         (grey([[0, 1], [1, 0]]).convert("1"), "got mode 1"),
-        (grey([[0, 1, 2]]), r"a\.png is 3 x 1 pixels, its picture a\.jpg is 3 x 2"),
+        (grey([[0, 1, 2]]), r"a\.png is 3 x 1 pixels, its image a\.jpg is 3 x 2"),
         (grey([[0, 1, 3], [7, 9, 3]]), "a.png holds labels 3, 7, 9, but labels go from 0 to 2 and 255"),
         (grey([[0, 1, 2], [0, 1, 65535]], np.uint16), "holds labels 65535"),
     ],
@@ -183,8 +183,8 @@ def test_unpaired_files_are_listed(tmp_path: Path) -> None:
     text = str(caught.value)
     assert "val: 3 problems" in text
     assert f"{picture_path(root, 'val', 'a')} has no label map" in text
-    assert f"{labels_path(root, 'val', 'b')} has no picture" in text
-    assert "c.jpg and c.png are two pictures of one name" in text
+    assert f"{labels_path(root, 'val', 'b')} has no image" in text
+    assert "c.jpg and c.png are two images of one name" in text
 
 
 def test_missing_folders(tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_missing_folders(tmp_path: Path) -> None:
         SegmentationFolder(tmp_path, "train")
     (tmp_path / "images" / "empty").mkdir()
     (tmp_path / "labels" / "empty").mkdir()
-    with pytest.raises(DatasetError, match="holds no pictures"):
+    with pytest.raises(DatasetError, match="holds no images"):
         SegmentationFolder(tmp_path, "empty")
 
 
@@ -257,7 +257,7 @@ def _lengths(root: Path) -> None:
     [
         (_floats, "must be integers, got float32"),
         (_outside, "labels go from 299 to 302, allowed are 0 to 255"),
-        (_sizes, "labels are 3 x 1 pixels, the picture is 3 x 2"),
+        (_sizes, "labels are 3 x 1 pixels, the image is 3 x 2"),
         (_grey, r"uint8 \[H, W, 3\]"),
         (_ignore, "ignore must be 255 or 65535"),
         (_lengths, "3 classes, but `trained` has 1"),

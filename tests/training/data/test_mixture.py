@@ -176,7 +176,7 @@ def test_a_run_on_two_data_sets(tmp_path: Path) -> None:
     card = loaded.manifest.card
     assert card is not None
     assert [source.name for source in card.training_data] == ["micro", "More"]
-    assert card.domain == "pictures like those of micro, More"
+    assert card.domain == "images like those of micro, More"
     whole = train(mixed, tmp_path / "whole")
     assert [line["loss"] for line in log_of(whole)] == [line["loss"] for line in log_of(run)]
 

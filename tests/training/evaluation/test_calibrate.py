@@ -152,7 +152,7 @@ def test_what_cannot_be_calibrated(
     folder = SegmentationFolder(data, "val")
     # the one picture is asked for all classes by some seed: nothing is left out
     seed = next(seed for seed in range(100) if len(drawn(len(CLASSES), seed, 0)) == len(CLASSES))
-    with pytest.raises(TrainingError, match=r"1 pictures of .* leave nothing to compare: take more"):
+    with pytest.raises(TrainingError, match=r"1 images of .* leave nothing to compare: take more"):
         calibrate(loaded.ebseg, folder, CARD, seed=seed, options=QUIET)
     shutil.rmtree(data)
     small_set(data)
@@ -244,7 +244,7 @@ def test_publishing_measures_on_the_runs_validation_data(tmp_path: Path) -> None
     measured = calibrate(load(out / "checkpoint").ebseg, folder, first.card, options=QUIET)
     assert first.card.threshold == measured.threshold
     assert first.card.confidence == measured.confidence
-    assert first.card.domain == "pictures like those of micro"
+    assert first.card.domain == "images like those of micro"
     assert first.card.words == CLASSES  # what it started from had no card
     assert first.card.scores["miou_new"] == SCORES["miou_new"]
     assert ("calibrating", 6, 6) in steps

@@ -189,7 +189,7 @@ def test_a_model_of_nan_is_refused(folder: SegmentationFolder) -> None:
     broken = build(micro_config(), TrainingClasses.of(CLASSES), seed=0)
     with torch.no_grad():
         broken.transformer_decoder.query_features.fill_(math.nan)
-    with pytest.raises(TrainingError, match="of the picture val0 hold NaN"):
+    with pytest.raises(TrainingError, match="of the image val0 hold NaN"):
         evaluate(broken, folder, shown=False)
 
 
@@ -201,9 +201,9 @@ def test_a_wrong_file_is_named(ebseg: EBSeg, folder: SegmentationFolder, tmp_pat
 
 
 def test_what_cannot_be_meant() -> None:
-    with pytest.raises(TrainingError, match="at least one picture, got 0"):
+    with pytest.raises(TrainingError, match="at least one image, got 0"):
         Options(limit=0)
-    with pytest.raises(TrainingError, match="at least one picture must be shown, got 0"):
+    with pytest.raises(TrainingError, match="at least one image must be shown, got 0"):
         Options(pictures=Path("x"), picture_count=0)
 
 

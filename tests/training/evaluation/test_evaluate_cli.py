@@ -39,7 +39,7 @@ def test_table_and_progress(places: tuple[str, str], capsys: pytest.CaptureFixtu
         ["blue", "trained"],
         ["yellow", "new"],
     ]
-    assert ["pictures", "3"] in lines
+    assert ["images", "3"] in lines
     assert printed.out.splitlines()[-1] == "next: the same with --pictures DIR shows where it is wrong"
     assert "evaluating: 3 of 3" in printed.err
 
@@ -92,7 +92,7 @@ def test_what_is_otherwise_than_in_the_released_evaluation(
     assert command(checkpoint, data, "--protocol", "official", "--limit", "2", "--json") == 0
     assert json.loads(capsys.readouterr().out)["differs"] == [
         "the sky was drawn by hand",
-        "2 of 3 pictures are scored",
+        "2 of 3 images are scored",
     ]
     assert command(checkpoint, data, "--protocol", "official") == 0
     assert "otherwise than in the released evaluation: the sky was drawn by hand\n" in capsys.readouterr().out

@@ -88,8 +88,8 @@ def test_what_is_missing_is_named_with_the_command_that_makes_it(
         f"ade20k-847 11.1 - not there: ebseg prepare ade20k-847 downloads {where}/ade20k-847 --splits val"
     )
     assert lines["ade20k-150"].startswith("ade20k-150 30.0 ")
-    assert lines["ade20k-150"].endswith("1 of 2,000 pictures: not the benchmark")
-    assert lines["voc-20"].endswith("2 of 1,449 pictures: not the benchmark")
+    assert lines["ade20k-150"].endswith("1 of 2,000 images: not the benchmark")
+    assert lines["voc-20"].endswith("2 of 1,449 images: not the benchmark")
     assert "evaluating: 1 of 1" in err
     assert "| VOC (voc-20) | 94.6 |" in (tmp_path / "page.md").read_text()
 

@@ -148,7 +148,7 @@ def test_a_version_that_computes_something_else_is_never_seen(
         return loaded
 
     monkeypatch.setattr(training.publishing.publish, "load", other)
-    with pytest.raises(CheckpointError, match="golden picture's outputs are off"):
+    with pytest.raises(CheckpointError, match="golden image's outputs are off"):
         publish(run, place)
     assert names(place) == set()
 

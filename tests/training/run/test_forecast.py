@@ -87,7 +87,7 @@ def test_as_few_parts_as_fit(ebseg: EBSeg, config: TrainConfig) -> None:
     assert fitted(ebseg, config, 4, gib(2.1)).accumulate == 1  # four processes have two pictures each
     found = fitted(ebseg, config, 1, gib(0.99))
     assert (found.accumulate, found.activation_checkpointing) == (8, True)
-    with pytest.raises(TrainingError, match=r"0\.1 GiB are too little: one picture of 64 pixels takes 0\."):
+    with pytest.raises(TrainingError, match=r"0\.1 GiB are too little: one image of 64 pixels takes 0\."):
         fitted(ebseg, config, 1, 0.1)
 
 
@@ -141,7 +141,7 @@ def test_a_dry_run_trains_nothing(
         return capsys.readouterr().out
 
     text = printed("--gpu-memory", "40")
-    assert text.startswith("pictures  8 at a time, a step in 1 part; SAM's blocks are kept\nmemory ")
+    assert text.startswith("images  8 at a time, a step in 1 part; SAM's blocks are kept\nmemory ")
     values: dict[str, Any] = json.loads(printed("--json", "--accumulate", "4"))
     assert (values["part"], values["steps"]) == (2, 120_000)
     assert values["seconds"] > 0

@@ -298,7 +298,7 @@ def test_no_number_stops_the_run_and_names_the_picture(
     reported = str(caught.value)
     assert reported.startswith(f"step {step}: ")
     assert reported.count("white (") == 1
-    assert f"Pictures of the batch: {', '.join(names[2 * step - 2 : 2 * step])}." in reported
+    assert f"Images of the batch: {', '.join(names[2 * step - 2 : 2 * step])}." in reported
     assert len(log_of(tmp_path / "run")) == step - 1
     state = read_state(tmp_path / "run") if step > 1 else None
     assert state is None or (

@@ -88,7 +88,7 @@ def _region(
     if isinstance(segmentation, dict):
         if list(segmentation["size"]) != list(size):
             raise DatasetError(
-                f"{where}: its mask has the size {segmentation['size']}, the picture {list(size)}"
+                f"{where}: its mask has the size {segmentation['size']}, the image {list(size)}"
             )
         try:
             return DrawnRegion(label=label, mask=packed(rle.decode(segmentation["counts"], *size)))

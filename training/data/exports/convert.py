@@ -127,7 +127,7 @@ def _read(kind: str, src: Path, options: ExportOptions) -> Export:
     finder = PictureFinder([folder for folder in (options.pictures, base) if folder is not None])
     if kind == "masks":
         if options.pictures is None:
-            raise DatasetError("masks need --pictures DIR, the folder of the pictures that they belong to")
+            raise DatasetError("masks need --pictures DIR, the folder of the images that they belong to")
         export = masks.read(src, PictureFinder([options.pictures]), options.classes)
     else:
         export = READERS[kind](src, finder)
@@ -138,7 +138,7 @@ def _read(kind: str, src: Path, options: ExportOptions) -> Export:
                 raise DatasetError(f"{options.classes} does not name {', '.join(unknown)}, which {src} holds")
             export = Export(pictures=export.pictures, classes=known, left_out=export.left_out)
     if not export.pictures:
-        raise DatasetError(f"{src} holds no annotated picture")
+        raise DatasetError(f"{src} holds no annotated image")
     return export
 
 
@@ -164,7 +164,7 @@ def _unique(pictures: Sequence[AnnotatedPicture]) -> list[AnnotatedPicture]:
     twice = sorted(name for name, count in counts.items() if count > 1)
     if twice:
         raise DatasetError(
-            f"{len(twice)} names stand for several pictures each, such as {twice[0]}: rename the pictures"
+            f"{len(twice)} names stand for several images each, such as {twice[0]}: rename the images"
         )
     return sorted(pictures, key=lambda item: item.name)
 

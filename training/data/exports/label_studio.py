@@ -55,7 +55,7 @@ def _picture(
         return None
     named = next((x for x in task["data"].values() if isinstance(x, str) and _is_picture(x)), None)
     if named is None:
-        raise DatasetError(f"{where} names no picture in its data")
+        raise DatasetError(f"{where} names no image in its data")
     picture = finder.find(named, path.parent)
     if picture is None:
         raise missing_picture(named, path)
@@ -118,7 +118,7 @@ def unpacked(content: bytes, wanted: int, where: str) -> NDArray[np.uint8]:
     count, width = number(32), number(5) + 1
     widths = [number(4) + 1 for _ in range(4)]
     if count != wanted:
-        raise DatasetError(f"{where}: a brush stroke has {count} values, the picture {wanted}")
+        raise DatasetError(f"{where}: a brush stroke has {count} values, the image {wanted}")
     values = np.zeros(count, np.uint8)
     start = 0
     while start < count:

@@ -35,7 +35,7 @@ def read(source: Path, finder: PictureFinder, names: Path | None) -> Export:
         picture = finder.stem(named, path)
         if picture is None:
             raise DatasetError(
-                f"{path} has no picture of its name; name the pictures' folder with --pictures DIR"
+                f"{path} has no image of its name; name the images' folder with --pictures DIR"
             )
         place = path.relative_to(source).with_suffix("") if source.is_dir() else Path(named)
         pictures.append(

@@ -98,7 +98,7 @@ class PictureFinder:
 
 def missing_picture(named: str, where: Path) -> DatasetError:
     """The error of a picture that was not found."""
-    return DatasetError(f"{where}: its picture {named} is not there; name its folder with --pictures DIR")
+    return DatasetError(f"{where}: its image {named} is not there; name its folder with --pictures DIR")
 
 
 def paths_of(named: str) -> tuple[str, ...]:

@@ -157,7 +157,7 @@ def painted(
         mask = region.filled(height, width)
         if mask.shape != labels.shape:
             raise DatasetError(
-                f"a mask of {region.label} is {mask.shape[1]} x {mask.shape[0]} pixels, the picture is "
+                f"a mask of {region.label} is {mask.shape[1]} x {mask.shape[0]} pixels, the image is "
                 f"{width} x {height}"
             )
         labels[mask] = places[region.label]
@@ -172,7 +172,7 @@ def within(part: NDArray[np.bool_], left: int, top: int, size: tuple[int, int], 
     """
     mask = np.zeros(size, dtype=bool)
     if min(left, top) < 0 or left + part.shape[1] > size[1] or top + part.shape[0] > size[0]:
-        raise DatasetError(f"{where}: a mask reaches beyond the picture of {size[1]} x {size[0]} pixels")
+        raise DatasetError(f"{where}: a mask reaches beyond the image of {size[1]} x {size[0]} pixels")
     mask[top : top + part.shape[0], left : left + part.shape[1]] = part
     return packed(mask)
 
@@ -181,7 +181,7 @@ def grey_or_alpha(content: bytes, where: str) -> NDArray[np.bool_]:
     """A mask stored as a picture: what is not black, or where there is an alpha channel not transparent."""
     image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     if image is None:
-        raise DatasetError(f"{where}: a mask is no picture that can be read")
+        raise DatasetError(f"{where}: a mask is no image that can be read")
     channels = np.asarray(image)
     if channels.ndim == 2:
         return np.asarray(channels > 0)

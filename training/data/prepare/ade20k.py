@@ -31,7 +31,7 @@ BENCHMARK = "ADEChallengeData2016"
 FULL = "ADE20K_2021_17_01"
 LARGEST_CODE = 255 // 10 * 256 + 255
 SHRUNK_OTHERWISE = (
-    "large pictures were shrunk as for the network and saved as JPEG of quality 95; the released evaluation "
+    "large images were shrunk as for the network and saved as JPEG of quality 95; the released evaluation "
     "shrinks them by OpenCV's bilinear interpolation and saves them at 75"
 )
 SHORT_SIDE = 512  # pixels; pictures of the full release are shrunk to it

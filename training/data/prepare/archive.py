@@ -142,7 +142,7 @@ def paired(split: str, pictures: Mapping[str, Path], labels: Mapping[str, Path])
     """
     problems = [
         *(f"{pictures[name]} has no label map" for name in sorted(pictures.keys() - labels.keys())),
-        *(f"{labels[name]} has no picture" for name in sorted(labels.keys() - pictures.keys())),
+        *(f"{labels[name]} has no image" for name in sorted(labels.keys() - pictures.keys())),
     ]
     if problems:
         raise listing(f"split {split}", problems)

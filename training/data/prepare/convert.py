@@ -129,7 +129,7 @@ def prepare(
     counts = Counter(pair.split for pair in found.pairs)
     for split in wanted:
         if not counts[split]:
-            raise DatasetError(f"{src}: split {split} has no pictures")
+            raise DatasetError(f"{src}: split {split} has no images")
     with disk_errors(root):
         take_folder(root, name, protocol)
         left = [pair for pair in found.pairs if force or not _is_written(root, pair)]

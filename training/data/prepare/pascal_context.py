@@ -46,9 +46,7 @@ COMMON_IDS = (
 VOC_ARCHIVE = "VOCtrainval_03-May-2010.tar"
 MAPS_ARCHIVE = "trainval.tar.gz of PASCAL Context"
 DETAIL_FILE = "trainval_merged.json"
-OTHER_LISTS = (
-    f"the lists are VOC's, of 5,105 pictures; the released evaluation has the 5,104 of {DETAIL_FILE}"
-)
+OTHER_LISTS = f"the lists are VOC's, of 5,105 images; the released evaluation has the 5,104 of {DETAIL_FILE}"
 OTHER_LABELS = f"labels are those of the .mat maps; the released evaluation takes the masks of {DETAIL_FILE}"
 
 

@@ -137,7 +137,7 @@ def other_size(made: Path) -> None:
 @pytest.mark.parametrize(
     ("maker", "damage", "message"),
     [
-        ("labelme", no_picture, "its picture quay.jpg is not there; name its folder with --pictures"),
+        ("labelme", no_picture, "its image quay.jpg is not there; name its folder with --pictures"),
         ("labelme", other_size, "quay.jpg is 7 x 9 pixels, but was annotated at 40 x 30"),
         ("labelme", lambda made: broken(made / "quay.json", "shapes", "forms"), 'it has no list "shapes"'),
         (
@@ -149,7 +149,7 @@ def other_size(made: Path) -> None:
         ("coco", lambda made: broken(made, '"images"', '"pictures"'), "is no COCO file"),
         ("coco", lambda made: broken(made, '"category_id": 7', '"category_id": 8'), "there is no category 8"),
         ("coco", lambda made: broken(made, '"image_id": 1', '"image_id": 5'), "of the image 5, which is not"),
-        ("coco", lambda made: broken(made, '"size": [30', '"size": [29'), r"size \[29, 40\], the picture"),
+        ("coco", lambda made: broken(made, '"size": [30', '"size": [29'), r"size \[29, 40\], the image"),
         ("label-studio", lambda made: made.write_text("{}"), "export as JSON, not JSON-MIN"),
         (
             "label-studio",
@@ -164,14 +164,14 @@ def other_size(made: Path) -> None:
         (
             "label-studio",
             lambda made: broken(made, '"/data/upload/1/1a2b3c4d-bay.jpg"', '["bay.jpg"]'),
-            "names no picture in its data",
+            "names no image in its data",
         ),
         ("coco", lambda made: broken(made, '"height": 30', '"height": Infinity'), "OverflowError"),
         ("labelme", lambda made: broken(made / "quay.json", "30", "Infinity"), "damaged: OverflowError"),
         ("cvat", lambda made: broken(made, "Validation", "../val"), "bay is of the split '../val'"),
         ("cvat", lambda made: broken(made, "<annotations>", "<annotations"), "cannot be read as XML"),
         ("cvat", lambda made: broken(made, "0,36", "0,35"), "a mask of buoy does not fill its 6 x 6 pixels"),
-        ("cvat", lambda made: broken(made, 'left="10"', 'left="36"'), "reaches beyond the picture"),
+        ("cvat", lambda made: broken(made, 'left="10"', 'left="36"'), "reaches beyond the image"),
         ("masks", lambda made: broken(made.parent / "labels.txt", "\nbuoy", ""), "holds the value 2, which"),
         (
             "colors",

@@ -170,7 +170,7 @@ def test_missing_partners_are_listed(tmp_path: Path) -> None:
         prepare("coco-stuff", src, tmp_path / "dst", splits=("val",), shown=False)
     assert "split val: 2 problems" in str(caught.value)
     assert "val2017/000000000002.jpg has no label map" in str(caught.value)
-    assert "val2017/000000000001.png has no picture" in str(caught.value)
+    assert "val2017/000000000001.png has no image" in str(caught.value)
     assert not (tmp_path / "dst").exists()
 
 
@@ -222,7 +222,7 @@ def test_missing_parts_of_an_archive(src: Path, maps: Path, tmp_path: Path) -> N
 def test_an_archive_without_pictures(tmp_path: Path) -> None:
     for folder in ("val2017", "stuffthingmaps/val2017"):
         (tmp_path / "src" / folder).mkdir(parents=True)
-    with pytest.raises(DatasetError, match="split val has no pictures"):
+    with pytest.raises(DatasetError, match="split val has no images"):
         prepare("coco-stuff", tmp_path / "src", tmp_path / "dst", splits=("val",), shown=False)
 
 

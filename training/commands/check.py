@@ -62,8 +62,9 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps(report.to_json() | {"drawn": [str(path) for path in drawn]}))
     else:
         print(_table(report))
-        if drawn:
-            print(f"the worst {len(drawn)} images are in {arguments.pictures}")
+        if arguments.pictures is not None:
+            found = f"the worst {len(drawn)} images are in {arguments.pictures}"
+            print(found if drawn else f"no single image is wrong: nothing is drawn into {arguments.pictures}")
         train = f"ebseg train runs/NAME --config own-data --data {report.root}"
         print(f"next: {'mend the errors, and check again' if report.errors else train}")
     return FAULTY if report.errors else DONE

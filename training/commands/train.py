@@ -106,9 +106,16 @@ def run(args: argparse.Namespace) -> int:
     if args.print_config:
         print(json.dumps(config.to_dict(), indent=1))
         return 0
+    from training.run.folder import CHECKPOINT, RUN_METRICS, STATE
+
+    goes_on = not args.fresh and (args.folder / STATE).exists()
+    if config.init is not None and not goes_on and not Path(config.init).is_dir():
+        raise TrainingError(
+            f"init: {config.init} is not a folder. `ebseg pull base` makes registry/ebseg-base/1; --init "
+            "names any other checkpoint"
+        )
     if args.dry_run:
         return _dry_run(config, args)
-    from training.run.folder import CHECKPOINT, RUN_METRICS, STATE
 
     if args.resume and not (args.folder / STATE).exists():
         raise TrainingError(f"{args.folder} holds no saved state to go on from; leave --resume out to start")

@@ -26,6 +26,7 @@ from training.progress import progress
 SMALLEST_SIDE = 64  # pixels; a crop is ten times that
 LEAST_LABELLED = 0.05  # of a picture's pixels that have a class
 MOST_SPECKS = 0.02  # of the pixels whose four neighbours all are of other classes
+MOST_NAMED = 10  # classes, in a sentence
 FEW_PICTURES = 3  # that show a class, in the split that is trained on
 SHOWN = 5  # pictures that a line names
 TRAIN = "train"
@@ -256,14 +257,24 @@ def _copied(copies: dict[bytes, list[str]]) -> Iterator[tuple[str, list[str]]]:
 def _rare(
     names: Sequence[str], trained: Sequence[bool], shows: dict[str, NDArray[np.int64]]
 ) -> Iterable[str]:
-    """Classes that no picture shows, or that a run would see too little of."""
+    """Classes that no picture shows, or that a run would see too little of: a sentence for each number."""
+    unseen, few = [], defaultdict(list)
     for k, name in enumerate(names):
         counts = {split: int(shown[k]) for split, shown in shows.items()}
         if not any(counts.values()):
-            yield f"no image shows the class {name}"
+            unseen.append(name)
         elif TRAIN in counts and trained[k] and counts[TRAIN] < FEW_PICTURES:
-            count = counts[TRAIN]
-            yield f"{TRAIN} has {count or 'no'} image{'s' * (count != 1)} with {name}"
+            few[counts[TRAIN]].append(name)
+    if unseen:
+        yield f"no image shows {_listed(unseen)}"
+    for count, found in sorted(few.items()):
+        each = " each" if len(found) > 1 and count else ""
+        yield f"{TRAIN} has {count or 'no'} image{'s' * (count != 1)}{each} with {_listed(found)}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return f"{', '.join(names[:MOST_NAMED])}{more}"
 
 
 def _split_of(name: str) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from PIL import Image
 
 import ebseg
 from model.vocabulary.classes import ClassName
-from training.data.check import check_data, specks
+from training.data.check import _rare, check_data, specks
 from training.data.writing import write_classes, write_sample
 
 SIDE = 72
@@ -139,7 +139,7 @@ def test_the_worst_are_drawn_and_the_exit_code_says_that_nothing_can_train(
     values = json.loads(capsys.readouterr().out)
     # the one that cannot be read cannot be drawn
     assert values["drawn"] == [str(tmp_path / "worst" / f"train-{name}.png") for name in ("t0", "t1")]
-    assert (values["errors"], values["warnings"]) == (3, 4)  # turned, and each class has too few
+    assert (values["errors"], values["warnings"]) == (3, 3)  # turned, and two numbers of classes
     counts = {"pictures": 1, "pixels": 240}
     assert {"name": "boat", "train": counts, "val": counts} in values["classes"]
     with Image.open(values["drawn"][0]) as image:
@@ -149,6 +149,19 @@ def test_the_worst_are_drawn_and_the_exit_code_says_that_nothing_can_train(
     assert "error: label 40 is no class: labels go from 0 to 2, 255 is none: train/t0" in printed
     assert "the worst 1 images are in" in printed
     assert ebseg.main(["check", str(data), "--picture-count", "1"]) == 2
+
+
+def test_classes_that_are_rare_share_a_sentence() -> None:
+    names = [*(f"c{number}" for number in range(12)), "boat", "quay", "water"]
+    shows = {
+        "train": np.array([0] * 12 + [0, 1, 1]),
+        "val": np.array([0] * 12 + [1, 0, 0]),
+    }
+    assert list(_rare(names, [True] * 15, shows)) == [
+        "no image shows c0, c1, c2, c3, c4, c5, c6, c7, c8, c9 and 2 more",
+        "train has no images with boat",
+        "train has 1 image each with quay, water",
+    ]
 
 
 def test_specks() -> None:

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 import ebseg
+from model.fetch.pull import REGISTRY
+from model.fetch.resolve import order_of
 from tests.training.run.runs import micro_run, write_dataset, write_micro_checkpoint
 from training.commands.train import add, config_of, presets
 from training.config import TrainConfig
@@ -78,9 +80,21 @@ def test_presets_are_printed_and_are_files_of_fields(
     assert config("--config", "ebseg-large", "--data", "d").learning_rate == 8e-5
     own = config("--config", "own-data", "--data", "d")
     assert (own.keep_best, own.patience, own.val_split) == ("miou_all", 4, "val")
+    assert own.init == str(order_of("base", registry=REGISTRY).directory)
     base = config("--config", "ebseg-base", "--data", "d")
     paper = TrainConfig(data="d", init=base.init, fresh_decoder=True, amp="float16", name=base.name)
     assert base == dataclasses.replace(paper, class_loss="process", group_by_shape=True)
+
+
+def test_a_missing_start_is_told_before_anything_is_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    words = ["--data", str(write_dataset(tmp_path)), "--init", str(tmp_path / "b")]
+    assert ebseg.main(["train", str(run), *words]) == 2
+    told = capsys.readouterr().err
+    assert "is not a folder. `ebseg pull base` makes registry/ebseg-base/1" in told
+    assert not run.exists()
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ def test_the_time_of_the_body_counts(at: int) -> None:
         connection.sendall(whole[at:])
         answer = read_answer(connection)
         assert answer.startswith(b"HTTP/1.1 504 ")
-        assert b"no answer within 0.5 s" in answer or b"time of 0.5 s is over" in answer
+        assert b"no response within 0.5 s" in answer or b"time of 0.5 s is over" in answer
         assert engine.batches == []
 
 

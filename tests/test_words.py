@@ -33,10 +33,10 @@ def off_the_list(text: str) -> list[str]:
 @pytest.mark.parametrize(
     ("text", "wrong"),
     [
-        ("the image is broken", ["picture"]),
-        ("Images and the response", ["Pictures", "the response"]),
+        ("the picture is broken", ["picture"]),
+        ("Pictures and the answer", ["Pictures", "the answer"]),
         ("Unsupported media", ["Unsupported"]),
-        ("--pictures DIR, or `images` in out/pictures.png: urn:ebseg:problem:bad-picture", []),
+        ("--pictures DIR, or `pictures` in out/pictures.png: urn:ebseg:problem:bad-picture", []),
         ("the server answers with 404; it was answered; a picture-book", []),
     ],
 )

@@ -87,7 +87,7 @@ def looks_like_picture(start: bytes) -> bool:
     try:
         opener_of(start)
     except PictureFormatError:
-        return any(start.startswith(signature) for signature, name in _OTHERS if "picture" in name)
+        return any(start.startswith(signature) for signature, name in _OTHERS if "image" in name)
     return True
 
 

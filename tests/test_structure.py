@@ -46,6 +46,7 @@ def test_modules_say_what_they_are_for(package: str) -> None:
 TWICE = {
     "SCHEMA": "each of a format of its own, which go on one by one",
     "FONT_SIZE": "a look; service and training share no module",
+    "WIDE": "the same look, of outlines; training imports no client",
     "TIMEOUT": "of the client, whose import would make `ebseg --help` load httpx",
     "_HEAD_END": "of HTTP, on both ends of a connection: the bench reads with no code of the service",
 }

@@ -314,7 +314,7 @@ def test_table_lists_classes_and_means() -> None:
         ["mean", "accuracy", "75.0"],
         ["frequency", "weighted", "IoU", "75.0"],
         ["boundary", "IoU", "50.0"],
-        ["pictures", "2"],
+        ["images", "2"],
         [],
         ["taken", "for", "one", "another", "most:"],
         ["25.0", "%", "of", "sky", "taken", "for", "sea:", "1,000", "pixels"],

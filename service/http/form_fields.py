@@ -7,7 +7,7 @@ from starlette.datastructures import ImmutableMultiDict, UploadFile
 
 from model.tiling import tiling_document
 from service.errors import FieldProblem, InvalidRequestError
-from service.schemas.field_problems import unknown_field
+from service.schemas.field_problems import MOST_ASKED, UNKNOWN, shown_name, unknown_field
 from service.schemas.lists import listed
 
 T = TypeVar("T")
@@ -43,7 +43,10 @@ def problems_of_names(fields: ImmutableMultiDict[str, Any], known: Collection[st
     """Unknown fields, and those that came more than once and may not."""
     given = [name for name, _ in fields.multi_items()]
     unknown = [name for name in dict.fromkeys(given) if name not in known]
-    problems = [FieldProblem(name, unknown_field(name, known)) for name in unknown]
+    problems = [
+        FieldProblem(shown_name(name), unknown_field(name, known) if number < MOST_ASKED else UNKNOWN)
+        for number, name in enumerate(unknown)
+    ]
     if len(given) != len(fields):
         more = {"image": "; several images go to /v1/segment/batch"}
         twice = (name for name in ONCE if given.count(name) > 1)

@@ -9,9 +9,11 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from model.errors import nearest
+from model.errors import LONGEST, nearest
 from service.errors import FieldProblem
 
+UNKNOWN = "unknown field"
+MOST_ASKED = 50  # unknown names that are compared with ours; a document may have a hundred thousand
 # By pydantic's type of an error, with the values of its context. Every list that has a least length may have
 # one entry, and so has text.
 _WORDS = {
@@ -67,14 +69,19 @@ def field_problems(
     """
     known = () if schema is None else field_names(schema)
     problems = []
-    for error in sorted(errors, key=lambda one: one["type"] != "extra_forbidden"):
-        path = ".".join(str(part) for part in error["loc"]) or "request"
+    for number, error in enumerate(sorted(errors, key=lambda one: one["type"] != "extra_forbidden")):
+        path = ".".join(shown_name(str(part)) for part in error["loc"]) or "request"
         if error["type"] == "extra_forbidden":
-            message = unknown_field(str(error["loc"][-1]), known)
+            message = unknown_field(str(error["loc"][-1]), known) if number < MOST_ASKED else UNKNOWN
         else:
             message = _message(error)
         problems.append(FieldProblem(path, message))
     return problems
+
+
+def shown_name(name: str) -> str:
+    """A field's name as an error repeats it: callers may have sent megabytes."""
+    return name if len(name) <= LONGEST else f"{name[:LONGEST]}..."
 
 
 def unknown_field(name: str, known: Iterable[str]) -> str:
@@ -82,7 +89,7 @@ def unknown_field(name: str, known: Iterable[str]) -> str:
     near = nearest(name, known) or next(
         (meant for meant in _OTHER_WORDS.get(name.lower(), ()) if meant in known), None
     )
-    return f"unknown field; did you mean {near}?" if near else "unknown field"
+    return f"{UNKNOWN}; did you mean {near}?" if near else UNKNOWN
 
 
 @cache

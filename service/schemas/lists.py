@@ -6,8 +6,10 @@ from collections.abc import Iterable
 from typing import Any
 
 MOST_VALUES = 200_000  # of a list; what a text of commas alone would make of megabytes is gigabytes
-# a name in double quotes, which are doubled within; or one without a comma that is not escaped
-_ITEM = re.compile(r'\s*(?:"((?:[^"]|"")*)"\s*|((?:\\,|[^,\n])*))(,|\n|\Z)')
+MOST_TEXT = 2 << 20  # characters: 4096 names of 200, each of them a quote that is doubled
+# a name in double quotes, which are doubled within; or one without a comma that is not escaped. Nothing is
+# tried twice: no other thread runs, the event loop's neither, while a text is matched
+_ITEM = re.compile(r'\s*+(?:"((?:[^"]++|"")*+)"\s*|((?:[^,\n\\]++|\\,|\\)*+))(,|\n|\Z)')
 # where a name in single quotes would begin, and end: as in a shell, or in a tuple of Python's
 _OPENED = re.compile(r"(?:\A|[,\n])[ \t]*\(?'")
 _CLOSED = re.compile(r"'\)?[ \t]*(?=[,\n]|\Z)")
@@ -50,6 +52,8 @@ def _json(text: str) -> list[Any]:
 
 def _between_commas(text: str) -> list[str]:
     text = text.rstrip()
+    if len(text) > MOST_TEXT:
+        raise ValueError(f"a list is written in at most {MOST_TEXT} characters, this text has {len(text)}")
     opened = None if '"' in text else _OPENED.search(text)
     if _TUPLE.match(text) or (opened is not None and _CLOSED.search(text, opened.end())):
         raise ValueError('names stand in double quotes or in none, as in "red, ripe apple", tree')

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.schemas.lists import MOST_VALUES, listed
+from service.schemas.lists import MOST_TEXT, MOST_VALUES, listed
 from service.schemas.segment import SegmentRequest
 from tests.service.cli_calls import run
 from tests.service.fakes import PNG, fields, live, problem, running
@@ -92,6 +92,19 @@ def test_too_many_values_are_refused_before_they_are_made(text: str) -> None:
         listed([text])
     with pytest.raises(ValueError, match="too many values"):
         listed(["," * (MOST_VALUES // 2)] * 3)
+
+
+@pytest.mark.parametrize("piece", ["'a", "\\", 'a""', " "])
+def test_a_text_that_is_no_list_of_names_by_its_length_is_refused_unread(piece: str) -> None:
+    """One of 14 MB held the interpreter for eight seconds, and no other thread ran."""
+    text = piece * (MOST_TEXT // len(piece)) + "a" * 9
+    with pytest.raises(ValueError, match=r"in at most 2097152 characters, this text has 20971[56]."):
+        listed([text])
+
+
+def test_the_longest_list_of_names_is_read() -> None:
+    longest = ",".join('"' + '""' * 200 + '"' for _ in range(4096))
+    assert listed([longest]) == ['"' * 200] * 4096
 
 
 @pytest.mark.anyio

@@ -27,6 +27,7 @@ CACHE = "text"  # label of metrics
 PREFIX = b"ebseg:text:v1:"  # of keys in Redis; the class's key follows in hexadecimal
 STOP_S = 1.0  # cancelled work ends at once unless `run` holds on to it
 KEYED_NAMES_KEPT = 1 << 16  # of vocabularies whose keys are remembered
+MOST_LONGER = 4  # a list that is on its way is waited for if it is at most so many times as long as one's own
 FEW = 16  # values that are checked on the event loop; more, on a thread
 ENTRY_BYTES = 512  # what Python and the tensor or array object take beside an entry's numbers, about
 
@@ -123,7 +124,8 @@ class TextCache:
         """The embeddings of a vocabulary.
 
         Requests that want the same class at the same time share the work, whoever came first; one that
-        is cancelled takes nothing from the others. Work that nobody waits for any more is given up.
+        is cancelled takes nothing from the others. Work that nobody waits for any more is given up. A short
+        list does not wait for all of a long one: `embed` shares what the two have in common.
 
         Args:
             vocabulary: K classes.
@@ -150,8 +152,8 @@ class TextCache:
             row = self._recent.get(key)
             if isinstance(row, np.ndarray) and width in (None, row.size):
                 rows[key] = row
-            elif key in self._flights:
-                joined.add(self._flights[key])
+            elif (flight := self._flights.get(key)) and len(flight.names) <= MOST_LONGER * len(names):
+                joined.add(flight)
             else:
                 missing[key] = name
         self._count("l1", "hit", len(rows))

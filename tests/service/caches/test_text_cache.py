@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from string import ascii_lowercase
 
 import pytest
 import torch
@@ -123,6 +124,22 @@ async def test_overlapping_vocabularies_at_the_same_moment_embed_each_class_once
     assert [text.source for text in texts] == ["embedded", "embedded", "joined", "joined"]
     assert torch.equal(texts[1].tensor, expected("b", "d", "c"))
     assert torch.equal(texts[3].tensor, expected("d", "a"))
+
+
+async def test_a_short_list_does_not_wait_for_a_long_one(bench: Bench) -> None:
+    names = [f"class {one}{other}" for one in ascii_lowercase for other in ascii_lowercase]
+    bench.device.gate.clear()
+    long, half = bench.ask(*names), bench.ask(*names[300:])
+    await until(lambda: bench.device.waiting == 1)
+    short = bench.ask(names[-1], "sky")
+    await until(lambda: bench.device.waiting == 2)
+    bench.device.gate.set()
+    assert (await half).source == "joined"
+    text = await short
+    assert text.source == "embedded"
+    assert torch.equal(text.tensor, expected(names[-1], "sky"))
+    assert torch.equal((await long).tensor, expected(*names))
+    assert bench.tower.calls == [names, [names[-1], "sky"]]
 
 
 async def test_another_engine_with_the_same_tower_shares_the_work(bench: Bench) -> None:

@@ -16,6 +16,7 @@ from model.storage.serving_state import (
     ServingState,
     ServingStateError,
 )
+from model.storage.steps_back import before_pin, before_unpin, steps_back
 from model.storage.versions import StoreError, Versions
 
 
@@ -42,28 +43,32 @@ class ServingChanges:
     def pin(self, number: int) -> ServingState:
         """Stays at a version."""
         self._versions.check(number)
-        before, now = self._before(), self._stable()
-        if now is not None and now != number:
-            before = (*before, now)
+        before = before_pin(self._state, self._stable(), number, self._versions.candidates())
         return self._write(policy="pinned", version=number, before=before)
 
     def unpin(self) -> ServingState:
         """Follows the newest version."""
-        return self._write(policy="latest", before=self._before())
+        newest = self._versions.newest()
+        before = before_unpin(self._state, None if newest is None else newest.version)
+        return self._write(policy="latest", before=before)
 
     def rollback(self) -> ServingState:
-        """Stays at the version before: beside a canary, before the last pin, or the next older whole one."""
+        """Stays at the version that served before, or the next whole one of `steps_back`; beside a canary."""
         state, before = self._state, self._before()
         if state is not None and state.canary is not None and state.version is not None:
             return self._write(policy="pinned", version=state.version, before=before)
-        if before:
-            self._versions.check(before[-1])
-            return self._write(policy="pinned", version=before[-1], before=before[:-1])
         now = self._stable()
-        older = None if now is None else self._whole_below(now)
-        if older is None:
-            raise CheckpointError(f"{self._versions} has no older whole version; pin the one you want")
-        return self._write(policy="pinned", version=older, before=())
+        fault: CheckpointError | None = None
+        for number, earlier in [] if now is None else steps_back(state, now, self._versions.candidates()):
+            try:
+                self._versions.check(number)
+            except StoreError:
+                raise
+            except CheckpointError as error:
+                fault = fault or error
+                continue
+            return self._write(policy="pinned", version=number, before=earlier)
+        raise fault or CheckpointError(f"{self._versions} has no older whole version; pin the one you want")
 
     def canary(self, number: int, percent: int) -> ServingState:
         """Tries a version on so many percent of the requests, beside the one that serves."""

@@ -5,6 +5,7 @@ written, then the version serves. Of two who write at the same time one wins, an
 """
 
 import logging
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -15,6 +16,7 @@ from model.storage.serving_state import (
     ServingState,
     ServingStateError,
 )
+from model.storage.steps_back import before_pin, before_unpin, steps_back
 from model.storage.versions import StoreError
 from service.errors import ConflictError, NotFoundError, StoreUnavailableError
 from service.hot_loading.arrivals import LOOK_SECONDS, UnservableError
@@ -35,6 +37,8 @@ class Changes:
     def __init__(self, follower: Follower):
         self._follower = follower
         self._served = follower.served
+        self._state: ServingState | None = None
+        self._numbers: Sequence[int] = ()
 
     async def pin(self, number: int, by: str) -> str:
         """Serves a version, loaded if it is not, until `unpin`.
@@ -49,11 +53,10 @@ class Changes:
             StoreUnavailableError: it cannot be loaded or written just now; nothing has changed.
         """
         async with self._follower.lock:
-            before = await self._before()
+            await self._look()
             current = self._served.current
-            if current is not None and current.number != number:
-                before = (*before, current.number)
-            await self._stay(number, before, by)
+            now = None if current is None else current.number
+            await self._stay(number, before_pin(self._state, now, number, self._numbers), by)
             return f"version {number} serves, and stays until unpinned"
 
     async def unpin(self, by: str) -> str:
@@ -64,7 +67,8 @@ class Changes:
         """
         async with self._follower.lock:
             own = self._follower.own_policy
-            before = await self._before()
+            await self._look()
+            before = before_unpin(self._state, max(self._numbers, default=None))
             percent = own.percent if own.kind == "canary" else None
             policy = "latest" if percent is None else "canary"
             await self._write(by, policy=policy, percent=percent, before=before)
@@ -73,22 +77,23 @@ class Changes:
     async def rollback(self, by: str) -> str:
         """Goes back to the version before, and pins it; with a canary, that is the one beside it.
 
-        The version before is the one that served before the last pin; else the last older one that served in
-        this process; else the next older one that is good.
+        The version before is the one that served before the one that serves now; if it is gone or cannot be
+        served, the next one of `steps_back`.
 
         Raises:
             ConflictError, NotFoundError, StoreUnavailableError: as of `pin`, or there is none.
         """
         async with self._follower.lock:
-            before, served = await self._before(), self._served
+            await self._look()
+            served = self._served
             if served.current is None:
                 raise ConflictError(f"no version of {served.name} serves; pin the one you want")
             if served.canary is not None:
                 number, withdrawn = served.current.number, served.canary.number
-                await self._stay(number, before, by)
+                await self._stay(number, self._before, by)
                 done = f"version {withdrawn} is withdrawn; version {number} serves, and stays until unpinned"
             else:
-                number = await self._go_back(served.current.number, before, by)
+                number = await self._go_back(served.current.number, by)
                 done = f"version {number} serves again, and stays until unpinned"
             self._follower.metrics.model_loads.labels(served.name, "rolled_back").inc()
             LOG.info("rolled back", extra={"model": served.name, "version": number, "reason": by})
@@ -107,14 +112,15 @@ class Changes:
             NotFoundError, StoreUnavailableError: as of `pin`.
         """
         async with self._follower.lock:
-            before, current = await self._before(), self._served.current
+            await self._look()
+            current = self._served.current
             if current is None or current.number == number:
                 raise ConflictError(f"version {number} of {self._served.name} serves already")
             trial, canary = self._served.trial, self._served.canary
             again = canary is not None and canary.number == number and trial is not None and trial.held
             version = await self._follower.ready(number)
             versions: dict[str, Any] = {"version": current.number, "canary": number, "percent": percent}
-            await self._write(by, version, policy="canary", before=before, **versions)
+            await self._write(by, version, policy="canary", before=self._before, **versions)
             if again and trial is not None:
                 trial.percent = percent
             else:
@@ -129,35 +135,34 @@ class Changes:
         self._served.withdraw_canary()
         self._follower.count()
 
-    async def _go_back(self, current: int, before: tuple[int, ...], by: str) -> int:
-        """Pins the version that served before the current one, or else the next older one that is good."""
-        older = [number for number in self._served.before if number < current]
-        if before or older:
-            number = before[-1] if before else older[-1]
-            await self._stay(number, before[:-1], by)
-            return number
-        look = await self._follower.asked(self._follower.source.look)
-        for number in reversed([number for number in look.numbers if number < current]):
+    async def _go_back(self, current: int, by: str) -> int:
+        """Pins the first version of those to go back to that can be served."""
+        fault: Exception | None = None
+        for number, earlier in steps_back(self._state, current, self._numbers, self._served.before):
             try:
-                await self._stay(number, (), by)
-            except (UnservableError, NotFoundError):
+                await self._stay(number, earlier, by)
+            except (UnservableError, NotFoundError) as error:
+                fault = fault or error
                 continue
             return number
         name = self._served.name
-        raise ConflictError(f"no version of {name} is older than {current}; pin the one you want")
+        raise fault or ConflictError(f"no version of {name} is older than {current}; pin the one you want")
 
-    async def _before(self) -> tuple[int, ...]:
-        """Looks at what is asked for now, and gives the versions that served before."""
+    @property
+    def _before(self) -> tuple[int, ...]:
+        return () if self._state is None else self._state.before
+
+    async def _look(self) -> None:
+        """Looks at what is asked for now, and at what is there."""
         follower = self._follower
         try:
             look = await follower.asked(follower.source.look)
         except ServingStateError:  # to be written anew is what it needs
-            self._state = None
+            self._state, self._numbers = None, ()
         except Exception as error:
             raise StoreUnavailableError(f"nothing has changed: {in_words(error)}") from error
         else:
-            self._state = look.state
-        return () if self._state is None else self._state.before
+            self._state, self._numbers = look.state, look.numbers
 
     async def _write(
         self, by: str, loaded: LoadedVersion | None = None, *, before: tuple[int, ...], **versions: Any

@@ -234,6 +234,28 @@ async def test_rollback_goes_back_step_by_step(registry: Path) -> None:
         await until(lambda: current(models) == 3)
 
 
+async def test_rollback_after_a_pin_and_its_end_does_not_stay_at_the_bad_version(tmp_path: Path) -> None:
+    for number in (1, 3):
+        publish(tmp_path, "a", number)
+    async with serving(tmp_path, poll=OFTEN) as (models, _, _):
+        await models.pin("a", 1)
+        await models.unpin("a")
+        await until_current(models, 3)
+        assert await models.rollback("a") == "version 1 serves again, and stays until unpinned"
+        assert (current(models), models.status("a").pinned) == (1, 1)
+
+
+async def test_rollback_passes_over_what_cannot_be_served(tmp_path: Path) -> None:
+    for number in (1, 2, 3):
+        publish(tmp_path, "a", number)
+    async with serving(tmp_path) as (models, _, _):
+        await models.pin("a", 2)
+        await models.pin("a", 3)
+        remove(tmp_path, "a", 2)
+        await models.rollback("a")
+        assert current(models) == 1
+
+
 async def test_rollback_that_fails_changes_nothing(registry: Path) -> None:
     async with serving(registry) as (models, _, metrics):
         await publish_and_reload(models, registry, 2)

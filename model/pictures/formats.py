@@ -56,8 +56,8 @@ _OTHERS: tuple[tuple[bytes, str], ...] = (
     (b"\x93NUMPY", "a NumPy array"),
     (b"SIMPLE  =", "a FITS file"),
     (b"%!PS", "a PostScript document"),
-    (b"qoif", "a QOI picture"),
-    *((b"P%d" % kind + space, "a PNM picture") for kind in range(1, 8) for space in (b"\n", b" ", b"\r")),
+    (b"qoif", "a QOI image"),
+    *((b"P%d" % kind + space, "a PNM image") for kind in range(1, 8) for space in (b"\n", b" ", b"\r")),
 )
 _TEXT = frozenset(string.printable.encode()) | frozenset(range(128, 256))
 # how data URLs begin, and base64 of JPEG, PNG, GIF and RIFF, in small letters

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from http import HTTPStatus
 from importlib.metadata import PackageNotFoundError, version
 from typing import Protocol
 
@@ -14,6 +15,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.routing import Route
 
+from model.errors import question
 from model.pictures.decode import settle_warnings
 from service.hot_loading.loader import LoadEngine
 from service.http import openapi
@@ -22,6 +24,7 @@ from service.http.body_limits import BodyLimits
 from service.http.cross_origin import middleware_options
 from service.http.direct import Direct
 from service.http.middleware import Requests, answer_error
+from service.http.problems import NOTHING_HERE
 from service.observability.tracing import Tracing
 from service.routes import (
     health,
@@ -129,12 +132,16 @@ def app_of(
 
     routes = [route for router in routers for route in router.routes if isinstance(route, Route)]
 
+    plain = [route.path for route in routes if "{" not in route.path and route.path != "/"]
+
     async def on_error(request: Request, error: Exception) -> Response:
         if isinstance(error, HTTPException) and error.status_code == 405:
             # Starlette names the methods of the first route of this path only
             found = [route for route in routes if route.path_regex.match(request.url.path)]
             allowed = sorted({method for route in found for method in route.methods or ()})
             error.headers = {"Allow": ", ".join(allowed)}
+        elif isinstance(error, HTTPException) and error.detail == HTTPStatus.NOT_FOUND.phrase:
+            error.detail = NOTHING_HERE + question(request.scope["path"], plain)
         return answer_error(error, request.scope, service.metrics)
 
     # FastAPI has answers of its own to these two; everything else reaches the middleware

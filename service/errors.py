@@ -34,16 +34,25 @@ ServiceError
 UsageError              arguments of a command or of a caller of ours: no request, so no answer to one
 """
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class FieldProblem:
-    """One wrong field: its path, with dots and indices, and what is wrong."""
+    """One wrong field: its path, with dots and indices, and what is wrong.
+
+    Attributes:
+        whole: it is the document itself that is wrong, of which `message` tells in a sentence.
+    """
 
     field: str
     message: str
+    whole: bool = dataclasses.field(default=False, compare=False)
+
+    def __str__(self) -> str:
+        return self.message if self.whole else f"{self.field}: {self.message}"
 
 
 class ServiceError(Exception):
@@ -120,7 +129,7 @@ class InvalidRequestError(ServiceError):
     def __init__(self, fields: Sequence[FieldProblem]):
         first, more = fields[0], len(fields) - 1
         others = f", and {more} more: see errors" if more else ""
-        super().__init__(f"{first.field}: {first.message}{others}")
+        super().__init__(f"{first}{others}")
         self.fields = list(fields)
 
 

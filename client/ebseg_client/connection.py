@@ -25,7 +25,10 @@ def options(url: str, api_key: str | None, connections: int, verify: bool | ssl.
     """
     if not _is_address(url):
         # it is not repeated: a password may be in it
-        raise InputError("the address of a service is http://HOST:PORT or https://HOST, and this is none")
+        begin = "" if isinstance(url, str) and "://" in url else "; put http:// or https:// before this one"
+        raise InputError(
+            f"the address of a service is http://HOST:PORT or https://HOST, as in http://127.0.0.1:8000{begin}"
+        )
     headers = {"User-Agent": "ebseg-client", "Accept": "application/json"}
     if api_key is not None:
         if not isinstance(api_key, str) or not re.fullmatch(r"[!-~]([ -~]*[!-~])?", api_key):

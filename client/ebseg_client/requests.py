@@ -149,11 +149,12 @@ def request_document(classes: Classes | None, options: SegmentOptions) -> dict[s
     """The document of a request, without its time.
 
     Raises:
-        InputError: neither classes nor a vocabulary, both, or an option that does not exist.
+        InputError: neither classes nor a vocabulary, both, or a wrong option.
     """
     unknown = sorted(set(options) - SegmentOptions.__annotations__.keys())
     if unknown:
-        raise InputError(f"there is no option {', '.join(unknown)}")
+        meant = "; did you mean background?" if "threshold" in unknown else ""
+        raise InputError(f"there is no option {', '.join(unknown)}{meant}")
     if (classes is None) == (options.get("vocabulary") is None):
         raise InputError("give either classes or a vocabulary")
     document: dict[str, Any] = {
@@ -187,6 +188,8 @@ def request_document(classes: Classes | None, options: SegmentOptions) -> dict[s
     if (background := options.get("background")) not in (None, "none"):
         document["background"] = {"threshold": background}
     if (outputs := options.get("outputs")) is not None:
+        if isinstance(outputs, str | bytes):
+            raise InputError('outputs are a list, as in ["rle", "png"]')
         document["outputs"] = sorted(outputs)
     if (regions := options.get("regions")) is not None:
         if not isinstance(regions, RegionOptions):

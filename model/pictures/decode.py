@@ -254,7 +254,8 @@ def _check_size(size: tuple[int, int], max_pixels: int) -> None:
         raise PictureFileError(f"the image has no pixels: its header says {width} x {height}")
     if width * height > max_pixels:
         raise PictureSizeError(
-            f"the image has {width} x {height} = {width * height} pixels, at most {max_pixels} are taken"
+            f"the image has {width} x {height} = {width * height} pixels, at most {max_pixels} are taken; "
+            "scale it down"
         )
 
 

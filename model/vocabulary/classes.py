@@ -298,12 +298,13 @@ def _checked(classes: Sequence[ClassName]) -> tuple[ClassName, ...]:
 
 def _doubled(index: int, name: str, first: int, former: str) -> str:
     """What is said of two classes that are one to the text tower."""
-    message = f"class {index} ({name!r}) is doubled: class {first} ({former!r}) is the same"
     if name == former:
-        return message
-    if name.lower() == former.lower():
-        return f"{message} but for its case"
-    return f"{message} to the model, which reads {as_read(name)!r} in both"
+        same = ""
+    elif name.lower() == former.lower():
+        same = f": {former!r} is the same but for its case"
+    else:
+        same = f": {former!r} is the same to the model, which reads {as_read(name)!r} in both"
+    return f"class {name!r} is given twice{same} (places {first} and {index}, counted from 0)"
 
 
 def _checked_name(index: int, item: ClassName) -> str:

@@ -315,5 +315,5 @@ def _not_serving(name: str, reason: str | None) -> NotFoundError:
 
 
 def _unknown(name: str, served: Collection[str]) -> NotFoundError:
-    there = f"there are {', '.join(served)} (see GET /v1/models)"
+    there = f"loaded: {', '.join(served)} (see GET /v1/models)"
     return NotFoundError(f"this model is not loaded; {there}{question(name, served)}")

@@ -142,8 +142,8 @@ class Served:
         for version in self.live:
             if version.number == number:
                 return version
-        numbers = " and ".join(str(version.number) for version in self.live)
-        raise NotFoundError(f"this version of {self.name} is not loaded; there is {numbers}")
+        numbers = ", ".join(str(version.number) for version in self.live)
+        raise NotFoundError(f"this version of {self.name} is not loaded; loaded: {numbers}")
 
     def _end_trial(self) -> LoadedVersion | None:
         canary, self.canary, self._trial = self.canary, None, None

@@ -31,7 +31,7 @@ NEEDED: list[dict[str, list[str]]] = [{name: []} for name in _SCHEMES]
 _READING = ("GET", "HEAD", "OPTIONS")  # all that a key for reading is for
 _REFUSALS: dict[type[Exception], str] = {
     UnauthorizedError: "A key is needed, or the one that was sent is unknown",
-    ForbiddenError: "The key's role is not enough",
+    ForbiddenError: "Not permitted: another key is needed, or administration is off",
     KeyLimitedError: "The key is used more than it may be",
 }
 _NOTHING: AbstractAsyncContextManager[None] = nullcontext()

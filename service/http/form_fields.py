@@ -32,6 +32,8 @@ AS_THEY_ARE = tuple(name for name in PLAIN if name not in ("background", "mean",
 ONCE = ("image", "url", "request", *PLAIN)
 KNOWN = frozenset((*ONCE, *REPEATED))
 IN_QUERY = KNOWN - {"image", "url"}
+DOCUMENTS_ONLY = frozenset(("balance", "regions"))  # fields that no text stands for
+_IN_A_DOCUMENT = "has no form as text; send everything in a JSON document, in the field request"
 
 
 def is_picture(media_type: str) -> bool:
@@ -44,7 +46,7 @@ def problems_of_names(fields: ImmutableMultiDict[str, Any], known: Collection[st
     given = [name for name, _ in fields.multi_items()]
     unknown = [name for name in dict.fromkeys(given) if name not in known]
     problems = [
-        FieldProblem(shown_name(name), unknown_field(name, known) if number < MOST_ASKED else UNKNOWN)
+        FieldProblem(shown_name(name), _unknown(name, known) if number < MOST_ASKED else UNKNOWN)
         for number, name in enumerate(unknown)
     ]
     if len(given) != len(fields):
@@ -52,6 +54,10 @@ def problems_of_names(fields: ImmutableMultiDict[str, Any], known: Collection[st
         twice = (name for name in ONCE if given.count(name) > 1)
         problems += [FieldProblem(name, f"given more than once{more.get(name, '')}") for name in twice]
     return problems
+
+
+def _unknown(name: str, known: Collection[str]) -> str:
+    return _IN_A_DOCUMENT if name in DOCUMENTS_ONLY else unknown_field(name, known)
 
 
 def filled(fields: ImmutableMultiDict[str, Any]) -> ImmutableMultiDict[str, Any]:

@@ -17,7 +17,7 @@ from service.schemas.inference_repository import IndexRequest
 from service.schemas.json_request import JsonSegmentRequest
 from service.schemas.models import CanaryRequest, PinRequest
 from service.schemas.problem import Problem
-from service.schemas.segment import LAST_FRAME, SegmentAnswer, SegmentRequest
+from service.schemas.segment import LAST_FRAME, ONE_SOURCE, SegmentAnswer, SegmentRequest
 
 _REF = "#/components/schemas/"
 _HEADERS = "#/components/headers/"
@@ -184,13 +184,28 @@ def _as_filled(name: str, field: dict[str, Any]) -> dict[str, Any]:
     shown = {key: value for key, value in field.items() if key != "examples"}
     if such := field.get("examples"):
         shown["description"] += "; such as " + " or ".join(f"`{_as_text(one)}`" for one in such)
-    return {**shown, "example": [] if field.get("type") == "array" else ""}
+    if field.get("type") == "array":
+        shown.pop("minItems", None)
+        return {**shown, "example": []}
+    return {**_or_empty(shown), "example": ""}
+
+
+def _or_empty(field: dict[str, Any]) -> dict[str, Any]:
+    """The same field, which may be empty text, too."""
+    if "enum" in field:
+        return {**field, "enum": [*field["enum"], ""]}
+    if field.get("type") == "string":
+        return field
+    about: dict[str, Any] = {key: field[key] for key in ("description", "examples") if key in field}
+    kinds = field.get("anyOf") or [{key: value for key, value in field.items() if key not in about}]
+    return {**about, "anyOf": [*kinds, {"const": "", "type": "string"}]}
 
 
 def _as_text(value: Any) -> str:
     return ", ".join(value) if isinstance(value, list) else str(value)
 
 
+_ONE_SOURCE = [*ONE_SOURCE, {"required": ["request"]}]
 SEGMENT_BODY: dict[str, Any] = {
     "required": True,
     "content": {
@@ -198,6 +213,7 @@ SEGMENT_BODY: dict[str, Any] = {
             "schema": {
                 "type": "object",
                 "oneOf": [{"required": ["image"]}, {"required": ["url"]}],
+                "anyOf": _ONE_SOURCE,
                 "properties": {name: _as_filled(name, field) for name, field in _FORM_FIELDS.items()},
             },
         },
@@ -222,11 +238,14 @@ SEVERAL_BODY: dict[str, Any] = {
         "multipart/form-data": {
             "schema": {
                 "type": "object",
-                "anyOf": [{"required": ["image"]}, {"required": ["url"]}],
+                "allOf": [
+                    {"anyOf": [{"required": ["image"]}, {"required": ["url"]}]},
+                    {"anyOf": _ONE_SOURCE},
+                ],
                 "properties": {
                     **{name: _as_filled(name, field) for name, field in _FORM_FIELDS.items()},
                     "image": {"type": "array", "minItems": 1, "items": _FORM_FIELDS["image"]},
-                    "url": {"type": "array", "minItems": 1, "items": _FORM_FIELDS["url"], "example": []},
+                    "url": {"type": "array", "items": _FORM_FIELDS["url"], "example": []},
                 },
             },
         },

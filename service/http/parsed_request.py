@@ -40,7 +40,7 @@ from service.http.multipart import parsed_form, read_form
 from service.observability.stages import stage
 from service.runtime import HttpSide
 from service.scheduling.host_memory import HostAccount
-from service.schemas.field_problems import field_problems
+from service.schemas.field_problems import field_problems, json_trouble
 from service.schemas.json_request import JsonSegmentRequest
 from service.schemas.picture_text import picture_bytes
 from service.schemas.segment import SegmentRequest
@@ -161,6 +161,8 @@ async def _read(request: Request, service: HttpSide, memory: HostAccount) -> _Pa
         picture = _joined(chunks) if short else await service.in_pool(_joined, chunks)
         return spec, [picture].pop
     seen = f"is {media[:MOST_SHOWN]!r}" if media else "has no Content-Type"
+    if media == "application/x-www-form-urlencoded":
+        seen += f", as curl's -d and --data-binary say: {AS_FILE}, or add -H 'Content-Type: image/jpeg'"
     raise UnsupportedMediaError(
         "a request is multipart/form-data, application/json, or an image as image/jpeg or any other "
         f"image/..., with the rest in the query; this one {seen}"
@@ -346,5 +348,5 @@ def validated(schema: type[Document], document: bytes | dict[str, Any]) -> Docum
                 "the document begins with a byte order mark; send UTF-8 without one"
             ) from None
         if errors[0]["type"] == "json_invalid":
-            raise MalformedRequestError(f"the document is no JSON: {errors[0]['msg']}") from None
+            raise MalformedRequestError(f"the document is no JSON: {json_trouble(errors[0])}") from None
         raise InvalidRequestError(field_problems(errors, schema)) from None

@@ -14,7 +14,8 @@ DETAILS = {  # by the slug of a kind
     "body-too-slow": "the body did not arrive within 30 s",
     "headers-too-slow": "the request's headers did not arrive within 10 s",
     "too-many-bytes": "the body is too large; at most 20971520 bytes are taken",
-    "too-many-pixels": "the image has 12000 x 9000 = 108000000 pixels, at most 50000000 are taken",
+    "too-many-pixels": "the image has 12000 x 9000 = 108000000 pixels, at most 50000000 are taken; "
+    "scale it down",
     "too-much-memory": "this request alone needs about 1900 MiB of memory, there are at most 1200; "
     "send a smaller image, or set output_size or fewer outputs",
     "unsupported-media-type": "this takes application/json",

@@ -51,6 +51,7 @@ from service.schemas.field_problems import field_problems
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_S = 5  # after which to come again, where the error knows nothing better
+NOTHING_HERE = "there is nothing at this path; /openapi.json lists all paths"
 MOST_FIELDS = 50  # a list of a thousand broken classes needs no thousand lines
 
 
@@ -74,7 +75,7 @@ KINDS: dict[type[Exception], Kind] = {
     BadPictureError: Kind(400, "bad-picture", "The image cannot be decoded"),
     PictureError: Kind(400, "bad-picture", "The image cannot be used"),
     UnauthorizedError: Kind(401, "unauthorized", "A key is needed", refusal=True),
-    ForbiddenError: Kind(403, "forbidden", "This key is not enough", refusal=True),
+    ForbiddenError: Kind(403, "forbidden", "Not permitted", refusal=True),
     NotFoundError: Kind(404, "not-found", "Not found"),
     NotAcceptableError: Kind(406, "not-acceptable", "No acceptable form of response"),
     ConflictError: Kind(409, "conflict", "Conflict"),
@@ -169,8 +170,8 @@ def _fields(error: Exception) -> list[FieldProblem]:
 
 
 _UNROUTED = {  # in the stead of Starlette's bare "Not Found"
-    404: "there is nothing at this path; /openapi.json lists all paths",
-    405: "this path does not take this method; the header Allow names those that it takes",
+    404: NOTHING_HERE,
+    405: "this path does not take this method",
 }
 
 
@@ -181,7 +182,9 @@ def _detail(error: Exception, kind: Kind) -> str:
         return error.detail
     if isinstance(error, HTTPException):
         bare = error.detail == HTTPStatus(error.status_code).phrase
-        return _UNROUTED.get(error.status_code, error.detail) if bare else error.detail
+        allowed = (error.headers or {}).get("Allow")
+        use = f"; use {allowed.replace(', ', ' or ')}" if bare and allowed else ""
+        return _UNROUTED.get(error.status_code, error.detail) + use if bare else error.detail
     if isinstance(error, RequestValidationError):
         return InvalidRequestError(_fields(error)).detail
     if isinstance(error, MemoryError):

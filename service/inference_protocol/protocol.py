@@ -19,7 +19,7 @@ from service.http.parsed_request import MOST_COMMAS, ParsedRequest
 from service.inference_protocol.input import Input
 from service.schemas.balance import BalanceSpec
 from service.schemas.classes import ClassEntry
-from service.schemas.field_problems import field_problems
+from service.schemas.field_problems import field_problems, json_trouble
 from service.schemas.inference_protocol import (
     CLASSES,
     HEADER,
@@ -120,14 +120,11 @@ def _parsed(document: bytes) -> InferenceRequest:
         errors = error.errors(include_url=False, include_input=False)
         if errors[0]["type"] == "json_invalid":
             raise MalformedRequestError(
-                f"the document is no JSON: {errors[0]['msg']}; {HEADER} must tell where it ends if binary "
-                "data comes behind it"
+                f"the document is no JSON: {json_trouble(errors[0])}; {HEADER} must tell where it "
+                "ends if binary data comes behind it"
             ) from None
-        problems = [
-            f"{problem.field}: {problem.message}"
-            for problem in field_problems(errors[:MOST_PROBLEMS], InferenceRequest)
-        ]
-        raise MalformedRequestError("; ".join(problems)) from None
+        problems = field_problems(errors[:MOST_PROBLEMS], InferenceRequest)
+        raise MalformedRequestError("; ".join(map(str, problems))) from None
 
 
 def _binary_data(

@@ -50,6 +50,18 @@ _OTHER_WORDS = {
     **dict.fromkeys(("labels", "names", "prompt", "prompts", "text", "queries", "categories"), ("classes",)),
     **dict.fromkeys(("file", "files", "picture", "photo", "img", "input", "data"), ("image",)),
     **dict.fromkeys(("label", "title"), ("name",)),
+    **dict.fromkeys(("threshold", "min_confidence"), ("background.threshold", "background")),
+    "min_area": ("regions.min_area",),
+    "long_side": ("output_size.long_side",),
+}
+# How a field is written that was sent in a usual wrong form, by its path and pydantic's type of the error
+_EXAMPLES = {
+    ("background", "model_type"): ', such as {"threshold": 0.3}',
+    ("background", "model_attributes_type"): ', such as {"threshold": 0.3}',
+    ("background.threshold", "float_parsing"): ", such as 0.3, in a form background=0.3",
+    ("outputs", "list_type"): ', such as ["rle", "png"]',
+    ("classes.N.synonyms", "list_type"): ', such as ["bush"]',
+    ("image", "string_type"): ": the file's bytes in base64",
 }
 PATTERNS = {
     r"^#[0-9A-Fa-f]{6}$": "must be a colour such as #1f77b4",
@@ -67,15 +79,20 @@ def field_problems(
         errors: as pydantic lists them.
         schema: of the document, whose fields an unknown one may have meant; None asks nothing.
     """
-    known = () if schema is None else field_names(schema)
     problems = []
     for number, error in enumerate(sorted(errors, key=lambda one: one["type"] != "extra_forbidden")):
-        path = ".".join(shown_name(str(part)) for part in error["loc"]) or "request"
+        place = error["loc"]
+        path = ".".join(shown_name(str(part)) for part in place)
         if error["type"] == "extra_forbidden":
-            message = unknown_field(str(error["loc"][-1]), known) if number < MOST_ASKED else UNKNOWN
+            known = () if schema is None else field_names(schema) if len(place) > 1 else field_paths(schema)
+            message = unknown_field(str(place[-1]), known) if number < MOST_ASKED else UNKNOWN
+            problems.append(FieldProblem(path, message))
+        elif place:
+            example = _EXAMPLES.get((_kind(place), error["type"]), "")
+            problems.append(FieldProblem(path, _message(error) + example))
         else:
-            message = _message(error)
-        problems.append(FieldProblem(path, message))
+            what = _message(error).replace("must be an object", "the document must be a JSON object")
+            problems.append(FieldProblem("request", what, whole=True))
     return problems
 
 
@@ -86,10 +103,15 @@ def shown_name(name: str) -> str:
 
 def unknown_field(name: str, known: Iterable[str]) -> str:
     """What is said of a field that there is not, with the one that was meant if it is nearly that."""
-    near = nearest(name, known) or next(
-        (meant for meant in _OTHER_WORDS.get(name.lower(), ()) if meant in known), None
-    )
+    near = nearest(name, known)
+    if near in (None, name):  # the name itself is a field elsewhere in the document
+        near = next((meant for meant in _OTHER_WORDS.get(name.lower(), ()) if meant in known), None)
     return f"{UNKNOWN}; did you mean {near}?" if near else UNKNOWN
+
+
+def json_trouble(error: Mapping[str, Any]) -> str:
+    """Why a document is no JSON, of pydantic's error of type json_invalid."""
+    return str(error["msg"]).removeprefix("Invalid JSON: ")
 
 
 @cache
@@ -98,6 +120,24 @@ def field_names(schema: type[BaseModel]) -> tuple[str, ...]:
     described = schema.model_json_schema()
     objects = [described, *described.get("$defs", {}).values()]
     return tuple(dict.fromkeys(name for one in objects for name in one.get("properties", {})))
+
+
+@cache
+def field_paths(schema: type[BaseModel]) -> tuple[str, ...]:
+    """Names of a document's own fields, and `field.name` of those that its fields hold, lists aside."""
+    described = schema.model_json_schema()
+    fields = described.get("properties", {})
+    paths = list(fields)
+    for name, about in fields.items():
+        for one in (about, *about.get("anyOf", ())):
+            held = described.get("$defs", {}).get(one.get("$ref", "").rpartition("/")[2], {})
+            paths += [f"{name}.{inner}" for inner in held.get("properties", {})]
+    return tuple(paths)
+
+
+def _kind(place: Sequence[Any]) -> str:
+    """The path of a field in any entry of a list."""
+    return ".".join("N" if isinstance(part, int) else str(part) for part in place)
 
 
 def _message(error: Mapping[str, Any]) -> str:

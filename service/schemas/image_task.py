@@ -38,7 +38,7 @@ class TaskRequest(Strict):
     )
     parameters: TaskParameters = Field(
         default_factory=TaskParameters,
-        description="of the task",
+        description="of the task; `classes` or `vocabulary` is needed, here or in the query",
         examples=[{"classes": ["sky", "grass"], "threshold": 0.0}],
     )
 

@@ -270,7 +270,7 @@ def metadata_of(tensors: dict[str, Tensor]) -> list[TensorMetadata]:
 _ERRORS = {  # what each status says, and words that such an error may have
     400: ("The request cannot be read", "the document is no JSON: expected value at line 1 column 1"),
     401: ("A key is needed", "this needs a key: send it as Authorization: Bearer KEY or X-API-Key: KEY"),
-    404: ("No such model or version", "this version of ebseg-tiny is not loaded; there is 1"),
+    404: ("No such model or version", "this version of ebseg-tiny is not loaded; loaded: 1"),
     408: ("The body arrived too slowly", "the body did not arrive within 30 s"),
     413: ("The body or the image is too large", "the body is too large; at most 20971520 bytes are taken"),
     415: ("Media type not supported", "a body is taken as it is, without a Content-Encoding"),

@@ -2,7 +2,7 @@
 
 from pydantic import ConfigDict, Field
 
-from service.schemas.segment import SegmentRequest
+from service.schemas.segment import ONE_SOURCE, SegmentRequest
 
 # blue over green, 8 x 8, as PNG in base64: short enough for an example that works as it stands
 TINY_PICTURE = (
@@ -17,6 +17,7 @@ class JsonSegmentRequest(SegmentRequest):
     model_config = ConfigDict(
         json_schema_extra={
             "oneOf": [{"required": ["image"]}, {"required": ["url"]}],
+            "anyOf": ONE_SOURCE,
             "examples": [
                 {"image": TINY_PICTURE, "classes": ["sky", "grass"], "outputs": ["rle", "npy"]},
                 {"image": TINY_PICTURE, "vocabulary": "voc-20", "background": {"threshold": 0.3}},

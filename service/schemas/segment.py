@@ -49,6 +49,7 @@ AUTO_VOCABULARY = (
     "auto"  # the vocabulary that stands for the largest built-in one, of which what is seen is answered
 )
 LAST_FRAME = 9999
+ONE_SOURCE: list[Any] = [{"required": ["classes"]}, {"required": ["vocabulary"]}]  # as JSON Schema
 LONGEST_SIDE = 16_384  # pixels; the number of pixels has its own limit among the settings
 
 
@@ -93,6 +94,7 @@ class SegmentRequest(Strict):
 
     model_config = ConfigDict(
         json_schema_extra={
+            "anyOf": ONE_SOURCE,
             "examples": [
                 {"classes": ["sky", "tree", "road"]},
                 {
@@ -106,7 +108,7 @@ class SegmentRequest(Strict):
                     "output_size": {"long_side": 1024},
                 },
                 {"vocabulary": "ade20k-150", "templates": "plain", "outputs": ["png"]},
-            ]
+            ],
         }
     )
 
@@ -192,7 +194,7 @@ class SegmentRequest(Strict):
     def _one_source(self) -> Self:
         if (self.classes is None) == (self.vocabulary is None):
             seen = "neither came" if self.classes is None else "both came"
-            raise ValueError(f"give either classes or vocabulary: {seen}")
+            raise ValueError(f"give either classes or vocabulary; {seen}")
         return self
 
     @model_validator(mode="after")

@@ -227,5 +227,5 @@ def live_versions(service: Service, model: str, version: str | None) -> list[str
     loaded = service.models.status(model).versions
     versions = [str(one.version) for one in loaded if one.role != "draining"]
     if version is not None and (not _VERSION.fullmatch(version) or version not in versions):
-        raise NotFoundError(f"this version of {model} is not loaded; there is {' and '.join(versions)}")
+        raise NotFoundError(f"this version of {model} is not loaded; loaded: {', '.join(versions)}")
     return versions

@@ -247,7 +247,7 @@ def test_wrong_arguments_are_told_before_anything_is_sent(client: EBSegClient) -
 
 
 def test_errors_of_the_service(client: EBSegClient) -> None:
-    with pytest.raises(FieldsRefusedError, match=r"classes\.1: .*doubled.* \[422\]") as fields:
+    with pytest.raises(FieldsRefusedError, match=r"classes\.1: .*given twice.* \[422\]") as fields:
         client.segment(PNG, ["sky", "sky"])
     assert [problem.field for problem in fields.value.fields] == ["classes.1"]
     assert (fields.value.status, fields.value.type) == (422, "invalid-request")

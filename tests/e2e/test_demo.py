@@ -217,7 +217,7 @@ def test_demo_shows_what_the_service_refused(environment: dict[str, str], tmp_pa
     done = run(command(tmp_path, *picture), environment, tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith("demo: error: the service answered 422")
-    assert "doubled" in done.stderr
+    assert "given twice" in done.stderr
     assert_service_is_gone(tmp_path / "service.log")
 
 

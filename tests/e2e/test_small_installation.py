@@ -80,7 +80,7 @@ def test_examples_of_the_client(number: int, url: str, workspace: Path, with_cli
             assert 0 < float(lines[1]) <= 1
         case 3:
             assert lines == [
-                """[('classes.1', "class 1 ('lamp') is doubled: class 0 ('lamp') is the same")]"""
+                """[('classes.1', "class 'lamp' is given twice (places 0 and 1, counted from 0)")]"""
             ]
 
 
@@ -117,7 +117,7 @@ def test_table_of_one_picture(url: str, with_base: dict[str, str], tmp_path: Pat
     printed = done(["ebseg", "segment", picture, "--vocabulary", "voc-20", "--url", url], with_base, tmp_path)
     assert "512 x 384, ebseg-tiny/" in printed.stdout
     twice = ["ebseg", "segment", picture, "--classes", "hay, hay", "--url", url]
-    assert "classes.1: class 1 ('hay') is doubled" in done(twice, with_base, tmp_path, 2).stderr
+    assert "classes.1: class 'hay' is given twice" in done(twice, with_base, tmp_path, 2).stderr
 
 
 def test_models_and_vocabularies(url: str, with_base: dict[str, str], tmp_path: Path) -> None:

@@ -164,7 +164,7 @@ def test_training_classes_survive_json() -> None:
         ({"classes": [{"name": "sky", "synonyms": "sky"}]}, "class 0 must be an object"),
         ({"classes": [{"name": "sky", "synonyms": [1]}]}, "class 0: synonyms must be a list of strings"),
         ({"classes": [{"name": 3, "synonyms": []}]}, "class 0 must be a string, got int"),
-        ({"classes": [{"name": "a", "synonyms": []}, {"name": "A", "synonyms": []}]}, "doubled"),
+        ({"classes": [{"name": "a", "synonyms": []}, {"name": "A", "synonyms": []}]}, "given twice"),
     ],
 )
 def test_malformed_training_classes_are_a_checkpoint_error(values: object, message: str) -> None:
@@ -205,7 +205,7 @@ def test_the_largest_vocabulary_is_taken() -> None:
         (["sky", "tree", 7], 2, "class 2 must be a string, got int"),
         (["sky", None], 1, "class 1 must be a string, got NoneType"),
         (["sky", ClassName(name=3)], 1, "class 1 must be a string, got int"),  # type: ignore[arg-type]
-        (["sky", "tree", " SKY "], 2, "class 2 ('SKY') is doubled: class 0 ('sky')"),
+        (["sky", "tree", " SKY "], 2, "class 'SKY' is given twice: 'sky' is the same but for its case"),
         ([ClassName(name="sky", synonyms="abc")], 0, "synonyms"),  # type: ignore[arg-type]
         ([ClassName(name="sky", synonyms=(1,))], 0, "synonyms"),  # type: ignore[arg-type]
         ([ClassName(name="sky", synonyms=None)], 0, "synonyms"),  # type: ignore[arg-type]
@@ -233,7 +233,7 @@ def test_a_wrong_list_of_trained_is_refused(trained: list[Any], index: int | Non
 
 
 def test_a_vocabulary_made_directly_is_checked_as_well() -> None:
-    with pytest.raises(VocabularyError, match="doubled"):
+    with pytest.raises(VocabularyError, match="given twice"):
         Vocabulary(classes=(ClassName(name="a"), ClassName(name="A ")))
     with pytest.raises(VocabularyError, match="template 0"):
         Vocabulary(classes=(ClassName(name="a"),), templates=("{} {}",))

@@ -145,7 +145,7 @@ def test_changes(
         (("vocabularies", "show", "nothing"), 2, "[404]"),
         (("vocabularies", "delete", "voc-20"), 2, "[409]"),
         (("vocabularies", "put", "Bad Name", "--classes", "sky"), 2, "[422]"),
-        (("vocabularies", "put", "mine", "--classes", "sky,sky"), 2, "doubled"),
+        (("vocabularies", "put", "mine", "--classes", "sky,sky"), 2, "given twice"),
     ],
 )
 def test_refusals(

@@ -45,7 +45,7 @@ async def test_a_canary_gets_its_share_and_takes_over(registry: Path) -> None:
         assert ask(models, 100).count(2) == 10
         with models.lease("a", 2) as one, models.lease("a", 1) as other:
             assert [lease.info.version for lease in (one, other)] == [2, 1]
-        with pytest.raises(NotFoundError, match="there is 1 and 2"):
+        with pytest.raises(NotFoundError, match="loaded: 1, 2"):
             models.lease("a", 3)
         assert ask(models, 40).count(2) == 4
         assert roles(models) == {1: "current", 2: "canary"}

@@ -82,7 +82,7 @@ async def test_a_new_version_is_swapped_in_and_the_old_one_freed_once(registry: 
         assert roles(models) == {2: "current"}
         assert (registry / "a" / "1").exists()  # the registry is not ours to clean
         assert loads(metrics) == {"loaded": 2}
-        with pytest.raises(NotFoundError, match="this version of a is not loaded; there is 2"):
+        with pytest.raises(NotFoundError, match="this version of a is not loaded; loaded: 2"):
             models.lease("a", 1)
     assert load.closings() == {1: 1, 2: 1}
 
@@ -197,11 +197,11 @@ async def test_models_side_by_side(tmp_path: Path) -> None:
     async with serving(tmp_path, "b, a@1", poll=OFTEN) as (models, _, metrics):
         assert [(status.name, status.default) for status in models.statuses()] == [("b", True), ("a", False)]
         assert [models.lease(name).info.version for name in (None, "b", "a")] == [2, 2, 1]
-        with pytest.raises(NotFoundError, match=r"this model is not loaded; there are b, a \(see"):
+        with pytest.raises(NotFoundError, match=r"this model is not loaded; loaded: b, a \(see"):
             models.lease("c")
         with pytest.raises(NotFoundError, match=r"; did you mean b\?$"):
             models.lease("B")
-        with pytest.raises(NotFoundError, match=r"of a is not loaded; there is 1$"):
+        with pytest.raises(NotFoundError, match=r"of a is not loaded; loaded: 1$"):
             models.lease("a", 2)
         publish(tmp_path, "b", 3, "bad")
         publish(tmp_path, "a", 3)

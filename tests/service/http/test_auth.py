@@ -261,7 +261,10 @@ def test_written_into_openapi() -> None:
     assert segment["security"] == NEEDED
     assert segment["responses"].keys() == {"200", "401", "403", "429"}
     refusal = segment["responses"]["403"]
-    assert refusal["description"] == "The key's role is not enough (`forbidden`)"
+    assert (
+        refusal["description"]
+        == "Not permitted: another key is needed, or administration is off (`forbidden`)"
+    )
     shown = refusal["content"]["application/problem+json"]
     assert shown["schema"] == {"$ref": "#/components/schemas/Problem"}
     assert shown["examples"]["forbidden"]["value"]["status"] == 403

@@ -207,6 +207,46 @@ async def test_examples_fit_their_schemas(document: Json) -> None:
     assert documented > 60
 
 
+def filled(node: Any) -> Iterator[Json]:
+    """Schemas within a part of the document that say what /docs fills a form with."""
+    if isinstance(node, dict):
+        if "example" in node and node.keys() & {"type", "enum", "anyOf", "$ref"}:
+            yield node
+        for value in node.values():
+            yield from filled(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from filled(value)
+
+
+async def test_what_docs_fills_a_form_with_fits(document: Json) -> None:
+    shown = list(filled(document["paths"]))
+    for schema in shown:
+        whole = {**schema, "components": document["components"]}
+        jsonschema.Draft202012Validator(whole).validate(schema["example"])
+    assert len(shown) > 20
+
+
+async def test_classes_or_a_vocabulary_are_asked_for(document: Json) -> None:
+    """What has all that a body requires is answered; without either of the two it fits no schema."""
+    components = document["components"]
+
+    def fits(schema: Json, body: Json) -> bool:
+        whole = {**schema, "components": components}
+        return bool(jsonschema.Draft202012Validator(whole).is_valid(body))
+
+    for path in ("/v1/segment", "/v1/segment/batch"):
+        for media, content in document["paths"][path]["post"]["requestBody"]["content"].items():
+            if media.startswith(("image/", "application/octet")):
+                continue
+            image: Any = ["x"] if path.endswith("batch") else "x"
+            assert not fits(content["schema"], {"image": image}), (path, media)
+            assert fits(content["schema"], {"image": image, "classes": ["sky"]}), (path, media)
+            assert fits(content["schema"], {"image": image, "vocabulary": "voc-20"}), (path, media)
+            assert not fits(content["schema"], {"classes": ["sky"]}), (path, media)
+    assert not fits(components["schemas"]["SegmentRequest"], {"outputs": ["rle"]})
+
+
 async def test_examples_of_bodies_are_answered_as_they_stand() -> None:
     async with running() as (client, _):
         document = (await client.get("/openapi.json")).json()

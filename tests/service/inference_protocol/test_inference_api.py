@@ -81,7 +81,7 @@ async def test_models_and_versions_that_are_not_here(tail: str) -> None:
         assert "not loaded" in error(await client.get(f"/v2/models/other{tail}"), 404)
         for version in ("4", "0", "-3", "03", "3.0", "three", "٣", "9" * 30):
             reported = error(await client.get(f"/v2/models/fake/versions/{version}{tail}"), 404)
-            assert reported == "this version of fake is not loaded; there is 3"
+            assert reported == "this version of fake is not loaded; loaded: 3"
 
 
 async def test_an_inference_from_json_to_json() -> None:
@@ -145,7 +145,7 @@ async def test_errors_have_the_protocols_form() -> None:
         other = await infer(client, IMAGE, CLASSES, path="/v2/models/other/infer")
         assert "not loaded" in error(other, 404)
         old = await infer(client, IMAGE, CLASSES, path="/v2/models/fake/versions/2/infer")
-        assert "there is 3" in error(old, 404)
+        assert "loaded: 3" in error(old, 404)
         for path in ("/v2/", "/v2/models", "/v2/models/other/config", "/v2/models/fake/versions/2/stats"):
             error(await client.get(path), 404)
         error(await client.get(INFER), 405)

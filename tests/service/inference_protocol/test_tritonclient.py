@@ -176,7 +176,7 @@ def test_errors_arrive_with_their_words() -> None:
             assert reported in message(caught, status)
         with pytest.raises(InferenceServerException) as caught:
             client.async_infer("fake", inputs(), model_version="4").get_result(timeout=WAIT)
-        assert message(caught, 404) == "this version of fake is not loaded; there is 3"
+        assert message(caught, 404) == "this version of fake is not loaded; loaded: 3"
         with pytest.raises(InferenceServerException) as caught:
             client.infer("fake", inputs(), outputs=[triton.InferRequestedOutput("masks")])
         assert "there is no output 'masks'" in message(caught, 400)

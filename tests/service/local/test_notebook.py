@@ -226,7 +226,7 @@ def test_a_closed_pillow_image(model: NotebookModel, tmp_path: Path) -> None:
         ({"classes": 3}, UsageError, "a list of names"),
         ({"classes": [3]}, UsageError, "classes.0"),
         ({"classes": [{"nam": "sky"}]}, UsageError, "unknown field"),
-        ({"classes": ["sky", "Sky"]}, VocabularyError, "doubled"),
+        ({"classes": ["sky", "Sky"]}, VocabularyError, "given twice"),
         ({"templates": "latin"}, UsageError, "templates"),
         ({"background": 2}, UsageError, "background"),
         ({"background": float("nan")}, UsageError, "background"),

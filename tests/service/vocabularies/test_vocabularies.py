@@ -82,7 +82,7 @@ async def test_classes_are_checked_like_a_requests() -> None:
     with pytest.raises(InvalidRequestError) as caught:
         await vocabularies.put("mine", ENTRIES)
     assert "3 classes are too many; at most 2" in caught.value.fields[0].message
-    with pytest.raises(VocabularyError, match="doubled") as doubled:
+    with pytest.raises(VocabularyError, match="given twice") as doubled:
         await vocabularies.put("mine", [ClassEntry(name="a"), ClassEntry(name=" A ")])
     assert doubled.value.index == 1
     with pytest.raises(VocabularyError, match="empty"):

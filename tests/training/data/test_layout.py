@@ -215,7 +215,7 @@ def test_missing_folders(tmp_path: Path) -> None:
             '{"classes": [{"name": "a", "synonyms": [1]}], "ignore": 255}',
             "synonyms must be a list of strings",
         ),
-        ('{"classes": [{"name": "a"}, {"name": "A "}], "ignore": 255}', "is doubled"),
+        ('{"classes": [{"name": "a"}, {"name": "A "}], "ignore": 255}', "is given twice"),
         ('{"classes": [], "ignore": 255}', "empty"),
     ],
 )

@@ -202,7 +202,9 @@ def _connected(address: str | None) -> Iterator[None]:
         **own,
     )
     try:
-        DataContext.get_current().enable_progress_bars = False
+        context = DataContext.get_current()
+        context.enable_progress_bars = False
+        context.target_max_block_size = 1  # byte: else shards, which are small, are one block for one worker
         yield
     finally:
         ray.shutdown()

@@ -94,11 +94,15 @@ class EdgeProtocol(HttpToolsProtocol):
     # of `Turns`
 
     def be_deaf(self) -> None:
-        """Reads nothing from its client any more."""
+        """Reads nothing from its client any more, which is not silent: its place is not for another one."""
         self.transport.pause_reading()
+        self._connections.busy(self)
+        self._unset_keepalive_if_required()
 
     def listen_again(self) -> None:
         """Reads from it, unless the application has enough for now."""
+        if not self._answering():
+            self._connections.idle(self)
         if not self.flow.read_paused and not self.transport.is_closing():
             self.transport.resume_reading()
 
@@ -232,7 +236,9 @@ class EdgeProtocol(HttpToolsProtocol):
             self._refuse(MalformedRequestError("this is no HTTP/1.1 request that can be read"), "malformed")
 
     def shutdown(self) -> None:
-        """The server stops."""
+        """The server stops; what arrived before is answered."""
+        if (waiting := self._turns.forget(self)) is not None:
+            self.hear(*waiting)
         if self._ended:
             self.transport.close()
         else:

@@ -56,9 +56,9 @@ class Turns:
             self._waiting[hearer] = data, time.monotonic()
             hearer.be_deaf()
 
-    def forget(self, hearer: Hearer) -> None:
-        """What it sent is of no use any more."""
-        self._waiting.pop(hearer, None)
+    def forget(self, hearer: Hearer) -> tuple[bytes, float] | None:
+        """Takes out what it sent, and when that arrived; None if nothing of it waits."""
+        return self._waiting.pop(hearer, None)
 
     def _next(self) -> None:
         self._heard = 0

@@ -3,13 +3,20 @@
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
+from typing import Any
+
+from starlette.types import Receive, Scope, Send
+from uvicorn.server import ServerState
 
 from service.bench.process import HOST
 from service.bench.requests import segment_request
-from service.http.turns import Turns
+from service.http.edge import EdgeProtocol
+from service.http.turns import MOST_A_TURN, Turns
+from service.observability.metrics import Metrics
+from service.server import server_config
 from tests.load.client import Connection
 from tests.load.server import started
-from tests.service.fakes import PNG
+from tests.service.fakes import PNG, settings
 
 MOST = 3
 
@@ -129,6 +136,71 @@ async def test_one_that_fails_is_broken_off_and_the_others_are_heard() -> None:
     assert heard == clients
     assert [number for number, client in enumerate(clients) if client.broken] == [4, 9]
     assert faults == ["bad", "bad"]
+
+
+class Wire(asyncio.Transport):
+    """A client's connection, which takes all that is written at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+        self.closed = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written += data
+
+    def close(self) -> None:
+        self.closed = True
+
+    def abort(self) -> None:
+        self.closed = True
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def pause_reading(self) -> None:
+        pass
+
+    def resume_reading(self) -> None:
+        pass
+
+    def can_write_eof(self) -> bool:
+        return False
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+
+@run
+async def test_who_waits_is_not_silent_and_is_answered_though_the_server_stops() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    config = server_config(app, settings(idle_timeout_s=0.05), Metrics(), MOST_A_TURN + 3)
+    config.load()
+
+    def connect() -> tuple[EdgeProtocol, Wire]:
+        made: Any = config.http_protocol_class
+        protocol = made(config=config, server_state=ServerState(), app_state={})
+        assert isinstance(protocol, EdgeProtocol)
+        wire = Wire()
+        protocol.connection_made(wire)
+        return protocol, wire
+
+    clients = [connect() for _ in range(MOST_A_TURN + 3)]
+    for protocol, _ in clients:
+        protocol.data_received(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n")
+    _, late = connect()  # there is no place, and none of those that wait makes it one
+    assert late.written.startswith(b"HTTP/1.1 503 ")
+    waiting = clients[MOST_A_TURN:]
+    time.sleep(0.1)  # the event loop is at something else, and finds their silence to be over
+    for protocol, wire in waiting:
+        assert not wire.closed
+        protocol.shutdown()
+    while not all(wire.closed for _, wire in waiting):
+        await asyncio.sleep(0)
+    assert [wire.written.startswith(b"HTTP/1.1 204 ") for _, wire in clients] == [True] * len(clients)
 
 
 @run

@@ -20,6 +20,7 @@ from model.allocator import keep_freed_memory
 from model.bench.batches import OperationCounter
 from model.bench.engine import (
     MATRIX_SIDE,
+    WARM_UP_ROUNDS,
     Progress,
     in_turn,
     limit_dtype,
@@ -106,7 +107,7 @@ def bench_train(
         "device": str(place),
         "card": None if card is None else card.describe(),
         **machine(),
-        "steps": steps,
+        "steps": len(timings.step),
         "seconds": timings.step,
         "seconds_median": statistics.median(timings.step),
         "seconds_by_part": {part: statistics.median(times[-steps:]) for part, times in step.seconds.items()},
@@ -185,8 +186,8 @@ def _in_turn_with_products(
     return _Timings(
         step=seconds[0],
         product=seconds[1],
-        step_work=step_work[-rounds:],
-        product_work=product_work[-rounds:],
+        step_work=step_work[WARM_UP_ROUNDS : WARM_UP_ROUNDS + len(seconds[0])],
+        product_work=product_work[WARM_UP_ROUNDS : WARM_UP_ROUNDS + len(seconds[0])],
     )
 
 

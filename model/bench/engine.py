@@ -26,6 +26,7 @@ from model.network.device import device_named
 from model.storage.checkpoint import load
 
 MATRIX_SIDE = 2048
+WARM_UP_ROUNDS = 3  # after which the allocator has settled
 TRIAL_SIDE = 512  # emulated products of the full size take seconds each
 TRIAL_RUNS = 5
 # Necessary work of base at 640 x 640, as design/performance counts it; other shapes are counted.
@@ -124,7 +125,7 @@ def bench_engine(
     else:
         (seconds,) = in_turn([run], runs, progress)
         rate = batches["device_matmul_flops_per_second"]
-    median = statistics.median(seconds)
+    median, rounds = statistics.median(seconds), len(seconds)
     return {
         "bench": "engine",
         "variant": ebseg.config.variant,
@@ -134,10 +135,10 @@ def bench_engine(
         "classes": classes,
         "dtype": dtype,
         **machine(),
-        "runs": runs,
+        "runs": rounds,
         "seconds": seconds,
         "seconds_median": median,
-        "seconds_by_stage": {name: statistics.median(times[-runs:]) for name, times in stages.items()},
+        "seconds_by_stage": {name: statistics.median(times[-rounds:]) for name, times in stages.items()},
         **limit_figures(DTYPES[dtype], limit),
         "matmul_flops_per_second": rate,
         "necessary_flops": flops,
@@ -185,7 +186,7 @@ def bench_text(
         "size": size,
         "device": str(place),
         **machine(),
-        "runs": runs,
+        "runs": len(text_seconds),
         "seconds": text_seconds,
         "seconds_median": text,
         "predict_seconds_median": predict,
@@ -315,19 +316,40 @@ def _name(dtype: torch.dtype) -> str:
 
 
 def in_turn(functions: list[Callable[[], object]], runs: int, progress: Progress) -> list[list[float]]:
-    """Seconds of each function: warm-ups, then `runs` rounds in which each is timed once."""
-    for warm_up in range(3):  # the allocator settles within three
-        progress(f"warm-up {warm_up + 1} of 3")
+    """Seconds of each function: warm-ups, then `runs` rounds in which each is timed once.
+
+    Ctrl-C ends it after the rounds that are whole, if there is one; progress says how long it will take.
+    """
+    last = 0.0  # seconds of the last round
+    for warm_up in range(WARM_UP_ROUNDS):
+        progress(f"warm-up {warm_up + 1} of {WARM_UP_ROUNDS}{_rest(last, WARM_UP_ROUNDS - warm_up + runs)}")
+        began = time.perf_counter()
         for function in functions:
             function()
-    seconds: list[list[float]] = [[] for _ in functions]
-    for run in range(runs):
-        progress(f"run {run + 1} of {runs}")
-        for function, times in zip(functions, seconds, strict=True):
-            start = time.perf_counter()
-            function()
-            times.append(time.perf_counter() - start)
-    return seconds
+        last = time.perf_counter() - began
+    rounds: list[list[float]] = []
+    while len(rounds) < runs:
+        progress(f"run {len(rounds) + 1} of {runs}{_rest(last, runs - len(rounds))}")
+        try:
+            rounds.append([_seconds_of(function) for function in functions])
+        except KeyboardInterrupt:
+            if not rounds:
+                raise
+            progress(f"stopped: the figures are of {len(rounds)} of {runs} runs")
+            break
+        last = sum(rounds[-1])
+    return [list(times) for times in zip(*rounds, strict=True)]
+
+
+def _seconds_of(function: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    function()
+    return time.perf_counter() - began
+
+
+def _rest(seconds: float, rounds: int) -> str:
+    """How long so many rounds will take, where it is known what one takes."""
+    return f", about {seconds * rounds:.0f} s to go" if seconds else ""
 
 
 def weights_size(ebseg: EBSeg) -> int:

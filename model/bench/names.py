@@ -6,7 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from model.allocator import keep_freed_memory
-from model.bench.engine import Progress, in_turn, machine, model_of, picture_array, vocabulary_of
+from model.bench.engine import (
+    WARM_UP_ROUNDS,
+    Progress,
+    in_turn,
+    machine,
+    model_of,
+    picture_array,
+    vocabulary_of,
+)
 from model.network.device import device_named
 from model.segmenter import Segmenter
 
@@ -43,15 +51,16 @@ def bench_classes(
         again[count].append(ended - between)
 
     seconds = in_turn([lambda count=count: first(count) for count in COUNTS], runs, progress)  # type: ignore[misc]
-    processor = {count: statistics.median(spent[count][-runs:]) for count in COUNTS}
-    own_again = {count: statistics.median(again[count][-runs:]) for count in COUNTS}
+    whole = WARM_UP_ROUNDS, WARM_UP_ROUNDS + len(seconds[0])  # rounds that were timed
+    processor = {count: statistics.median(spent[count][slice(*whole)]) for count in COUNTS}
+    own_again = {count: statistics.median(again[count][slice(*whole)]) for count in COUNTS}
     return {
         "bench": "classes",
         "variant": ebseg.config.variant,
         "size": size,
         "device": str(ebseg.device),
         **machine(),
-        "runs": runs,
+        "runs": len(seconds[0]),
         "classes": list(COUNTS),
         "seconds_medians": [statistics.median(own) for own in seconds],
         "processor_seconds_medians": list(processor.values()),

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.bench.engine import Progress, in_turn
+from model.bench.engine import WARM_UP_ROUNDS, Progress, in_turn
 from model.errors import ModelError
 from model.network.ebseg import EBSeg
 from model.network.pictures import pad_to, padded_size
@@ -73,7 +73,10 @@ def bench_runtime(
 
     seconds = in_turn([timed("ours", ours), timed("theirs", lambda: program(images, sizes))], runs, progress)
     ours_s, theirs_s = (statistics.median(own) for own in seconds)
-    processor = {name: statistics.median(own[-runs:]) for name, own in spent.items()}
+    processor = {
+        name: statistics.median(own[WARM_UP_ROUNDS : WARM_UP_ROUNDS + len(seconds[0])])
+        for name, own in spent.items()
+    }
     return {
         "runtime": runtime,
         "ours_seconds_median": ours_s,

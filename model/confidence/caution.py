@@ -90,7 +90,8 @@ def cautions(
             AnswerWarning(
                 "unknown-words",
                 f"{_listed(unknown)} {'are no words' if several else 'is no word'} that {name} knows; ask "
-                "for words of its card, or take the released weights, which know any noun (ebseg pull base).",
+                "for words of its card (GET /v1/models), or take the released weights, which know any noun "
+                "(ebseg pull base).",
             )
         )
     least = dict(card.confidence or ()).get(RARE)

@@ -1,4 +1,4 @@
-"""`/`, `/docs` and `/static/...`: the pages, and the files that they are made of."""
+"""`/`, `/docs` and `/static/...`: the pages, and their files; `limits.json` is of the settings."""
 
 import functools
 import hashlib
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fastapi import APIRouter, HTTPException, Request, Response
+from fastapi.responses import JSONResponse
 
 FOLDER = Path(__file__).parents[1] / "static"
 MEDIA_TYPES = {
@@ -29,6 +30,7 @@ POLICY = "; ".join(
         "frame-ancestors 'none'",
     )
 )
+LIMITS = "limits.json"  # what the page may send; no file
 PICTURE_AGE = 86_400  # seconds; pictures may be old, while scripts and styles have to fit together
 _HEADERS = {
     "Content-Security-Policy": POLICY,
@@ -70,6 +72,10 @@ def static(path: str, request: Request) -> Response:
     Raises:
         HTTPException: 404, there is no such file.
     """
+    if path == LIMITS:
+        settings = request.app.state.service.settings
+        limits = {"max_bytes": settings.max_bytes, "max_pixels": settings.max_pixels}
+        return JSONResponse(limits, headers={**_HEADERS, "Cache-Control": "no-cache"})
     return _answer(path, request)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Page, Request, Route, expect
 
-from tests.browser.conftest import OpenPage
+from tests.browser.conftest import DESKTOP, OpenPage
 from tests.browser.reading import (
     CLASSES,
     ask,
@@ -131,10 +131,33 @@ def test_doubts_are_shown_and_what_the_model_is_for(visit: OpenPage) -> None:
     expect(page.locator("#warning")).to_be_hidden()
     type_classes(page, "face")
     found(page, len(VILLAGE) + 1)
-    expect(page.locator("#warning [data-code='unknown-words']")).to_contain_text("ebseg pull base")
+    expect(page.locator("#warning [data-code='unknown-words']")).to_have_text(  # what a visitor can do
+        '"face" is no word that ebseg-tiny knows. The words that it knows are under “About this model”.'
+    )
     page.click("[aria-label='Remove face']")
     found(page, len(VILLAGE))
     expect(page.locator("#warning")).to_be_hidden()
+
+
+def test_nothing_found_says_how_to_see_the_best_guess(visit: OpenPage) -> None:
+    page = visit()
+    expect(page.locator("#threshold-value")).to_have_text("50%")  # of the card, before any answer
+    expect(page.locator("#threshold")).to_have_js_property("value", "0.5")
+    choose_scene(page)
+    expect(page.locator("#none-found")).to_be_hidden()
+    slide(page, "threshold", 0.95)
+    page.click("#clear")
+    type_classes(page, "kite", "lamp")
+    expect(page.locator("#result-title")).to_have_text("Found 0 of 2")
+    expect(page.locator("#none-found")).to_contain_text("Lower that slider")
+    slide(page, "threshold", 0)
+    expect(page.locator("#none-found")).to_be_hidden()
+    photograph = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
+    noise = {"name": "noise.png", "mimeType": "image/png", "buffer": encoded(photograph)}
+    page.set_input_files("#file", noise)
+    warning = page.locator("#warning [data-code='unlike-its-domain']")
+    expect(warning).to_contain_text("its mask may mean nothing. Other models")
+    expect(warning).not_to_contain_text("ebseg pull")
 
 
 def test_new_classes_on_a_known_picture_use_the_prediction_cache(visit: OpenPage) -> None:
@@ -316,6 +339,53 @@ def test_a_photograph_does_not_inherit_the_words_of_a_scene(village: Page) -> No
     choose("other.png")  # one's own words stay
     expect(shown).to_have_attribute("aria-label", re.compile("^Image other.png and mask"))
     assert chips(village) == ["house", "sky"]
+
+
+def test_own_classes_come_back_after_a_scene_and_a_list(visit: OpenPage) -> None:
+    page = visit()
+    type_classes(page, "kite", "tent")
+    expect(page.locator("#own")).to_be_hidden()
+    choose_scene(page)
+    assert chips(page) == VILLAGE
+    page.get_by_role("button", name="My own (2)").click()
+    found(page, 2)
+    assert chips(page) == ["kite", "tent"]
+    expect(page.locator("#own")).to_be_hidden()
+    page.select_option("#list", "voc-20")
+    found(page, 20)
+    page.select_option("#list", "")
+    found(page, 2)
+    assert chips(page) == ["kite", "tent"]
+    choose_scene(page, "room")
+    page.click("[aria-label='Remove clock']")  # what is left of it is one's own, too
+    choose_scene(page)
+    page.click("#own")
+    found(page, len(CLASSES["room"]) - 1)
+    page.click("#own")
+    found(page, 2)
+    assert chips(page) == ["kite", "tent"]
+    choose_scene(page)
+    own = {"name": "own.png", "mimeType": "image/png", "buffer": encoded(picture(30, 40))}
+    page.set_input_files("#file", own)
+    found(page, 2)
+    assert chips(page) == ["kite", "tent"]
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_a_click_on_segment_never_takes_a_suggestion(visit: OpenPage, size: dict[str, int]) -> None:
+    page = visit(size=size)
+    choose_scene(page)
+    page.focus("#class-input")
+    page.keyboard.type("s")
+    expect(page.locator("#suggestions [role=option]")).to_have_count(8)
+    listed, button = page.locator("#suggestions").bounding_box(), page.locator("#run").bounding_box()
+    assert listed is not None
+    assert button is not None
+    assert listed["height"] > 60  # two rows, and the rest by scrolling
+    assert listed["y"] + listed["height"] <= button["y"]
+    page.mouse.click(button["x"] + button["width"] / 2, button["y"] + button["height"] / 2)
+    found(page, len(VILLAGE) + 1)
+    assert chips(page) == [*VILLAGE, "s"]  # what was typed, and no word of the list
 
 
 def test_model_and_version_are_sent_and_shown(village: Page) -> None:

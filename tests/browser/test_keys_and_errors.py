@@ -126,8 +126,11 @@ def test_broken_picture_and_wrong_classes_are_told_in_words(opened: Opened) -> N
         expect(alert).to_contain_text("4 classes are too many; at most 3 are taken")
         page.click("[aria-label='Remove sand']")
         found(page, 3)
-        page.set_input_files("#file", own(PICTURE + bytes(20_000)))
+        page.set_input_files("#file", own(PICTURE + bytes(19_990 - len(PICTURE))))  # too large with its form
         expect(alert).to_contain_text("The body is too large; at most 20000 bytes are taken.")
+        expect(page.get_by_role("status").first).to_have_text("there is no new mask")
+        page.set_input_files("#file", own(PICTURE + bytes(60_000)))
+        expect(alert).to_contain_text("has 0.0573 MiB; this service takes 0.0191 MiB at the most.")
 
 
 def test_answers_of_a_proxy_and_a_lost_service_at_the_start(opened: Opened) -> None:

@@ -2,9 +2,13 @@
 
 import base64
 import io
+import re
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
@@ -12,6 +16,7 @@ from tests.browser.conftest import OpenPage
 from tests.browser.reading import (
     ask,
     canvas,
+    choose_scene,
     expected_legend,
     found,
     legend,
@@ -82,6 +87,50 @@ def test_dropped_document_is_refused_in_words(visit: OpenPage) -> None:
         "#stage", "drop", {"dataTransfer": transfer(page, b"%PDF", "a.pdf", "application/pdf")}
     )
     expect(page.get_by_role("alert")).to_contain_text("“a.pdf” is no image.")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("a.txt", "text/plain"), ("a.pdf", "application/pdf"), ("a.png", "image/png")]
+)
+def test_a_chosen_document_is_refused_at_once(visit: OpenPage, name: str, kind: str) -> None:
+    page = visit()
+    page.set_input_files("#file", {"name": name, "mimeType": kind, "buffer": b"a house and a tree"})
+    expect(page.get_by_role("alert")).to_contain_text(f"“{name}” is no image. JPEG, PNG")
+    expect(page.locator("#invitation")).to_be_visible()
+    expect(page.get_by_role("status").first).to_have_text("")
+
+
+def test_a_file_too_large_for_the_service_is_refused_by_its_header(visit: OpenPage) -> None:
+    """144 million pixels would stop the page for seconds; here decoding a large file would be seen."""
+    page = visit()
+    choose_scene(page)
+    page.evaluate(
+        "window.decoded = 0; const decode = createImageBitmap;"
+        "window.createImageBitmap = (...given) => { window.decoded += 1; return decode(...given); }"
+    )
+    small = encoded(picture(8, 8))
+    header = struct.pack(">II", 12_000, 12_000) + small[24:29]
+    large = small[:16] + header + struct.pack(">I", zlib.crc32(b"IHDR" + header)) + small[33:]
+    page.set_input_files("#file", {"name": "big.png", "mimeType": "image/png", "buffer": large})
+    expect(page.get_by_role("alert")).to_contain_text(
+        "“big.png” has 12000 × 12000 pixels, 144 million; this service takes 50 million at the most."
+    )
+    assert page.evaluate("window.decoded") == 0
+    expect(page.locator("#mask")).to_have_attribute(
+        "aria-label", re.compile("village.jpg and mask")
+    )  # it stays
+    page.set_input_files("#file", {"name": "small.png", "mimeType": "image/png", "buffer": small})
+    expect(page.locator("#mask")).to_have_attribute("aria-label", "Image small.png, no mask yet")
+    expect(page.get_by_role("alert")).to_be_hidden()
+    assert page.evaluate("window.decoded") == 1
+
+
+def test_a_large_picture_is_shown_at_screen_size_from_the_start(visit: OpenPage) -> None:
+    page = visit()
+    wide = {"name": "wide.png", "mimeType": "image/png", "buffer": encoded(np.zeros((75, 3000, 3), np.uint8))}
+    page.set_input_files("#file", wide)
+    expect(page.locator("#mask")).to_have_attribute("aria-label", "Image wide.png, no mask yet")
+    assert canvas(page, "photo").shape == (51, 2048, 4)
 
 
 def test_text_is_pasted_as_classes(visit: OpenPage) -> None:

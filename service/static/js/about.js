@@ -4,12 +4,27 @@ import { byId, el, wholePercent } from "./dom.js";
 
 const MOST_WORDS = 60; // more would be a page of their own; GET v1/models has them all
 
+// what a visitor of the page can do; the service's own advice is for those who run it
+const ADVICE = {
+  "unknown-words": "The words that it knows are under “About this model”.",
+  "unlike-its-domain": "Other models, if this service has any, are in the list at the top.",
+};
+
 const named = (models, name) => models.find((one) => (name === null ? one.default : one.name === name));
 
 /** The words that a model's card lists, by the model's name; none where it has a sentence, or no card. */
 export function ownWords(models, name) {
   const words = named(models, name)?.card?.words;
   return Array.isArray(words) ? words : [];
+}
+
+/** The threshold of a model's card, by the model's name; null where it has none. */
+export const ownThreshold = (models, name) => named(models, name)?.card?.threshold ?? null;
+
+/** A warning {code, message} of an answer in words for visitors: what is wrong as the service says it, before its last semicolon. */
+export function forVisitors({ code, message }) {
+  const end = message.lastIndexOf("; ");
+  return code in ADVICE && end > 0 ? `${message.slice(0, end)}. ${ADVICE[code]}` : message;
 }
 
 /** Shows the card of a model, by name; null is the service's default. What it warns of is in sight. */

@@ -1,6 +1,6 @@
 // The page: what it knows, and who hears of changes.
 
-import { ownWords, showAbout } from "./about.js";
+import { ownThreshold, ownWords, showAbout } from "./about.js";
 import { Chips } from "./chips.js";
 import { Code } from "./code.js";
 import { showDetails } from "./details.js";
@@ -14,6 +14,7 @@ import { Lists, installSaving } from "./lists.js";
 import { labelMap } from "./mask.js";
 import { chooseModel, chosenModel, loadModels } from "./models.js";
 import { clearNotice, showError, showStopped, showWaiting } from "./notices.js";
+import { OwnClasses } from "./own.js";
 import { installIntake, markScene, openPicture, showScenes } from "./picture.js";
 import { Recents } from "./recents.js";
 import { Colors, requestDocument } from "./request.js";
@@ -38,6 +39,7 @@ const state = {
 };
 
 let turns = 0; // pictures that were offered
+let limits = null; // {max_bytes, max_pixels} of what the service takes
 let models = []; // of the service, as GET v1/models tells
 
 const colors = new Colors();
@@ -50,6 +52,10 @@ const chips = new Chips(() => {
   state.vocabulary = null;
   byId("list").value = "";
   classesChanged(TYPING_MS);
+});
+const own = new OwnClasses(() => { // the button may go away
+  byId("class-input").focus();
+  putClasses(own.back(isOwn() ? chips.classes : []));
 });
 const runner = new Runner({ onStart, onWait: showWaiting, onAnswer, onError, onEnd });
 
@@ -103,6 +109,18 @@ function classesChanged(ms) {
   refresh(ms);
 }
 
+/** Whether the chips are a person's own, and not a scene's or a list's. */
+const isOwn = () => state.scene === "" && state.vocabulary === null;
+
+/** Puts others in the place of the chips. */
+function putClasses(classes, { scene = "", vocabulary = null } = {}) {
+  colors.forget();
+  chips.set(classes);
+  Object.assign(state, { scene, vocabulary });
+  byId("list").value = vocabulary ?? "";
+  classesChanged(0);
+}
+
 function onStart() {
   state.looking?.abort();
   clearNotice();
@@ -141,6 +159,7 @@ function onAnswer(sent, answer, text, roundTrip) {
 function onError(error) {
   const fatal = error.status === 400 || error.status === 413 || error.status === 415 || error.status === 422;
   showError(error, fatal ? null : () => refresh());
+  say("there is no new mask");
 }
 
 /** Somebody looks for a class: its confidence at that place is worth a call, once an answer. */
@@ -158,11 +177,17 @@ async function fetchConfidences() {
 }
 
 async function takePicture(blob, name, scene = null) {
+  const turn = ++turns;
+  let picture;
+  try {
+    picture = await openPicture(blob, name, scene?.url ?? null, limits);
+  } catch (error) {
+    if (turn === turns) showError(error, null);
+    return;
+  }
+  if (turn !== turns) return; // another one came while this one was decoded
   runner.cancel();
   clearNotice();
-  const turn = ++turns;
-  const picture = await openPicture(blob, name, scene?.url ?? null);
-  if (turn !== turns) return; // another one came while this one was decoded
   state.picture?.bitmap?.close();
   Object.assign(state, { picture, first: null });
   markScene(scene?.name ?? "");
@@ -171,11 +196,9 @@ async function takePicture(blob, name, scene = null) {
   byId("others").hidden = false;
   if (scene === null) recents.add(picture);
   if (scene || state.scene) { // a photograph does not inherit a scene's words
-    colors.forget();
-    chips.set((scene?.classes ?? []).map((each) => ({ name: each })));
-    Object.assign(state, { scene: scene?.name ?? "", vocabulary: null });
-    byId("list").value = "";
-    classesChanged(0);
+    if (scene && isOwn()) own.keep(chips.classes);
+    if (scene) putClasses(scene.classes.map((each) => ({ name: each })), { scene: scene.name });
+    else putClasses(own.back());
   }
   if (scene) return;
   if (chips.classes.length) {
@@ -198,15 +221,14 @@ async function takeScene(scene) {
 async function takeList(name, lists) {
   if (!name) {
     state.vocabulary = null;
+    if (own.any) putClasses(own.back());
     return;
   }
   try {
     const classes = await lists.classes(name);
     if (byId("list").value !== name) return; // another one was chosen meanwhile
-    colors.forget();
-    chips.set(classes);
-    Object.assign(state, { scene: "", vocabulary: name });
-    classesChanged(0);
+    if (isOwn()) own.keep(chips.classes);
+    putClasses(classes, { vocabulary: name });
     say(`list ${name}, ${classes.length} classes`);
   } catch (error) {
     byId("list").value = state.vocabulary ?? "";
@@ -251,6 +273,13 @@ function showThreshold({ threshold, source }) {
   byId("threshold-own").hidden = !asked;
 }
 
+/** Shows the threshold of the chosen model's card, until an answer or a person says another. */
+function showOwnThreshold() {
+  if (state.threshold !== null) return;
+  const threshold = ownThreshold(models, chosenModel().model);
+  showThreshold({ threshold, source: threshold === null ? "uncalibrated" : "card" });
+}
+
 /** Takes over what the address carries, once. */
 async function takeLink(lists) {
   if (location.hash.length < 2) return;
@@ -262,6 +291,7 @@ async function takeLink(lists) {
   }
   showAbout(models, chosenModel().model);
   state.threshold = asked.threshold;
+  showOwnThreshold();
   if (asked.threshold !== null) byId("threshold").value = String(asked.threshold);
   if (asked.threshold !== null) showThreshold({ threshold: asked.threshold, source: "request" });
   if (asked.vocabulary) {
@@ -280,6 +310,7 @@ async function connect(lists) {
       byId("model").replaceChildren(el("option", { value: "", textContent: "loading the model" }));
     });
     showAbout(models, chosenModel().model);
+    showOwnThreshold();
     await lists.refresh(state.vocabulary ?? "");
     clearNotice();
     await takeLink(lists);
@@ -292,6 +323,7 @@ async function start() {
   installTheme();
   installSliders();
   const { scenes, words } = await (await fetch("static/scenes.json")).json();
+  limits = await (await fetch("static/limits.json")).json();
   const lists = new Lists(words, () => renewSuggestions());
   showScenes(scenes, takeScene);
   installIntake((file) => takePicture(file, file.name), (message) => showError({ title: "No image", message }, null));
@@ -310,6 +342,7 @@ async function start() {
   byId("list").addEventListener("change", () => takeList(byId("list").value, lists));
   byId("model").addEventListener("change", () => {
     showAbout(models, chosenModel().model);
+    showOwnThreshold();
     refresh();
   });
   byId("run").addEventListener("click", () => {

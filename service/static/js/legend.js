@@ -1,5 +1,6 @@
 // What was found: colours, shares, confidences; a click shows or hides a class.
 
+import { forVisitors } from "./about.js";
 import { byId, el, percent, swatch, wholePercent } from "./dom.js";
 import { colorOf } from "./drawing.js";
 
@@ -39,10 +40,11 @@ export class Legend {
     byId("missing").querySelector("ul").replaceChildren(...missing.map(({ name, trained }) => (
       el("li", {}, el("span", { textContent: name }), badge(trained))
     )));
-    byId("warning").replaceChildren(...(answer.warnings ?? []).map(({ code, message }) => (
-      el("p", { "data-code": code, textContent: message })
+    byId("warning").replaceChildren(...(answer.warnings ?? []).map((warning) => (
+      el("p", { "data-code": warning.code, textContent: forVisitors(warning) })
     )));
     byId("warning").hidden = !answer.warnings?.length;
+    byId("none-found").hidden = this.#found.length > 0 || !answer.background?.threshold;
     byId("result").hidden = false;
     this.#mark();
     this.#onChange(this.#hidden);

@@ -1,25 +1,48 @@
 // Ways for a picture to come in: dropped, pasted, chosen, or one of the scenes.
 
 import { byId, el } from "./dom.js";
+import { readHeader } from "./header.js";
 
 const ENDINGS = {
   "image/jpeg": "jpg", "image/png": "png", "image/webp": "webp", "image/tiff": "tif", "image/bmp": "bmp", "image/gif": "gif",
 };
 
+/** A file that is not taken, and why. */
+export class Refused extends Error {
+  title = "Not an image to take";
+}
+
 /**
  * A picture, ready to be sent and, if the browser can, shown.
  *
- * `bitmap` is null for what the browser cannot read, such as TIFF; the service may still know it.
+ * `bitmap` is null for what the browser cannot read, such as TIFF; the service may still know it. `limits` are the
+ * service's {max_bytes, max_pixels}: a larger file is not decoded, which would stop the page for as long.
+ * Throws Refused.
  */
-export async function openPicture(blob, name, url = null) {
+export async function openPicture(blob, name, url, limits) {
+  if (blob.size > limits.max_bytes) {
+    throw new Refused(`“${name}” has ${mebibytes(blob.size)}; this service takes ${mebibytes(limits.max_bytes)} at the most. Save it smaller.`);
+  }
+  const header = await readHeader(blob);
+  if (header === null) throw new Refused(noImage(name));
+  const [width, height] = header.size ?? [0, 0];
+  if (width * height > limits.max_pixels) {
+    throw new Refused(`“${name}” has ${width} × ${height} pixels, ${millions(width * height)}; this service takes `
+      + `${millions(limits.max_pixels)} at the most. Scale it down.`);
+  }
   let bitmap = null;
   try {
     bitmap = await createImageBitmap(blob);
   } catch {
-    // no picture, or of a kind that only the service reads; its answer will tell
+    // broken, or of a kind that only the service reads; its answer will tell
   }
   return { blob, name, url, bitmap, width: bitmap?.width ?? 0, height: bitmap?.height ?? 0 };
 }
+
+const noImage = (name) => `“${name}” is no image. JPEG, PNG, WebP, AVIF, HEIC, TIFF, BMP and GIF are taken.`;
+const figure = (value, unit) => `${value.toLocaleString("en", { maximumSignificantDigits: 3 })} ${unit}`;
+const mebibytes = (bytes) => figure(bytes / (1 << 20), "MiB");
+const millions = (pixels) => figure(pixels / 1e6, "million");
 
 /** Listens to drop, paste and the file dialog; `onFile` gets a File, `onNone` the reason why there is none. */
 export function installIntake(onFile, onNone) {
@@ -64,7 +87,7 @@ function takeFrom(transfer, onFile, onNone) {
   const files = [...transfer.files];
   const file = files.find(({ type }) => type.startsWith("image/")) ?? files[0];
   if (file === undefined) onNone("There was no file in that.");
-  else if (file.type && !file.type.startsWith("image/")) onNone(`“${file.name}” is no image. JPEG, PNG, WebP, AVIF, HEIC, TIFF, BMP and GIF are taken.`);
+  else if (file.type && !file.type.startsWith("image/")) onNone(noImage(file.name));
   else onFile(named(file));
 }
 

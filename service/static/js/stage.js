@@ -4,6 +4,7 @@ import { Compare } from "./compare.js";
 import { byId, say, wholePercent } from "./dom.js";
 import { FILL, colorOf, cutOut, paint, ring } from "./drawing.js";
 import { Names } from "./names.js";
+import { DISPLAY_SIDE } from "./request.js";
 import { Zoom } from "./zoom.js";
 
 const STEP = 1 / 40; // of the picture, for arrow keys
@@ -77,7 +78,9 @@ export class Stage {
     byId("tools").hidden = true;
     byId("stage").dataset.empty = "false";
     this.#photo.classList.toggle("unknown", picture.bitmap === null);
-    this.#resize(picture.width || 4, picture.height || 3, picture.bitmap);
+    const [width, height] = [picture.width || 4, picture.height || 3];
+    const scale = Math.min(1, DISPLAY_SIDE / Math.max(width, height)); // as its mask will be
+    this.#resize(Math.max(1, Math.round(scale * width)), Math.max(1, Math.round(scale * height)), picture.bitmap);
     this.#mask.setAttribute("aria-label", `Image ${picture.name}, no mask yet`);
   }
 

@@ -54,8 +54,8 @@ def test_the_picture_counts_whatever_is_asked_for() -> None:
 def test_sentences_say_what_to_do_and_stay_short() -> None:
     (one,) = cautions("tiny", CARD, [ClassName(name="face")], [False], None)
     assert one.message == (
-        '"face" is no word that tiny knows; ask for words of its card, or take the released weights, which '
-        "know any noun (ebseg pull base)."
+        '"face" is no word that tiny knows; ask for words of its card (GET /v1/models), or take the '
+        "released weights, which know any noun (ebseg pull base)."
     )
     (two,) = cautions("tiny", CARD, [ClassName(name="face"), ClassName(name="nose")], [False] * 2, None)
     assert two.message.startswith('"face" and "nose" are no words that tiny knows; ')

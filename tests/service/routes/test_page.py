@@ -70,6 +70,13 @@ async def test_headers(path: str, media: str, cache: str) -> None:
     assert (changed.status_code, changed.content) == (200, got.content)
 
 
+async def test_what_the_page_may_send_is_told_by_the_settings() -> None:
+    async with running(max_bytes=12_345, max_pixels=678) as (client, _):
+        answer = await client.get("/static/limits.json")
+        assert answer.json() == {"max_bytes": 12_345, "max_pixels": 678}
+        assert answer.headers["cache-control"] == "no-cache"
+
+
 @pytest.mark.parametrize(
     "path", ["no.js", "", "../routes/page.py", "..%2f..%2fpyproject.toml", "%2e%2e/app.py", "js", "js/"]
 )

@@ -105,8 +105,8 @@ def test_a_file_too_large_for_the_service_is_refused_by_its_header(visit: OpenPa
     page = visit()
     choose_scene(page)
     page.evaluate(
-        "window.decoded = 0; const decode = createImageBitmap;"
-        "window.createImageBitmap = (...given) => { window.decoded += 1; return decode(...given); }"
+        "() => { window.decoded = 0; const decode = createImageBitmap;"
+        "window.createImageBitmap = (...given) => { window.decoded += 1; return decode(...given); } }"
     )
     small = encoded(picture(8, 8))
     header = struct.pack(">II", 12_000, 12_000) + small[24:29]

@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from playwright.sync_api import Page, Request, Route, expect
+from playwright.sync_api import FilePayload, Page, Request, Route, expect
 
 from tests.browser.conftest import DESKTOP, OpenPage
 from tests.browser.reading import (
@@ -153,7 +153,7 @@ def test_nothing_found_says_how_to_see_the_best_guess(visit: OpenPage) -> None:
     slide(page, "threshold", 0)
     expect(page.locator("#none-found")).to_be_hidden()
     photograph = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
-    noise = {"name": "noise.png", "mimeType": "image/png", "buffer": encoded(photograph)}
+    noise: FilePayload = {"name": "noise.png", "mimeType": "image/png", "buffer": encoded(photograph)}
     page.set_input_files("#file", noise)
     warning = page.locator("#warning [data-code='unlike-its-domain']")
     expect(warning).to_contain_text("its mask may mean nothing. Other models")
@@ -365,7 +365,7 @@ def test_own_classes_come_back_after_a_scene_and_a_list(visit: OpenPage) -> None
     found(page, 2)
     assert chips(page) == ["kite", "tent"]
     choose_scene(page)
-    own = {"name": "own.png", "mimeType": "image/png", "buffer": encoded(picture(30, 40))}
+    own: FilePayload = {"name": "own.png", "mimeType": "image/png", "buffer": encoded(picture(30, 40))}
     page.set_input_files("#file", own)
     found(page, 2)
     assert chips(page) == ["kite", "tent"]

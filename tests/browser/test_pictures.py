@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Page, expect
+from playwright.sync_api import FilePayload, Page, expect
 
 from tests.browser.conftest import OpenPage
 from tests.browser.reading import (
@@ -127,7 +127,11 @@ def test_a_file_too_large_for_the_service_is_refused_by_its_header(visit: OpenPa
 
 def test_a_large_picture_is_shown_at_screen_size_from_the_start(visit: OpenPage) -> None:
     page = visit()
-    wide = {"name": "wide.png", "mimeType": "image/png", "buffer": encoded(np.zeros((75, 3000, 3), np.uint8))}
+    wide: FilePayload = {
+        "name": "wide.png",
+        "mimeType": "image/png",
+        "buffer": encoded(np.zeros((75, 3000, 3), np.uint8)),
+    }
     page.set_input_files("#file", wide)
     expect(page.locator("#mask")).to_have_attribute("aria-label", "Image wide.png, no mask yet")
     assert canvas(page, "photo").shape == (51, 2048, 4)

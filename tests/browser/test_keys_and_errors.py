@@ -115,7 +115,7 @@ def test_broken_picture_and_wrong_classes_are_told_in_words(opened: Opened) -> N
         type_classes(page, "sky", "tree")
         page.set_input_files("#file", own(PICTURE[:60]))
         alert = page.get_by_role("alert")
-        expect(alert).to_contain_text("picture")
+        expect(alert).to_contain_text("The image is broken or cut short")
         expect(alert).to_contain_text("Request ")
         expect(page.locator("#result")).to_be_hidden()
         assert alert.get_by_role("button").count() == 0  # the same would come again

@@ -18,7 +18,7 @@ from service.options import MAX_PIXELS
 from service.scheduling.picture_threads import cores
 
 SCHEMA = 1
-TWICE = "a picture before this one has the same id, by which --format folder calls masks: give each its own"
+TWICE = "an image before this one has the same id, by which --format folder calls masks: give each its own"
 RUN_MANIFEST = "manifest.json"
 SHARD_SIZE = 256  # pictures; what a killed worker does again at most
 _SHARE = re.compile(r"(\d+)/(\d+)")

@@ -39,7 +39,7 @@ def content_of(row: Mapping[str, Any], most: int = BYTES_A_PIXEL * MAX_PIXELS) -
         if not isinstance(content, bytes | bytearray | memoryview):
             raise UnreadableError(f"`bytes` must be bytes, got {type(content).__name__}")
         if memoryview(content).nbytes > most:
-            raise _too_large("the picture", most)
+            raise _too_large("the image", most)
         return bytes(content)
     path = row.get("path")
     if path is None or not str(path):
@@ -68,7 +68,7 @@ def content_of(row: Mapping[str, Any], most: int = BYTES_A_PIXEL * MAX_PIXELS) -
 
 def _too_large(what: object, most: int) -> UnreadableError:
     return UnreadableError(
-        f"{what} is too large for a picture: more than {most >> 20} MiB; a higher --max-pixels takes more"
+        f"{what} is too large for an image: more than {most >> 20} MiB; a higher --max-pixels takes more"
     )
 
 

@@ -104,7 +104,7 @@ class LocalSource:
 
     def _whole(self, file: Path, remark: Callable[[str], None]) -> NDArray[np.uint8]:
         """A large picture that cannot be read by parts, if there is room for it."""
-        with self._status("decoding all of a large picture at once"):
+        with self._status("decoding all of a large image at once"):
             data = read(file)
             return decode(
                 data,

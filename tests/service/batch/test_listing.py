@@ -165,7 +165,7 @@ def test_large_files_are_not_read(folder: Path, s3: S3) -> None:
     ]
     for row in rows:
         with pytest.raises(
-            UnreadableError, match=r"too large for a picture: more than 5 MiB; a higher --max"
+            UnreadableError, match=r"too large for an image: more than 5 MiB; a higher --max"
         ):
             content_of(row, most)
     for name in ("s3://bucket", "memory:/"):

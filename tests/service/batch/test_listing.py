@@ -164,9 +164,7 @@ def test_large_files_are_not_read(folder: Path, s3: S3) -> None:
         {"bytes": bytes(most + 1)},
     ]
     for row in rows:
-        with pytest.raises(
-            UnreadableError, match=r"too large for an image: more than 5 MiB; a higher --max"
-        ):
+        with pytest.raises(UnreadableError, match=r"too large for an image: more than 5 MiB; a higher --max"):
             content_of(row, most)
     for name in ("s3://bucket", "memory:/"):
         assert content_of({"path": f"{name}/large/a.png"}, most + 1) == bytes(most + 1)

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 
+from tests.browser.reading import choose_scene
 from tests.e2e.processes import served
 from tests.waiting import WAIT
 
@@ -127,3 +128,11 @@ def visit(opened: Opened, url: str) -> Iterator[OpenPage]:
 
     yield go
     assert opened.logged == []
+
+
+@pytest.fixture
+def village(visit: OpenPage) -> Page:
+    """The page with the village's mask on it."""
+    page = visit()
+    choose_scene(page)
+    return page

@@ -10,18 +10,10 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import OpenPage
-from tests.browser.reading import CLASSES, ask, canvas, choose_scene, found, label_map, scene, type_classes
+from tests.browser.reading import CLASSES, ask, canvas, found, label_map, scene, type_classes
 from tests.service.fakes import encoded, picture
 
 VILLAGE = CLASSES["village"]
-
-
-@pytest.fixture
-def village(visit: OpenPage) -> Page:
-    """The page with the village's mask on it."""
-    page = visit()
-    choose_scene(page)
-    return page
 
 
 def at(page: Page, x: float, y: float) -> tuple[float, float]:

@@ -7,8 +7,10 @@ from typing import Any
 import jsonschema  # type: ignore[import-untyped]
 import pytest
 import yaml
+from pydantic import ByteSize, TypeAdapter
 
 from service.settings import Settings
+from tests.deploy.chart_settings import whole_schema
 from tests.deploy.files import CHART, EXAMPLES, helm, helm_template, read_yaml
 
 SCHEMA: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
@@ -54,13 +56,81 @@ def test_helm_lints_it() -> None:
         ("device=tpu", "must be one of 'cpu', 'gpu'"),
         ("model.bucket.url=ftp://a", "does not match pattern"),
         ("gpu.count=0", "minimum: got 0, want 1"),
-        ("settings.max-bytes=5", "does not match pattern"),
+        ("settings.max-bytes=5", "additional properties 'max-bytes' not allowed"),
+        ("settings.max_byte=1", "additional properties 'max_byte' not allowed"),
+        ("cpu.settings.max_byte=1", "additional properties 'max_byte' not allowed"),
+        ("settings.max_bytes=100Mi", "does not match pattern"),
+        ("settings.max_bytes=0", "minimum: got 0, want 1"),
+        ("settings.workers=0", "minimum: got 0, want 1"),
+        ("settings.max_pending=many", "got string, want integer"),
+        ("gpu.settings.dtype=int8", "value must be one of 'auto', 'float32', 'bfloat16', 'float16'"),
+        ("settings.share_caches=maybe", "got string, want boolean"),
+        ("settings.device=tpu", "does not match pattern"),
+        ("networkPolicy.from={10.0.0.0/8}", "does not match pattern"),
     ],
 )
 def test_values_that_cannot_be_are_refused_in_words(given: str, reason: str) -> None:
     done = helm_template(f"--set={given}")
     assert done.returncode != 0
     assert reason in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("size", "nbytes"),
+    [
+        (None, 20 << 20),
+        ("104857600", 100 << 20),
+        ("100 MiB", 100 << 20),
+        ("100MiB", 100 << 20),
+        ("5 GB", 5 * 10**9),
+    ],
+)
+def test_the_proxy_takes_as_large_a_body_as_the_service(size: str | None, nbytes: int) -> None:
+    given = [] if size is None else [f"--set=settings.max_bytes={size}"]
+    done = helm_template("--set=ingress.kind=nginx,ingress.host=a.example", *given)
+    assert done.returncode == 0, done.stderr
+    ingress = next(one for one in yaml.safe_load_all(done.stdout) if one and one["kind"] == "Ingress")
+    limit = ingress["metadata"]["annotations"]["nginx.ingress.kubernetes.io/proxy-body-size"]
+    assert limit == str(nbytes)
+    written = variables(*given).get("EBSEG_MAX_BYTES", "20 MiB")
+    assert Settings(max_bytes=TypeAdapter(ByteSize).validate_python(written)).max_bytes == nbytes
+
+
+def test_the_schema_knows_the_settings_of_today() -> None:
+    """`python -m tests.deploy.chart_settings` writes them anew."""
+    assert whole_schema() == SCHEMA
+
+
+def test_googles_load_balancer_reaches_the_pods_of_a_closed_cluster() -> None:
+    done = helm_template(f"--values={EXAMPLES / 'gke.yaml'}")
+    assert done.returncode == 0, done.stderr
+    (policy,) = [one for one in yaml.safe_load_all(done.stdout) if one and one["kind"] == "NetworkPolicy"]
+    blocks = [
+        source["ipBlock"]["cidr"]
+        for rule in policy["spec"]["ingress"]
+        for source in rule.get("from", [])
+        if "ipBlock" in source
+    ]
+    assert blocks == ["35.191.0.0/16", "130.211.0.0/22"]
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("autoscaling.kind=hpa", "monitoring.kind none has no Prometheus look at the pods"),
+        ("autoscaling.kind=keda,monitoring.kind=google", "autoscaling.prometheus, now http://prometheus-op"),
+        ("autoscaling.kind=hpa,monitoring.kind=google", "prometheus-adapter has to ask its query frontend"),
+        ("autoscaling.kind=none", ""),
+    ],
+)
+def test_notes_say_what_scaling_still_lacks(given: str, told: str) -> None:
+    words = ["install", "ebseg", str(CHART), "--dry-run=client", f"--set={given}"]
+    notes = " ".join(helm(*words).stdout.partition("NOTES:")[2].split())
+    assert notes
+    if told:
+        assert told in notes
+    else:
+        assert "scales" not in notes
 
 
 def test_the_schema_knows_every_value() -> None:

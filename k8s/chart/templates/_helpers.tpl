@@ -52,6 +52,16 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- mergeOverwrite $own (deepCopy (get .Values .Values.device).settings) .Values.settings | toJson }}
 {{- end }}
 
+{{- /* Bytes of a size as the service takes it: a number, or 20 MiB; of a number from YAML, too, which is a float. */ -}}
+{{- define "ebseg.bytes" -}}
+{{- if kindIs "string" . }}
+{{- $unit := dict "" 1 "B" 1 "KB" 1000 "MB" 1000000 "GB" 1000000000 "TB" 1000000000000 "KiB" 1024 "MiB" 1048576 "GiB" 1073741824 "TiB" 1099511627776 }}
+{{- mul (regexFind "^[0-9]+" .) (get $unit (regexFind "[A-Za-z]*$" .)) }}
+{{- else }}
+{{- int64 . }}
+{{- end }}
+{{- end }}
+
 {{- define "ebseg.redisPassword" -}}
 {{- if or (eq .Values.redis.kind "inside") (and (eq .Values.redis.kind "url") .Values.redis.password) }}yes{{ end }}
 {{- end }}

@@ -15,6 +15,7 @@ from service.runtime import Service
 
 router = APIRouter(tags=["operation"])
 _UNHEALTHY = problems(503, only="not-ready")
+_OF_BREAKER = {State.CLOSED: "ok", State.HALF_OPEN: "trying", State.OPEN: "away"}
 _OPENMETRICS = "application/openmetrics-text"
 
 
@@ -24,11 +25,11 @@ class HealthAnswer(BaseModel):
     status: Literal["alive", "started", "ready"] = Field(description="what was asked for, and holds")
     models: dict[str, int] = Field(description="version that serves, by model", examples=[{"ebseg-base": 3}])
     checks: dict[str, str] = Field(
-        description="parts and their state. devices: ok. redis: circuit breaker, or none. registry: ok, "
-        "failing or none. models: ok, or which of the settings' models do not serve, and why. versions: ok, "
-        "or which are not all in the registry yet, and what they lack. Redis, a registry, models and "
-        "versions that fail leave the service ready as long as one model serves",
-        examples=[{"devices": "ok", "redis": "closed", "registry": "ok", "models": "ok", "versions": "ok"}],
+        description="parts and their state. devices: ok. redis: ok, trying (one lookup, after it was away), "
+        "away or none. registry: ok, failing or none. models: ok, or which of the settings' models do not "
+        "serve, and why. versions: ok, or which are not all in the registry yet, and what they lack. Redis, a "
+        "registry, models and versions that fail leave the service ready as long as one model serves",
+        examples=[{"devices": "ok", "redis": "ok", "registry": "ok", "models": "ok", "versions": "ok"}],
     )
 
 
@@ -152,7 +153,7 @@ def _redis(service: Service) -> str:
     if service.settings.redis_url is None:
         return "none"
     (gauge,) = service.metrics.breaker_state.collect()
-    return State(int(gauge.samples[0].value)).name.lower().replace("_", "-")
+    return _OF_BREAKER[State(int(gauge.samples[0].value))]
 
 
 def _registry(service: Service, *, failing: bool) -> str:

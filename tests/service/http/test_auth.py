@@ -282,10 +282,17 @@ NAMED = f"shop:sha256:{digest(KEY)}"
 @pytest.mark.parametrize(
     ("entry", "reported"),
     [
-        ("Shop:sha256:" + "0" * 64, "an entry with sha256: is NAME:sha256:HEX:OPTIONS"),
-        ("shop:sha256:" + "0" * 63, "an entry with sha256: is"),
-        (f"{NAMED}:owner", "an entry with sha256: is"),
-        (f"{NAMED}:rate=fast", "an entry with sha256: is"),
+        (
+            "Shop:sha256:" + "0" * 64,
+            "the name is of a-z, .*; an entry with sha256: is NAME:sha256:HEX:OPTIONS",
+        ),
+        ("shop:sha256:" + "0" * 63, "HEX has 64 digits of 0-9 and a-f, this one 63 characters; an entry"),
+        (f"sha256 {digest(KEY)}", "a colon is missing behind sha256; an entry"),
+        (f"{NAMED}:owner", "'owner' is no option; an entry"),
+        (f"{NAMED}:read:rate=fast", "'rate=fast' is no option; an entry"),
+        (f"sha256:{digest('')}", "is the digest of nothing"),
+        (f"{NAMED},door:sha256:{digest(KEY)}:read", f"the key sha256:{digest(KEY)[:8]}... is given twice"),
+        (f"{KEY},sha256:{digest(KEY)}", "is given twice"),
         (f"{NAMED}:rate=0", "rate and concurrency of a key are above 0"),
         (f"{NAMED}:concurrency=0:read", "rate and concurrency of a key are above 0"),
         (f"{NAMED},shop:sha256:{digest(OTHER)}", "two keys have the name shop"),

@@ -86,7 +86,7 @@ async def test_a_batch_that_hangs_is_noticed() -> None:
     assert "no progress" in problem(stuck, 503)["detail"]
 
 
-@pytest.mark.parametrize(("state", "reported"), [(0, "closed"), (1, "half-open"), (2, "open")])
+@pytest.mark.parametrize(("state", "reported"), [(0, "ok"), (1, "trying"), (2, "away")])
 async def test_redis_is_shown_and_never_counts(state: int, reported: str) -> None:
     # nothing listens there
     async with running(redis_url="redis://127.0.0.1:9") as (client, service):

@@ -27,8 +27,8 @@ class HealthAnswer(BaseModel):
     checks: dict[str, str] = Field(
         description="parts and their state. devices: ok. redis: ok, trying (one lookup, after it was away), "
         "away or none. registry: ok, failing or none. models: ok, or which of the settings' models do not "
-        "serve, and why. versions: ok, or which are not all in the registry yet, and what they lack. Redis, a "
-        "registry, models and versions that fail leave the service ready as long as one model serves",
+        "serve, and why. versions: ok, or which are not all in the registry yet, and what they lack. Redis, "
+        "a registry, models and versions that fail leave the service ready as long as one model serves",
         examples=[{"devices": "ok", "redis": "ok", "registry": "ok", "models": "ok", "versions": "ok"}],
     )
 

@@ -102,7 +102,7 @@ def _add_table_options(parser: argparse.ArgumentParser) -> None:
         "--also",
         type=Path,
         nargs="+",
-        default=(),
+        default=[],
         metavar="CHECKPOINT",
         help="further trainings of the same: every score is then mean, least and greatest of all",
     )

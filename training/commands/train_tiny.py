@@ -47,9 +47,10 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "--share", type=float, default=1.0, metavar="X", help="of the steps and images, 0..1 (default: 1)"
     )
     add_families(parser)
+    much = parser.add_argument_group("how much of each part")
     for option, what in COUNTS.items():
-        parser.add_argument(f"--{option}", type=count, metavar="N", help=f"{what} (default: the recipe's)")
-    parser.add_argument(
+        much.add_argument(f"--{option}", type=count, metavar="N", help=f"{what} (default: the recipe's)")
+    much.add_argument(
         "--encoders-only",
         action="store_true",
         help="end before the segmenter is trained; OUT/run.json has its settings, for ebseg ablate",

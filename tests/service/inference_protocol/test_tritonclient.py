@@ -188,7 +188,9 @@ def test_errors_arrive_with_their_words() -> None:
         assert "Content-Encoding" in message(caught, 415)
         with pytest.raises(InferenceServerException) as caught:
             client.get_trace_settings("fake")
-        assert message(caught, 404) == "there is nothing at this path; /openapi.json lists all paths"
+        assert message(caught, 404) == (
+            "there is nothing at this path; /openapi.json lists all paths; did you mean /v2/models/stats?"
+        )
         assert service.admission.pending == 0
 
 

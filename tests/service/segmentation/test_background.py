@@ -69,7 +69,9 @@ async def test_forms_that_say_nonsense() -> None:
             (error,) = problem(answer, 422)["errors"]
             assert error["field"] == "background.threshold"
         old = await post_form(client, classes="sky", threshold="0.5")
-        assert problem(old, 422)["errors"] == [{"field": "threshold", "message": "unknown field"}]
+        assert problem(old, 422)["errors"] == [
+            {"field": "threshold", "message": "unknown field; did you mean background?"}
+        ]
 
 
 async def test_the_protocol() -> None:

@@ -75,8 +75,8 @@ def test_a_rate_is_shown_from_the_first_step_on(tmp_path: Path, monkeypatch: pyt
     advance = Bar.advance
 
     def seen(bar: Bar, count: int = 1, **values: float) -> None:
-        if "pictures/s" in values:
-            shown.append(values["pictures/s"])
+        if "images/s" in values:
+            shown.append(values["images/s"])
         advance(bar, count, **values)
 
     monkeypatch.setattr(Bar, "advance", seen)

@@ -148,13 +148,14 @@ class BatchRun:
         attempt = self._deaths.begin(shard[0])
         if attempt.hopeless:
             raise RunFailedError(gave_up(f"over shard {shard[0]}"))
+        worker.heard = time.monotonic()  # not later: it may have begun by then
         try:
             worker.pipe.send(ShardTask(*shard, len(self._result.examples) < EXAMPLES, attempt))
         except OSError:  # it has died while it had nothing to do
             self._again.append(shard)
             self._replace(worker)
             return
-        worker.shard, worker.reported, worker.heard = shard, 0, time.monotonic()
+        worker.shard, worker.reported = shard, 0
 
     def _wait(self) -> None:
         """Takes what busy workers send; one that was silent for too long is killed, and its pipe ends."""

@@ -78,10 +78,11 @@ def test_pictures_are_drawn_as_the_service_draws(tmp_path: Path) -> None:
             for _ in range(2)
         )
         shown = panel(picture, truth, prediction, names)
-        curves = Curves(tmp_path, step - 1, [TensorBoardLogger(tmp_path, step - 1)])
+        folder = tmp_path / str(step)
+        curves = Curves(folder, step - 1, [TensorBoardLogger(folder, step - 1)])
         curves.pictures(step, [shown])
         curves.close()
-        event = events(tmp_path).Images("pictures/0")[-1]
+        event = events(folder).Images("pictures/0")[-1]
         assert event.step == step
         read = np.asarray(Image.open(io.BytesIO(event.encoded_image_string)))
         for place, labels in ((1, truth), (2, prediction)):

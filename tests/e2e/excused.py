@@ -55,6 +55,8 @@ NOT_RUN = {
     "ebseg vocabularies show harbour --url http://127.0.0.1:8000": "tests/e2e/test_cli.py runs it",
     "ebseg vocabularies delete harbour --url http://127.0.0.1:8000": "tests/e2e/test_cli.py runs it",
     "ebseg models show ebseg-tiny": "the same of a server on its usual port",
+    'export EBSEG_API_KEY="$EBSEG_ADMIN_KEY"': "the key of the two commands below it",
+    "ebseg models rollback ebseg-tiny": "the same with the key in the line before",
     "ebseg models canary ebseg-tiny --watch --prometheus http://127.0.0.1:9090": (
         "needs a canary; tests/deploy/test_prometheus.py watches one with a real Prometheus"
     ),

@@ -96,6 +96,7 @@ def bench_train(
     peak = peak_bytes() if card is None else card.memory()["peak_bytes"]
     with OperationCounter() as launches:
         step()
+    timed = slice(WARM_UP_ROUNDS, WARM_UP_ROUNDS + len(timings.step))  # not the one counted just now
     return {
         "bench": "train",
         "variant": variant,
@@ -110,7 +111,7 @@ def bench_train(
         "steps": len(timings.step),
         "seconds": timings.step,
         "seconds_median": statistics.median(timings.step),
-        "seconds_by_part": {part: statistics.median(times[-steps:]) for part, times in step.seconds.items()},
+        "seconds_by_part": {part: statistics.median(times[timed]) for part, times in step.seconds.items()},
         **limit_figures(products_dtype, limit),
         "matmul_seconds": timings.product,
         **_ratios(timings, flops),

@@ -71,7 +71,8 @@ def decode(
         data: the file's bytes.
         max_pixels: larger pictures are refused by their header.
         frame: of an animation, or page of a document, from 0; if left out the first, or HEIC's main picture.
-        upright: whether it is turned as its EXIF data says; else it stays as it is stored.
+        upright: whether it is turned as its EXIF data says; else it stays as it is stored;
+            JPEG XL is turned by its decoder in any case.
         accept: gets rows and columns, as they are stored, before any pixel is decoded; what it raises
             passes.
         remark: gets, in a sentence, what was left out of account.

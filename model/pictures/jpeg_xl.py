@@ -27,6 +27,8 @@ _HEADER = 4096  # bytes that the part of it that is read here never exceeds
 _MOST_BOXES = 1000
 _ALPHA, _SPOT, _CFA = 0, 2, 5  # kinds of further channels
 _RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
+_PATIENCE = 4  # times the processor's seconds, by the clock: who waits for memory or a disk uses no processor
+_PREMULTIPLIED = {"RGBA": "RGBa", "LA": "La"}  # by mode
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 _BROKEN = "the image is broken or cut short: "
 
@@ -116,13 +118,14 @@ class JpegXlImageFile(ImageFile.ImageFile):
             if (about["width"], about["height"]) != turned:
                 raise PictureFileError(f"{_BROKEN}its pixels are not of its header's size")
             self._size, self._mode = turned, _MODES[about["channels"]]
-            raw = "RGBa" if self._header.premultiplied and self._mode == "RGBA" else self._mode
-            self.im = Image.frombytes(raw, turned, pixels).convert(self._mode).im
+            raw = _PREMULTIPLIED.get(self._mode, self._mode) if self._header.premultiplied else self._mode
+            image = Image.frombytes(raw, turned, pixels)
+            self.im = (image if raw == self._mode else image.convert(self._mode)).im
             self.info["icc_profile"] = bytes.fromhex(about["profile"])
         return Image.Image.load(self)
 
 
-def _decoded_apart(data: bytes, pixels: int) -> tuple[dict[str, Any], bytes]:
+def _decoded_apart(data: bytes, pixels: int) -> tuple[dict[str, Any], memoryview]:
     """What the decoder says of a picture, and its pixels; of at most so many.
 
     Raises:
@@ -144,13 +147,19 @@ def _decoded_apart(data: bytes, pixels: int) -> tuple[dict[str, Any], bytes]:
             stderr=subprocess.DEVNULL,
             env={"OPENBLAS_NUM_THREADS": "1"},
             check=False,
+            timeout=_PATIENCE * seconds,
         )
+    except subprocess.TimeoutExpired:
+        raise PictureFileError(f"{_BROKEN}its decoder took more than {_PATIENCE * seconds} s") from None
     except OSError as error:
         if error.errno in (errno.ENOMEM, errno.EAGAIN):
             raise MemoryError from None
         raise
-    head, _, rest = done.stdout.partition(b"\n")
+    end = max(0, done.stdout.find(b"\n"))
+    head, rest = done.stdout[:end], memoryview(done.stdout)[end + 1 :]
     about: dict[str, Any] = json.loads(head) if head else {"error": "its decoder has ended early"}
+    if "missing" in about:
+        raise PictureFormatError(f"JPEG XL cannot be decoded here: {about['missing']}")
     if "error" in about or done.returncode:
         asked = f"or asks for more than {most >> 20} MiB or {seconds} s"
         reason = about.get("error", "its decoder has ended early")

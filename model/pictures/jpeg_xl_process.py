@@ -1,7 +1,8 @@
 """The program that decodes a JPEG XL picture: its file comes on standard input, and `jpeg_xl.py` starts it.
 
 Its arguments are the folder of pyjpegxl, and the bytes and the processor's seconds that it may take.
-It writes a line of JSON, `{"width", "height", "channels", "profile"}` or `{"error"}`, and then the pixels.
+It writes a line of JSON, `{"width", "height", "channels", "profile"}`, `{"error"}` or `{"missing"}`,
+and then the pixels.
 """
 
 import json
@@ -31,6 +32,8 @@ def main(folder: str, most: int, seconds: int) -> None:
         }
         if len(pixels) != about.width * about.height * channels:
             head = {"error": "its channels are not those of an image"}
+    except ImportError as error:
+        head, pixels = {"missing": str(error)[:100]}, b""
     except Exception as error:  # whatever a decoder raises, it is the file's fault, or memory ran out
         head, pixels = {"error": str(error)[:100]}, b""
     sys.stdout.buffer.write(json.dumps(head).encode() + b"\n")

@@ -9,6 +9,8 @@ from typing import Any
 
 from PIL import Image
 
+from model.errors import PictureError
+from model.pictures.formats import opener_of
 from service.batch.place import OutputPlace
 from service.batch.plan import BatchPlan
 from service.batch.reading import UnreadableError, content_of, most_bytes
@@ -55,10 +57,10 @@ def _looked_at(sample: list[Mapping[str, Any]], most: int) -> tuple[list[int], l
     for item in sample:
         try:
             content = content_of(item, most)
-            with Image.open(BytesIO(content)) as image:
+            with opener_of(content)(BytesIO(content)) as image:
                 sizes.append(image.width * image.height)
             kilobytes.append(len(content) // 1000)
-        except (UnreadableError, OSError, ValueError, Image.DecompressionBombError):
+        except (UnreadableError, PictureError, OSError, ValueError, Image.DecompressionBombError):
             continue
     return sizes, kilobytes
 

@@ -18,7 +18,7 @@ class UnreadableError(Exception):
 
 
 def most_bytes(max_pixels: int) -> int:
-    """The largest picture file that is read: no picture of so many pixels needs a larger one."""
+    """The largest picture file that is read; one of more bands or pages may need a higher max_pixels."""
     return max(MAX_BYTES, BYTES_A_PIXEL * max_pixels)
 
 
@@ -44,14 +44,19 @@ def content_of(row: Mapping[str, Any], most: int = BYTES_A_PIXEL * MAX_PIXELS) -
     path = row.get("path")
     if path is None or not str(path):
         raise UnreadableError("the row has neither `path` nor `bytes`")
-    offset, size = row.get("offset"), row.get("size")
-    if size is not None and int(size) > most:
+    try:
+        offset, size = (None if one is None else int(one) for one in (row.get("offset"), row.get("size")))
+    except (ValueError, TypeError, OverflowError):
+        raise UnreadableError(f"{path}: offset and size must be whole numbers") from None
+    if (size or 0) < 0:  # which would read all the rest
+        raise UnreadableError(f"{path}: size must be 0 or more, got {size}")
+    if size is not None and size > most:
         raise _too_large(f"{path} at {offset}", most)
     try:
         with _opened(str(path)) as file:
             if offset is not None and size is not None:
-                file.seek(int(offset))
-                content = file.read(int(size))
+                file.seek(offset)
+                content = file.read(size)
             else:
                 content = _whole(file, path, most)
     except UnreadableError:
@@ -59,7 +64,7 @@ def content_of(row: Mapping[str, Any], most: int = BYTES_A_PIXEL * MAX_PIXELS) -
     except Exception as error:  # file systems raise what their libraries raise
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise UnreadableError(f"{path} cannot be read: {reason}") from error
-    if size is not None and len(content) != int(size):
+    if size is not None and len(content) != size:
         raise UnreadableError(f"{path} is cut short: {len(content)} of {size} bytes at {offset}")
     if len(content) > most:
         raise _too_large(path, most)

@@ -30,7 +30,7 @@ from service.errors import ServiceError, UsageError
 from service.local.model import LocalModel
 from service.options import MAX_PIXELS
 from service.scheduling.deadline import Deadline
-from service.scheduling.engine import Engine, EngineResult, Job, PreparedPicture, unit_rows
+from service.scheduling.engine import Engine, EngineResult, Job, PreparedPicture
 from service.scheduling.out_of_memory import is_out_of_memory, release_memory
 from service.scheduling.torch_engine import device_names, load_engine
 from service.schemas.segment import SegmentRequest
@@ -169,13 +169,13 @@ class BatchSegmenter:
             if self._loaded is None:
                 name = device_names(self._device)[0]
                 engine = load_engine(self._checkpoint, device=name, dtype=self._dtype, golden=False)
-                vocabulary = self._vocabulary
+                vocabulary, local = self._vocabulary, LocalModel(engine)
                 self._loaded = _Loaded(
                     engine=engine,
-                    local=LocalModel(engine),
+                    local=local,
                     spec=self._spec,
                     vocabulary=vocabulary,
-                    text=unit_rows(engine.embed(vocabulary.words, vocabulary.templates)),
+                    text=local.embedded(vocabulary),
                     balance=to_balance(self._spec.balance, engine.info.balance),
                     colors=reported_colors(
                         vocabulary.reported, given_colors(self._spec, vocabulary), self._spec.palette

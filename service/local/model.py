@@ -80,7 +80,7 @@ class LocalModel:
                 self._last = (digest, self.engine.predict([prepared])[0])
             prediction = self._last[1]
             predicted = time.perf_counter()
-            text = self._embedded(vocabulary)
+            text = self.embedded(vocabulary)
             embedded = time.perf_counter()
             result = self.engine.classify(prediction, self._job(prediction, spec, vocabulary, text, size))
         seconds = {"predict": predicted - began, "text": embedded - predicted, **result.seconds}
@@ -122,7 +122,7 @@ class LocalModel:
                     del found[place]
                 if not needed:
                     continue
-                text = self._embedded(vocabulary)
+                text = self.embedded(vocabulary)
                 embedded = time.perf_counter()
                 band = TiledPrediction(
                     layout=layout, band=row, tiles={at: found[at] for at in found if at[0] in needed}
@@ -152,7 +152,8 @@ class LocalModel:
             deadline=Deadline(float("inf")),
         )
 
-    def _embedded(self, vocabulary: Vocabulary) -> torch.Tensor:
+    def embedded(self, vocabulary: Vocabulary) -> torch.Tensor:
+        """Text embeddings of the vocabulary's words, [words, templates, C] of length 1; computed once."""
         digest = vocabulary.digest
         if digest not in self._texts:
             self._texts[digest] = unit_rows(self.engine.embed(vocabulary.words, vocabulary.templates))

@@ -53,9 +53,10 @@ class RunLengths:
         ends = np.cumsum(sizes)
         found = []
         for at in range(1, len(self._parts)):
-            if rest[at] or not self._runs[at]:
-                self._parts[at].append(letters[ends[at] - sizes[at] : ends[at]].tobytes())
-            found.append({"size": [height, width], "counts": b"".join(self._parts[at]).decode("ascii")})
+            has_rest = rest[at] or not self._runs[at]
+            tail = letters[ends[at] - sizes[at] : ends[at]].tobytes() if has_rest else b""
+            counts = b"".join((*self._parts[at], tail)).decode("ascii")
+            found.append({"size": [height, width], "counts": counts})
         return found
 
     def boxes(self) -> list[list[int] | None]:

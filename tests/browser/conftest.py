@@ -20,6 +20,7 @@ from tests.waiting import WAIT
 ROOT = Path(__file__).parents[2]
 WAIT_MS = 1000 * WAIT
 DESKTOP = {"width": 1280, "height": 800}
+PHONE = {"width": 390, "height": 844}
 VIOLATIONS = """
 window.violations = [];
 document.addEventListener("securitypolicyviolation", (event) => {

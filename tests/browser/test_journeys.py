@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import FilePayload, Page, expect
 
-from tests.browser.conftest import OpenPage
+from tests.browser.conftest import PHONE, OpenPage
 from tests.browser.reading import (
     CLASSES,
     ask,
@@ -28,7 +28,6 @@ from tests.service.fakes import encoded
 from tests.waiting import wait_until
 
 VILLAGE = CLASSES["village"]
-PHONE = {"width": 390, "height": 844}
 
 
 def test_scene_gives_the_service_own_mask_and_figures(village: Page, url: str) -> None:

@@ -5,7 +5,7 @@ import re
 import pytest
 from playwright.sync_api import FilePayload, Page, Request, Route, expect
 
-from tests.browser.conftest import DESKTOP, OpenPage
+from tests.browser.conftest import DESKTOP, PHONE, OpenPage
 from tests.browser.reading import (
     CLASSES,
     canvas,
@@ -18,7 +18,6 @@ from tests.browser.reading import (
 from tests.service.fakes import encoded, picture
 
 VILLAGE = CLASSES["village"]
-PHONE = {"width": 390, "height": 844}
 
 
 def test_newer_call_ends_the_one_before(visit: OpenPage) -> None:

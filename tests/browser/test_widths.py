@@ -5,12 +5,11 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import WAIT_MS, Opened, OpenPage
+from tests.browser.conftest import PHONE, WAIT_MS, Opened, OpenPage
 from tests.browser.reading import CLASSES, choose_scene, found
 from tests.browser.test_accessibility import violations
 from tests.service.fakes import live
 
-PHONE = {"width": 390, "height": 844}
 LONGEST = ("ade20k-847", 847)
 WIDTHS = [320, 390, 600, 768, 1280]
 

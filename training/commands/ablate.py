@@ -149,7 +149,9 @@ def embeddings(args: argparse.Namespace) -> int:
     loaded, folder = opened(args)
     also = _also(args)
     tables = [embeddings_table(loaded, folder, also=also, processes=args.processes, options=how)]
-    _report(args, tables, f"ebseg ablate balance {args.checkpoint} {args.data}")
+    others = "".join(f" {one}" for one in args.also)
+    next_one = f"ebseg ablate balance {args.checkpoint} {args.data}{' --also' + others if others else ''}"
+    _report(args, tables, next_one)
     return 0
 
 

@@ -94,18 +94,18 @@ def run_clip(args: argparse.Namespace) -> int:
 
     from model.network.config import VARIANTS
     from model.network.device import device_named
-    from training.recipes.recipe import OF_FAMILIES
+    from training.recipes.recipe import recipe_of
     from training.recipes.tiny import CLIP_SHARES, CLIP_SIDE, VARIANT
-    from training.storybook.pretrain.clip import ClipPretraining, pretrain_clip
+    from training.storybook.pretrain.clip import pretrain_clip
     from training.storybook.pretrain.pictures import pool
 
     device = device_named(args.device)
+    recipe = recipe_of(args.families)
     folder = args.out.with_suffix(".scenes")
     scenes = pool(
-        folder, seed=args.seed, count=args.scenes, side=CLIP_SIDE, shares=CLIP_SHARES, book=book_of(args)
+        folder, seed=args.seed, count=args.scenes, side=CLIP_SIDE, shares=CLIP_SHARES, book=recipe.book
     )
-    chosen = OF_FAMILIES.clip if args.families else ClipPretraining()
-    settings = replace(chosen, steps=args.steps, seed=args.seed)
+    settings = replace(recipe.clip, steps=args.steps, seed=args.seed)
     pretrain_clip(VARIANTS[VARIANT], scenes, settings, args.out, device)
     found = {"out": str(args.out), "steps": args.steps, "scenes": args.scenes}
     if args.json:

@@ -55,7 +55,9 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(made))
     else:
         print(f"{args.folder}: {args.train} training scenes, {args.val} held-out scenes")
-        print(f"next: ebseg evaluate model/pretrained/ebseg-tiny/1 {args.folder}")
+        evaluate = f"ebseg evaluate model/pretrained/ebseg-tiny/1 {args.folder}"
+        # whose classes EBSeg-tiny never read
+        print(f"next: {'ebseg train-tiny OUT --families' if args.families else evaluate}")
     return 0
 
 

@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
             f"{folder}: "
             + ", ".join(f"{name} {value:.1f}" for name, value in scores.items() if value is not None)
         )
-        print(f"next: ebseg publish {folder} registry/ebseg-tiny")
+        print(f"next: ebseg publish {folder} registry/{recipe.name}")
     return 0
 
 
@@ -95,17 +95,21 @@ def _recipe(args: argparse.Namespace) -> "Recipe":
     """The recipe that the options choose."""
     from dataclasses import replace
 
-    from training.recipes.recipe import OF_FAMILIES, Recipe
+    from training.recipes.recipe import recipe_of
 
-    recipe = replace(OF_FAMILIES if args.families else Recipe(), seed=args.seed).shrunk(args.share)
+    recipe = replace(recipe_of(args.families), seed=args.seed).shrunk(args.share)
 
     def chosen(given: int | None, own: int) -> int:
         return own if given is None else given
 
+    scenes = chosen(args.clip_scenes, recipe.clip_scenes)
+    clip_steps = chosen(args.clip_steps, recipe.clip.steps)
+    less = scenes < recipe.clip_scenes or clip_steps < recipe.clip.steps
     return replace(
         recipe,
-        clip_scenes=chosen(args.clip_scenes, recipe.clip_scenes),
-        clip=replace(recipe.clip, steps=chosen(args.clip_steps, recipe.clip.steps)),
+        clip_scenes=scenes,
+        clip=replace(recipe.clip, steps=clip_steps),
+        least_ceiling=0.0 if less else recipe.least_ceiling,  # as with a share: it was asked for less
         sam=replace(recipe.sam, steps=chosen(args.sam_steps, recipe.sam.steps)),
         train_scenes=chosen(args.scenes, recipe.train_scenes),
         held_out_scenes=chosen(args.val, recipe.held_out_scenes),

@@ -103,3 +103,8 @@ OF_FAMILIES = Recipe(
     steps=3000,
     least_ceiling=0.0,
 )
+
+
+def recipe_of(families: bool) -> Recipe:
+    """Storybook's recipe, or that of its families."""
+    return OF_FAMILIES if families else Recipe()

@@ -114,7 +114,8 @@ def make_encoders(out: Path, recipe: Recipe, notify: Callable[[str], None]) -> T
         if found.least < recipe.least_ceiling:
             raise TrainingError(
                 f"CLIP names {found.least:.0%} of some true masks right, less than the "
-                f"{recipe.least_ceiling:.0%} that a segmenter is worth training with; give it more steps"
+                f"{recipe.least_ceiling:.0%} that a segmenter is worth training with; give it more "
+                "--clip-steps, in another folder"
             )
         save(
             ebseg,

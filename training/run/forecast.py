@@ -91,7 +91,7 @@ class Forecast:
         parts = f"{self.accumulate} part{'s' * (self.accumulate > 1)}"
         return "\n".join(
             (
-                f"images  {self.part} at a time, a step in {parts}; SAM's blocks are {twice}",
+                f"images    {self.part} at a time, a step in {parts}; SAM's blocks are {twice}",
                 f"memory    {self.expected / GIB:.1f} GiB: weights {self.weights / GIB:.1f}, gradients and "
                 f"moments {self.training / GIB:.1f}, each image {self.picture / GIB:.1f}, and a share for "
                 "what comes and goes; computed",

@@ -1,4 +1,7 @@
-"""Textures of the families: what is alike in kind and in colour, and differs in its pattern only."""
+"""Textures of the families: what is alike in kind and in colour, and differs in its pattern.
+
+The nine that Storybook has, too, keep its colours, by which they can be told from their kin.
+"""
 
 from collections.abc import Callable
 

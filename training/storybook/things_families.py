@@ -128,19 +128,19 @@ def palm_tree(pen: Pen, rng: Generator, leaves: Colour, nuts: Colour, bark: Colo
         pen.fill(disc(0.45 + 0.05 * side, 0.35, 0.05, corners=12), nuts)
 
 
-def round_tent(pen: Pen, rng: Generator, cloth: Colour, zigzag: Colour, inside: Colour) -> None:
+def round_tent(pen: Pen, rng: Generator, cloth: Colour, stripes: Colour, inside: Colour) -> None:
     """A round tent: walls of upright stripes, a pointed roof of gores with a scalloped hem, a door."""
     eaves, ridge = rng.uniform(0.42, 0.5), rng.uniform(0.55, 0.65)
     wall = box(0.12, eaves, 1.08, 1.0)
     pen.fill(wall, cloth)
     with pen.inside(wall):
         for x in np.linspace(0.16, 1.04, 7):
-            pen.stroke(points((x, 0.3), (x, 1.1)), zigzag, 0.06)
+            pen.stroke(points((x, 0.3), (x, 1.1)), stripes, 0.06)
     pen.fill(box(0.47, eaves + 0.12, 0.73, 1.1), shade(inside, -0.6))
     hem = np.linspace(0.0, 1.2, 7)
     for number, (left, right) in enumerate(pairwise(hem)):
         edge = disc((left + right) / 2, eaves, (right - left) / 2, 0.09, 180, 0, corners=8)
-        pen.fill(np.concatenate([points((ridge, 0.06)), edge]), cloth if number % 2 else zigzag)
+        pen.fill(np.concatenate([points((ridge, 0.06)), edge]), cloth if number % 2 else stripes)
     pen.stroke(points((ridge, 0.0), (ridge, 0.1)), WOOD, 0.045)
 
 

@@ -163,6 +163,9 @@ def test_large_files_are_not_read(folder: Path, s3: S3) -> None:
         {"path": "memory://large/a.png"},
         {"bytes": bytes(most + 1)},
     ]
+    for size in (float("nan"), float("inf"), "12 kB", -1):
+        with pytest.raises(UnreadableError, match=r"whole numbers|0 or more"):
+            content_of({"path": str(large), "offset": 0, "size": size}, most)
     for row in rows:
         with pytest.raises(UnreadableError, match=r"too large for an image: more than 5 MiB; a higher --max"):
             content_of(row, most)

@@ -7,6 +7,8 @@ import pytest
 from pydantic import SecretStr
 
 from model.urls import shown
+from service.caches.redis_store import RedisStore
+from service.observability.metrics import Metrics
 from service.schemas.classes import ClassEntry
 from service.setting_values.redis_url import RedisPlace, redis_place
 from service.settings import Settings, SettingsError, load_settings
@@ -46,6 +48,14 @@ def cluster() -> Iterator[list[RedisServer]]:
 
 def url_of(nodes: list[RedisServer]) -> str:
     return "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in nodes)
+
+
+async def kept_in_the_third(store: RedisStore, metrics: Metrics, server: RedisServer) -> None:
+    """Entries are stored in the database that the URL names, and found again."""
+    store.put_later(ENTRIES, ttl_s=99, cache="text")
+    await until(lambda: count(metrics, "stored") == len(ENTRIES))
+    assert await get(store, *ENTRIES) == list(ENTRIES.values())
+    assert server.client().info("keyspace")["db3"]["keys"] == len(ENTRIES)
 
 
 async def test_a_cluster_is_asked_across_its_slots(cluster: list[RedisServer]) -> None:
@@ -102,10 +112,7 @@ async def test_sentinels_say_where_the_server_is(tmp_path: Path) -> None:
     with redis_server(password="s3cret") as server, redis_sentinel(tmp_path, server) as port:
         url = f"redis+sentinel://:s3cret@127.0.0.1:{port}/{SERVICE}/3"
         async with started(url, timeout_s=PATIENT_S) as (store, metrics):
-            store.put_later(ENTRIES, ttl_s=99, cache="text")
-            await until(lambda: count(metrics, "stored") == len(ENTRIES))
-            assert await get(store, *ENTRIES) == list(ENTRIES.values())
-            assert server.client().info("keyspace")["db3"]["keys"] == len(ENTRIES)
+            await kept_in_the_third(store, metrics, server)
     async with started(url, timeout_s=PATIENT_S, breaker=quick_breaker()) as (store, metrics):
         await tripped(store)
         assert breaker_state(metrics) == OPEN
@@ -156,10 +163,7 @@ async def test_sentinels_and_their_server_by_tls(tmp_path: Path) -> None:
             assert breaker_state(metrics) == OPEN
         trusting = f"{url}?ssl_ca_certs={files.authority}"
         async with started(trusting, timeout_s=PATIENT_S) as (store, metrics):
-            store.put_later(ENTRIES, ttl_s=99, cache="text")
-            await until(lambda: count(metrics, "stored") == len(ENTRIES))
-            assert await get(store, *ENTRIES) == list(ENTRIES.values())
-            assert server.client().info("keyspace")["db3"]["keys"] == len(ENTRIES)
+            await kept_in_the_third(store, metrics, server)
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,7 @@ def test_run_lengths_are_those_of_pycocotools_in_bands_of_any_size(labels: Label
         assert RunLengths(labels, 4, texts=False).boxes() == found.boxes()
     masks = [labels == label for label in range(1, 5)]
     made = found.rles()
+    assert found.rles() == made  # asking changes nothing
     assert made == list(map(of_pycocotools, masks))
     assert all(np.array_equal(from_rle(rle), mask) for rle, mask in zip(made, masks, strict=True))
     assert found.boxes() == list(map(box_of, masks))

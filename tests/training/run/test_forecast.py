@@ -141,7 +141,7 @@ def test_a_dry_run_trains_nothing(
         return capsys.readouterr().out
 
     text = printed("--gpu-memory", "40")
-    assert text.startswith("images  8 at a time, a step in 1 part; SAM's blocks are kept\nmemory ")
+    assert text.startswith("images    8 at a time, a step in 1 part; SAM's blocks are kept\nmemory ")
     values: dict[str, Any] = json.loads(printed("--json", "--accumulate", "4"))
     assert (values["part"], values["steps"]) == (2, 120_000)
     assert values["seconds"] > 0

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from training.storybook.classes import CLASSES, NEW, TRAINED
+from training.storybook.classes import CLASSES, FAMILIES, NEW, TRAINED
 from training.storybook.pretrain import pictures as module
 from training.storybook.pretrain.pictures import Pool, kind, pool
 from training.storybook.scene import SCENES, draw
@@ -64,6 +64,13 @@ def test_a_second_call_maps_and_draws_nothing(tmp_path: Path, monkeypatch: pytes
     assert isinstance(second.pictures, np.memmap)
     with pytest.raises(ValueError, match="read-only"):
         second.pictures[0] = 0
+
+
+@pytest.mark.parametrize("changes", [{"book": FAMILIES}, {"seed": SEED + 1}, {"allowed": CLASSES[:9]}])
+def test_what_other_arguments_drew_is_drawn_anew(tmp_path: Path, changes: dict[str, Any]) -> None:
+    drawn(tmp_path / "pool")
+    assert same(drawn(tmp_path / "pool", **changes), drawn(tmp_path / "fresh", **changes))
+    assert same(drawn(tmp_path / "pool"), drawn(tmp_path / "first"))
 
 
 def test_an_interrupted_drawing_is_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,10 @@
 """Many Storybook scenes, drawn ahead by all processors into one file that training maps."""
 
+import json
 import multiprocessing
 import os
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -64,10 +65,10 @@ def pool(
     allowed: Collection[str] | None = None,
     processes: int | None = None,
 ) -> Pool:
-    """Draws scenes, or maps those that an earlier call drew into the same folder.
+    """Draws scenes, or maps those that an earlier call with the same arguments drew into the same folder.
 
     Args:
-        folder: for the files; the same arguments must come with the same folder.
+        folder: for the files; what other arguments drew there is drawn anew.
         seed: of the scenes; scene i depends on it and on i alone.
         count: scenes.
         side: pixels of the pictures kept; drawn at `SIDE`, then shrunk as the model shrinks for CLIP.
@@ -77,9 +78,14 @@ def pool(
         processes: that draw; None takes one for each processor.
     """
     shape = (count, side, side)
-    done = folder / "captions.txt"  # written last
-    if not done.exists():
+    done, note = folder / "captions.txt", folder / "scenes.json"  # the former is written last
+    names = None if allowed is None else sorted(allowed)
+    asked = json.dumps([seed, count, side, shares, asdict(book), names])
+    # labels that other arguments drew mean other classes
+    if not (done.exists() and note.exists() and note.read_text(encoding="utf-8") == asked):
         folder.mkdir(parents=True, exist_ok=True)
+        done.unlink(missing_ok=True)
+        replace_text(note, asked)
         arrays = [_map(folder / "pictures.npy", (*shape, 3), "w+"), _map(folder / "labels.npy", shape, "w+")]
         mentioned = np.zeros((count, len(book.classes)), bool)
         captions: list[str] = []

@@ -61,7 +61,6 @@ EXTRAS = {
             "fastapi_offline",
             "httptools",
             "prometheus_client",
-            "pycocotools",
             "pydantic",
             "pydantic_settings",
             "python_multipart",

@@ -1,7 +1,10 @@
-"""Who sends the request at hand, by the API key that it shows."""
+"""Who sends the request at hand: by the API key that it shows, or else by its address."""
 
+import ipaddress
 from contextvars import ContextVar
 from dataclasses import dataclass
+
+_ONE_SITE = 64  # bits of an IPv6 address that belong to one site, which has all addresses behind them
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,3 +25,22 @@ class Caller:
 
 NO_KEY = Caller()
 caller_var: ContextVar[Caller] = ContextVar("caller", default=NO_KEY)
+address_var: ContextVar[str | None] = ContextVar("address", default=None)  # that the request came from
+
+
+def client() -> str:
+    """Whose share of what all have the request at hand takes: its key's name, or its address."""
+    return caller_var.get().name or site_of(address_var.get())
+
+
+def site_of(host: str | None) -> str:
+    """What is counted as one address: one of IPv4, or all of a site of IPv6."""
+    try:
+        address = ipaddress.ip_address((host or "").partition("%")[0])
+    except ValueError:
+        return ""
+    if isinstance(address, ipaddress.IPv4Address):
+        return str(address)
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.ip_network((address, _ONE_SITE), strict=False))

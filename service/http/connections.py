@@ -1,10 +1,10 @@
 """Who is connected: how many in all and from one address, who waits, and a regular look at all of them."""
 
 import asyncio
-import ipaddress
 from collections import Counter
 from typing import Protocol
 
+from service.caller import site_of
 from service.errors import TooManyConnectionsError
 from service.observability.metrics import Metrics
 from service.settings import Settings
@@ -12,7 +12,6 @@ from service.settings import Settings
 MOST_REFUSED = 128  # connections that get to read why they have to go; further ones are just closed
 LOOKS = 8  # at a connection within the shortest of its times
 _LONGEST_PAUSE = 1.0  # seconds between two looks
-_ONE_SITE = 64  # bits of an IPv6 address that belong to one site, which has all addresses behind them
 
 
 class Member(Protocol):
@@ -119,16 +118,3 @@ class Connections:
         finally:
             if self._members or self._refused:
                 self._look_later()
-
-
-def site_of(host: str | None) -> str:
-    """What is counted as one address: one of IPv4, or all of a site of IPv6."""
-    try:
-        address = ipaddress.ip_address((host or "").partition("%")[0])
-    except ValueError:
-        return ""
-    if isinstance(address, ipaddress.IPv4Address):
-        return str(address)
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
-    return str(ipaddress.ip_network((address, _ONE_SITE), strict=False))

@@ -10,7 +10,7 @@ from typing import Any
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.caller import caller_var
+from service.caller import address_var, caller_var
 from service.errors import ClientGoneError
 from service.http.auth import ApiKeys
 from service.http.inference_errors import error_response, speaks_protocol
@@ -60,6 +60,7 @@ class Requests:
             await self.app(scope, receive, send)
             return
         exchange = _Exchange(scope, receive, send)
+        address_var.set(exchange.client)
         try:
             key = self.keys.check(scope)
             caller = self.keys.caller(key)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
+from service.caller import client
 from service.errors import ClientGoneError, DeadlineExceededError, DeadlineUnmeetableError, QueueFullError
 from service.scheduling.deadline import Deadline
 from service.scheduling.host_memory import HostAccount
@@ -104,7 +105,7 @@ class Admission:
     def _sent_away(self, seconds: float) -> int:
         """Whole seconds, 1 to 120, for one who is sent away until so many seconds have gone by."""
         a_request = self.pending_seconds / max(1, self._priced) / self._devices
-        return self._returns.after(seconds, a_request)
+        return self._returns.after(seconds, a_request, client())
 
     def retry_after(self) -> int:
         """Whole seconds, 1 to 120, until a request like those under way is likely to be let in."""

@@ -13,11 +13,13 @@ import uvicorn
 from prometheus_client import Gauge
 
 from service.app import app_of
+from service.caller import client
 from service.observability.tracing import tracing_of
 from service.observability.watch import Watch, WatchedDevice
 from service.remote_pictures.fetcher import PictureFetcher
 from service.scheduling.host_memory import HostBytes
 from service.scheduling.picture_threads import LANES, MOST_BY_DEFAULT, PictureThreads, cores
+from service.scheduling.returns import Returns
 from service.server import server_config
 from service.settings import Settings
 from service.workers.arena import Arena
@@ -61,7 +63,12 @@ class HttpProcess:
     def __init__(self, settings: Settings, ends: WorkerEnds):
         self.settings = settings
         self.metrics = RelayedMetrics()
-        self.memory = HostBytes(settings.max_host_bytes, lambda: ends.count.retry_after, ends.count)
+        returns = Returns()
+        self.memory = HostBytes(
+            settings.max_host_bytes,
+            lambda: returns.after(ends.count.retry_after, client=client()),
+            ends.count,
+        )
         self.pictures = PictureThreads(_share(settings.decode_threads, settings.workers))
         self.remote_pictures = PictureFetcher(settings)
         self.tracing = tracing_of(settings)

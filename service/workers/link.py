@@ -14,7 +14,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, cast
 
-from service.caller import Caller, caller_var
+from service.caller import Caller, address_var, caller_var
 from service.observability.logging import request_id_var
 from service.observability.trace_context import TraceContext, trace_var
 from service.workers.errors import from_document, to_document
@@ -236,11 +236,12 @@ class Link(asyncio.Protocol):
 def _context() -> list[Any]:
     caller, trace = caller_var.get(), trace_var.get()
     traced = None if trace is None else [trace.trace_id, trace.span_id]
-    return [request_id_var.get(), caller.name, caller.owner, caller.everything, traced]
+    return [request_id_var.get(), caller.name, caller.owner, caller.everything, address_var.get(), traced]
 
 
 def _set_context(values: list[Any]) -> None:
-    request_id, name, owner, everything, trace = values
+    request_id, name, owner, everything, address, trace = values
     request_id_var.set(request_id)
     caller_var.set(Caller(name, owner, everything=everything))
+    address_var.set(address)
     trace_var.set(None if trace is None else TraceContext(*trace))

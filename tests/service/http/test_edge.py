@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.http.connections import site_of
+from service.caller import site_of
 from service.http.edge import MOST_PIPELINED
 from tests.service.fakes import live
 from tests.service.http.ends import GET, ended, is_gone, opened, refusal, refusal_of_application

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from model.errors import VocabularyError
-from service.caller import Caller, caller_var
+from service.caller import NO_KEY, Caller, address_var, caller_var, client
 from service.errors import (
     FieldProblem,
     HostMemoryError,
@@ -68,7 +68,7 @@ class Far:
         return None, b""
 
     async def who(self, args: Args, blob: bytes) -> Reply:
-        return [request_id_var.get(), caller_var.get().owner, caller_var.get().everything], b""
+        return [request_id_var.get(), caller_var.get().owner, caller_var.get().everything, client()], b""
 
     def note(self, args: Args, blob: bytes) -> None:
         self.told.append((args, blob))
@@ -108,8 +108,11 @@ async def test_errors_arrive_as_what_they_are(ends: tuple[Link, Far]) -> None:
 async def test_who_is_served_goes_along(ends: tuple[Link, Far]) -> None:
     near, _ = ends
     request_id_var.set("the request")
+    address_var.set("10.0.0.1")
     caller_var.set(Caller("name", "owner", everything=False))
-    assert (await near.call("who", {}))[0] == ["the request", "owner", False]
+    assert (await near.call("who", {}))[0] == ["the request", "owner", False, "name"]
+    caller_var.set(NO_KEY)
+    assert (await near.call("who", {}))[0] == ["the request", "", True, "10.0.0.1"]
 
 
 async def test_a_cancelled_call_is_cancelled_there_and_settled_afterwards(ends: tuple[Link, Far]) -> None:

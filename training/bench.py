@@ -28,7 +28,6 @@ from model.bench.engine import (
     machine,
     matrix_product,
     peak_bytes,
-    weights_size,
 )
 from model.bench.gpu_card import card_here
 from model.network.build import build
@@ -83,7 +82,7 @@ def bench_train(
     card = card_here() if place.type == "cuda" else None
     progress("building the model")
     ebseg = build(VARIANTS[variant], TrainingClasses.coco_stuff(), seed=0).to(place).train()
-    weights = weights_size(ebseg)
+    weights = ebseg.weight_bytes
     amp: Amp = "off" if dtype == "float32" else "bfloat16"
     config = TrainConfig(data="none", variant=variant, batch=batch, crop=size, points=points, amp=amp)
     step = _Step(ebseg, config, masks, AUTOCAST[dtype])

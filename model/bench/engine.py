@@ -76,7 +76,7 @@ def bench_engine(
     keep_freed_memory()
     progress("building the model")
     ebseg = model_of(variant, checkpoint)
-    weights = weights_size(ebseg)
+    weights = ebseg.weight_bytes
     vocabulary = vocabulary_of(classes)
     text = ebseg.encode_text(vocabulary.names, ["a photo of a {}."])  # their values do not matter here
     shape = shape or (size, size)
@@ -214,7 +214,7 @@ def bench_memory(
     place = device_named(device)
     ebseg = model_of(variant, checkpoint).to_compute_dtype(DTYPES[dtype]).to(place)
     card = card_here() if place.type == "cuda" else None
-    weights = weights_size(ebseg)
+    weights = ebseg.weight_bytes
     segmenter = Segmenter(ebseg)
     progress(f"segmenting {width} x {height} pixels into {classes} classes")
     start = time.perf_counter()
@@ -350,11 +350,6 @@ def _seconds_of(function: Callable[[], object]) -> float:
 def _rest(seconds: float, rounds: int) -> str:
     """How long so many rounds will take, where it is known what one takes."""
     return f", about {seconds * rounds:.0f} s to go" if seconds else ""
-
-
-def weights_size(ebseg: EBSeg) -> int:
-    """Bytes of all tensors of the model's state."""
-    return sum(tensor.numel() * tensor.element_size() for tensor in ebseg.state_dict().values())
 
 
 def peak_bytes() -> int:

@@ -83,6 +83,11 @@ class EBSeg(nn.Module):
         """Where the weights are."""
         return self.background.device
 
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of all tensors of its state."""
+        return sum(tensor.nbytes for tensor in self.state_dict().values())
+
     def to_compute_dtype(self, dtype: torch.dtype) -> "EBSeg":
         """Casts what may run in half precision; the pixel decoder and the text tower stay float32.
 

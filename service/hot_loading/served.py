@@ -177,7 +177,7 @@ class Served:
         self._draining = [other for other in self.draining if other is not version]
         info = version.info
         self._metrics.model_info.labels(info.name, str(info.version), info.digest).set(1)
-        self._metrics.version_came(info, version.devices)
+        self._metrics.version_came(info, version.devices, info.weight_bytes)
         what = {"model": info.name, "version": info.version, "digest": info.digest, "role": role}
         how = {"untrained": info.untrained, "device": ",".join(version.devices), "dtype": info.dtype}
         LOG.info("model loaded", extra=what | how)

@@ -17,7 +17,7 @@ from prometheus_client import (
 )
 
 from service.observability.processes import ServiceProcesses
-from service.observability.version_series import LABELS, VersionSeries
+from service.observability.version_series import LABELS, NOBODY, VersionSeries
 
 # seconds, of requests and of stages: 5 ms to 30 s
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0)
@@ -39,6 +39,7 @@ ENDED = (
 )  # fmt: skip
 STAGES = ("fetch", "decode_wait", "decode", "text", "queue", "predict", "classify", "encode_wait", "encode")
 DEVICE_STAGES = ("predict", "classify")  # that one device works on
+WEIGHTS = "weights"  # the kind of memory that versions have on a device
 
 
 class Version(Protocol):
@@ -132,7 +133,11 @@ class Metrics:
         self.model_load_seconds = self._histogram(
             "model_load_duration_seconds", "Time from finding a version to serving it", LOAD_SECONDS
         )
-        self.device_memory = self._gauge("device_memory_bytes", "Memory in use", "kind", "device")
+        self.device_memory = self._gauge(
+            "device_memory_bytes",
+            "Memory in use: in all, and weights of each version among that",
+            *(*LABELS, "kind", "device"),
+        )
         self.event_loop_lag = self._gauge(
             "event_loop_lag_seconds", "How late the event loop ran its timers, at worst in the last 15 s"
         )
@@ -141,7 +146,7 @@ class Metrics:
         )
         self._of_versions = (
             *(self.requests, self.request_seconds, self.stage_seconds),
-            *(self.batch_size, self.batches, self.step_seconds),
+            *(self.batch_size, self.batches, self.step_seconds, self.device_memory),
         )
         self._nobodys = VersionSeries(self._of_versions)
         self._versions: dict[tuple[str, int], VersionSeries] = {}
@@ -231,8 +236,15 @@ class Metrics:
         if own is not None:
             own.observe(self.step_seconds, seconds, step, device)
 
-    def version_came(self, version: Version, devices: Sequence[str]) -> None:
-        """Takes in a version and the devices that have it; no other one ever gets series of its own."""
+    def memory(self, nbytes: int, kind: str, device: str) -> None:
+        """Takes in a device's memory that is in use, whatever for."""
+        self.set_part(self.device_memory, nbytes, *NOBODY, kind, device)
+
+    def version_came(self, version: Version, devices: Sequence[str], weight_bytes: int = 0) -> None:
+        """Takes in a version, the devices that have it, and the bytes that its weights take on each.
+
+        No other version ever gets series of its own.
+        """
         own = self._versions.setdefault(
             (version.name, version.version),
             VersionSeries(self._of_versions, (version.name, str(version.version))),
@@ -243,6 +255,8 @@ class Metrics:
         own.make(self.stage_seconds, ((stage, device) for stage in DEVICE_STAGES for device in devices))
         own.make(self.batches, ((trigger, device) for trigger in TRIGGERS for device in devices))
         own.make(self.batch_size, ((device,) for device in devices))
+        for device in devices:
+            own.set(self.device_memory, weight_bytes, WEIGHTS, device)
 
     def version_gone(self, version: Version) -> None:
         """Removes the series of a version that is freed, so that those of loaded ones are all there are."""

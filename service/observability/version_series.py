@@ -1,4 +1,4 @@
-"""Series of one version: of its requests, stages, steps and batches. They live as long as it is in memory."""
+"""Series of one version: of requests, stages, steps, batches and weights. They live as long as it does."""
 
 from collections.abc import Collection, Iterable, Mapping
 from threading import Lock
@@ -43,6 +43,12 @@ class VersionSeries:
         found = self._found.get((histogram, *labels)) or self._find(histogram, labels)
         if found is not None:
             found.observe(value)
+
+    def set(self, gauge: Any, value: float, *labels: str) -> None:
+        """Sets what is so at present."""
+        found = self._found.get((gauge, *labels)) or self._find(gauge, labels)
+        if found is not None:
+            found.set(value)
 
     def remove(self) -> None:
         """Removes them; what is counted from now on, by whoever is late, makes none anew."""

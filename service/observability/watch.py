@@ -115,7 +115,7 @@ class Watch:
             sizes[_PROCESS] = own_memory()  # what processes share counts once
         metrics = self._service.metrics
         for (kind, device), size in sizes.items():
-            metrics.set_part(metrics.device_memory, size, kind, device)
+            metrics.memory(size, kind, device)
 
     def _log_stalls(self) -> None:
         reason = stalled(self._service)

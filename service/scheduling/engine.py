@@ -23,7 +23,12 @@ from service.scheduling.deadline import Deadline
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelInfo:
-    """A loaded version: what its manifest says, and how it runs."""
+    """A loaded version: what its manifest says, and how it runs.
+
+    Attributes:
+        context_length: tokens of a prompt that the text tower reads.
+        weight_bytes: that its weights take on one device.
+    """
 
     name: str
     version: int
@@ -35,7 +40,8 @@ class ModelInfo:
     balance: Balance
     license: str | None = None
     card: Card | None = None
-    context_length: int = 77  # tokens of a prompt that the text tower reads
+    context_length: int = 77
+    weight_bytes: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

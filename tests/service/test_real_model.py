@@ -34,9 +34,13 @@ def test_the_mask_over_http_is_the_models(tiny_checkpoint: Path) -> None:
         data = {"request": json.dumps(document)}
         answer = client.post("/v1/segment", files=files, data=data)
         npy = client.post("/v1/segment", files=files, data=data, headers={"Accept": "application/x-npy"})
+        metrics = client.get("/metrics").text
     assert service.failure is None
+    weights = 'ebseg_device_memory_bytes{device="cpu",kind="weights",model="ebseg-tiny",version="1"} '
+    told = float(metrics.partition(weights)[2].split("\n")[0])
     vocabulary = Vocabulary.of(CLASSES, templates="plain")
     segmenter = Segmenter(load(tiny_checkpoint).ebseg)
+    assert told == segmenter.ebseg.weight_bytes > 1e6
     expected = segmenter.segment(PICTURE, vocabulary, balance=Balance.arithmetic())
     assert answer.status_code == 200, answer.text
     assert answer.headers["x-ebseg-model"] == "ebseg-tiny/1"
@@ -52,3 +56,51 @@ def test_the_mask_over_http_is_the_models(tiny_checkpoint: Path) -> None:
         if item["area"]:
             confidence = expected.confidence[expected.labels == item["label"]].mean()
             assert abs(item["mean_confidence"] - confidence) <= 0.5001e-4  # four decimals
+
+
+def test_a_thousand_new_names_let_others_in_between(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In steps of the device, not in seconds, which say more of the machine: its own log is looked at."""
+    log: list[tuple[str, int]] = []
+    run, submit = StepRunner.run, Scheduler.submit
+
+    def noting(runner: StepRunner, step: Step) -> None:
+        if isinstance(step, EmbedStep):
+            log.append(("embed", step.tokens))
+        elif isinstance(step, PredictStep | ClassifyStep):
+            log.append(("predict" if isinstance(step, PredictStep) else "classify", 0))
+        run(runner, step)
+
+    def submitted(scheduler: Scheduler, job: Job) -> Request:
+        log.append(("submit", 0))
+        return submit(scheduler, job)
+
+    monkeypatch.setattr(StepRunner, "run", noting)
+    monkeypatch.setattr(Scheduler, "submit", submitted)
+    own = settings(checkpoint=packaged_checkpoint())
+    app = create_app(own)
+    service: Service = app.state.service
+    image = encoded(PICTURE)
+    names = ",".join(f"new {number}" for number in range(1024))
+    with (
+        in_thread(build_server(app, own), ready=lambda: service.state == "ready") as url,
+        ThreadPoolExecutor(1) as clients,
+    ):
+        assert segment(url, image).status_code == 200
+        log.clear()
+        long: dict[str, str] = {"classes": names, "templates": "imagenet", "timeout_ms": "2500"}
+        assert (segment(url, image, **long).status_code, log) == (504, [])  # its price is known at the door
+        service.admission._trusted = lambda: False  # from here on no price refuses anybody
+        asked = clients.submit(segment, url, image, **long)
+        wait_until(lambda: ("embed", 0) < max(log, default=("", 0)) or asked.done())
+        answered = 0
+        while not asked.done():
+            log.append(("sent", 0))
+            assert segment(url, image).status_code == 200
+            assert httpx.get(f"{url}/livez", timeout=WAIT).status_code == 200
+            answered += not asked.done()
+        assert answered
+        assert asked.result().status_code == 504
+        after = len(log)
+        assert segment(url, image).status_code == 200
+        assert [step for step, _ in log[after:]] == ["submit", "predict", "classify"]  # nothing more for it
+        chunk = service.prices.chunk(service.models.status(None).versions[0].info, 0)

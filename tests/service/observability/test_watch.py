@@ -48,6 +48,9 @@ class FakeService:
         return value(self, "ebseg_event_loop_lag_seconds")
 
 
+RSS = {"model": "", "version": "", "kind": "process_rss", "device": "cpu"}
+
+
 def value(service: FakeService, name: str, **labels: str) -> float:
     found = service.metrics.registry.get_sample_value(name, labels)
     return -1.0 if found is None else found
@@ -84,9 +87,9 @@ async def test_memory() -> None:
     service = FakeService()
     watching = Watch(service)
     watching.start()
-    await until(lambda: value(service, "ebseg_device_memory_bytes", kind="process_rss", device="cpu") > 0)
+    await until(lambda: value(service, "ebseg_device_memory_bytes", **RSS) > 0)
     await watching.stop()
-    before = value(service, "ebseg_device_memory_bytes", kind="process_rss", device="cpu")
+    before = value(service, "ebseg_device_memory_bytes", **RSS)
     with mmap.mmap(-1, 64 << 20) as held:  # pages of its own: an allocator may have some to spare
         held.write(b"x" * (64 << 20))
         assert 10e6 < before < memory_bytes()["process_rss", "cpu"] - 32e6
@@ -107,7 +110,7 @@ async def test_a_process_without_a_file_to_open_is_watched_all_the_same(
     logged = [record.getMessage() for record in caplog.records]
     assert [line for line in logged if "Too many open files" in line] == logged[:1]
     assert any("made no progress" in line for line in logged)
-    await until(lambda: value(service, "ebseg_device_memory_bytes", kind="process_rss", device="cpu") > 0)
+    await until(lambda: value(service, "ebseg_device_memory_bytes", **RSS) > 0)
     await watching.stop()
 
 

@@ -111,4 +111,4 @@ async def test_text_and_openmetrics() -> None:
         assert answer.text.endswith("# EOF\n")
     for answer in (*plain, *opened):
         assert "\nebseg_event_loop_lag_seconds " in answer.text
-        assert 'ebseg_device_memory_bytes{device="cpu",kind="process_rss"}' in answer.text
+        assert 'ebseg_device_memory_bytes{device="cpu",kind="process_rss",model="",version=""}' in answer.text

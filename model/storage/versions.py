@@ -337,21 +337,22 @@ def store_errors(location: str) -> Iterator[None]:
         raise UnfinishedError(f"{shown(location)}: {reason}") from error
     except Exception as error:
         stamped = f"{shown(location)}: {without_secrets(_in_words(error, location))}"
-        raise StoreError(stamped, refused=_is_refusal(error, location)) from error
+        raise StoreError(stamped, refused=is_refusal(error, location)) from error
 
 
 # Of botocore, which need not be installed: what it says before it asks anybody.
 _UNUSABLE = ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "ParamValidationError")
 
 
-def _is_refusal(error: Exception, location: str) -> bool:
+def is_refusal(error: Exception, location: str = "") -> bool:
+    """Whether a store lets nobody in with these credentials, so that to wait is of no use."""
     if isinstance(error, PermissionError) or type(error).__name__ in _UNUSABLE:
         return True
     if not location.startswith(HUB):
         return False
-    from model.storage.hub.errors import is_refusal
+    from model.storage.hub import errors
 
-    return is_refusal(error)
+    return errors.is_refusal(error)
 
 
 def _in_words(error: Exception, location: str) -> str:

@@ -20,7 +20,7 @@ SUMMARY, PLOT, SHEET = "summary.json", "summary.png", "sheet.webp"
 
 def finish(store: OutputPlace, sink: Sink, result: RunResult) -> None:
     """Writes them; of all shards that are finished, whichever process made them."""
-    shards = {number: sink.about(number) for number in sink.numbers()}
+    shards = {number: sink.about(number) for number in sink.numbers() if number not in result.beyond}
     names, colors = _classes(sink, shards)
     found = summary(shards, names)
     store.put(SUMMARY, (json.dumps(found, indent=2, ensure_ascii=False) + "\n").encode())

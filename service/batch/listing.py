@@ -8,11 +8,13 @@ than one folder's names.
 import csv
 import io
 import os
+import re
 import tarfile
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
 from model.pictures.suffixes import PICTURES, TAKEN
+from model.storage.versions import is_refusal
 from service.batch.rows import printable
 from service.errors import UsageError
 
@@ -22,6 +24,7 @@ Item = dict[str, Any]
 LISTS = (".txt", ".csv", ".parquet")
 TARS = (".tar",)
 PATTERN = frozenset("*?[")
+TEXT: dict[str, Any] = {"encoding": "utf-8-sig", "errors": "surrogateescape"}  # as names are in a listing
 
 
 def items(source: str) -> Generator[Item, None, None]:
@@ -40,6 +43,30 @@ def items(source: str) -> Generator[Item, None, None]:
         raise UsageError(f"{source} holds no images; they end in {', '.join(TAKEN)}")
 
 
+def is_within(out: str, source: str, files: Sequence[str]) -> bool:
+    """Whether what is written to an output would be input the next time.
+
+    Args:
+        out, source: of a run.
+        files: that may lie in an output.
+    """
+    from fsspec.core import url_to_fs
+    from fsspec.utils import glob_translate
+
+    try:
+        (fs, folder), (other, place) = url_to_fs(source), url_to_fs(out)
+    except (OSError, ValueError, ImportError):
+        return False  # whoever lists or writes says what is wrong with it
+    if type(fs) is not type(other):
+        return False
+    if _is_local(fs):
+        folder, place = os.path.realpath(folder), os.path.realpath(place)
+    if PATTERN & set(folder):
+        matches = re.compile(glob_translate(folder)).fullmatch
+        return any(matches(f"{place.rstrip('/')}/{name}") is not None for name in files)
+    return f"{place.rstrip('/')}/".startswith(f"{folder.rstrip('/')}/")
+
+
 def _items(source: str) -> Iterator[Item]:
     from fsspec.core import url_to_fs
 
@@ -54,7 +81,7 @@ def _items(source: str) -> Iterator[Item]:
     except FileNotFoundError:
         raise UsageError(f"there is no {source}") from None
     except Exception as error:  # file systems raise what their libraries raise
-        if _is_local(fs) or isinstance(error, PermissionError | ValueError | ImportError):
+        if _is_local(fs) or isinstance(error, ValueError | ImportError) or is_refusal(error):
             raise UsageError(f"{source} cannot be listed: {error}") from None
         raise OSError(f"{source} cannot be listed now: {error}") from error
 
@@ -91,7 +118,12 @@ def _folder(fs: Any, root: str, inside: str, above: tuple[str, ...]) -> Iterator
     own = os.path.realpath(place) if _is_local(fs) else place
     if own in above:
         return
-    entries = fs.ls(place, detail=True)
+    try:
+        entries = fs.ls(place, detail=True)
+    except (FileNotFoundError, NotADirectoryError):
+        if not above:
+            raise
+        return  # it has gone since the folder that it was in was listed
     for entry in sorted(entries, key=lambda entry: str(entry["name"])):
         name = str(entry["name"]).rstrip("/").rsplit("/", 1)[-1]
         if name.startswith("."):
@@ -124,16 +156,23 @@ def _file(fs: Any, path: str, *, inside: str) -> Iterator[Item]:
 
 
 def _text(fs: Any, path: str) -> Iterator[Item]:
-    with fs.open(path, "rb") as file, io.TextIOWrapper(file, encoding="utf-8-sig") as lines:
-        for line in lines:
+    with fs.open(path, "rb") as file, io.TextIOWrapper(file, **TEXT) as lines:
+        for line in map(_checked, lines):
             named = line.strip()
             if named:
                 yield {"id": named, "path": _beside(fs, path, named)}
 
 
+def _checked(line: str) -> str:
+    """Raises ValueError for a line that no path can be in."""
+    if "\0" in line:
+        raise ValueError("it has zero bytes; a list is UTF-8")
+    return line
+
+
 def _csv(fs: Any, path: str) -> Iterator[Item]:
-    with fs.open(path, "rb") as file, io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as lines:
-        reader = csv.DictReader(lines)
+    with fs.open(path, "rb") as file, io.TextIOWrapper(file, newline="", **TEXT) as lines:
+        reader = csv.DictReader(map(_checked, lines))
         if "path" not in (reader.fieldnames or ()):
             raise UsageError(f"{path}: the first line names no column `path`; `id` may be another one")
         for row in reader:

@@ -1,17 +1,29 @@
 """A place that a run writes to: a folder, or an fsspec URL of an object store."""
 
+import errno
+import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from model.storage.files import replacing
+from model.storage.files import replacing, sync
+from model.storage.versions import is_refusal
 from model.urls import shown
 from service.errors import UsageError
 
+_UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ELOOP)
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+
 
 class OutputPlace:
-    """A folder, or a place in an object store, whose every fault is an OSError."""
+    """A folder, or a place in an object store.
+
+    Raises:
+        UsageError: it is no such place, or lets nobody in; of all methods.
+        OSError: any other fault of its, which may pass; of all methods.
+    """
 
     def __init__(self, url: str):
         from fsspec.core import url_to_fs
@@ -59,16 +71,57 @@ class OutputPlace:
             with self._faults():
                 self.fs.pipe_file(path, content)
             return
-        self.fs.makedirs(str(PurePosixPath(path).parent), exist_ok=True)
-        with replacing(Path(path)) as partial:
-            partial.write_bytes(content)
+        with self._faults():
+            self.fs.makedirs(str(PurePosixPath(path).parent), exist_ok=True)
+            with replacing(Path(path)) as partial:
+                partial.write_bytes(content)
+
+    def put_first(self, name: str, content: bytes) -> bool:
+        """Writes a file whole if there is none, and says whether it did: of several who try, one does."""
+        path = f"{self.root}/{name}"
+        with self._faults():
+            try:
+                if self._local:
+                    self.fs.makedirs(str(PurePosixPath(path).parent), exist_ok=True)
+                    _link_first(Path(path), content)
+                else:
+                    self.fs.pipe_file(path, content, mode="create")
+            except Exception:  # stores have words of their own for one that is there
+                self.fs.invalidate_cache()
+                if self.fs.exists(path):
+                    return False
+                raise
+        return True
 
     @contextmanager
     def _faults(self) -> Iterator[None]:
         try:
             yield
-        except OSError:
+        except UsageError:
             raise
         except Exception as error:  # stores' clients have errors of their own
+            if is_refusal(error) or (isinstance(error, OSError) and error.errno in _UNUSABLE):
+                raise UsageError(f"{shown(self.root)} cannot be used: {error}") from error
+            if isinstance(error, OSError):
+                raise
             reason = f"{shown(self.root)}: {type(error).__name__}: {error}"
             raise OSError(reason) from error
+
+
+def _link_first(path: Path, content: bytes) -> None:
+    """Raises FileExistsError if there is a file of that name."""
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        with open(partial, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(partial, path)
+        except OSError as error:
+            if error.errno not in _NO_LINKS or path.exists():
+                raise
+            os.replace(partial, path)  # of two who are here at the same time, the later one's is seen
+        sync(path.parent)
+    finally:
+        partial.unlink(missing_ok=True)

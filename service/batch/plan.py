@@ -3,12 +3,12 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from model.urls import shown
-from service.batch.listing import Item, items
+from service.batch.listing import Item, is_within, items
 from service.batch.place import OutputPlace
 from service.batch.reading import REFUSED
 from service.batch.seen import SeenIds
@@ -21,6 +21,15 @@ SCHEMA = 1
 TWICE = "an image before this one has the same id, by which --format folder calls masks: give each its own"
 RUN_MANIFEST = "manifest.json"
 SHARD_SIZE = 256  # pictures; what a killed worker does again at most
+FILES = (
+    "summary.png",
+    "sheet.webp",
+    "part-000000.parquet",
+    "part-000000.tar",
+    "masks/a.png",
+    "masks/a/a.png",
+)
+"""Files of an output that might be taken for input."""
 _SHARE = re.compile(r"(\d+)/(\d+)")
 
 
@@ -62,7 +71,7 @@ class BatchPlan:
     def __post_init__(self) -> None:
         if self.form not in FORMATS:
             raise UsageError(f"there is no format {self.form!r}; there are {', '.join(FORMATS)}")
-        if _lies_within(self.out, self.source):
+        if is_within(self.out, self.source, FILES):
             raise UsageError(
                 f"{shown(self.out)} lies within the input, where its images would be input as well; "
                 "take another output"
@@ -77,8 +86,24 @@ class BatchPlan:
         for number, shard in enumerate(_cut(items(self.source), self.shard_size)):
             for index in seen.again([item["id"] for item in shard]) if seen is not None else ():
                 shard[index][REFUSED] = TWICE
-            if number % self.share[1] == self.share[0]:
+            if self._has(number):
                 yield number, shard
+
+    def count(self, is_over: Callable[[], bool]) -> int | None:
+        """Images of this run's share; None once `is_over`."""
+        count = 0
+        for index, _ in enumerate(items(self.source)):
+            if is_over():
+                return None
+            count += self._has(index // self.shard_size)
+        return count
+
+    def beyond(self, numbers: Iterable[int], listed: Collection[int]) -> list[int]:
+        """Those of some shards that are of this run's share, and that `shards` no longer has."""
+        return sorted(number for number in numbers if self._has(number) and number not in listed)
+
+    def _has(self, shard: int) -> bool:
+        return shard % self.share[1] == self.share[0]
 
     def is_done(self, about: About, shard: list[Item]) -> bool:
         """Whether a shard that is there is what this run would make of these items."""
@@ -113,10 +138,12 @@ def pin(store: OutputPlace, pinned: dict[str, Any]) -> None:
     """
     there = store.get(RUN_MANIFEST)
     if there is None:
-        store.put(RUN_MANIFEST, (json.dumps(pinned, indent=2, ensure_ascii=False) + "\n").encode())
-        return
+        made = (json.dumps(pinned, indent=2, ensure_ascii=False) + "\n").encode()
+        if store.put_first(RUN_MANIFEST, made):
+            return
+        there = store.get(RUN_MANIFEST)  # of a run that has begun at the same time
     try:
-        former = json.loads(there)
+        former = json.loads(there or b"")
         differ = [name for name in pinned if former.get(name) != pinned[name]]
     except (ValueError, AttributeError):
         raise UsageError(
@@ -146,16 +173,6 @@ def share(text: str) -> tuple[int, int]:
     if part >= count:
         raise UsageError(f"a share is K/N with K from 0 to N - 1, as in 3/64; got {text!r}")
     return part, count
-
-
-def _lies_within(out: str, source: str) -> bool:
-    from fsspec.core import url_to_fs
-
-    try:
-        (fs, folder), (other, place) = url_to_fs(source), url_to_fs(out)
-    except (OSError, ValueError, ImportError):
-        return False  # whoever lists or writes says what is wrong with it
-    return type(fs) is type(other) and f"{place.rstrip('/')}/".startswith(f"{folder.rstrip('/')}/")
 
 
 def _cut(all_items: Iterable[Item], size: int) -> Iterator[list[Item]]:

@@ -1,44 +1,113 @@
-"""How far a run is: a bar on a terminal, a line now and then elsewhere."""
+"""How far a run is, how fast, how long it will take: a bar on a terminal, a line now and then elsewhere."""
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from service.errors import UsageError
+
 LINE_S = 30.0
+Count = Callable[[Callable[[], bool]], int | None]
+"""All that there is to do, or None once what it was given says that it is over."""
+
+
+class RunProgress:
+    """What is done of a run.
+
+    Nobody knows at first how many images there are: they are counted beside the run.
+
+    Args:
+        clock: monotonic seconds.
+
+    Attributes:
+        total: images of the run; None until they are counted.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic):
+        self.total: int | None = None
+        self._clock = clock
+        self._done = self._before = 0
+        self._first: tuple[float, int] | None = None  # when images were done first, and how many
+
+    def done(self, count: int) -> None:
+        """So many images were done just now; below 0 if they were lost and will be done again."""
+        self._done += count
+        if self._first is None and count > 0:
+            self._first = self._clock(), count
+
+    def known(self, count: int) -> None:
+        """So many were done in an earlier run."""
+        self._before += count
+
+    def line(self) -> str:
+        """All of it; loading the model is no part of the rate."""
+        there = self._done + self._before
+        text = f"{there:,} images" if self.total is None else f"{there:,} of {self.total:,} images"
+        first_at, first = self._first or (0.0, self._done)
+        if self._done <= first:
+            return text
+        rate = (self._done - first) / max(self._clock() - first_at, 1e-9)
+        text += f", {rate:.1f} images a second"
+        if self.total is None:
+            return text
+        return f"{text}, {timedelta(seconds=round(max(0, self.total - there) / rate))} left"
 
 
 @contextmanager
-def progress_shown() -> Iterator[Callable[[int], None]]:
-    """Gives what is called with pictures that were done; how many there will be is known to nobody."""
+def progress_shown(count: Count) -> Iterator[tuple[Callable[[int], None], Callable[[int], None]]]:
+    """Gives what is called with images that were done just now, and with those that were done before.
+
+    Args:
+        count: counts the run's images, in a thread.
+    """
+    progress, over = RunProgress(), threading.Event()
+
+    def counted() -> None:
+        try:
+            progress.total = count(over.is_set)
+        except (OSError, UsageError):
+            return  # the run meets it as well, and tells
+
+    # a file system that hangs keeps nobody from ending
+    threading.Thread(target=counted, name="ebseg-count", daemon=True).start()
+    try:
+        with _shown(progress) as show:
+
+            def done(count: int) -> None:
+                progress.done(count)
+                show()
+
+            def known(count: int) -> None:
+                progress.known(count)
+                show()
+
+            yield done, known
+    finally:
+        over.set()
+
+
+@contextmanager
+def _shown(progress: RunProgress) -> Iterator[Callable[[], None]]:
+    """Gives what is called after each change."""
     console = Console(stderr=True)
-    began = printed = time.monotonic()
-    count = 0
-
-    def line() -> str:
-        return f"{count:,} images, {count / max(time.monotonic() - began, 1e-9):.1f} images a second"
-
     if console.is_terminal:
         columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
         with Progress(*columns, console=console, transient=True) as bar:
             task = bar.add_task("listing")
-
-            def advance(done: int) -> None:
-                nonlocal count
-                count += done
-                bar.update(task, description=line())
-
-            yield advance
+            yield lambda: bar.update(task, description=progress.line())
         return
+    printed = time.monotonic()
 
-    def advance_line(done: int) -> None:
-        nonlocal count, printed
-        count += done
+    def show() -> None:
+        nonlocal printed
         if time.monotonic() - printed >= LINE_S:
             printed = time.monotonic()
-            print(line(), file=sys.stderr, flush=True)
+            print(progress.line(), file=sys.stderr, flush=True)
 
-    yield advance_line
+    yield show

@@ -46,14 +46,24 @@ class RayRun:
 
     Args:
         plan: what to do; workers get its first device, and everyone sees its input, output and checkpoint.
-        progress: called with numbers of pictures.
+        progress: called with numbers of pictures that were done just now.
+        known: called with those that were done before.
         address: of a cluster; None for a Ray of its own on this machine, which ends with the run.
         workers: as many; None for one and more, as Ray finds room and the cluster grows.
     """
 
-    def __init__(self, plan: BatchPlan, progress: Progress, *, address: str | None, workers: int | None):
+    def __init__(
+        self,
+        plan: BatchPlan,
+        progress: Progress,
+        known: Progress,
+        *,
+        address: str | None,
+        workers: int | None,
+    ):
         self._plan = plan
         self._progress = progress
+        self._known = known
         self._address = address
         self._workers = workers
 
@@ -64,16 +74,18 @@ class RayRun:
             UsageError: the input cannot be listed, or a worker cannot do what is asked for.
             RunFailedError: the cluster is away, a worker cannot go on, or workers die again and again.
         """
-        result, began = RunResult(), time.monotonic()
+        result, began, listed = RunResult(), time.monotonic(), set[int]()
         before = frozenset(open_sink(OutputPlace(self._plan.out), self._plan.form).numbers())
         try:
             with _connected(self._address):
                 for row in self._reports().iter_rows():
+                    listed.add(int(row["number"]))
                     self._add(result, row["report"], is_new=row["number"] not in before)
         except (RayError, ConnectionError) as error:
             reason = str(error).strip().splitlines()[-1]
             raise RunFailedError(f"Ray gave up: {reason}; what is finished is kept") from error
         result.seconds = time.monotonic() - began  # Ray and the model are started in it
+        result.beyond = self._plan.beyond(before, listed)
         return result
 
     def _reports(self) -> Dataset:
@@ -110,7 +122,8 @@ class RayRun:
         result.skipped += report.rows - made
         if report.example is not None:
             result.examples.append(report.example)
-        self._progress(report.rows)
+        self._progress(made)
+        self._known(report.rows - made)
 
 
 class _Shards(Datasource):  # type: ignore[misc]  # Ray has no types for mypy

@@ -1,10 +1,24 @@
 """Rows segmented by a running service, with the client's retries, in the place of a model in this process."""
 
+import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from typing import Any
 
-from ebseg_client import Balance, ClassSpec, ClientError, EBSegClient, SegmentOptions, Shares, Tiling
+from ebseg_client import (
+    Balance,
+    BusyError,
+    ClassSpec,
+    ClientError,
+    EBSegClient,
+    Segmentation,
+    SegmentOptions,
+    Shares,
+    Tiling,
+    UnavailableError,
+)
+from ebseg_client.exchange import HOPELESS
 from ebseg_client.parallel import in_order
 from service.batch.reading import UnreadableError, content_of, most_bytes
 from service.batch.request import read_batch_request
@@ -15,10 +29,14 @@ from service.schemas.balance import BalanceSpec, WeightShares
 from service.schemas.segment import SegmentRequest
 
 PATIENCE_S = 600.0  # for one picture, waits for a busy service included
+PAUSE_S = 8.0  # after the client's own attempts
 
 
 class RemoteSegmenter:
     """See `BatchSegmenter.segment`; an error that all pictures would meet fails the run, not a row.
+
+    So does a service that is busy, or not ready, for as long as one picture may take: it says nothing of the
+    picture.
 
     Args:
         url: of the service.
@@ -46,11 +64,16 @@ class RemoteSegmenter:
         self._client = EBSegClient(url, api_key=api_key, timeout=PATIENCE_S, connections=threads)
         self._threads = threads
         self._most = most_bytes(max_pixels)
+        self._given_up = threading.Event()
 
     def segment(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[Row]:
         """The rows' results, in order."""
+        self._given_up.clear()
         with closing(in_order(self._one, enumerate(rows), self._threads)) as results:
-            yield from results
+            try:
+                yield from results
+            finally:
+                self._given_up.set()  # nobody waits for what else was begun
 
     def close(self) -> None:
         """Closes its connections."""
@@ -60,9 +83,9 @@ class RemoteSegmenter:
         index, row = numbered
         id = row_id(row, index)
         try:
-            answer = self._client.segment(content_of(row, self._most), self._classes, **self._options)
+            answer = self._answer(content_of(row, self._most))
         except (UnreadableError, ClientError) as error:
-            if is_of_all(error):
+            if is_of_all(error) or _may_pass(error):
                 raise
             return failed(id, error)
         return dict.fromkeys(COLUMNS) | {
@@ -74,6 +97,22 @@ class RemoteSegmenter:
             "areas": [one.area for one in answer.classes],
             "confidence": [0.0 if one.confidence is None else one.confidence for one in answer.classes],
         }
+
+    def _answer(self, content: bytes) -> Segmentation:
+        until = time.monotonic() + PATIENCE_S
+        while True:
+            options = self._options | {"timeout": max(1.0, until - time.monotonic())}
+            try:
+                return self._client.segment(content, self._classes, **options)
+            except (BusyError, UnavailableError) as error:
+                pause = max(PAUSE_S, error.retry_after or 0.0)
+                if not _may_pass(error) or time.monotonic() + pause > until or self._given_up.wait(pause):
+                    raise
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether the service is busy or not ready, whatever it is asked for."""
+    return isinstance(error, BusyError | UnavailableError) and error.type not in HOPELESS
 
 
 def _classes(spec: SegmentRequest) -> list[str | ClassSpec] | None:

@@ -26,7 +26,7 @@ END_S = 5.0
 EXAMPLES = 24  # pictures on the contact sheet
 
 Progress = Callable[[int], None]
-"""Called with pictures that were done just now; below 0 if they were lost and will be done again."""
+"""Called with a number of pictures; below 0 if they were lost and will be done again."""
 Shard = tuple[int, list[Item]]
 
 
@@ -44,6 +44,7 @@ class RunResult:
         made: pictures that were segmented now.
         seconds: from the first worker that had loaded its model to the last shard.
         examples: pictures to look at, as `sheet.SheetEntry`.
+        beyond: shards that are there, and that the input has no pictures for: those of a longer one.
     """
 
     rows: int = 0
@@ -52,6 +53,7 @@ class RunResult:
     made: int = 0
     seconds: float = 0.0
     examples: list[Any] = field(default_factory=list)
+    beyond: list[int] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -77,14 +79,24 @@ class BatchRun:
     Args:
         plan: what to do.
         sink: where rows go, and what is there.
-        progress: called with numbers of pictures.
+        progress: called with numbers of pictures that were done just now.
+        known: called with those that were done before.
         silent_s: a worker that has work and reports nothing for so long is replaced.
     """
 
-    def __init__(self, plan: BatchPlan, sink: Sink, progress: Progress, *, silent_s: float = SILENT_S):
+    def __init__(
+        self,
+        plan: BatchPlan,
+        sink: Sink,
+        progress: Progress,
+        known: Progress,
+        *,
+        silent_s: float = SILENT_S,
+    ):
         self._plan = plan
         self._sink = sink
         self._progress = progress
+        self._known = known
         self._silent_s = silent_s
         self._result = RunResult()
         self._deaths = Deaths()
@@ -110,16 +122,18 @@ class BatchRun:
         return self._result
 
     def _missing(self) -> Generator[Shard, None, None]:
-        there = set(self._sink.numbers())
+        there, listed = set(self._sink.numbers()), set[int]()
         for number, shard in self._plan.shards():
+            listed.add(number)
             about = self._sink.about(number) if number in there else None
             if about is not None and self._plan.is_done(about, shard):
                 self._result.skipped += about.rows
                 self._result.rows += about.rows
                 self._result.errors += about.errors
-                self._progress(about.rows)
+                self._known(about.rows)
             else:
                 yield number, shard
+        self._result.beyond = self._plan.beyond(there, listed)
 
     def _has_more(self, missing: Iterator[Shard]) -> bool:
         if not self._again and (shard := next(missing, None)) is not None:

@@ -16,6 +16,7 @@ from service.commands.flags import CLASSES_HELP, FILE_HELP, KEY_HELP, add_settin
 if TYPE_CHECKING:
     from service.batch.plan import BatchPlan
 
+BEYOND_SHOWN = 5  # numbers of shards
 EXAMPLES = """
   ebseg batch photos --classes "sky, tree, road" --out masks
   ebseg batch photos.csv --vocabulary ade20k-150 --model base --out s3://bucket/masks --workers 2
@@ -139,13 +140,13 @@ def _run(args: argparse.Namespace, plan: "BatchPlan", model: str, digest: str) -
     store = OutputPlace(plan.out)
     sink = open_sink(store, plan.form)
     pin(store, plan.pinned(model, digest))
-    with progress_shown() as progress:
+    with progress_shown(plan.count) as progress:
         if args.on == "ray":
             from service.batch.ray_run import RayRun
 
-            result = RayRun(plan, progress, address=args.address, workers=args.workers).run()
+            result = RayRun(plan, *progress, address=args.address, workers=args.workers).run()
         else:
-            result = BatchRun(plan, sink, progress).run()
+            result = BatchRun(plan, sink, *progress).run()
     finish(store, sink, result)
     rate = result.made / result.seconds if result.seconds else 0.0
     found = {
@@ -162,6 +163,11 @@ def _run(args: argparse.Namespace, plan: "BatchPlan", model: str, digest: str) -
         print(f"next: look at {shown(plan.out)}/sheet.webp and {shown(plan.out)}/summary.png")
     if result.errors:
         print(f"ebseg: {result.errors} images have errors; --retry-errors does them again", file=sys.stderr)
+    if result.beyond:
+        numbers = ", ".join(map(str, result.beyond[:BEYOND_SHOWN]))
+        more = ", ..." if len(result.beyond) > BEYOND_SHOWN else ""
+        held = f"{shown(plan.out)} still holds {len(result.beyond)} shards past the end of the input"
+        return complain(f"{held}, which was longer once: remove those numbered {numbers}{more}", FAILED)
     return FAILED if result.errors and not args.tolerate_errors else 0
 
 

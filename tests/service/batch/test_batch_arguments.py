@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.service.batch.runs import CLASSES, COUNT, last_line, words
+from tests.service.batch.runs import CLASSES, COUNT, last_line, plan_of, words
 from tests.service.cli_calls import run
 from tests.service.fakes import live
 
@@ -83,15 +83,51 @@ def test_the_environment_has_a_key_and_a_device(
 
 
 def test_an_output_within_the_input(
-    folder: Path, url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folder: Path,
+    url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Its contact sheet and label maps would be pictures of the next run."""
     before = sorted(folder.rglob("*"))
     monkeypatch.chdir(folder)
-    for source, out in ((folder, folder / "out"), (folder, folder), (Path(), Path("deeper/out"))):
+    (tmp_path / "link").symlink_to(folder)
+    for source, out in (
+        (folder, folder / "out"),
+        (folder, folder),
+        (Path(), Path("deeper/out")),
+        (folder, tmp_path / "link" / "out"),
+        (tmp_path / "link" / "*.png", folder),
+        (folder / "**" / "*.png", folder / "deeper"),
+    ):
         assert run(*words(source, out, url)) == 2
         assert "lies within the input" in capsys.readouterr().err
     assert sorted(folder.rglob("*")) == before
+    for source, out in ((folder / "deeper" / "*.png", folder), (folder / "list.txt", folder)):
+        plan_of(source, out, url)  # whose output is no input
+
+
+def test_outputs_that_cannot_be(
+    folder: Path,
+    url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """They are told before any work; waiting would not mend them."""
+    (tmp_path / "file").write_bytes(b"x")
+    for out in (tmp_path / "file", tmp_path / "file" / "out"):
+        assert run(*words(folder, out, url)) == 2
+        assert f"ebseg: error: {out} cannot be used: " in capsys.readouterr().err
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for source, place in (("s3://no-keys/photos", tmp_path / "out"), (folder, "s3://no-keys/out")):
+        assert run("batch", source, "--classes", "a", "--out", place, "--url", url) == 2
+        assert "Unable to locate credentials" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_input_that_is_not_there(url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,11 +5,14 @@ from typing import Any
 
 import pytest
 
+from ebseg_client import BusyError, Retry
+from service.batch import remote
 from service.batch.remote import RemoteSegmenter
+from service.batch.worker import WorkerFailed
 from service.schemas.segment import SegmentRequest
 from tests.service.cli_calls import run
 from tests.service.fakes import PNG, live
-from tests.service.scripted_server import Answer, scripted
+from tests.service.scripted_server import Answer, problem, scripted
 
 PICTURES = 5
 SHARES = {"supervised": 0.2, "mask_attention": 0.7, "frozen": 0.1}
@@ -87,3 +90,37 @@ def test_every_field_of_the_request_arrives() -> None:
         == SegmentRequest.model_fields.keys()
     )
     assert SegmentRequest.model_validate(sent) == SegmentRequest.model_validate(REQUEST)
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client's own attempts follow each other at once."""
+    monkeypatch.setattr("ebseg_client.sync_client.Retry", lambda: Retry(first_wait=0))
+    monkeypatch.setattr(remote, "PAUSE_S", 0.01)
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_busy_service_costs_time_and_no_row() -> None:
+    """Longer than the client itself tries; what says something of the image is its row's error."""
+    attempts = Retry().attempts
+    answers = [problem(429, "too-many-requests")] * (2 * attempts + 1) + [problem(503, "loading")] * attempts
+    with scripted(*answers, Answer(), problem(503, "out-of-memory"), Answer()) as server:
+        with closing(RemoteSegmenter(server.url, REQUEST, api_key=None, threads=1)) as segmenter:
+            rows = list(segmenter.segment([{"id": name, "bytes": PNG} for name in "abc"]))
+        assert len(server.heard) == len(answers) + 3
+    assert [row["error"] for row in rows] == [None, "T: out-of-memory [503] (request theirs)", None]
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_service_that_stays_busy_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody would want a million rows that say so; and other threads do not go on waiting."""
+    monkeypatch.setattr(remote, "PAUSE_S", 1e6)
+    with (
+        scripted(problem(429, "too-many-requests")) as server,
+        closing(RemoteSegmenter(server.url, REQUEST, api_key=None, threads=2)) as segmenter,
+        pytest.raises(BusyError) as caught,
+    ):
+        list(segmenter.segment([{"id": name, "bytes": PNG} for name in "ab"]))
+    failed = WorkerFailed.of(caught.value, server.url)
+    assert (failed.usable, failed.trace) == (True, "")
+    assert failed.text.startswith(f"{server.url}: T: too-many-requests [429]")

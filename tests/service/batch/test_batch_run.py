@@ -2,20 +2,25 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from service.batch.place import OutputPlace
-from service.batch.plan import TWICE
+from service.batch.plan import TWICE, BatchPlan, pin
 from service.batch.rows import Row
 from service.batch.sinks import open_sink
+from service.errors import UsageError
 from tests.service.batch.pictures import write_pictures
 from tests.service.batch.runs import (
     BROKEN,
@@ -31,7 +36,7 @@ from tests.service.batch.runs import (
     words,
 )
 from tests.service.cli_calls import run
-from tests.waiting import LONG_WAIT, wait_until
+from tests.waiting import LONG_WAIT, WAIT, wait_until
 
 
 def shards(out: Path) -> int:
@@ -195,6 +200,75 @@ def test_a_list_that_grows_is_done_where_it_grew(
     assert run(*words(listed, out, url)) == 0
     assert last_line(capsys)["segmented"] == 7
     assert [row["id"] for row in rows_of(out)] == names
+
+
+def test_a_list_that_has_become_shorter(url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Shards of images that are listed no more are neither counted nor passed over in silence."""
+    pictures, out, listed = tmp_path / "pictures", tmp_path / "out", tmp_path / "list.txt"
+    names = [str(pictures / name) for name in write_pictures(pictures, 4 * SHARD)]
+    listed.write_text("\n".join(names))
+    for share in ((0, 2), (1, 2)):
+        run_here(plan_of(listed, str(out), url, share=share), open_sink(OutputPlace(str(out)), "parquet"))
+    listed.write_text("\n".join(names[:SHARD]))
+    assert run(*words(listed, out, url)) == 1
+    told = capsys.readouterr()
+    assert (json.loads(told.out)["rows"], json.loads(told.out)["done_before"]) == (SHARD, SHARD)
+    text = f"{out} still holds 3 shards past the end of the input, which was longer once: remove those"
+    assert f"{text} numbered 1, 2, 3\n" in told.err
+    assert json.loads((out / "summary.json").read_text())["rows"] == SHARD
+    assert run(*words(listed, out, url, "--shard", "0/2")) == 1
+    assert "holds 1 shards" in capsys.readouterr().err  # of its share
+    for number in (1, 2, 3):
+        (out / f"part-{number:06}.parquet").unlink()
+    assert run(*words(listed, out, url)) == 0
+
+
+def test_a_disk_that_takes_no_more(
+    url: str, tmp_path: Path, expected: list[Row], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Files may have 2 kB each: the manifest fits, and no shard does."""
+    out, before = tmp_path / "out", resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
+    try:
+        assert run(*words(folder, out, url)) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "File too large" in capsys.readouterr().err
+    assert [path.name for path in out.iterdir()] == ["manifest.json"]
+    run_here(plan_of(folder, str(out), url), open_sink(OutputPlace(str(out)), "parquet"))
+    assert same(rows_of(out), expected)
+
+
+class LateEyes(OutputPlace):
+    """A place whose manifest is first looked for by all at once, before any has written one."""
+
+    barrier = Barrier(8)
+
+    def get(self, name: str) -> bytes | None:
+        there = super().get(name)
+        if there is None:
+            self.barrier.wait(WAIT)
+        return there
+
+
+@pytest.mark.parametrize("kind", ["disk", "memory"])
+def test_of_runs_that_begin_at_once_one_goes_on(kind: str, url: str, tmp_path: Path) -> None:
+    """They differ, and each has seen that nobody was there."""
+    place = str(tmp_path / "out") if kind == "disk" else f"memory://{tmp_path.name}"
+    plans = [replace(plan_of(tmp_path / "in", place, url), shard_size=1 + index) for index in range(8)]
+
+    def refusal(plan: BatchPlan) -> str:
+        try:
+            pin(LateEyes(place), plan.pinned("tiny/1", "digest"))
+        except UsageError as error:
+            return str(error)
+        return ""
+
+    with ThreadPoolExecutor(8) as pool:
+        refusals = sorted(pool.map(refusal, plans))
+    assert refusals[0] == ""
+    assert all("holds another run (shard_size was" in text for text in refusals[1:])
+    assert OutputPlace(place).names("") == ["manifest.json"]
 
 
 def test_another_run_is_refused(

@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import shutil
 import tarfile
 import tracemalloc
 from collections.abc import Iterator
@@ -59,7 +60,9 @@ def test_names_that_are_no_utf8(tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"x")
     with tarfile.open(tmp_path / "a.tar", "w") as tar:
         tar.add(tmp_path / name, name)
-    for source in (tmp_path, tmp_path / "*.png", tmp_path / "*.tar"):
+    (tmp_path / "list.txt").write_bytes(b"caf\xe9.png\n")
+    (tmp_path / "list.csv").write_bytes(b"path\ncaf\xe9.png\n")
+    for source in (tmp_path, *(tmp_path / name for name in ("*.png", "*.tar", "list.txt", "list.csv"))):
         (item,) = items(str(source))
         assert item["id"].endswith(r"caf\xe9.png")
         assert content_of(item) == b"x"
@@ -86,6 +89,22 @@ def test_folders_of_an_enemy(tmp_path: Path) -> None:
     for name in (*odd, "itself.png"):
         with pytest.raises(UnreadableError, match="cannot be read"):
             content_of({"path": str(tmp_path / name)})
+
+
+def test_a_folder_that_changes_while_it_is_listed(tmp_path: Path) -> None:
+    """A folder that has gone when its turn comes is not there; an image that has gone costs its row."""
+    for name in ("a/1.png", "b/2.png", "c/3.png", "d.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    listed = items(str(tmp_path))
+    assert next(listed)["id"] == "a/1.png"
+    shutil.rmtree(tmp_path / "b")
+    shutil.rmtree(tmp_path / "c")
+    (tmp_path / "c").write_bytes(b"no folder")
+    (tmp_path / "d.png").unlink()
+    (last,) = listed
+    with pytest.raises(UnreadableError, match=r"d\.png cannot be read: No such file"):
+        content_of(last)
 
 
 def test_pattern_and_single_picture(folder: Path) -> None:
@@ -220,7 +239,8 @@ def test_a_store_that_fails_may_answer_later(s3: S3) -> None:
         ("no*.png", None, "no file is like"),
         ("list.csv", b"a,b\n1,2\n", "names no column `path`"),
         ("list.txt", b"\n", "holds no images"),
-        ("list.txt", b"\xff\xfe", "cannot be listed"),
+        ("list.txt", "a.png\n".encode("utf-16"), "it has zero bytes; a list is UTF-8"),
+        ("list.csv", "id,path\na,b.png\n".encode("utf-16"), "it has zero bytes; a list is UTF-8"),
         ("list.parquet", b"PAR1", "cannot be listed"),
         ("a.tar", b"x" * 2000, "is no tar"),
         ("a.zip", b"x", "is no input"),

@@ -121,7 +121,8 @@ def _link_first(path: Path, content: bytes) -> None:
         except OSError as error:
             if error.errno not in _NO_LINKS or path.exists():
                 raise
-            os.replace(partial, path)  # of two who are here at the same time, the later one's is seen
+            with open(path, "xb") as file:  # a file system without links
+                file.write(content)
         sync(path.parent)
     finally:
         partial.unlink(missing_ok=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from model import VARIANTS, EBSegConfig, TrainingClasses
 from model.network.build import build
@@ -143,3 +144,10 @@ def log_of(run: Path) -> list[dict[str, Any]]:
     path = run / "log.jsonl"
     text = path.read_text() if path.exists() else ""
     return [json.loads(line) for line in text.splitlines()]
+
+
+def events(run: Path) -> Any:
+    """What TensorBoard shows of a run."""
+    found = EventAccumulator(str(run / "tensorboard"))
+    found.Reload()
+    return found

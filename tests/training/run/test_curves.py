@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ebseg_client.drawing import overlay
 from model import TrainingClasses
 from model.network.build import build
 from service.segmentation.colors import class_colors
-from tests.training.run.runs import micro_config, write_dataset
+from tests.training.run.runs import events, micro_config, write_dataset
 from training.data.layout import SegmentationFolder
 from training.evaluation.pictures import GAP, LINE, panel
 from training.run import curves
@@ -22,12 +21,6 @@ from training.run.curves import Curves, make_panels, sums_by_kind
 from training.run.loggers import TensorBoardLogger
 
 TERMS = {"mask/0": 1.0, "mask/1": 2.0, "dice/0": 0.5}
-
-
-def events(run: Path) -> Any:
-    found = EventAccumulator(str(run / "tensorboard"))
-    found.Reload()
-    return found
 
 
 def lines(run: Path) -> list[dict[str, Any]]:

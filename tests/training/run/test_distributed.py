@@ -1,4 +1,4 @@
-"""Two processes under torchrun, with gloo, are one process with the whole batch."""
+"""Two processes under torchrun, with gloo, are one process with the whole batch, killed or not."""
 
 import dataclasses
 import json
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.errors import ModelError
-from tests.training.run.runs import CODE, ROOT, log_of, micro_run
+from tests.training.run.runs import CODE, ROOT, events, log_of, micro_run
 from tests.waiting import LONG_WAIT
 from training.data.layout import SegmentationFolder
 from training.errors import TrainingError
@@ -24,6 +24,20 @@ from training.run.state import read_state
 from training.run.trainer import train
 
 CPU = torch.device("cpu")
+# Processes of which each is killed before its sixth step.
+KILLED = f"""
+import os, signal
+from training.run import trainer
+
+take = trainer._Run._take_step
+
+def step_or_die(run, *arguments):
+    if run.step == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return take(run, *arguments)
+
+trainer._Run._take_step = step_or_die
+{CODE}"""
 
 
 def weights(run: Path) -> dict[str, Tensor]:
@@ -36,46 +50,55 @@ def evaluations(run: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (run / "evaluations.jsonl").read_text().splitlines()]
 
 
-def test_two_processes_are_one_with_the_whole_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each takes half of the batch in two parts; then one alone goes on with their run."""
+def test_a_run_that_two_processes_take_over_until_they_are_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One begins, two go on, each with half of the batch in two parts, and die; one alone ends it."""
     config = micro_run(
         tmp_path,
-        steps=5,
+        steps=7,
         batch=8,
         accumulate=2,
         val_split="val",
         ema=0.5,
         keep_best="miou_all",
+        save_every=2,
         evaluate_every=2,
     )
-    (tmp_path / "run.py").write_text(CODE)
+    one, run = train(config, tmp_path / "one"), tmp_path / "run"
+    train(config, run, max_steps=1)
+    (tmp_path / "run.py").write_text(KILLED)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    line += [str(tmp_path / "run.py"), json.dumps(config.to_dict()), str(tmp_path / "two")]
+    line += [str(tmp_path / "run.py"), json.dumps(config.to_dict()), str(run)]
     done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=LONG_WAIT)
-    assert done.returncode == 0, done.stderr
-    one, two = train(config, tmp_path / "one"), tmp_path / "two"
-    assert len(log_of(two)) == 5
-    for found, wanted in zip(log_of(two), log_of(one), strict=True):
-        assert found["loss"] == pytest.approx(wanted["loss"], rel=1e-5)
+    assert done.returncode == 1
+    assert "Signal 9 (SIGKILL)" in done.stderr
+    assert [row["step"] for row in log_of(run)] == [1, 2, 3, 4, 5]
+    state = read_state(run)
+    assert state is not None
+    assert state.step == 4
+    assert [row["step"] for row in evaluations(run)] == [2, 4]
+    assert json.loads((run / "checkpoint" / "metrics.json").read_text())["pictures"] == 6
+    train(config, run)
+    assert [row["step"] for row in log_of(run)] == [1, 2, 3, 4, 5, 6, 7]
+    for found, wanted in zip(log_of(run), log_of(one), strict=True):
+        assert found["loss"] == pytest.approx(wanted["loss"], rel=1e-5 if wanted["step"] < 6 else 1e-4)
         assert found["gradient_norm"] == pytest.approx(wanted["gradient_norm"], rel=1e-3)
-    ours, theirs = weights(one), weights(two)
+    told = events(run).Scalars("train/loss")
+    assert [(point.step, pytest.approx(point.value)) for point in told] == [
+        (row["step"], row["loss"]) for row in log_of(run)
+    ]
+    ours, theirs = weights(one), weights(run)
     for name, value in ours.items():
         assert (theirs[name] - value).abs().max() <= 1e-4, name
-    assert (two / "checkpoint" / "manifest.json").exists()
-    assert json.loads((two / "metrics.json").read_text())["pictures"] == 6
-    ours_scored, theirs_scored = evaluations(one), evaluations(two)
-    assert [row["step"] for row in theirs_scored] == [2, 4, 5]
+    ours_scored, theirs_scored = evaluations(one), evaluations(run)
+    assert [row["step"] for row in theirs_scored] == [2, 4, 6, 7]
     for found, wanted in zip(theirs_scored, ours_scored, strict=True):
         assert found["pixel_accuracy"] == pytest.approx(wanted["pixel_accuracy"], abs=0.5)
-    longer = dataclasses.replace(config, steps=7)
-    for run in (one, two):  # the run of two goes on with one
-        train(longer, run)
-    for found, wanted in zip(log_of(two)[5:], log_of(one)[5:], strict=True):
-        assert found["loss"] == pytest.approx(wanted["loss"], rel=1e-4)
     with pytest.raises(TrainingError, match="accumulate was 2, now 4; take another folder"):
-        train(dataclasses.replace(longer, accumulate=4), two)
+        train(dataclasses.replace(config, accumulate=4), run)
 
 
 def test_processes_share_the_pictures_of_an_evaluation(tmp_path: Path) -> None:

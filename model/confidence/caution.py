@@ -18,6 +18,7 @@ Code = Literal[
     "unlike-its-domain",
     "cut-names",
     "foreign-script",
+    "joined-names",
     "lowered-timeout",
     "colour-profile",
     "bands",
@@ -25,6 +26,7 @@ Code = Literal[
 RARE = 0.01  # pictures of its own domain whose confidence is lower; such an answer is warned of
 MOST_NAMED = 3  # unknown words
 MOST_LETTERS = 40  # of each
+MOST_JOINED = 12  # words of a name that is looked at as a list without commas
 _ARTICLE = re.compile(r"^(a|an|the) ")
 _PLURALS = (
     ("ies", "y"),
@@ -151,6 +153,44 @@ def cautions_of_prompts(
             )
         )
     return tuple(found)
+
+
+def caution_of_joined(
+    classes: Sequence[ClassName], trained: Sequence[bool], training_words: tuple[str, ...]
+) -> tuple[AnswerWarning, ...]:
+    """What there is to say of a name that reads like a list without commas: of one class, or three words.
+
+    Args:
+        classes: that were asked for.
+        trained: which of them count as trained.
+        training_words: of the classes that the weights were trained on.
+    """
+    known = _plain_words(training_words)
+    for item, sure in zip(classes, trained, strict=True):
+        parts = () if sure or item.synonyms else _parted(item.name.split(), known)
+        if len(parts) > (1 if len(classes) == 1 else 2):
+            meant = _cut(", ".join(parts), 2 * MOST_LETTERS)
+            return (
+                AnswerWarning(
+                    "joined-names",
+                    f'"{_cut(item.name, MOST_LETTERS)}" is one class; did you mean "{meant}"? Commas stand '
+                    "between classes.",
+                ),
+            )
+    return ()
+
+
+def _parted(words: Sequence[str], known: frozenset[str]) -> tuple[str, ...]:
+    """Known names that follow each other, the longest first; none if there is a word of none."""
+    parts, at = [], 0
+    while at < len(words) <= MOST_JOINED:
+        ends = range(len(words), at, -1)
+        end = next((end for end in ends if _plain(" ".join(words[at:end])) in known), at)
+        if end == at:
+            return ()
+        parts.append(" ".join(words[at:end]))
+        at = end
+    return tuple(parts)
 
 
 def _unknown(card: Card, classes: Sequence[ClassName], trained: Sequence[bool]) -> list[str]:

@@ -26,6 +26,7 @@ from model.errors import (
     PictureFrameError,
     PictureSizeError,
 )
+from model.pictures.coded_colors import CodedColors, coded_colors
 from model.pictures.colors import in_srgb
 from model.pictures.formats import FORMATS, Opener, opener_of
 from model.pictures.heif import HeifError, check_sizes
@@ -64,8 +65,9 @@ def decode(
 ) -> NDArray[np.uint8]:
     """Decodes a picture.
 
-    Colours go to sRGB by the embedded profile. 16-bit grey is scaled to 8 bits; whole numbers of 32 bits and
-    floats are scaled by the range that they use; alpha is laid on white.
+    Colours go to sRGB by the embedded profile, or the numbers that PNG, AVIF and HEIC have in its place.
+    16-bit grey is scaled to 8 bits; whole numbers of 32 bits and floats are scaled by the range that they
+    use; alpha is laid on white.
 
     Args:
         data: the file's bytes.
@@ -130,7 +132,7 @@ def from_pillow(
             if _is_shortage(error):
                 raise
             upright = image.copy()
-        return _rgb(upright, remark)
+        return _rgb(upright, remark, coded_colors(image))
     except Exception as error:
         if _is_shortage(error):
             raise MemoryError from None
@@ -197,11 +199,12 @@ def _decoded(opener: Opener, data: bytes, how: _How, profile: bytes | None = Non
         except Exception as error:
             raise _AcceptError(error) from None
         image.load()
+        coded = coded_colors(image, data)
         if profile is not None:
             image.info["icc_profile"] = profile
         if how.upright:
             _turn_upright(image)
-        return _rgb(image, how.remark)
+        return _rgb(image, how.remark, coded)
 
 
 def _from_bands(data: bytes, how: _How) -> NDArray[np.uint8]:
@@ -297,13 +300,13 @@ def _is_shortage(error: Exception) -> bool:
     return isinstance(error, MemoryError) or (isinstance(error, OSError) and _SHORTAGE in str(error))
 
 
-def _rgb(image: Image.Image, remark: Remark) -> NDArray[np.uint8]:
+def _rgb(image: Image.Image, remark: Remark, coded: CodedColors | None) -> NDArray[np.uint8]:
     if image.mode.startswith("I;16"):
         grey = np.asarray(image)
         return _grey_to_rgb(_rounded(grey.astype(np.float32), 1 / 257))
     if image.mode in ("I", "F"):
         return _grey_to_rgb(_to_bytes_range(np.asarray(image).astype(np.float32)))
-    image = in_srgb(image, remark)
+    image = in_srgb(image, remark, coded)
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         image = Image.new("RGB", layer.size, "white")

@@ -45,6 +45,18 @@ def check_sizes(data: bytes, take: Take) -> None:
         raise HeifError("its boxes do not fit") from None
 
 
+def primary_colors(data: bytes) -> tuple[int, int] | None:
+    """Primaries and transfer (ITU-T H.273) of the main picture; None where its properties tell none.
+
+    Raises:
+        HeifError: the file is broken.
+    """
+    try:
+        return _File(data, lambda size: None).colors()
+    except (struct.error, IndexError, OverflowError):
+        raise HeifError("its boxes do not fit") from None
+
+
 class _Bits:
     """Bits of bytes, the highest first."""
 
@@ -79,7 +91,10 @@ class _File:
     def check(self) -> None:
         boxes = dict(self._boxes(0, len(self._data)))
         if b"moov" in boxes:
-            raise HeifError("it is a sequence, of which stills only are taken")
+            raise HeifError(
+                "it is a sequence, and of AVIF and HEIC still images are taken; send it as GIF, WebP or PNG, "
+                "which are taken by `frame`"
+            )
         if b"meta" not in boxes:
             raise HeifError("it has no box of items")
         start, end = boxes[b"meta"]
@@ -101,6 +116,34 @@ class _File:
                 self._take(struct.unpack_from(">II" if wide else ">HH", content, 4))
             elif kind not in _DERIVED:
                 raise HeifError(f"it holds an item of the type {kind.decode('latin-1')!r}")
+
+    def colors(self) -> tuple[int, int] | None:
+        start, end = dict(self._boxes(0, len(self._data))).get(b"meta", (-4, 0))
+        meta = dict(self._boxes(start + 4, end))
+        if not {b"pitm", b"iprp"} <= meta.keys():
+            return None
+        at = meta[b"pitm"][0]
+        primary = self._number(at + 4, 4 if self._data[at] else 2)
+        properties = [(b"", (0, 0)), *self._properties(meta)]  # which count from 1
+        for box, (at, end) in self._boxes(*meta[b"iprp"]):
+            for number in self._of_item(primary, at, end) if box == b"ipma" else ():
+                kind, (place, stop) = properties[number if number < len(properties) else 0]
+                if kind == b"colr" and self._data[place : place + 4] == b"nclx" and place + 8 <= stop:
+                    return self._number(place + 4, 2), self._number(place + 6, 2)
+        return None
+
+    def _of_item(self, wanted: int, at: int, end: int) -> Iterator[int]:
+        """Numbers of an item's properties, from 1."""
+        wide, size = (4 if self._data[at] else 2), (2 if self._data[at + 3] & 1 else 1)
+        at += 8
+        while at < end:
+            self._count()
+            item, count = self._number(at, wide), self._number(at + wide, 1)
+            at += wide + 1
+            if item == wanted:
+                for place in range(at, at + count * size, size):
+                    yield self._number(place, size) & (1 << 8 * size - 1) - 1
+            at += count * size
 
     def _count(self) -> None:
         self._parts += 1

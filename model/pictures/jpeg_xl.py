@@ -105,7 +105,10 @@ class JpegXlImageFile(ImageFile.ImageFile):
         self._waiting = self.fp.read()
         self._header = read_header(self._waiting)
         if self._header.animated:
-            raise PictureFileError("the image is an animation; of JPEG XL stills only are taken")
+            raise PictureFileError(
+                "the image is an animation in JPEG XL, of which still images are taken; send it as GIF, WebP "
+                "or PNG, which are taken by `frame`"
+            )
         self._size, self._mode = self._header.size, "RGB"
 
     def load(self) -> Any:

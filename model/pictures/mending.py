@@ -60,7 +60,7 @@ def _ended(data: bytes) -> Mended | None:
 def _without_texts(data: bytes) -> Mended | None:
     """A PNG without texts and profile, and the latter if it is of a sound size."""
     kept, profile, left_out = [_PNG], None, False
-    for kind, content, chunk in _chunks(data):
+    for kind, content, chunk in chunks(data):
         if kind in _TEXTS or kind == b"iCCP":
             left_out = True
             if kind == b"iCCP":
@@ -70,7 +70,7 @@ def _without_texts(data: bytes) -> Mended | None:
     return Mended(b"".join(kept), profile) if left_out else None
 
 
-def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
+def chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
     """Type, content and whole of each chunk (PNG specification, 5.3); the last may be cut short."""
     at = len(_PNG)
     while at + 8 <= len(data):

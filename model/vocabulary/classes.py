@@ -264,6 +264,11 @@ class TrainingClasses:
             for item in vocabulary.classes
         ]
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """All words for them, as the text tower reads them, in the order of the alphabet."""
+        return tuple(sorted(_known_words(self.classes, strict=False)))
+
     def __len__(self) -> int:
         return len(self.classes)
 

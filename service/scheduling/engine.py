@@ -28,6 +28,7 @@ class ModelInfo:
     Attributes:
         context_length: tokens of a prompt that the text tower reads.
         weight_bytes: that its weights take on one device.
+        training_words: for the classes that the weights were trained on.
     """
 
     name: str
@@ -42,6 +43,7 @@ class ModelInfo:
     card: Card | None = None
     context_length: int = 77
     weight_bytes: int = 0
+    training_words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -291,6 +291,7 @@ def load_engine(
         card=manifest.card,
         context_length=loaded.ebseg.clip_text.positional_embedding.shape[0],
         weight_bytes=loaded.ebseg.weight_bytes,
+        training_words=loaded.ebseg.training_classes.words,
     )
     shapes = few_shapes(loaded.ebseg.config.short_side) if padding == "few" else []
     return TorchEngine(Segmenter(loaded.ebseg), info, manifest.text_digest, shapes, early=early)

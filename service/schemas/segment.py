@@ -294,8 +294,9 @@ class WarningAnswer(BaseModel):
         description="untrained: the weights are random; unknown-words: the model does not know words that "
         "were asked for; unlike-its-domain: it is less sure of the image than of nearly all that it is "
         "for; cut-names: the model does not read names to their end; foreign-script: it has read little in "
-        "their letters; lowered-timeout: the request asked for more time than it had; colour-profile: the "
-        "image's own is broken and was not used; bands: it has others than RGB, of which some were taken",
+        "their letters; joined-names: one reads like several without commas; lowered-timeout: the request "
+        "asked for more time than it had; colour-profile: the image's own is broken and was not used, or it "
+        "is HDR and was read as SDR; bands: it has others than RGB, of which some were taken",
         examples=["unknown-words"],
     )
     message: str = Field(description="what is doubtful, and what to do about it, a sentence")

@@ -12,7 +12,13 @@ from numpy.typing import NDArray
 
 from ebseg_client.drawing import overlay
 from model.confidence.background import BackgroundRule
-from model.confidence.caution import AnswerWarning, cautions, cautions_of_prompts, untrained
+from model.confidence.caution import (
+    AnswerWarning,
+    caution_of_joined,
+    cautions,
+    cautions_of_prompts,
+    untrained,
+)
 from model.vocabulary.classes import Vocabulary
 from service.http.negotiate import Form
 from service.scheduling.engine import EngineResult, ModelInfo
@@ -125,7 +131,8 @@ class SegmentationResult:
         prompts = cautions_of_prompts(
             info.card, classes, trained, self.vocabulary.templates, info.context_length
         )
-        return (*doubts, *prompts, *self.request_warnings)
+        joined = caution_of_joined(classes, trained, info.training_words)
+        return (*doubts, *prompts, *joined, *self.request_warnings)
 
     @property
     def subject(self) -> int:

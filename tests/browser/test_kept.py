@@ -110,7 +110,14 @@ def test_links_to_what_is_not_here_say_so(visit: OpenPage) -> None:
 def test_classes_with_more_than_a_name_travel_as_json(visit: OpenPage) -> None:
     page = visit()
     classes = [{"name": "tree", "synonyms": ["bush"]}, {"name": "sky"}]
-    state = {"classes": classes, "vocabulary": None, "threshold": 0, "model": None, "version": None}
+    state = {
+        "classes": classes,
+        "vocabulary": None,
+        "threshold": 0,
+        "tiled": True,
+        "model": None,
+        "version": None,
+    }
     link = page.evaluate("async (state) => (await import('./static/js/link.js')).linkOf(state)", state)
     read = page.evaluate(
         "async (link) => (await import('./static/js/link.js')).readLink(new URL(link).hash)", link

@@ -125,16 +125,34 @@ def test_a_file_too_large_for_the_service_is_refused_by_its_header(visit: OpenPa
     assert page.evaluate("window.decoded") == 1
 
 
-def test_a_large_picture_is_shown_at_screen_size_from_the_start(visit: OpenPage) -> None:
+def test_a_large_picture_is_shown_at_screen_size_and_may_be_cut_into_tiles(visit: OpenPage, url: str) -> None:
     page = visit()
-    wide: FilePayload = {
-        "name": "wide.png",
-        "mimeType": "image/png",
-        "buffer": encoded(np.zeros((75, 3000, 3), np.uint8)),
-    }
+    data = encoded(np.tile(picture(75, 100), (1, 30, 1)))
+    wide: FilePayload = {"name": "wide.png", "mimeType": "image/png", "buffer": data}
     page.set_input_files("#file", wide)
     expect(page.locator("#mask")).to_have_attribute("aria-label", "Image wide.png, no mask yet")
     assert canvas(page, "photo").shape == (51, 2048, 4)
+    # tiles are off, and offered to pictures that are larger than one
+    expect(page.locator("#tiled")).not_to_be_checked()
+    expect(page.locator("#tiles")).to_contain_text("4 parts one by one")
+    slide(page, "opacity", 100)
+    document: dict[str, object] = {"classes": ["sky", "hay"], "output_size": {"long_side": 2048}}
+    type_classes(page, "sky", "hay")
+    found(page, 2)
+    whole = painted(ask(url, data, document))
+    assert np.array_equal(canvas(page, "mask"), whole)
+    with page.expect_response("**/v1/segment"):
+        page.check("#tiled")
+    found(page, 2)
+    tiled = painted(ask(url, data, {**document, "tiling": {"size": 1024, "overlap": 256}}))
+    assert not np.array_equal(tiled, whole)
+    expect(page.locator("#code-text")).to_contain_text('"tiling":{"size":1024,"overlap":256}')
+    assert np.array_equal(canvas(page, "mask"), tiled)
+    small: FilePayload = {"name": "b.png", "mimeType": "image/png", "buffer": encoded(picture(40, 60))}
+    page.set_input_files("#file", small)
+    expect(page.locator("#code-note")).to_contain_text("b.png")
+    expect(page.locator("#tiles")).to_be_hidden()
+    expect(page.locator("#code-text")).not_to_contain_text("tiling")
 
 
 def test_text_is_pasted_as_classes(visit: OpenPage) -> None:

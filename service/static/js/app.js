@@ -17,7 +17,7 @@ import { clearNotice, showError, showStopped, showWaiting } from "./notices.js";
 import { OwnClasses } from "./own.js";
 import { installIntake, markScene, openPicture, showScenes } from "./picture.js";
 import { Recents } from "./recents.js";
-import { Colors, requestDocument } from "./request.js";
+import { Colors, requestDocument, tilesOf } from "./request.js";
 import { Runner, same } from "./runner.js";
 import { fetchConfidence } from "./scores.js";
 import { Stage } from "./stage.js";
@@ -33,6 +33,7 @@ const state = {
   scene: "", // name of the scene whose words the chips are, until they are changed
   vocabulary: null, // name of the stored list that the chips are, until they are changed
   threshold: null, // null leaves it to the model's card; 0 is none at all
+  tiled: false, // whether large pictures are cut into tiles
   shown: null, // {sent, answer, text} of the mask that is on the page
   first: null, // ms of the picture's first answer, for which the network ran
   looking: null, // AbortController of the confidences that are on their way
@@ -60,10 +61,8 @@ const own = new OwnClasses(() => { // the button may go away
 const runner = new Runner({ onStart, onWait: showWaiting, onAnswer, onError, onEnd });
 
 function compose() {
-  const { picture, vocabulary, threshold } = state;
-  const document = requestDocument(
-    { picture, classes: chips.classes, vocabulary, threshold, ...chosenModel() }, colors,
-  );
+  const { picture } = state;
+  const document = requestDocument({ ...state, classes: chips.classes, ...chosenModel() }, colors);
   return { picture, document };
 }
 
@@ -165,7 +164,8 @@ function onError(error) {
 /** Somebody looks for a class: its confidence at that place is worth a call, once an answer. */
 async function fetchConfidences() {
   const shown = state.shown;
-  if (shown === null || shown.looked || runner.running) return;
+  // tiles would all be predicted again
+  if (shown === null || shown.looked || runner.running || shown.sent.document.tiling) return;
   shown.looked = true;
   state.looking = new AbortController();
   try {
@@ -193,6 +193,7 @@ async function takePicture(blob, name, scene = null) {
   markScene(scene?.name ?? "");
   forgetResult();
   stage.show(picture);
+  showTiles();
   byId("others").hidden = false;
   if (scene === null) recents.add(picture);
   if (scene || state.scene) { // a photograph does not inherit a scene's words
@@ -254,11 +255,23 @@ function installSliders() {
     showThreshold({ threshold: state.threshold, source: "request" });
     refresh(SLIDING_MS);
   });
+  byId("tiled").addEventListener("change", () => {
+    state.tiled = byId("tiled").checked;
+    refresh();
+  });
   byId("threshold-own").addEventListener("click", () => {
     state.threshold = null;
     threshold.focus(); // the button goes away with the answer
     refresh();
   });
+}
+
+/** Offers tiles where a picture is large enough for some, and says what they are good for. */
+function showTiles() {
+  const tiles = state.picture === null ? 1 : tilesOf(state.picture);
+  byId("tiled").checked = state.tiled;
+  byId("tiles").hidden = tiles === 1;
+  byId("tiles-note").textContent = `${tiles} parts one by one: finds smaller things, and takes longer`;
 }
 
 /** Shows which threshold made pixels "other"; the slider stays where a person has put it. */
@@ -291,6 +304,8 @@ async function takeLink(lists) {
   }
   showAbout(models, chosenModel().model);
   state.threshold = asked.threshold;
+  state.tiled = asked.tiled;
+  showTiles();
   showOwnThreshold();
   if (asked.threshold !== null) byId("threshold").value = String(asked.threshold);
   if (asked.threshold !== null) showThreshold({ threshold: asked.threshold, source: "request" });

@@ -5,13 +5,14 @@ import { byId, say } from "./dom.js";
 import { listed, written } from "./listed.js";
 import { toStore } from "./request.js";
 
-/** The link of {classes, vocabulary, threshold, model, version}. */
-export function linkOf({ classes, vocabulary, threshold, model, version }) {
+/** The link of {classes, vocabulary, threshold, tiled, model, version}. */
+export function linkOf({ classes, vocabulary, threshold, tiled, model, version }) {
   const fields = new URLSearchParams();
   const plain = classes.every((entry) => Object.keys(entry).every((key) => key === "name"));
   if (vocabulary) fields.set("list", vocabulary);
   else if (classes.length) fields.set("classes", plain ? written(classes.map(({ name }) => name)) : JSON.stringify(toStore(classes)));
   if (threshold !== null) fields.set("other", String(threshold));
+  if (tiled) fields.set("tiles", "1");
   if (model) fields.set("model", model);
   if (version) fields.set("version", String(version));
   return `${address("./")}#${fields}`;
@@ -30,6 +31,7 @@ export function readLink(fragment) {
     classes: listed(fields.get("classes") ?? ""),
     vocabulary: fields.get("list"),
     threshold: number("other", 1),
+    tiled: number("tiles", 1) === 1,
     model: fields.get("model"),
     version: number("version", 999_999_999),
   };

@@ -2,6 +2,15 @@
 
 export const DISPLAY_SIDE = 2048; // pixels; larger pictures get a mask of this long side, which screens do not exceed
 
+const TILING = { size: 1024, overlap: 256 }; // pixels of the image
+
+/** How many tiles a picture {width, height} is cut into, if a person wants that; 1 is not cut. */
+export function tilesOf({ width, height }) {
+  const { size, overlap } = TILING;
+  const along = (side) => Math.max(1, Math.ceil((side - overlap) / (size - overlap)));
+  return along(width) * along(height);
+}
+
 /** Colours by name, so that a class keeps its colour when others come and go. */
 export class Colors {
   #byName = new Map();
@@ -47,11 +56,12 @@ function tidy({ name, synonyms, trained, color }) {
 export const toStore = (classes) => classes.map(tidy);
 
 /** The request document of the page's state; a threshold of null leaves it to the model's card, 0 is none at all. */
-export function requestDocument({ picture, classes, vocabulary, threshold, model, version }, colors) {
+export function requestDocument({ picture, classes, vocabulary, threshold, tiled, model, version }, colors) {
   const document = vocabulary ? { vocabulary } : { classes: colors.entries(classes) };
   if (threshold !== null) document.background = threshold > 0 ? { threshold } : null;
   document.outputs = ["rle"];
   if (Math.max(picture.width, picture.height) > DISPLAY_SIDE) document.output_size = { long_side: DISPLAY_SIDE };
+  if (tiled && tilesOf(picture) > 1) document.tiling = TILING;
   if (model) document.model = model;
   if (version) document.version = version;
   return document;

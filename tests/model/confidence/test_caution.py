@@ -6,7 +6,7 @@ import pytest
 
 from model.confidence.background import BackgroundRule, asked, of_card
 from model.confidence.card import Card
-from model.confidence.caution import cautions
+from model.confidence.caution import caution_of_joined, cautions
 from model.vocabulary.classes import ClassName
 
 CARD = Card(
@@ -79,3 +79,35 @@ def test_which_threshold_holds() -> None:
     )
     assert asked(None) == BackgroundRule(None, "request")
     assert [asked(0.2).least, asked(None).least, of_card(CARD).least] == [0.2, 0.0, 0.5]
+
+
+JOINED_WORDS = ("car", "dining table", "fence", "house", "person", "sun", "table", "traffic light", "tree")
+
+
+@pytest.mark.parametrize(
+    ("names", "meant"),
+    [
+        (["house tree sun"], "house, tree, sun"),
+        (["houses Trees"], "houses, Trees"),
+        (["people car"], ""),  # no word for it
+        (["person car"], "person, car"),
+        (["person  traffic light dining table"], "person, traffic light, dining table"),
+        (["sky", "house tree sun"], "house, tree, sun"),
+        (["sky", "tree house"], ""),  # two words are a thing as often as two
+        (["traffic light"], ""),
+        (["red house tree"], ""),
+        (["house, tree, sun"], ""),  # in quotes, so meant
+        (["house"], ""),
+        (["tree " * 12], ", ".join(["tree"] * 12)),
+        (["tree " * 13], ""),
+    ],
+)
+def test_a_list_without_commas_is_asked_about(names: list[str], meant: str) -> None:
+    classes = [ClassName(name=name) for name in names]
+    trained = [name in JOINED_WORDS for name in names]
+    found = caution_of_joined(classes, trained, JOINED_WORDS)
+    assert [one.code for one in found] == ["joined-names"] * bool(meant)
+    assert all(f'is one class; did you mean "{meant}"?' in one.message for one in found)
+    # nothing is known of other models, and the caller's word goes first
+    assert caution_of_joined(classes, trained, ()) == ()
+    assert caution_of_joined(classes, [True] * len(names), JOINED_WORDS) == ()

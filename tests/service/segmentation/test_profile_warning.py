@@ -1,4 +1,4 @@
-"""A colour profile that is broken is a warning of the answer, decoded or remembered."""
+"""Warnings of an image's colours and of names without commas: of each answer, and in a notebook."""
 
 import numpy as np
 import pytest
@@ -27,5 +27,9 @@ async def test_each_answer_says_it() -> None:
 
 
 def test_in_a_notebook() -> None:
-    found = ebseg.load("tiny").segment(BROKEN, ["sky", "house"])
+    model = ebseg.load("tiny")
+    found = model.segment(BROKEN, ["sky", "house"])
     assert "colour-profile" in [warning.code for warning in found.warnings]
+    found = model.segment(BROKEN, ["sky grass corn field"])
+    (joined,) = [warning.message for warning in found.warnings if warning.code == "joined-names"]
+    assert 'did you mean "sky, grass, corn field"?' in joined

@@ -75,6 +75,18 @@ class StepPrice:
         """How many units a step of so many seconds may have: infinite if they seem to cost nothing."""
         return max(0.0, seconds - self.constant) / self.rate if self.rate > 0 else math.inf
 
+    def in_steps(self, units: int, most: int) -> float:
+        """What units are expected to take in steps of so many of them at the most."""
+        return math.ceil(units / most) * self.constant + self.rate * units
+
+    def chunk(self, least: int = 1) -> int:
+        """Units of a step that takes `CHUNK_SECONDS`, at least 1; four times the largest that was seen, or
+        `least`, at the most.
+        """
+        # half of it at least, should the constant be the most of it: a step of nothing gets nowhere
+        units = max(self.units(CHUNK_SECONDS), self.units(self.constant + CHUNK_SECONDS / 2))
+        return max(1, int(min(units, max(least, 4 * self.largest))))
+
     def _draw(self) -> None:
         """Theil and Sen's line: the median slope of all pairs, and the median of what it leaves.
 
@@ -146,15 +158,18 @@ class Prices:
     def seconds(self, infos: Sequence[ModelInfo], work: Work) -> float:
         """Device seconds that work is expected to take, by the median of the version's devices.
 
-        Steps that were never seen count nothing: who knows no price refuses nobody.
+        Steps that were never seen count nothing: who knows no price refuses nobody. Text is embedded in as
+        many steps as `chunk` makes of it, each with its constant.
         """
         total = 0.0
         parts = ((PREDICT, work.pixels), (EMBED, work.tokens), (CLASSIFY, work.classified))
         with self._lock:
             for step, units in parts:
-                if units > 0:
-                    known = [p.seconds(units) for i in infos if (p := self._price(i, step)).known]
-                    total += median(known) if known else 0.0
+                known = [price for info in infos if (price := self._price(info, step)).known]
+                if units > 0 and known:
+                    total += median(
+                        price.in_steps(units, price.chunk() if step == EMBED else units) for price in known
+                    )
         return total
 
     def step_seconds(self, info: ModelInfo, step: str, units: int) -> float:
@@ -171,9 +186,7 @@ class Prices:
         """
         with self._lock:
             price = self._price(info, EMBED)
-            # half of it at least, should the constant be the most of it: a step of nothing gets nowhere
-            units = max(price.units(CHUNK_SECONDS), price.units(price.constant + CHUNK_SECONDS / 2))
-            return max(1, int(min(units, max(most, 4 * price.largest)))) if price.known else most
+            return price.chunk(most) if price.known else most
 
     @property
     def trusted(self) -> bool:

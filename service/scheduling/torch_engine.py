@@ -41,6 +41,7 @@ from service.scheduling.recordings import Recordings
 from service.settings import SettingsError
 
 _WARM_WORDS = ("sky", "tree", "road", "house")  # embedded and classified by `warm`
+_WARM_LIST = tuple(f"new thing {number}" for number in range(16))  # and embedded: what more words take
 _LARGEST_BATCH = 64  # that is tried; `max_batch_size` bounds what is used
 _WORTH = 1.05  # a larger batch has to give so many times the pictures a second of the smaller one
 
@@ -169,7 +170,7 @@ class TorchEngine:
         return download([means.float()])[0].contiguous()
 
     def warm(self, shape: tuple[int, int]) -> list[Measurement]:
-        """Runs a grey picture of a network shape, and four words; the first time, finds the best batch."""
+        """Runs a grey picture of a network shape, four words and a list; at first, finds the best batch."""
         pixels = torch.full((3, *shape), 127, dtype=torch.uint8)
         padded = padded_size(shape)
         picture = PreparedPicture(pixels=pixels, shape=padded, cost=padded[0] * padded[1])
@@ -191,6 +192,8 @@ class TorchEngine:
         predicted = time.perf_counter()
         means = self.embed(words, vocabulary.templates)
         embedded = time.perf_counter()
+        self.embed(_WARM_LIST, vocabulary.templates)
+        list_embedded = time.perf_counter()
         job = Job(
             engines=(self,),
             prepared=picture,
@@ -209,7 +212,10 @@ class TorchEngine:
         return [
             Measurement("predict", picture.cost, predicted - began),
             Measurement("embed", sum(self.tokens(words, vocabulary.templates)), embedded - predicted),
-            Measurement("classify", rows * columns * len(words), classified - embedded),
+            Measurement(
+                "embed", sum(self.tokens(_WARM_LIST, vocabulary.templates)), list_embedded - embedded
+            ),
+            Measurement("classify", rows * columns * len(words), classified - list_embedded),
         ]
 
     def _best_batch(self, picture: PreparedPicture, alone_s: float) -> int:

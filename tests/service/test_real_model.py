@@ -3,20 +3,28 @@
 import io
 import json
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import numpy as np
+import pytest
 from pycocotools import mask as coco
 
 from model.network.balance import Balance
 from model.segmenter import Segmenter
 from model.storage.checkpoint import load
+from model.storage.packaged import packaged_checkpoint
 from model.vocabulary.classes import Vocabulary
 from service.app import create_app
 from service.runtime import Service
+from service.scheduling.engine import Job
+from service.scheduling.scheduler import Scheduler
+from service.scheduling.step_runner import StepRunner
+from service.scheduling.work import EmbedStep, Request, Step
 from service.server import build_server
 from tests.service.fakes import encoded, in_thread, settings
+from tests.service.inference_protocol.wire import segment
 from tests.waiting import WAIT, wait_until
 
 PICTURE = np.random.default_rng(5).integers(0, 255, (9, 12, 3), np.uint8).repeat(17, 0).repeat(13, 1)
@@ -56,3 +64,58 @@ def test_the_mask_over_http_is_the_models(tiny_checkpoint: Path) -> None:
         if item["area"]:
             confidence = expected.confidence[expected.labels == item["label"]].mean()
             assert abs(item["mean_confidence"] - confidence) <= 0.5001e-4  # four decimals
+
+
+def test_a_thousand_new_names_let_others_in_between(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In steps of the device and not in seconds, which say more of the machine: its own log is looked at."""
+    log: list[str] = []
+    sizes: list[tuple[int, int]] = []  # tokens of each embed step, and what a chunk was then
+    run, submit = StepRunner.run, Scheduler.submit
+
+    def noting(runner: StepRunner, step: Step) -> None:
+        if isinstance(step, EmbedStep):
+            sizes.append((step.tokens, runner._prices.chunk(step.engine.info, 0)))
+        log.append(type(step).__name__)
+        run(runner, step)
+
+    def submitted(scheduler: Scheduler, job: Job) -> Request:
+        log.append("submit" if len(job.vocabulary) == 2 else "submit the long list")
+        return submit(scheduler, job)
+
+    own = settings(checkpoint=packaged_checkpoint())
+    app = create_app(own)
+    service: Service = app.state.service
+    image = encoded(PICTURE)
+    names = ",".join(f"new {number}" for number in range(1024))
+    long = {"classes": names, "templates": "imagenet", "timeout_ms": "2000"}  # 82,000 prompts
+    with (
+        in_thread(build_server(app, own), ready=lambda: service.state == "ready") as url,
+        ThreadPoolExecutor(1) as clients,
+    ):
+        assert segment(url, image).status_code == 200
+        monkeypatch.setattr(StepRunner, "run", noting)
+        monkeypatch.setattr(Scheduler, "submit", submitted)
+        assert segment(url, image, **long).status_code == 504
+        assert "EmbedStep" not in log  # its price is known before any of it is embedded
+        service.admission._trusted = lambda: False  # from here on no price refuses anybody
+        log.clear()
+        asked = clients.submit(segment, url, image, **long)
+        wait_until(lambda: "EmbedStep" in log or asked.done())
+        answers = []
+        while not asked.done():
+            before = len(log)
+            answers.append(segment(url, image))
+            mine = log[log.index("submit", before) :]
+            mine = mine[: mine.index("ClassifyStep")]
+            # beside the chunk that ran when it came: one more, if its own predict took thrice as long
+            assert [step for step in mine if step != "EmbedStep"] == ["submit", "PredictStep"]
+            assert mine.count("EmbedStep") <= 1
+            assert httpx.get(f"{url}/livez", timeout=WAIT).status_code == 200
+        assert {answer.status_code for answer in answers} == {200}
+        assert asked.result().status_code == 504
+        after = len(log)
+        assert segment(url, image).status_code == 200
+        assert log[after:] == ["submit", "PredictStep", "ClassifyStep"]  # nothing more is done for it
+    assert len(sizes) > 2
+    one_template = 16 * 5  # tokens of the fewest prompts that a step has
+    assert all(tokens <= max(chunk, one_template) for tokens, chunk in sizes)

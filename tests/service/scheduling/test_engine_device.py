@@ -122,7 +122,7 @@ def test_warm_up_finds_a_batch_and_another_version_takes_over(
 ) -> None:
     first = on(tiny_checkpoint, device)
     steps = [one.step for one in first.warm((64, 96))]
-    assert steps == ["predict", "embed", "classify"]
+    assert steps == ["predict", "embed", "embed", "classify"]
     assert first.batch >= 1
     prediction = first.predict([first.prepare(picture((64, 96), 0))])[0]
     second = on(tiny_checkpoint, device)

@@ -107,6 +107,22 @@ def test_a_requests_price_is_the_sum_of_its_steps_and_the_median_of_its_devices(
     assert prices.seconds(devices, work) == 0
 
 
+@pytest.mark.parametrize(("constant", "rate"), [(0.0, 4e-5), (0.01, 4e-5), (0.002, 1e-6), (0.024, 0.0)])
+def test_a_long_list_costs_what_its_chunks_cost(constant: float, rate: float) -> None:
+    """Also where short lists alone were seen, whose times say nothing of a token's."""
+    prices = Prices()
+    for units in (56, 112, 56, 112):
+        prices.observe(INFO, "embed", units, constant + rate * units)
+    for names in (1, 64, 1024):
+        tokens, took, largest, left = 400 * names, 0.0, 112, 400 * names
+        while left > 0:  # as they would run
+            step = min(left, prices.chunk(INFO, 256), 4 * largest)
+            took, left = took + constant + rate * step, left - step
+        seconds = prices.seconds([INFO], Work(tokens=tokens))
+        assert 1 / 1.5 <= seconds / took <= 1.5
+    assert seconds > 0.4
+
+
 def test_a_late_step_of_freed_weights_leaves_nothing() -> None:
     """Neither it nor a question for its price does; a warm-up of the same weights begins anew."""
     prices = Prices()

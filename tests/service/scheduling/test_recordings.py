@@ -29,7 +29,7 @@ def test_a_warm_up_records_and_what_is_served_is_replayed(
 ) -> None:
     engine = on(tiny_checkpoint, device)
     steps = [one.step for one in engine.warm(SHAPE)]
-    assert steps == ["predict", "embed", "classify"]
+    assert steps == ["predict", "embed", "embed", "classify"]
     assert engine.batch == 4
     assert engine.segmenter.ebseg.graphs.counts(SHAPE) == [4, 2, 1]
     engine.warm((32, 64))

@@ -12,6 +12,7 @@
 #   TINY        folder that `train-tiny` works in, and goes on in when it was cut off
 #   FAMILIES    folder that `train-families` works in, likewise
 #   SHARE       of the steps and pictures of `train-tiny` and `train-families`, 0..1
+#   AMOUNTS     options of `ebseg train-tiny` that say how much of each part `train-families` takes
 #   SEED        of everything in `train-tiny`
 #   UPGRADE     of `lock`: packages to take the newest versions of, or "all"
 
@@ -27,6 +28,7 @@ MODEL ?=
 TINY ?= out/tiny
 FAMILIES ?= out/families
 SHARE ?= 1
+AMOUNTS ?=
 SEED ?= 0
 UPGRADE ?=
 
@@ -139,7 +141,7 @@ TRAINED_WITH_SSC := $(FAMILIES)/ssc/a-last-1/seed
 TABLE_OF := "$(TRAINED_WITH_SSC)-0" "$(FAMILIES)/storybook" --also "$(TRAINED_WITH_SSC)-1" "$(TRAINED_WITH_SSC)-2"
 
 train-families: $(TRAINING) ## Tables 3 to 6 on families of classes that are alike, of three trainings each; hours
-	$(BIN)/ebseg train-tiny "$(FAMILIES)" --families --share $(SHARE) --encoders-only
+	$(BIN)/ebseg train-tiny "$(FAMILIES)" --families --share $(SHARE) $(AMOUNTS) --encoders-only
 	$(BIN)/ebseg ablate ssc "$(FAMILIES)/run.json" --variants none a-last-1 --out "$(FAMILIES)/ssc"
 	$(BIN)/ebseg ablate embeddings $(TABLE_OF)
 	$(BIN)/ebseg ablate balance $(TABLE_OF)

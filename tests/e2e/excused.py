@@ -77,7 +77,6 @@ TRAINING = "needs data, or hours; test_training_document.py runs docs/training.m
 TOO_LONG = {
     "make train-tiny": "takes up to two hours; test_train_tiny.py runs a small share of it",
     "make train-families": "takes hours; test_families.py runs its recipe, test_ablate_cli.py its tables",
-    "ebseg train-tiny ": "takes half an hour; test_families.py runs a small share of it",
     "ebseg bench ": "takes minutes or gigabytes",
     "ebseg prepare ": TRAINING,
     "ebseg check ": "needs a data set; tests/training/data/test_check.py runs it on small ones",

@@ -6,6 +6,8 @@ import jsonschema  # type: ignore[import-untyped]
 import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 
+from model.bench.engine import BASE_640_FLOPS
+from model.bench.gpu_card import data_sheet_peak
 from tests.deploy.custom_resources import SCHEMAS
 from tests.deploy.dashboard import DASHBOARD
 from tests.deploy.files import (
@@ -230,6 +232,28 @@ def test_a_gpu_pod_fits_the_commonest_nodes(values: str) -> None:
     requests = service_pod(values)["containers"][0]["resources"]["requests"]
     assert int(requests["cpu"]) <= 3.86 - 0.5
     assert int(requests["memory"].removesuffix("Gi")) <= 12.4 - 0.5
+
+
+def test_one_process_feeds_the_cards_of_the_gpu_sets() -> None:
+    """At 0.35 of what their data sheets say, the goal of EBSeg-B; one H100 wants more of them."""
+    text = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    (answered,) = re.findall(r"of decoding and encoding alone \| [\d.]+: (\d+) of \d+", text)
+
+    def images(card: str, dtype: str) -> float:
+        peak = data_sheet_peak(card, dtype)
+        assert peak is not None
+        return 0.35 * peak / BASE_640_FLOPS
+
+    values = read_yaml(K8S / "chart" / "values.yaml")
+    sets = [values, *map(read_yaml, EXAMPLES.iterdir())]
+    chosen = [
+        one.get(device, {}).get("settings", {}).get("workers") for one in sets for device in ("cpu", "gpu")
+    ]
+    assert chosen[:2] == [1, 1]
+    assert set(chosen[2:]) == {None}
+    assert values["gpu"]["settings"]["decode_threads"] == int(values["gpu"]["resources"]["requests"]["cpu"])
+    assert max(images("Tesla T4", "float16"), images("NVIDIA L4", "bfloat16")) < 75 < int(answered) / 4
+    assert images("NVIDIA H100 80GB HBM3", "bfloat16") > int(answered)
 
 
 @pytest.mark.parametrize("values", ["cpu", "gpu", "eks", "aks"])

@@ -3,6 +3,7 @@
 import hashlib
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,9 +35,13 @@ class PredictionCache:
     Args:
         max_bytes: of all predictions together; 0 turns the cache off.
         metrics: where hits, misses, stored, evicted and dropped (too large) entries are counted.
+
+    Attributes:
+        on_kept: notified of keys under which there is a prediction now, on any thread.
     """
 
     def __init__(self, max_bytes: int, metrics: Metrics):
+        self.on_kept: Callable[[bytes], None] = lambda key: None
         self._max_bytes = max_bytes
         self._metrics = metrics
         self._entries: Recent[bytes, CachedPrediction] = Recent(max_bytes, _size_of)
@@ -114,6 +119,7 @@ class PredictionCache:
         if gone is None:
             self._count("dropped")
             return
+        self.on_kept(key)
         self._count("stored")
         self._count("evicted", len(gone))
         del (

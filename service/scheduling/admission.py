@@ -14,6 +14,8 @@ from service.scheduling.deadline import Deadline
 from service.scheduling.host_memory import HostAccount
 from service.scheduling.returns import Returns, whole
 
+CALM_S = 1.0  # seconds of work under way, up to which a device has little to do
+
 
 class Admission:
     """Counts requests from their body's end to their answer, and their cost from the picture's header on.
@@ -68,6 +70,11 @@ class Admission:
     def expected_seconds(self) -> float:
         """Seconds that the devices, side by side, need for all under way; 0 before any is measured."""
         return self.pending_seconds / self._devices
+
+    @property
+    def calm(self) -> bool:
+        """Whether an ordinary request is sure not to be refused for what it costs devices."""
+        return self._pending_pixels <= self.max_pixels / 2 and self.expected_seconds <= CALM_S
 
     def admit(self, memory: HostAccount | None = None) -> "Ticket":
         """Holds a place, as a context; on leaving it is given back with what its ticket reserved of devices.

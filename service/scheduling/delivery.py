@@ -38,20 +38,26 @@ def attempt(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | Fail
         return Failed(error)
 
 
+Then = Callable[[Any, Exception | None], None]  # what gets an answer, or the error in its place
+
+
 class Waiting(Generic[T]):
-    """Somebody on an event loop who waits for a device thread's answer.
+    """Somebody who waits for a device thread's answer: on an event loop, or wherever the answer is to go on.
 
     Args:
-        completions: of the loop, which must be the running one.
+        to: the completions of the loop, which must be the running one; or what is called with the answer, on
+            the thread that sends it. That may not raise, and may hold up nobody.
 
     Attributes:
         submitted: `time.monotonic()` when this was made.
         settled: set by the thread's side once the answer is sent or not wanted.
     """
 
-    def __init__(self, completions: "CompletionQueue"):
-        self._completions = completions
-        self._future: asyncio.Future[T] | None = completions.loop.create_future()
+    def __init__(self, to: "CompletionQueue | Then"):
+        self._to: CompletionQueue | Then | None = to
+        self._future: asyncio.Future[T] | None = None
+        if isinstance(to, CompletionQueue):
+            self._future = to.loop.create_future()
         self.submitted = time.monotonic()
         self.settled = False
 
@@ -59,6 +65,8 @@ class Waiting(Generic[T]):
     def gone(self) -> bool:
         """Whether nobody waits any more. The future knows of a cancellation before its coroutine does."""
         future = self._future
+        if not isinstance(self._to, CompletionQueue):
+            return self.settled
         return future is None or future.cancelled()
 
     async def answered(self) -> T:
@@ -96,9 +104,13 @@ class Waiting(Generic[T]):
         if self.settled:
             return
         self.settled = True
-        future = self._future
-        if future is not None:
-            self._completions.send(future, value, error)
+        future, to = self._future, self._to
+        if isinstance(to, CompletionQueue):
+            if future is not None:
+                to.send(future, value, error)
+        elif to is not None:
+            self._to = None  # it knows of all that comes next
+            to(value, error)
 
 
 class CompletionQueue:

@@ -21,7 +21,7 @@ from typing import Any, Literal, ParamSpec, TypeVar
 
 from service.errors import NotReadyError
 from service.scheduling.deadline import Deadline
-from service.scheduling.delivery import CompletionQueue, Failed, Waiting, attempt
+from service.scheduling.delivery import CompletionQueue, Failed, Then, Waiting, attempt
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -83,6 +83,19 @@ class PictureThreads:
         result: T = await self._run(lane, deadline.at, partial(work, *args, **kwargs))
         return result
 
+    def post(self, lane: Lane, deadline: Deadline, then: Then, work: Callable[[], object]) -> None:
+        """Runs a function on one of the threads, from any thread, without an event loop.
+
+        Args:
+            lane, deadline: as of `run_in`.
+            then: gets what it returns or raises, on that thread; see `Waiting`.
+            work: the function.
+        """
+        try:
+            self._put(deadline.at, _Work(then, lane, work))
+        except NotReadyError as error:
+            then(None, error)
+
     def depth(self, lane: Lane) -> int:
         """Pieces of work that wait."""
         with self._lock:
@@ -120,15 +133,18 @@ class PictureThreads:
     async def _run(self, lane: Lane, urgency: float, function: Callable[[], Any]) -> Any:
         self._completions = CompletionQueue.here(self._completions)
         work = _Work(self._completions, lane, function)
+        self._put(urgency, work)
+        return await work.answered()
+
+    def _put(self, urgency: float, work: "_Work") -> None:
         with self._lock:
             if self._stopped:
                 raise NotReadyError("the service is shutting down")
             if not self._threads:
                 self._start()
-            heappush(self._lanes[lane], (urgency, next(self._numbers), work))
-            alone = lane == "encode" and self._busy >= self._count
+            heappush(self._lanes[work.lane], (urgency, next(self._numbers), work))
+            alone = work.lane == "encode" and self._busy >= self._count
         (self._answer_hints if alone else self._hints).put(None)
-        return await work.answered()
 
     def _start(self) -> None:
         # Daemons: work that hangs must not keep the process from ending.
@@ -169,8 +185,8 @@ class PictureThreads:
 class _Work(Waiting[Any]):
     """One piece of work, in its caller's context: log lines of the thread carry the request's id, too."""
 
-    def __init__(self, completions: CompletionQueue, lane: Lane, work: Callable[[], object]):
-        super().__init__(completions)
+    def __init__(self, to: CompletionQueue | Then, lane: Lane, work: Callable[[], object]):
+        super().__init__(to)
         self.lane = lane
         self._work = work
         self._context = contextvars.copy_context()

@@ -20,7 +20,7 @@ from service.errors import NotReadyError
 from service.observability.metrics import Metrics
 from service.scheduling.batch_limits import BatchLimits
 from service.scheduling.deadline import Deadline
-from service.scheduling.delivery import CompletionQueue, Waiting
+from service.scheduling.delivery import CompletionQueue, Then, Waiting
 from service.scheduling.device import Device
 from service.scheduling.engine import Engine, EngineResult, Job, PredictedTile
 from service.scheduling.price import Prices
@@ -105,17 +105,27 @@ class Scheduler:
 
     # the event loop's side
 
-    def submit(self, job: Job) -> Request:
-        """Puts a job into the queue; `answer` has to be awaited, and takes it out if that is cancelled.
+    def submit(self, job: Job, then: Then | None = None) -> Request:
+        """Puts a job into the queue.
+
+        Args:
+            job: to be run.
+            then: gets the result, or the error, on a device's thread; see `Waiting`. This may be called from
+                any thread then, and `withdraw` takes the job out. Without it `answer` has to be awaited, and
+                takes it out if that is cancelled.
 
         Raises:
             DeadlineExceededError: its time is over.
             NotReadyError: the scheduler was stopped.
         """
-        job.deadline.check()
-        request = Request(self.completions_here(), job, self.ageing_s)
+        request = self.request(job, then)
         self.put(request)
         return request
+
+    def request(self, job: Job, then: Then | None = None) -> Request:
+        """What `submit` puts into the queue, before it is there."""
+        job.deadline.check()
+        return Request(self.completions_here() if then is None else then, job, self.ageing_s)
 
     async def answer(self, request: Request) -> EngineResult:
         """Waits for what `submit` began. Cancelling the caller gives the place back and disturbs nobody else.
@@ -246,11 +256,17 @@ class Scheduler:
         try:
             return await waiter.answered()
         finally:
-            if not waiter.settled:
-                with self._changed:
-                    self._queue.discard(waiter)
-                if isinstance(waiter, Request):
-                    waiter.waited(asyncio.CancelledError)
+            self.withdraw(waiter)
+
+    def withdraw(self, waiter: Waiter) -> None:
+        """Takes one out that nobody waits for any more, if it has no answer yet; any thread."""
+        if waiter.settled:
+            return
+        with self._changed:
+            self._queue.discard(waiter)
+        waiter.drop()
+        if isinstance(waiter, Request):
+            waiter.waited(asyncio.CancelledError)
 
     # the threads' side
 

@@ -9,7 +9,7 @@ from typing import Any, Generic, Literal, TypeVar
 from torch import Tensor
 
 from service.observability.stages import Stage, stage_listener
-from service.scheduling.delivery import CompletionQueue, Waiting
+from service.scheduling.delivery import CompletionQueue, Then, Waiting
 from service.scheduling.engine import Engine, EngineResult, Job, PredictedTile, PreparedPicture
 from service.scheduling.text_work import TextBlock
 
@@ -23,7 +23,7 @@ class Request(Waiting[EngineResult | PredictedTile]):
     """A job on its way: its picture's predict and its text come in any order, then classify, if it is to be.
 
     Args:
-        completions: of the running event loop.
+        to: as of `Waiting`.
         job: to be run.
         ageing_s: after this long, the request goes before all that came later.
 
@@ -43,8 +43,8 @@ class Request(Waiting[EngineResult | PredictedTile]):
         ValueError: there is neither a picture nor a prediction in the job.
     """
 
-    def __init__(self, completions: CompletionQueue, job: Job, ageing_s: float):
-        super().__init__(completions)
+    def __init__(self, to: CompletionQueue | Then, job: Job, ageing_s: float):
+        super().__init__(to)
         if job.prepared is None and job.prediction is None:
             raise ValueError("a job needs a prepared image or a prediction, and has neither")
         self.job = job

@@ -17,6 +17,7 @@ from service.hot_loading.loaded import Lease
 from service.runtime import Service
 from service.scheduling.admission import Ticket
 from service.scheduling.deadline import Deadline
+from service.scheduling.delivery import Then
 from service.scheduling.engine import EngineResult, Job, PreparedPicture
 from service.scheduling.host_memory import HostAccount
 from service.scheduling.price import Work
@@ -47,17 +48,27 @@ class LocalDoor:
             live_versions(self._service, model, version)
         self._service.admission.refuse_if_full()
 
-    def admit(self, memory: HostAccount | None) -> "AtOnce[Ticket]":
-        """See `Door`; without memory nobody counts that here."""
-        return AtOnce(self._service.admission.admit(memory))
+    def admit(self, memory: HostAccount) -> "AtOnce[Ticket]":
+        """See `Door`."""
+        return AtOnce(self.admitted(memory))
+
+    def admitted(self, memory: HostAccount | None) -> AbstractContextManager[Ticket]:
+        """`admit`, which waits for nothing; without memory nobody counts that here."""
+        return self._service.admission.admit(memory)
 
     def turn(
         self, place: Ticket, model: str | None, version: int | None = None, *, stable: bool = False
     ) -> "AtOnce[LocalTurn]":
         """See `Door`."""
+        return AtOnce(self.leased(place, model, version, stable=stable))
+
+    def leased(
+        self, place: Ticket, model: str | None, version: int | None = None, *, stable: bool = False
+    ) -> "LocalTurn":
+        """`turn`, which waits for nothing."""
         place.computed()
         lease = self._service.models.lease(model, version, stable=stable)
-        return AtOnce(LocalTurn(self._service, place, lease))
+        return LocalTurn(self._service, place, lease)
 
     async def vocabulary(self, name: str) -> StoredVocabulary:
         """See `Door`."""
@@ -152,19 +163,53 @@ class LocalTurn:
 
     async def run(self, question: Question) -> Computed:
         """See `Turn`."""
-        assert self._texts is not None
-        texts, known, key = self._texts, self._known, question.key
+        tiles = question.prepared
+        if isinstance(tiles, PreparedTiles):
+            job = self._job(question, None)
+            result = await segment_tiles(self._service, job, tiles, self.texts, self._submitted)
+        else:
+            result = await self._service.scheduler.answer(self.submit(question))
+        return self.computed(result)
+
+    def submit(self, question: Question, then: Then | None = None) -> Request:
+        """Asks the devices for a picture in one piece; arguments and errors as of `Scheduler.submit`."""
+        scheduler = self._service.scheduler
+        running = scheduler.request(self._job(question, question.prepared), then)
+        self._submitted.append(running)  # before a device can be done with it
+        scheduler.put(running)
+        if running.job.text is None:
+            self.texts.hand_over(running)
+        return running
+
+    def computed(self, result: EngineResult) -> Computed:
+        """What devices made, who have done their part; any thread."""
+        self._ticket.computed()
+        text = self.texts.result()
+        missed = "joined" if self._submitted[-1].shared else "miss"
+        return Computed(
+            result=result,
+            text=text.source,
+            text_seconds=text.seconds,
+            prediction=missed if self._known is None else "hit",
+        )
+
+    @property
+    def texts(self) -> RequestText:
+        """What `begin` began to get."""
+        if self._texts is None:
+            raise RuntimeError("begin comes first")
+        return self._texts
+
+    def _job(self, question: Question, prepared: PreparedPicture | None) -> Job:
+        known, key = self._known, question.key
         if key is not None and question.remarks:
             self._service.predictions.remark(key, question.remarks)
-        prepared, tiles = question.prepared, None
-        if isinstance(prepared, PreparedTiles):
-            prepared, tiles = None, prepared
-        job = Job(
+        return Job(
             engines=self._engines,
             prepared=prepared,
             prediction=None if known is None else known.prediction,
             vocabulary=question.vocabulary,
-            text=texts.tensor,
+            text=self.texts.tensor,
             output_size=question.output_size,
             threshold=question.threshold,
             balance=question.balance,
@@ -173,27 +218,6 @@ class LocalTurn:
             key=key,
             picture_size=question.picture_size,
         )
-        if tiles is not None:
-            result = await segment_tiles(self._service, job, tiles, texts, self._submitted)
-        else:
-            result = await self._whole(job, texts)
-        text = texts.result()
-        self._ticket.computed()  # devices have done their part
-        missed = "joined" if self._submitted[-1].shared else "miss"
-        return Computed(
-            result=result,
-            text=text.source,
-            text_seconds=text.seconds,
-            prediction=missed if known is None else "hit",
-        )
-
-    async def _whole(self, job: Job, texts: RequestText) -> EngineResult:
-        """What devices make of a picture in one piece."""
-        running = self._service.scheduler.submit(job)
-        self._submitted.append(running)
-        if running.job.text is None:
-            texts.hand_over(running)
-        return await self._service.scheduler.answer(running)
 
     def give_up(self) -> None:
         """See `Turn`."""

@@ -61,9 +61,14 @@ class RequestText:
         return None if self._text is None else self._text.tensor
 
     def hand_over(self, request: Request) -> None:
-        """Sees that a request that was submitted without them gets them, or the error that came instead."""
+        """Sees that a request that was submitted without them gets them, or the error that came instead.
+
+        For any thread.
+        """
         if self._task is not None:
-            self._task.add_done_callback(partial(self._got, request))
+            self._task.get_loop().call_soon_threadsafe(
+                self._task.add_done_callback, partial(self._got, request)
+            )
 
     def result(self) -> Text:
         """What was got, after the request has its result."""

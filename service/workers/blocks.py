@@ -15,7 +15,7 @@ class Blocks:
     def __init__(self, arena: Arena):
         self._arena = arena
         self._lock = threading.Lock()
-        self._filling: set[int] = set()  # somebody writes to them
+        self._filling: set[int] = set()  # somebody writes to them, or the other process reads
         self._filled: set[int] = set()  # somebody may read them
         self._closed = False
 
@@ -26,17 +26,24 @@ class Blocks:
             self._filling.add(start)
         return start
 
-    def filled(self, start: int) -> None:
-        """Nobody writes to it any more."""
+    def lend(self, start: int) -> None:
+        """One that is filled is read by the other process until `filled` is called again."""
         with self._lock:
-            self._filling.discard(start)
+            self._filled.discard(start)
+            self._filling.add(start)
+
+    def filled(self, *starts: int) -> None:
+        """Nobody writes to them any more, or the other process reads them no more."""
+        with self._lock:
+            self._filling.difference_update(starts)
             if not self._closed:
-                self._filled.add(start)
+                self._filled.update(starts)
                 return
-        self._arena.give_back(start)
+        for start in starts:
+            self._arena.give_back(start)
 
     def close(self) -> None:
-        """The request has ended; what is written to yet is given back when that ends."""
+        """The request has ended; what is in use yet is given back when that ends."""
         with self._lock:
             self._closed = True
             done, self._filled = self._filled, set()

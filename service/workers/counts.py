@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _WORD = 8
-_MOST, _RETRY, _OPEN, _ROWS = 0, 1, 2, 3
+_MOST, _RETRY, _OPEN, _CALM, _ROWS = 0, 1, 2, 3, 4
 _ROW = 2  # words of a process: what it has reserved, and what of it bodies have
 
 
@@ -57,6 +57,15 @@ class SharedCount:
     @open.setter
     def open(self, whether: bool) -> None:
         self._words[_OPEN] = whether
+
+    @property
+    def calm(self) -> bool:
+        """Whether devices have little to do, as the engine's process said last; see `Admission.calm`."""
+        return bool(self._words[_CALM])
+
+    @calm.setter
+    def calm(self, whether: bool) -> None:
+        self._words[_CALM] = whether
 
     @property
     def reserved(self) -> int:

@@ -2,8 +2,9 @@
 
 import asyncio
 from collections.abc import Callable
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import ExitStack
 from functools import partial
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -20,18 +21,21 @@ from service.scheduling.deadline import Deadline
 from service.segmentation.door import Question
 from service.segmentation.local_door import LocalDoor, LocalTurn
 from service.workers import relay
-from service.workers.arena import Arena, ArrayPlace
+from service.workers.arena import Arena
 from service.workers.counts import SharedCount
 from service.workers.documents import balance_of, info_text, vocabulary_of
+from service.workers.errand import Errand
 from service.workers.link import Args, Link, Reply
 from service.workers.tunnel import serve_tunnelled
+
+_births = count(1)
 
 
 class _Place:
     """A request's place, and its turns."""
 
     def __init__(self) -> None:
-        self.stack = AsyncExitStack()
+        self.stack = ExitStack()
         self.ticket: Ticket | None = None
         self.turns: dict[int, _Turn] = {}
 
@@ -39,11 +43,11 @@ class _Place:
 class _Turn:
     """A turn, and what goes with it in this process."""
 
-    def __init__(self, turn: LocalTurn, stack: AsyncExitStack):
+    def __init__(self, turn: LocalTurn):
         self.turn = turn
-        self.stack = stack
         self.vocabulary: Vocabulary | None = None
         self.deadline = Deadline(0.0)
+        self.looked_up = False  # whether a prediction is kept
         self.stages: list[Stage] = []
         self.traced = False
 
@@ -79,7 +83,7 @@ class Desk:
         self._keys = keys
         self._arena = arena
         self._count = count
-        self._name = name
+        self._name = f"{name}.{next(_births)}"  # who takes a worker's place is told apart from it
         self._on_lost = on_lost
         self._places: dict[int, _Place] = {}
         self._turns: dict[int, _Turn] = {}
@@ -89,7 +93,6 @@ class Desk:
         self.link = Link(
             {
                 "knock": self._knock,
-                "open": self._open,
                 "run": self._run,
                 "late": self._late,
                 "vocabulary": self._vocabulary,
@@ -99,16 +102,15 @@ class Desk:
             {
                 "begin": self._begin,
                 "give_up": lambda args, blob: self._turn(args).turn.give_up(),
-                "count_answer": self._count_answer,
+                "count_answer": lambda args, blob: self._count_answer(args),
                 "release": lambda args, blob: self._turn(args).turn.release(),
-                "close": self._close,
                 "leave": self._leave,
                 "end_key": self._end_key,
                 "events": self._events,
                 "born": self._born,
             },
             self._lost,
-            {"known": self._known, "cost": self._cost, "reserve": self._reserve},
+            {"open": self._open, "known": self._known, "cost": self._cost, "reserve": self._reserve},
         )
 
     def _turn(self, args: Args) -> _Turn:
@@ -118,16 +120,15 @@ class Desk:
         await self._door.knock(args["model"], args["version"])
         return None, b""
 
-    async def _open(self, args: Args, blob: bytes) -> Reply:
+    def _open(self, args: Args) -> Any:
         place = self._places.setdefault(args["place"], _Place())
         if place.ticket is None:
-            place.ticket = await place.stack.enter_async_context(self._door.admit(None))
+            place.ticket = place.stack.enter_context(self._door.admitted(None))
             self._tell_all()
-        stack = AsyncExitStack()
-        opening = self._door.turn(place.ticket, args["model"], args["version"], stable=args["stable"])
-        turn = await stack.enter_async_context(opening)
-        place.turns[args["turn"]] = self._turns[args["turn"]] = _Turn(turn, stack)
-        return {"info": info_text(turn.info), "on_trial": turn.on_trial}, b""
+        turn = self._door.leased(place.ticket, args["model"], args["version"], stable=args["stable"])
+        place.stack.enter_context(turn)
+        place.turns[args["turn"]] = self._turns[args["turn"]] = _Turn(turn)
+        return {"info": info_text(turn.info), "on_trial": turn.on_trial}
 
     def _begin(self, args: Args, blob: bytes) -> None:
         own = self._turn(args)
@@ -138,7 +139,9 @@ class Desk:
         own.turn.begin(own.vocabulary, own.deadline, args["owner"])
 
     def _known(self, args: Args) -> Any:
-        found = self._turn(args).turn.known(bytes.fromhex(args["key"]))
+        own = self._turn(args)
+        own.looked_up = True
+        found = own.turn.known(bytes.fromhex(args["key"]))
         return None if found is None else (found.size, found.remarks)
 
     def _reserve(self, args: Args) -> None:
@@ -152,24 +155,20 @@ class Desk:
     async def _run(self, args: Args, blob: bytes) -> Reply:
         own = self._turn(args)
         own.listen()
-        pictures = self._service.pictures
-        prepared = None
-        if args["picture"] is not None:
-            prepared = await pictures.run_in(
-                "decode", own.deadline, self._prepared, own.turn, args["picture"], _layout(args)
-            )
-        computed = await own.turn.run(_question(args, prepared, own))
-        result = computed.result
-        arrays = [result.labels, result.confidence, *(() if result.scores is None else (result.scores,))]
-        start, end = args["room"]
-        putting = asyncio.ensure_future(
-            pictures.run_in("encode", own.deadline, self._arena.put, start, end, arrays)
+        service, (start, end) = self._service, args["room"]
+        if args["reserve"] is not None:
+            self._reserve({**args["reserve"], "turn": args["turn"]})
+        errand = Errand(
+            service.pictures, service.scheduler, self._arena, own.turn, own.deadline, (start, end)
         )
-        try:
-            places = await asyncio.shield(putting)
-        except asyncio.CancelledError:  # the worker takes its memory back once it is told of it
-            await asyncio.wait({putting})
-            raise
+        if args["picture"] is None or self._kept(own, args["key"]):
+            computed, places = await errand.known(_question(args, None, own))
+        elif args["tiling"] is None:
+            computed, places = await errand.whole(lambda: self._prepared(args, own))
+        else:
+            question = await service.pictures.run_in("decode", own.deadline, self._prepared, args, own)
+            computed, places = await errand.store(await own.turn.run(question))
+        result = computed.result
         rest = {"trained": result.trained, "own": result.own}
         times = {"seconds": result.seconds, "devices": result.devices}
         sources = {"text": computed.text, "prediction": computed.prediction}
@@ -180,11 +179,17 @@ class Desk:
             "stages": [(one.name, one.began_ns, one.ended_ns) for one in own.stages],
         }, b""
 
-    def _prepared(self, turn: LocalTurn, place: ArrayPlace, layout: TileLayout | None) -> Any:
+    def _kept(self, own: _Turn, key: str | None) -> bool:
+        """Whether there is a prediction, which the worker did not ask for since it seemed in vain."""
+        if key is None or own.looked_up:
+            return False
+        return own.turn.known(bytes.fromhex(key)) is not None
+
+    def _prepared(self, args: Args, own: _Turn) -> Question:
         # A copy: what others share of this picture's prediction must not change when the worker takes back
         # its memory.
-        picture: NDArray[np.uint8] = self._arena.array(place).copy()
-        return turn.prepare(picture, layout)
+        picture: NDArray[np.uint8] = self._arena.array(args["picture"]).copy()
+        return _question(args, own.turn.prepare(picture, _layout(args)), own)
 
     async def _late(self, args: Args, blob: bytes) -> Reply:
         return await self._turn(args).turn.was_late(), b""
@@ -202,19 +207,15 @@ class Desk:
         if (stack := self._used.pop(args["number"], None)) is not None:
             stack.close()
 
-    def _count_answer(self, args: Args, blob: bytes) -> None:
+    def _count_answer(self, args: Args) -> None:
         self._turn(args).turn.count_answer(args["result"], args["seconds"])
 
-    def _close(self, args: Args, blob: bytes) -> None:
-        own = self._turns.pop(args["turn"])
-        own.deadline.abandoned = True
-        if args["result"] is not None:
-            own.turn.count_answer(args["result"], args["seconds"])
-        own.turn.release()
-
     def _leave(self, args: Args, blob: bytes) -> None:
-        place = self._places.pop(args["place"], None)
-        if place is not None:
+        place = self._places.pop(args["place"])
+        try:
+            for answer in args["answers"]:
+                self._count_answer(answer)
+        finally:
             self._end(place)
 
     def _events(self, args: Args, blob: bytes) -> None:
@@ -225,18 +226,18 @@ class Desk:
         self._service.metrics.processes.others.add(self._pid)
 
     def _end(self, place: _Place) -> None:
-        """Gives back all that a request has; nothing of it waits, so the coroutine ends at its first step."""
+        """Gives back all that a request has."""
         for number, own in place.turns.items():
             self._turns.pop(number, None)
             own.deadline.abandoned = True
             own.turn.give_up()
-            _at_once(own.stack.aclose())
-        _at_once(place.stack.aclose())
+        place.stack.close()
         self._tell_all()
 
     def _tell_all(self) -> None:
         admission = self._service.admission
         self._count.retry_after = admission.retry_after()
+        self._count.calm = admission.calm
         self._count.open = self._service.state == "ready" and admission.pending < admission.max_requests
 
     def _lost(self) -> None:
@@ -278,12 +279,3 @@ def _layout(args: Args) -> TileLayout | None:
     if args["tiling"] is None:
         return None
     return TileLayout(tuple(args["picture_size"]), tuple(args["output_size"]), Tiling(**args["tiling"]))
-
-
-def _at_once(closing: Any) -> None:
-    """Runs a coroutine that waits for nothing."""
-    try:
-        closing.send(None)
-    except StopIteration:
-        return
-    raise RuntimeError("giving back what a request had should not wait")

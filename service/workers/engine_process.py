@@ -23,6 +23,7 @@ from service.workers.arena import Arena
 from service.workers.counts import SharedCount
 from service.workers.desk import Desk
 from service.workers.http_process import WATCHED
+from service.workers.kept import KeptKeys
 
 LOG = logging.getLogger(__name__)
 LATE_S = 5.0  # that workers get beyond the grace period
@@ -36,12 +37,14 @@ class EngineEnds:
     Attributes:
         control: where new workers' numbers come, each with its link and its arena.
         count: of the host's memory.
+        kept: where it tells which predictions are kept.
         address: of the service.
         began: when the command was called, `time.monotonic()`.
     """
 
     control: socket.socket
     count: SharedCount
+    kept: KeptKeys
     address: str
     began: float
 
@@ -70,6 +73,7 @@ class EngineProcess:
         self._app = create_app(settings, *engines, load=load, count=ends.count)
         self._service: Service = self._app.state.service
         self._service.on_ready = self._ready
+        self._service.predictions.on_kept = ends.kept.note
         self._service.metrics.processes.others.add(os.getppid())
         self._links = 0
         self._meeting: set[asyncio.Future[Any]] = set()
@@ -111,7 +115,7 @@ class EngineProcess:
             loop.remove_reader(self._ends.control)
 
     def _ready(self) -> None:
-        self._ends.count.open = True
+        self._ends.count.open = self._ends.count.calm = True
         announce_ready(self._ends.address, self._ends.began)
 
     def _drain(self) -> None:

@@ -23,6 +23,7 @@ from service.workers.arena import new_arena
 from service.workers.counts import SharedCount, new_count
 from service.workers.engine_process import LATE_S, EngineEnds, EngineProcess
 from service.workers.http_process import ENDING, WATCHED, HttpProcess, WorkerEnds
+from service.workers.kept import KeptKeys, new_kept
 
 LOG = logging.getLogger(__name__)
 _PAUSE_S = 1.0  # between two births of one worker, at least
@@ -106,6 +107,7 @@ class _Family:
         listeners = [listen(settings.host, port, shared=True) for _ in range(settings.workers)]
         self._workers = [_WorkerSlot(number, listener) for number, listener in enumerate(listeners, 1)]
         self._count = SharedCount(new_count(1 + settings.workers), 0, settings.max_host_bytes or usable())
+        self._kept = KeptKeys(new_kept())
         self._control, self._engines_control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._address = announce(listeners[0])
         self._engine_pid = 0
@@ -173,7 +175,11 @@ class _Family:
         for worker in self._workers:
             worker.listener.close()
         ends = EngineEnds(
-            control=self._engines_control, count=self._count, address=self._address, began=self._began
+            control=self._engines_control,
+            count=self._count,
+            kept=self._kept,
+            address=self._address,
+            began=self._began,
         )
         return EngineProcess(self._settings, ends, self._engines, self._load).run()
 
@@ -186,7 +192,7 @@ class _Family:
             if other is not worker:
                 other.listener.close()
         count = self._count.of(worker.number)
-        ends = WorkerEnds(listener=worker.listener, link=own, arena=arena, count=count)
+        ends = WorkerEnds(listener=worker.listener, link=own, arena=arena, count=count, kept=self._kept)
         return HttpProcess(self._settings, ends).run()
 
     def _drain(self, signal_number: int) -> None:

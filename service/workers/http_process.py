@@ -24,6 +24,7 @@ from service.server import server_config
 from service.settings import Settings
 from service.workers.arena import Arena
 from service.workers.counts import SharedCount
+from service.workers.kept import KeptKeys
 from service.workers.link import Link
 from service.workers.relay import FLUSH_S, RelayedMetrics
 from service.workers.remote_door import RemoteDoor, RemoteKeys
@@ -44,12 +45,14 @@ class WorkerEnds:
         link: to the engine's process.
         arena: file that both share.
         count: of the host's memory.
+        kept: which predictions are kept.
     """
 
     listener: socket.socket
     link: socket.socket
     arena: int
     count: SharedCount
+    kept: KeptKeys
 
 
 class HttpProcess:
@@ -75,7 +78,7 @@ class HttpProcess:
         self.devices: tuple[WatchedDevice, ...] = ()
         self.lost = False  # whether the engine's process has ended
         self._ends = ends
-        self._door = RemoteDoor(Arena(ends.arena), ends.count)
+        self._door = RemoteDoor(Arena(ends.arena), ends.count, ends.kept)
         self._keys = RemoteKeys(api=settings.api_keys, admin=settings.admin_keys)
         self._watch = Watch(self)
         self._flushing: asyncio.Task[None] | None = None

@@ -23,12 +23,15 @@ from service.scheduling.host_memory import HostAccount
 from service.schemas.segment import AUTO_VOCABULARY
 from service.segmentation.door import Computed, KnownPicture, Question, Size
 from service.vocabularies.stored_vocabulary import StoredVocabulary, builtin, decoded
-from service.workers.arena import Arena, room_for
+from service.workers.arena import Arena, ArrayPlace, room_for
 from service.workers.blocks import Blocks
 from service.workers.counts import SharedCount
 from service.workers.documents import info_of, vocabulary_text
-from service.workers.link import Link
+from service.workers.kept import KeptKeys
+from service.workers.link import Args, Link
 
+_SMALL = 2**21  # pixels, decoded in some 20 ms
+_LONG_S = 5.0  # that is left of a request's time, so that a device's work of a second is in time
 _numbers = count(1)
 
 
@@ -38,6 +41,7 @@ class RemoteDoor:
     Args:
         arena: shared with the engine's process.
         count: where that process says whether there is a place.
+        kept: where it says which predictions are kept.
 
     Attributes:
         link: to that process.
@@ -45,9 +49,10 @@ class RemoteDoor:
 
     link: Link
 
-    def __init__(self, arena: Arena, count: SharedCount):
+    def __init__(self, arena: Arena, count: SharedCount, kept: KeptKeys):
         self._arena = arena
         self._count = count
+        self._kept = kept
 
     async def knock(self, model: str | None = None, version: str | None = None) -> None:
         """See `Door`; only who is likely to be refused asks why."""
@@ -63,7 +68,7 @@ class RemoteDoor:
             yield place
         finally:
             if place.asked:
-                self.link.tell("leave", {"place": place.number})
+                self.link.tell("leave", {"place": place.number, "answers": place.answers})
 
     @asynccontextmanager
     async def turn(
@@ -74,11 +79,11 @@ class RemoteDoor:
         number = next(_numbers)
         asked = {"place": place.number, "turn": number, "model": model, "version": version}
         found, _ = await self.link.call("open", {**asked, "stable": stable})
-        turn = RemoteTurn(self.link, self._arena, number, found)
+        turn = RemoteTurn(self.link, self._arena, self._count, self._kept, number, found)
         try:
             yield turn
         finally:
-            turn.close()
+            place.answers += turn.close()
 
     async def vocabulary(self, name: str) -> StoredVocabulary:
         """See `Door`."""
@@ -103,11 +108,13 @@ class RemotePlace:
     Attributes:
         number: that both processes know it by.
         asked: whether the engine's process was asked for it.
+        answers: of its turns, told when it is given back.
     """
 
     def __init__(self, memory: HostAccount):
         self.number = next(_numbers)
         self.asked = False
+        self.answers: list[Args] = []
         self._memory = memory
 
     def hold(self, nbytes: int) -> None:
@@ -123,30 +130,46 @@ class RemoteTurn:
 
     Args:
         link, arena: to the engine's process, and shared with it.
+        count, kept: as of `RemoteDoor`.
         number: that both processes know it by.
         found: what the engine's process says of it.
     """
 
     passes_on = 3
 
-    def __init__(self, link: Link, arena: Arena, number: int, found: dict[str, Any]):
+    def __init__(
+        self,
+        link: Link,
+        arena: Arena,
+        count: SharedCount,
+        kept: KeptKeys,
+        number: int,
+        found: dict[str, Any],
+    ):
         self.info = info_of(found["info"])
         self.on_trial: bool = found["on_trial"]
         self._link = link
         self._arena = arena
+        self._count = count
+        self._kept = kept
         self._number = number
+        self._deadline = Deadline(0.0)
+        self._reserve: Args | None = None  # that goes along with the question
         self._blocks = Blocks(arena)
         self._computed = False
         self._result: tuple[AnswerResult, float | None] | None = None  # that goes along with the end
 
     def begin(self, vocabulary: Vocabulary, deadline: Deadline, owner: str) -> None:
         """See `Turn`."""
+        self._deadline = deadline
         times = {"seconds": deadline.seconds, "at": deadline.at}
         traced = stage_listener.get() is not None
         self._tell("begin", vocabulary=vocabulary_text(vocabulary), owner=owner, traced=traced, **times)
 
     def known(self, key: bytes) -> KnownPicture | None:
-        """See `Turn`."""
+        """See `Turn`; of a picture that seems to be new nobody is asked."""
+        if not self._kept.likely(key):
+            return None
         found = self._link.call_from_thread("known", {"turn": self._number, "key": key.hex()})
         if found is None:
             return None
@@ -158,9 +181,12 @@ class RemoteTurn:
         return int(self._link.call_from_thread("cost", {"turn": self._number, "size": size}))
 
     def reserve(self, size: Size, pieces: int, classified: int) -> None:
-        """See `Turn`."""
-        asked = {"turn": self._number, "size": size, "pieces": pieces, "classified": classified}
-        self._link.call_from_thread("reserve", asked)
+        """See `Turn`; while devices have little to do, what is cheap to decode in vain goes on meanwhile."""
+        asked: Args = {"size": size, "pieces": pieces, "classified": classified}
+        if self._count.calm and pieces * size[0] * size[1] <= _SMALL and self._deadline.left() >= _LONG_S:
+            self._reserve = asked
+        else:
+            self._link.call_from_thread("reserve", {"turn": self._number, **asked})
 
     def prepare(self, picture: NDArray[np.uint8], layout: TileLayout | None) -> Any:
         """Where the picture lies in the arena; the engine's process brings it to its size."""
@@ -176,10 +202,18 @@ class RemoteTurn:
         rows, columns = question.output_size
         room = room_for(rows * columns, len(question.vocabulary) if question.scores else 0)
         start = self._blocks.take(room)
+        used = [start]
+        if question.prepared is not None:
+            # A cancelled request's picture may still be read, and its prediction kept: no other one may take
+            # its place before that is over.
+            picture: ArrayPlace = question.prepared
+            self._blocks.lend(picture[0])
+            used.append(picture[0])
         reply, _ = await self._link.call(
             "run",
             {
                 "turn": self._number,
+                "reserve": self._reserve,
                 "picture": question.prepared,
                 "tiling": None if question.layout is None else asdict(question.layout.tiling),
                 "output_size": question.output_size,
@@ -191,7 +225,7 @@ class RemoteTurn:
                 "remarks": question.remarks,
                 "room": [start, start + room],
             },
-            settled=functools.partial(self._blocks.filled, start),
+            settled=functools.partial(self._blocks.filled, *used),
         )
         self._computed = True
         _listened(reply["stages"])
@@ -227,11 +261,13 @@ class RemoteTurn:
         """See `Turn`."""
         self._tell("release")
 
-    def close(self) -> None:
-        """Ends it."""
+    def close(self) -> list[Args]:
+        """Ends it, with its place; what became of the answer."""
         self._blocks.close()
-        result, seconds = self._result or (None, None)
-        self._tell("close", result=result, seconds=seconds)
+        if self._result is None:
+            return []
+        result, seconds = self._result
+        return [{"turn": self._number, "result": result, "seconds": seconds}]
 
     def _tell(self, method: str, **values: Any) -> None:
         self._link.tell(method, {"turn": self._number, **values})

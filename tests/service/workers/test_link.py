@@ -24,6 +24,7 @@ from service.observability.logging import request_id_var
 from service.workers.arena import Arena, new_arena
 from service.workers.counts import SharedCount, new_count
 from service.workers.errors import OtherProcessError, from_document, to_document
+from service.workers.kept import KeptKeys, new_kept
 from service.workers.link import Args, Link, LinkLostError, Reply
 from service.workers.remote_door import RemoteDoor
 
@@ -161,7 +162,7 @@ async def test_who_is_likely_to_be_let_in_does_not_knock(ends: tuple[Link, Far])
     """The engine's process says beforehand whether there is a place; only a refusal needs its words."""
     near, far = ends
     count = SharedCount(new_count(1), 0, 1)
-    door = RemoteDoor(Arena(new_arena(1)), count)
+    door = RemoteDoor(Arena(new_arena(1)), count, KeptKeys(new_kept()))
     door.link = near
     count.open = True
     await door.knock()

@@ -13,6 +13,7 @@ from service.batch.place import OutputPlace
 from service.batch.run import RunResult
 from service.batch.sinks import About, Sink
 from service.batch.summary import plot, summary
+from service.segmentation.colors import class_colors
 from service.segmentation.sheet import contact_sheet
 
 SUMMARY, PLOT, SHEET = "summary.json", "summary.png", "sheet.webp"
@@ -33,10 +34,15 @@ def finish(store: OutputPlace, sink: Sink, result: RunResult) -> None:
 def _classes(sink: Sink, shards: Mapping[int, About]) -> tuple[list[str], NDArray[np.uint8]]:
     """Names and colours of the classes, as rows tell of them; none if no picture was segmented."""
     for number, about in shards.items():
-        if about.areas:
-            row = next(row for row in sink.read(number) if row["error"] is None)
-            with Image.open(io.BytesIO(row["label_map"])) as mask:
-                return row["classes"], map_colors(mask, len(row["classes"]))
+        rows = sink.read(number) if about.areas else []
+        row = next((row for row in rows if row["error"] is None), None)
+        if row is None:
+            continue
+        count = len(row["classes"])
+        if row["label_map"] is None:  # somebody has taken it away
+            return row["classes"], class_colors([None] * count)
+        with Image.open(io.BytesIO(row["label_map"])) as mask:
+            return row["classes"], map_colors(mask, count)
     return [], np.zeros((0, 3), np.uint8)
 
 

@@ -103,6 +103,8 @@ class OutputPlace:
             if is_refusal(error) or (isinstance(error, OSError) and error.errno in _UNUSABLE):
                 raise UsageError(f"{shown(self.root)} cannot be used: {error}") from error
             if isinstance(error, OSError):
+                if error.errno is not None and error.filename is None:
+                    error.filename = self.root  # a full disk does not say which
                 raise
             reason = f"{shown(self.root)}: {type(error).__name__}: {error}"
             raise OSError(reason) from error

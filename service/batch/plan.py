@@ -11,11 +11,13 @@ from model.urls import shown
 from service.batch.listing import Item, is_within, items
 from service.batch.place import OutputPlace
 from service.batch.reading import REFUSED
+from service.batch.request import read_batch_request
 from service.batch.seen import SeenIds
 from service.batch.sinks import FORMATS, About
 from service.errors import UsageError
 from service.options import MAX_PIXELS
 from service.scheduling.picture_threads import cores
+from service.segmentation.requested import requested_vocabulary
 
 SCHEMA = 1
 TWICE = "an image before this one has the same id, by which --format folder calls masks: give each its own"
@@ -102,6 +104,13 @@ class BatchPlan:
         """Those of some shards that are of this run's share, and that `shards` no longer has."""
         return sorted(number for number in numbers if self._has(number) and number not in listed)
 
+    @property
+    def _vocabulary_digest(self) -> str | None:
+        """Of names and templates, which a named list may change in; a service has its own."""
+        if self.url is not None:
+            return None
+        return requested_vocabulary(read_batch_request(self.request, remote=False)).digest
+
     def _has(self, shard: int) -> bool:
         return shard % self.share[1] == self.share[0]
 
@@ -124,6 +133,7 @@ class BatchPlan:
             "checkpoint": digest,
             "request": self.request,
             "request_sha256": hashlib.sha256(canonical.encode()).hexdigest(),
+            "vocabulary_sha256": self._vocabulary_digest,
             "dtype": self.dtype,
             "format": self.form,
             "shard_size": self.shard_size,

@@ -12,6 +12,7 @@ from model.commands.choosing import MODEL_HELP, add_yes
 from model.urls import shown
 from service.commands.complaint import FAILED, UNUSABLE, complain
 from service.commands.flags import CLASSES_HELP, FILE_HELP, KEY_HELP, add_setting
+from service.commands.remote import complain_of
 
 if TYPE_CHECKING:
     from service.batch.plan import BatchPlan
@@ -105,6 +106,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 def run(args: argparse.Namespace) -> int:
     """`ebseg batch`."""
+    from ebseg_client import ClientError
     from service.batch.run import RunFailedError
     from service.commands.batch.plan import planned
     from service.errors import ServiceError, UsageError
@@ -119,6 +121,8 @@ def run(args: argparse.Namespace) -> int:
         return _run(args, plan, model, digest)
     except (UsageError, ServiceError, SettingsError) as error:
         return complain(error, UNUSABLE)
+    except ClientError as error:
+        return complain_of(error, args.url)
     except (OSError, RunFailedError) as error:
         return complain(error, FAILED)
     except KeyboardInterrupt:

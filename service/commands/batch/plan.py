@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from model.commands.choosing import expected_folder, pulled_folder
 from service.commands.flags import given_classes, given_settings
-from service.commands.remote import chosen_key
+from service.commands.remote import chosen_key, connected
 from service.errors import UsageError
 
 if TYPE_CHECKING:
+    from ebseg_client import EBSegClient, ModelDetails
     from service.batch.plan import BatchPlan
+
+ASKING_S = 60.0  # that a service may take to say what it serves
 
 
 def planned(args: argparse.Namespace) -> "tuple[BatchPlan, str, str]":
@@ -20,12 +23,17 @@ def planned(args: argparse.Namespace) -> "tuple[BatchPlan, str, str]":
     Raises:
         UsageError: flags or classes that cannot be used, or that would be ignored.
         ServiceError, SettingsError, ModelError: the classes, the settings, or there is no such model.
+        ClientError, OSError: the service does not answer, or has no such model, or none yet.
     """
     from service.batch.plan import BatchPlan
 
     _refuse_mixture(args)
     document = _document(args)
-    own, model, digest = _here(args, document) if args.url is None else _there(args, document)
+    if args.url is None:
+        own, model, digest = _here(args, document)
+    else:
+        own, document, digest = _there(args, document)
+        model = args.url
     plan = BatchPlan(
         source=args.source,
         out=args.out,
@@ -68,18 +76,33 @@ def _here(args: argparse.Namespace, document: dict[str, Any]) -> tuple[dict[str,
     return own, f"{manifest.name}/{manifest.version}", manifest.digest
 
 
-def _there(args: argparse.Namespace, document: dict[str, Any]) -> tuple[dict[str, Any], str, str]:
-    """The same for a running service, which looks at the classes and chooses the model."""
+def _there(args: argparse.Namespace, document: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], str]:
+    """The same for a running service: the request names the version that serves now, for all rows."""
     from service.batch.request import read_batch_request
 
-    read_batch_request(document, remote=True)
+    spec = read_batch_request(document, remote=True)
+    with connected(args.url, args.api_key, ASKING_S) as client:
+        model = _serving(client, spec.model, args.url)
+    chosen = {"model": model.name, "version": spec.version or model.version}
+    digest = model.digest if chosen["version"] == model.version else ""
     own = {
         "checkpoint": None,
         "url": args.url,
         "api_key": chosen_key(args.api_key),
         "devices": ("service",) * (args.workers or 1),
     }
-    return own, args.url, ""
+    return own, document | chosen, digest
+
+
+def _serving(client: "EBSegClient", name: str | None, url: str) -> "ModelDetails":
+    if name is not None:
+        return client.model(name)
+    models = client.models()
+    for model in models:
+        if model.default:
+            return model
+    reasons = "; ".join(f"{one.name}: {one.reason}" for one in models.missing)
+    raise OSError(f"{url} serves no model at present: {reasons}")
 
 
 def _refuse_mixture(args: argparse.Namespace) -> None:

@@ -36,6 +36,7 @@ from tests.service.batch.runs import (
     words,
 )
 from tests.service.cli_calls import run
+from tests.service.fakes import INFO
 from tests.waiting import LONG_WAIT, WAIT, wait_until
 
 
@@ -280,6 +281,9 @@ def test_another_run_is_refused(
     for changed in (("--shard-size", "6"), ("--format", "tar")):
         assert run(*words(folder, out, url, *changed)) == 2
         assert "holds another run" in capsys.readouterr().err
+    pinned = json.loads((out / "manifest.json").read_text())
+    served = {name: pinned["request"][name] for name in ("model", "version")}
+    assert (served, pinned["checkpoint"]) == ({"model": INFO.name, "version": INFO.version}, INFO.digest)
     assert run("batch", folder, "--classes", "house", "--out", out, "--url", url) == 2
     assert "request was" in capsys.readouterr().err
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before

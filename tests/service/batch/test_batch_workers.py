@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from model.errors import CheckpointError
+from model.vocabulary.classes import Vocabulary
 from service.batch import run as run_module
 from service.batch.deaths import ALONE, DEATHS, NEIGHBOURS, Deaths
 from service.batch.place import OutputPlace
@@ -265,6 +266,8 @@ def test_a_manifest_holds_no_secrets(plan: BatchPlan) -> None:
     pinned = own.pinned("https://user:hidden@host/", "digest")
     assert "hidden" not in str(pinned)
     assert (pinned["source"], pinned["model"]) == ("https://host/list.txt", "https://host/")
+    listed = replace(own, request={"vocabulary": "voc-20"}).pinned("m", "digest")
+    assert listed["vocabulary_sha256"] == Vocabulary.builtin("voc-20").digest  # of what the name stands for
 
 
 def test_memory_of_a_run_does_not_grow_with_its_list(

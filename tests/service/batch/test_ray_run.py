@@ -83,10 +83,15 @@ def server(tmp_path: Path) -> Iterator[SlowServer]:
 
 @pytest.fixture
 def pictures(tmp_path: Path, server: SlowServer) -> Path:
-    """A list of two shards; in the middle of the second is the server's picture, and one is broken."""
+    """A list of two shards; in the middle of the second is the server's picture, and one is broken.
+
+    The first one's name is no UTF-8.
+    """
     names = [str(path) for path in sorted((tmp_path / "pictures").rglob("*.png"))]
-    names[4] = server.url
-    (tmp_path / "list.txt").write_text("\n".join(names))
+    odd = os.fsdecode(os.fsencode(names[0]) + b"\xe9.png")  # no UTF-8
+    os.rename(names[0], odd)
+    names[0], names[4] = odd, server.url
+    (tmp_path / "list.txt").write_bytes(os.fsencode("\n".join(names)))
     return tmp_path / "list.txt"
 
 
@@ -144,7 +149,7 @@ def test_rows_are_those_of_the_segmenter_though_a_worker_is_killed(
         assert process.returncode == 1, errors
     line = json.loads(printed.splitlines()[-1])
     assert (line["rows"], line["errors"], line["segmented"]) == (6, 1, 6)
-    items = [{"path": name} for name in pictures.read_text().splitlines()]
+    items = [{"path": os.fsdecode(name)} for name in pictures.read_bytes().splitlines()]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as Ray gives a worker of one core: the order of sums is in the last bits
     try:
@@ -156,6 +161,50 @@ def test_rows_are_those_of_the_segmenter_though_a_worker_is_killed(
         assert row == other
     for name in ("manifest.json", "summary.json", "summary.png", "sheet.webp"):
         assert (out / name).stat().st_size > 0
+
+
+WORKERS_THAT_TELL = """
+import json, os, sys
+from contextlib import nullcontext
+import pandas, ray
+from ray.data import DataContext
+from service.batch import ray_run
+from service.batch.plan import BatchPlan
+from service.batch.worker import Finished
+
+class Tells:
+    def __init__(self, plan, device, deaths):
+        self.device = device
+
+    def __call__(self, shards):
+        given = ray.get_runtime_context().get_assigned_resources()
+        what = (self.device, given.get("GPU", 0), given["CPU"], os.environ.get("CUDA_VISIBLE_DEVICES"))
+        reports = [Finished(1, 0, 1, what) for _ in shards["number"]]
+        return pandas.DataFrame({"number": shards["number"].to_numpy(), "report": reports})
+
+ray_run.RayWorker = Tells
+ray_run._connected = lambda address: nullcontext()
+ray.init("local", num_cpus=2, num_gpus=1, include_dashboard=False, object_store_memory=100_000_000)
+DataContext.get_current().enable_progress_bars = False
+for device in ("cpu", "auto"):
+    plan = BatchPlan(source=sys.argv[1], out=sys.argv[2], request={}, checkpoint=None, devices=(device,))
+    made = ray_run.RayRun(plan, print, print, address=None, workers=1).run()
+    print("GIVEN", json.dumps(made.examples), flush=True)
+ray.shutdown()
+"""
+
+
+def test_workers_ask_ray_for_a_gpu_each_where_there_are_any(tmp_path: Path) -> None:
+    """A real Ray that is told of a GPU; workers that say what it has given them, in the place of a model."""
+    (tmp_path / "list.txt").write_text("a.png\n")
+    command = [sys.executable, "-c", WORKERS_THAT_TELL, str(tmp_path / "list.txt"), str(tmp_path / "out")]
+    with group(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        printed, errors = process.communicate(timeout=LONG_WAIT)
+        assert process.returncode == 0, errors
+    given = [json.loads(line[6:]) for line in printed.splitlines() if line.startswith("GIVEN ")]
+    (on_cpu,), (on_gpu,) = given
+    assert on_cpu[:3] == ["cpu", 0, 1.0]
+    assert on_gpu == ["cuda", 1.0, 1.0, "0"]
 
 
 @pytest.mark.slow

@@ -1,12 +1,16 @@
 """Shards in every form, on a disk and in an object store: whole or not at all."""
 
+import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from service.batch.finish import finish
 from service.batch.place import OutputPlace
 from service.batch.rows import COLUMNS, Row, failed
+from service.batch.run import RunResult
 from service.batch.sinks import FORMATS, About, mask_name, open_sink
 from service.batch.worker import about_of
 from service.errors import UsageError
@@ -88,7 +92,7 @@ def test_a_full_disk_leaves_no_shard(form: str, tmp_path: Path, monkeypatch: pyt
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_bytes", full)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(OSError, match=f"No space left on device: '{tmp_path}'"):
             sink.write(0, ROWS, about_of(ROWS, "digest"))
     assert sink.numbers() == []
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
@@ -101,6 +105,17 @@ def test_a_damaged_shard_counts_as_none(form: str, tmp_path: Path) -> None:
     (shard,) = tmp_path.rglob("part-*")
     shard.write_bytes(shard.read_bytes()[:20])
     assert (sink.numbers(), sink.about(3).ids) == ([3], "")
+
+
+def test_a_summary_needs_no_label_maps(tmp_path: Path) -> None:
+    """Those of a folder may have been moved away."""
+    store = OutputPlace(str(tmp_path))
+    sink = open_sink(store, "folder")
+    sink.write(0, ROWS, about_of(ROWS, "digest"))
+    shutil.rmtree(tmp_path / "masks")
+    finish(store, sink, RunResult(rows=4, errors=1))
+    found = json.loads((tmp_path / "summary.json").read_text())
+    assert (found["rows"], [one["pixels"] for one in found["classes"]]) == (4, [3, 0])
 
 
 def test_names_of_label_maps() -> None:

@@ -121,6 +121,40 @@ async def test_pin_rollback_unpin_reload(tmp_path: Path, first: Manifest) -> Non
         assert (await post(client)).headers["x-ebseg-model"] == f"{NAME}/3"
 
 
+EVENTS: dict[str, Any] = {  # as EventBridge, Google's Workflows and Azure's Logic Apps pass them on
+    "s3": {
+        "version": "0",
+        "detail-type": "Object Created",
+        "source": "aws.s3",
+        "detail": {"bucket": {"name": "b"}, "object": {"key": f"registry/{NAME}/2/manifest.json"}},
+    },
+    "gs": {"kind": "storage#object", "bucket": "b", "name": f"registry/{NAME}/2/manifest.json"},
+    "az": [
+        {
+            "eventType": "Microsoft.Storage.BlobCreated",
+            "subject": f"/blobServices/default/containers/b/blobs/registry/{NAME}/2/manifest.json",
+        }
+    ],
+}
+
+
+@pytest.mark.parametrize("store", EVENTS)
+async def test_a_stores_event_has_the_registry_looked_at(store: str, tmp_path: Path, first: Manifest) -> None:
+    """By the key alone that each of them can send; what else it says is of no matter."""
+    async with serving(tmp_path, Loader(), **KEYS) as (client, service):
+        publish(tmp_path, NAME, 2)
+        said = Mock(wraps=service.models.announce)
+        service.models.announce = said
+        path, key = f"/v1/models/{NAME}:reload", ADMIN["Authorization"].removeprefix("Bearer ")
+        problem(await client.post(path, json=EVENTS[store], headers=USER), 403)
+        assert (await post(client, headers=USER)).headers["x-ebseg-model"] == f"{NAME}/1"
+        answer = await client.post(path, json=EVENTS[store], headers={"X-API-Key": key})
+        assert (answer.status_code, answer.json()["done"]) == (200, "version 2 serves")
+        assert said.mock_calls  # to all other processes
+        again = await client.post(path, json=EVENTS[store], headers={"X-API-Key": key})
+        assert again.json()["done"] == "nothing else is newer than version 2, which stays"
+
+
 async def test_predictions_of_freed_weights_are_dropped(tmp_path: Path, first: Manifest) -> None:
     settings = {"admin_keys": KEYS["admin_keys"], "prediction_cache_bytes": 1 << 20}
     async with serving(tmp_path, Loader(), **settings) as (client, service):

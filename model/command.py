@@ -79,6 +79,20 @@ def above_zero(text: str) -> float:
     return number
 
 
+SECONDS_OF = {"ms": 0.001, "s": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}  # by a time's unit
+
+
+def seconds(text: str) -> float:
+    """A time above 0: 30, 30s, 500 ms, 2 min."""
+    number, unit = text.strip(), "s"
+    if (found := number.lstrip("0123456789.").strip()) in SECONDS_OF:
+        number, unit = number.removesuffix(found), found
+    time = _number(number) * SECONDS_OF[unit]
+    if not 0 < time < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a time above 0 such as 30 s or 500 ms, got {text!r}")
+    return time
+
+
 def share(text: str) -> float:
     """A number from 0 to 1."""
     number = _number(text)

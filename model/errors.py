@@ -9,11 +9,13 @@ ModelError
 │       └── PictureFrameError   without the frame that was asked for
 ├── CheckpointError   a checkpoint folder or weights file that is not what it should be
 │   └── UnfinishedError   a version that is not all there, as while it is copied
+├── NoSpaceError      a disk that is full
 └── FetchError        weights that could not be fetched: a refusal, a wrong digest, a full disk
     └── UnreachableError  nobody answers; another time it may work
 """
 
 import difflib
+import errno
 from collections.abc import Iterable, Iterator
 
 
@@ -62,12 +64,19 @@ class UnfinishedError(CheckpointError):
     """A version of which files are missing or short, as while it is copied; look again."""
 
 
+class NoSpaceError(ModelError):
+    """A disk that holds no more; the message says which folder."""
+
+
 class FetchError(ModelError):
     """Weights that could not be fetched; the message says why and what to do."""
 
 
 class UnreachableError(FetchError):
     """There is no network, or the server stays silent or overloaded; another time it may work."""
+
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:

@@ -12,7 +12,7 @@ from model.urls import without_secrets
 from service.caches.prediction_cache import PredictionCache
 from service.caches.redis_store import RedisStore
 from service.caches.text_cache import TextCache
-from service.errors import NotReadyError
+from service.errors import NotReadyError, ServiceError
 from service.hot_loading.announcements import Announcements
 from service.hot_loading.loader import LoadEngine, in_words
 from service.hot_loading.models import Models
@@ -32,6 +32,8 @@ from service.vocabularies.catalog import Vocabularies
 
 LOG = logging.getLogger(__name__)
 State = Literal["loading", "ready", "draining", "failed"]
+# what says in words what is wrong, with a model or with the machine
+EXPECTED = (ModelError, ServiceError, SettingsError, OSError)
 _DEVICES_END_S = 15.0  # that devices have for what they are at when all requests have ended
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -245,7 +247,7 @@ class Service:
             await self.models.start()
         except Exception as error:
             # a sentence of ours says all that there is to say, a traceback would bury it
-            unknown = None if isinstance(error, ModelError) else error
+            unknown = None if isinstance(error, EXPECTED) else error
             LOG.error("the model could not be loaded", exc_info=unknown, extra={"reason": in_words(error)})
             self.state, self.failure = "failed", error
             self.on_failure()

@@ -27,8 +27,23 @@ _OTHER_FILES = 256  # that the process may have open beside its connections
 _BACKLOG = 2048  # connections that wait to be accepted
 
 
-class _Server(uvicorn.Server):
-    """uvicorn, which tells the service of a signal at once and does not raise it again afterwards."""
+class OrderlyServer(uvicorn.Server):
+    """uvicorn, whose forced end is one in order, too: requests are cancelled, then the application stops.
+
+    By itself it would leave both to the event loop's end, and log a traceback for each.
+    """
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Takes no more connections, waits for requests unless forced, stops the application."""
+        await super().shutdown(sockets)
+        if self.force_exit:
+            for task in self.server_state.tasks:
+                task.cancel()
+            await self.lifespan.shutdown()
+
+
+class _Server(OrderlyServer):
+    """It tells the service of a signal at once and does not raise it again afterwards."""
 
     def __init__(self, config: uvicorn.Config, service: Service):
         super().__init__(config)
@@ -45,6 +60,10 @@ class _Server(uvicorn.Server):
         if self.should_exit and sig == signal.SIGINT:
             self.force_exit = True
         self.should_exit = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        announce_end(self._service)
+        await super().shutdown(sockets)
 
 
 def build_server(app: FastAPI, settings: Settings) -> uvicorn.Server:
@@ -109,6 +128,7 @@ def run_server(app: FastAPI, settings: Settings, began: float | None = None) -> 
         service.on_ready = partial(announce_ready, announce(listener), began)
         server.run(sockets=[listener])
     tell_failure(service)
+    LOG.info("stopped")
 
 
 def announce(listener: socket.socket) -> str:
@@ -122,6 +142,15 @@ def announce(listener: socket.socket) -> str:
 def announce_ready(address: str, began: float) -> None:
     """Logs that the service takes requests."""
     LOG.info("ready in %.0f s: page %s/, API %s/docs", time.monotonic() - began, address, address)
+
+
+def announce_end(service: Service) -> None:
+    """Logs that the service stops, and for what it waits."""
+    LOG.info(
+        "stopping: requests under way get at most %d s",
+        service.settings.drain_timeout_s,
+        extra={"requests": service.admission.pending},
+    )
 
 
 def tell_failure(service: Service) -> None:

@@ -26,14 +26,28 @@ from model.storage.packaged import packaged_checkpoint
 from model.urls import QUOTED, shown
 from model.vocabulary.classes import MAX_CLASSES
 from service.options import MAX_BYTES, MAX_PIXELS, MOST_PICTURES, OPTIONS
+from service.schemas.field_problems import in_words
 from service.setting_values.hosts import Buckets, Hosts
 from service.setting_values.keys import KeyDigests, key_names
 from service.setting_values.origins import Origins
 from service.setting_values.redis_url import redis_place
+from service.setting_values.units import (
+    NO_SIZE,
+    Milliseconds,
+    Seconds,
+    Size,
+    WholeMilliseconds,
+    WholeSeconds,
+)
 
 PREFIX = "EBSEG_"
 _DEVICE = r"(cpu|cuda(:\d+)?)"
 DEVICES = rf"^(auto|{_DEVICE}(,{_DEVICE})*)$"
+FORMS = {  # of settings that have a pattern
+    "device": "must be auto, cpu, cuda, cuda:N, or several of the last three with commas between",
+    "root_path": "must be a path such as /ebseg, with no slash at its end",
+    "otlp_endpoint": "must be a URL that begins with http:// or https://",
+}
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 # variables of ours that are no settings: the keys that commands and examples call a service with
 OTHER_VARIABLES = frozenset({"EBSEG_API_KEY", "EBSEG_ADMIN_KEY"})
@@ -61,51 +75,51 @@ class Settings(BaseSettings):
     checkpoint: Path | None = _option("checkpoint", None)
     registry: str | None = _option("registry", None, min_length=1)
     model: str | None = _option("model", None, min_length=1)
-    registry_poll_s: float = _option("registry_poll_s", 5.0, gt=0)
+    registry_poll_s: Seconds = _option("registry_poll_s", 5.0, gt=0)
     cache_dir: Path | None = _option("cache_dir", None)
     map_weights: bool = _option("map_weights", False)
     canary_requests: int = _option("canary_requests", 200, ge=1)
     canary_slowdown: float = _option("canary_slowdown", 2.0, ge=1)
-    canary_s: float = _option("canary_s", 3600.0, gt=0)
+    canary_s: Seconds = _option("canary_s", 3600.0, gt=0)
     host: str = _option("host", "127.0.0.1", min_length=1)
     port: int = _option("port", 8000, ge=0, le=65535)
     workers: int = _option("workers", 1, ge=1, le=64)
     root_path: str | None = _option("root_path", None, pattern=r"^(/[A-Za-z0-9._~-]+)*$")
-    max_bytes: ByteSize = _option("max_bytes", ByteSize(MAX_BYTES), ge=1)
+    max_bytes: Size = _option("max_bytes", ByteSize(MAX_BYTES), ge=1)
     # Pillow starts to warn of decompression bombs above this many pixels.
     max_pixels: int = _option("max_pixels", MAX_PIXELS, ge=1, le=89_478_485)
     max_pictures: int = _option("max_pictures", 16, ge=1, le=MOST_PICTURES)
     max_classes: int = _option("max_classes", 1024, ge=1, le=MAX_CLASSES)
     max_vocabularies_per_key: int = _option("max_vocabularies_per_key", 100, ge=1, le=1000)
-    timeout_ms: int = _option("timeout_ms", 30_000, ge=1)
-    max_timeout_ms: int = _option("max_timeout_ms", 120_000, ge=1)
-    body_timeout_s: float = _option("body_timeout_s", 30.0, gt=0)
-    header_timeout_s: float = _option("header_timeout_s", 15.0, gt=0)
-    max_header_bytes: ByteSize = _option("max_header_bytes", ByteSize(64 << 10), ge=1024)
-    answer_timeout_s: float = _option("answer_timeout_s", 120.0, gt=0)
+    timeout_ms: WholeMilliseconds = _option("timeout_ms", 30_000, ge=1)
+    max_timeout_ms: WholeMilliseconds = _option("max_timeout_ms", 120_000, ge=1)
+    body_timeout_s: Seconds = _option("body_timeout_s", 30.0, gt=0)
+    header_timeout_s: Seconds = _option("header_timeout_s", 15.0, gt=0)
+    max_header_bytes: Size = _option("max_header_bytes", ByteSize(64 << 10), ge=1024)
+    answer_timeout_s: Seconds = _option("answer_timeout_s", 120.0, gt=0)
     min_rate: int = _option("min_rate", 1024, ge=0)
-    stall_s: float = _option("stall_s", 20.0, gt=0)
-    idle_timeout_s: float = _option("idle_timeout_s", 75.0, gt=0)
+    stall_s: Seconds = _option("stall_s", 20.0, gt=0)
+    idle_timeout_s: Seconds = _option("idle_timeout_s", 75.0, gt=0)
     max_connections: int = _option("max_connections", 4096, ge=1)
     max_connections_per_address: int = _option("max_connections_per_address", 0, ge=0)
-    drain_timeout_s: int = _option("drain_timeout_s", 30, ge=1)
+    drain_timeout_s: WholeSeconds = _option("drain_timeout_s", 30, ge=1)
     decode_threads: int | None = _option("decode_threads", None, ge=1, le=256)
     max_pending: int = _option("max_pending", 256, ge=1)
     max_pending_pixels: int = _option("max_pending_pixels", 64_000_000, ge=1)
-    max_host_bytes: ByteSize | None = _option("max_host_bytes", None, ge=1)
+    max_host_bytes: Size | None = _option("max_host_bytes", None, ge=1)
     max_batch_size: int = _option("max_batch_size", 8, ge=1, le=256)
-    max_batch_delay_ms: float = _option("max_batch_delay_ms", 0.0, ge=0)
-    ageing_s: float = _option("ageing_s", 10.0, gt=0)
-    watchdog_s: float = _option("watchdog_s", 120.0, gt=0)
+    max_batch_delay_ms: Milliseconds = _option("max_batch_delay_ms", 0.0, ge=0)
+    ageing_s: Seconds = _option("ageing_s", 10.0, gt=0)
+    watchdog_s: Seconds = _option("watchdog_s", 120.0, gt=0)
     redis_url: SecretStr | None = _option("redis_url", None)
-    redis_timeout_ms: int = _option("redis_timeout_ms", 50, ge=1)
-    text_cache_bytes: ByteSize = _option("text_cache_bytes", ByteSize(256 << 20), ge=0)
-    text_cache_ttl_s: float = _option("text_cache_ttl_s", 2_592_000.0, ge=1)
-    prediction_cache_bytes: ByteSize = _option("prediction_cache_bytes", ByteSize(256 << 20), ge=0)
+    redis_timeout_ms: WholeMilliseconds = _option("redis_timeout_ms", 50, ge=1)
+    text_cache_bytes: Size = _option("text_cache_bytes", ByteSize(256 << 20), ge=0)
+    text_cache_ttl_s: Seconds = _option("text_cache_ttl_s", 2_592_000.0, ge=1)
+    prediction_cache_bytes: Size = _option("prediction_cache_bytes", ByteSize(256 << 20), ge=0)
     url_hosts: Hosts = _option("url_hosts", ())
     url_private_hosts: Hosts = _option("url_private_hosts", ())
     url_buckets: Buckets = _option("url_buckets", ())
-    url_timeout_s: float = _option("url_timeout_s", 10.0, gt=0)
+    url_timeout_s: Seconds = _option("url_timeout_s", 10.0, gt=0)
     api_keys: KeyDigests = _option("api_keys", ())
     admin_keys: KeyDigests = _option("admin_keys", ())
     cors_origins: Origins = _option("cors_origins", ())
@@ -332,9 +346,11 @@ def _explain(problem: Any) -> str:
     if problem["type"] == "extra_forbidden":
         return f"there is no setting {name!r}{_meant(name)}"
     if not name:
-        return str(problem["msg"]).removeprefix("Value error, ")
+        return in_words(problem)
     flag = name.replace("_", "-")
     if problem["type"].startswith("byte_size"):
-        problem = {**problem, "msg": "must be a size such as 20 MiB, or a number of bytes"}
-    message = str(problem["msg"]).removeprefix("Value error, ")
+        problem = {**problem, "msg": NO_SIZE}
+    if problem["type"] == "string_pattern_mismatch":
+        problem = {**problem, "msg": FORMS[name]}
+    message = in_words(problem)
     return f"{name}: {message} (from --{flag}, {PREFIX}{name.upper()} or the configuration file)"

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from model.errors import CheckpointError, FetchError
+from model.errors import DISK_FULL, CheckpointError, FetchError
 from model.fetch.fetching import Fetched, Fetcher, SourceFile, throw_away
 from model.fetch.local import LocalFetcher
 from model.fetch.sources import HubFile, LocalFile, Source
@@ -25,7 +25,6 @@ from model.storage.work_folder import remove_left_over, work_folder
 
 REGISTRY = Path("registry")
 ROOM = 64 << 20  # bytes beside the weights: golden picture, file systems' own
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -255,7 +254,7 @@ def _disk(order: Order) -> Iterator[None]:
         yield
     except OSError as error:
         where = error.filename or "a disk"
-        if error.errno in _FULL:
+        if error.errno in DISK_FULL:
             raise FetchError(
                 f"{where}: {error.strerror}: make room, or choose other disks with HF_HOME (for what is "
                 "fetched) and --registry, and start again; what was fetched is kept"

@@ -14,7 +14,7 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from model.errors import CheckpointError, ModelError, UnfinishedError
+from model.errors import DISK_FULL, CheckpointError, ModelError, NoSpaceError, UnfinishedError, causes
 from model.storage.files import Progress, renamed_into, silent, sync
 from model.storage.hub import HUB
 from model.storage.manifest import FILES, MANIFEST, METRICS, Manifest, check_name, json_object
@@ -180,13 +180,14 @@ class Versions:
             CheckpointError: there is no such version, it is damaged, or the target is taken.
             UnfinishedError: its files are not all there, not whole, or just being replaced.
             StoreError: the store does not answer.
-            OSError: the disk did not take it.
+            NoSpaceError: the disk is full.
+            OSError: it did not take it otherwise.
         """
         from model.storage.verify import verify
 
         manifest = self.check(number)
         report = progress or silent
-        with renamed_into(target.absolute()) as folder:
+        with _room_in(target.parent), renamed_into(target.absolute()) as folder:
             for name in (*FILES, MANIFEST):
                 self._copy(f"{self.path(number)}/{name}", folder / name, report)
             if verify(folder, progress=report) != manifest:
@@ -316,6 +317,17 @@ def _errors_of(place: str) -> Iterator[None]:
         raise UnfinishedError(f"{place}: {error}") from error
     except CheckpointError as error:
         raise CheckpointError(f"{place}: {error}") from error
+
+
+@contextmanager
+def _room_in(folder: Path) -> Iterator[None]:
+    """Says of a full disk that it is one, whoever else it was that failed by it."""
+    try:
+        yield
+    except (OSError, CheckpointError) as error:
+        if any(isinstance(one, OSError) and one.errno in DISK_FULL for one in causes(error)):
+            raise NoSpaceError(f"no space left on {folder}: make room there") from error
+        raise
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any, TextIO
 
-from model.command import above_zero, add_command, count
+from model.command import above_zero, add_command, count, seconds
 from model.commands.bench import add_json, print_step
 from service.commands.complaint import FAILED, UNUSABLE, complain
 
@@ -40,7 +40,7 @@ def add_benchmark(benches: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     load.add_argument(
         "--seconds",
-        type=above_zero,
+        type=seconds,
         default=SECONDS,
         metavar="S",
         help=f"of a round, for each that is measured (default: {SECONDS:g})",

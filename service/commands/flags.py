@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from model.command import JSON_HELP, above_zero
+from model.command import JSON_HELP, seconds
 from service.options import METAVARS, OPTIONS, SECTIONS
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def add_service(parser: argparse.ArgumentParser) -> None:
     )
     service.add_argument("--api-key", metavar="KEY", help=KEY_HELP)
     service.add_argument(
-        "--timeout", type=above_zero, default=60.0, metavar="S", help="for all of it, seconds (default: 60)"
+        "--timeout", type=seconds, default=60.0, metavar="S", help="for all of it, seconds (default: 60)"
     )
     parser.add_argument("--json", action="store_true", help=JSON_HELP)
 

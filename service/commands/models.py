@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from model.command import above_zero, add_command, count
+from model.command import add_command, count, seconds
 from model.errors import ModelError
 from service.commands.flags import add_service
 from service.commands.news import REDIS_HELP, announcer
@@ -90,7 +90,7 @@ With --watch: says when to go on (exit code 0) or back (1), by what all processe
         "--answers", type=count, default=200, metavar="N", help="good ones that are enough (default: 200)"
     )
     watched.add_argument(
-        "--every", type=above_zero, default=15.0, metavar="S", help="between two looks (default: 15)"
+        "--every", type=seconds, default=15.0, metavar="S", help="between two looks (default: 15)"
     )
     one.add_argument(
         "--percent", type=count, default=10, metavar="N", help="of the requests, 1 to 100 (default: 10)"

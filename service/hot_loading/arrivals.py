@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TypeVar
 
-from model.errors import UnfinishedError
+from model.errors import NoSpaceError, UnfinishedError
 from service.errors import ConflictError, NotFoundError, StoreUnavailableError
 from service.hot_loading.loaded import LoadedVersion
 from service.hot_loading.loader import (
@@ -198,8 +198,11 @@ class Arrivals:
     def _failed(self, error: Exception) -> None:
         self.last_error = in_words(error)
         self.public_error = f"{in_public(error)}; the log of the service says more"
-        self.metrics.model_loads.labels(self.served.name, "failed").inc()
+        full = isinstance(error, NoSpaceError)
+        self.metrics.model_loads.labels(self.served.name, "no_space" if full else "failed").inc()
         LOG.warning(
-            "the registry could not be followed; it is tried again",
+            "a version finds no space on the disk; it is tried again"
+            if full
+            else "the registry could not be followed; it is tried again",
             extra={"model": self.served.name, "reason": self.last_error},
         )

@@ -163,7 +163,7 @@ class Follower(Arrivals):
             StoreUnavailableError: it could not look, or not load.
         """
         async with self.lock:
-            self.quarantine.refused.clear()
+            self.quarantine.clear()
             self.announce()
             try:
                 return await self._look_and_count()
@@ -224,6 +224,7 @@ class Follower(Arrivals):
         """
         look = await self.asked(self.source.look)
         self.take_in(look.state)
+        self.quarantine.forget_all_but(look.numbers)
         if self.served.current is None:
             done = await self._first(look.numbers)
             if self.policy.canary is None:

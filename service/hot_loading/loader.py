@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import torch
 
-from model.errors import CheckpointError, ModelError, PictureError, UnfinishedError
+from model.errors import CheckpointError, ModelError, NoSpaceError, PictureError, UnfinishedError
 from model.storage.manifest import Manifest
 from model.storage.serving_state import ServingStateError
 from model.storage.versions import StoreError
@@ -213,13 +213,15 @@ def may_pass(error: BaseException) -> bool:
     """Whether a registry that fails so at the start is worth waiting for."""
     if isinstance(error, StoreError):
         return not error.refused
+    if isinstance(error, NoSpaceError):
+        return True
     return isinstance(error, TimeoutError | UnfinishedError | ServingStateError)
 
 
 def is_versions_fault(error: BaseException) -> bool:
     """Whether the version itself is bad, rather than store, disk, memory or device for the moment."""
     cause = error.__cause__
-    if isinstance(error, StoreError | ServiceError | SettingsError):
+    if isinstance(error, StoreError | NoSpaceError | ServiceError | SettingsError):
         return False
     if isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError):
         return False
@@ -230,7 +232,7 @@ def is_versions_fault(error: BaseException) -> bool:
 
 def in_words(error: BaseException) -> str:
     """What a log line or a status says of an error; no secrets of URLs are in it."""
-    own = isinstance(error, ModelError | ServiceError)
+    own = isinstance(error, ModelError | ServiceError | SettingsError)
     return without_secrets(str(error) if own else f"{type(error).__name__}: {error}")
 
 
@@ -241,6 +243,8 @@ def in_public(error: BaseException) -> str:
         return "the registry or the device took too long"
     if is_out_of_memory(error):
         return "the memory did not suffice for a new version"
+    if isinstance(error, NoSpaceError):
+        return "no space is left where new versions are fetched to (cache_dir)"
     if isinstance(error, StoreError | ConnectionError):
         return "the registry does not answer as it should"
     if isinstance(error, ServingStateError):

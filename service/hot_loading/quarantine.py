@@ -30,6 +30,7 @@ class Quarantine:
         self.unfinished: dict[int, Unfinished] = {}
         self._model = model
         self._metrics = metrics
+        self._loaded = 0  # the version that was loaded last
         self._count()
 
     def fingerprints(self) -> dict[int, str]:
@@ -50,20 +51,31 @@ class Quarantine:
         """
         number = found.number
         self.unfinished.pop(number, None)
-        self._count()
         self.refused[number] = Quarantined(
             version=number, reason=reason, since=datetime.now(UTC), fingerprint=found.fingerprint
         )
         while len(self.refused) > MOST_QUARANTINED:
             del self.refused[min(self.refused)]
+        self._count()
         self._metrics.model_loads.labels(self._model, "quarantined").inc()
         LOG.error("version refused", extra={"model": self._model, "version": number, "reason": logged})
 
     def accept(self, number: int) -> None:
         """Forgets a version that serves."""
+        self._loaded = number
         self.refused.pop(number, None)
         self.unfinished.pop(number, None)
         self._count()
+
+    def forget_all_but(self, numbers: Collection[int]) -> None:
+        """Forgets refused versions that are in the registry no more."""
+        for number in self.refused.keys() - set(numbers):
+            del self.refused[number]
+        self._count()
+
+    def clear(self) -> None:
+        """Gives all refused versions another chance."""
+        self.forget_all_but(())
 
     def wait_for(self, number: int, lacks: str) -> None:
         """Notes what a version lacks; how long that is so goes on counting."""
@@ -83,6 +95,8 @@ class Quarantine:
 
     def _count(self) -> None:
         self._metrics.model_unfinished.labels(self._model).set(len(self.unfinished))
+        new = [number for number in self.refused if number >= self._loaded]
+        self._metrics.model_refused.labels(self._model).set(len(new))
 
 
 def newest_first(entries: Mapping[int, Entry]) -> list[Entry]:

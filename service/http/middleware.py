@@ -1,5 +1,6 @@
 """Plain ASGI middleware around every request: its ids, key, metrics, log line, and its errors."""
 
+import asyncio
 import logging
 import re
 import time
@@ -11,7 +12,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.caller import address_var, caller_var
-from service.errors import ClientGoneError
+from service.errors import ClientGoneError, NotReadyError
 from service.http.auth import ApiKeys
 from service.http.inference_errors import error_response, speaks_protocol
 from service.http.problems import kind_of, problem_response
@@ -28,6 +29,7 @@ PROBES = frozenset(
     | {"/static/{path:path}"}
 )
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "CONNECT", "TRACE"})
+ENDING = "the service is shutting down, and its time for this request was over"
 UNANSWERED = kind_of(ClientGoneError("")).status  # what is counted when the answer never went out
 
 
@@ -73,6 +75,10 @@ class Requests:
                 raise  # half an answer is out; the server closes the connection
             response = answer_error(error, scope, self.metrics)
             await response(scope, receive, exchange.send)
+        except asyncio.CancelledError:  # the server ends, and waits no longer; it would log a traceback
+            if not exchange.status:
+                response = answer_error(NotReadyError(ENDING), scope, self.metrics)
+                await response(scope, receive, exchange.send)
         finally:
             self._note(scope, exchange)
 

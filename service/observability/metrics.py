@@ -32,7 +32,7 @@ CACHE_SECONDS = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.05, 0.1, 0.3, 1.0)
 # seconds until a version serves: 0.3 s to 5 min
 LOAD_SECONDS = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
 TRIGGERS = ("full", "delay", "idle", "cached", "bisect", "memory")
-LOAD_RESULTS = ("loaded", "quarantined", "failed", "rolled_back")
+LOAD_RESULTS = ("loaded", "quarantined", "failed", "no_space", "rolled_back")
 ENDED = (
     "headers-too-large", "headers-too-slow", "body-too-large", "body-too-slow", "answer-too-slow", "idle",
     "made-room", "full", "address-full", "pipelined", "malformed",
@@ -123,6 +123,11 @@ class Metrics:
         )
         self.model_unfinished = self._gauge(
             "model_unfinished_versions", "Versions in the registry of which not everything is there", "model"
+        )
+        self.model_refused = self._gauge(
+            "model_refused_versions",
+            "Versions as new as the one loaded last, or newer, that are refused",
+            "model",
         )
         self.announcements = self._counter(
             "announcements", "News of the registry by Redis: sent, lost on the way to it, heard", "result"

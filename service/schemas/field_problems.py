@@ -89,9 +89,9 @@ def field_problems(
             problems.append(FieldProblem(path, message))
         elif place:
             example = _EXAMPLES.get((_kind(place), error["type"]), "")
-            problems.append(FieldProblem(path, _message(error) + example))
+            problems.append(FieldProblem(path, in_words(error) + example))
         else:
-            what = _message(error).replace("must be an object", "the document must be a JSON object")
+            what = in_words(error).replace("must be an object", "the document must be a JSON object")
             problems.append(FieldProblem("request", what, whole=True))
     return problems
 
@@ -140,7 +140,8 @@ def _kind(place: Sequence[Any]) -> str:
     return ".".join("N" if isinstance(part, int) else str(part) for part in place)
 
 
-def _message(error: Mapping[str, Any]) -> str:
+def in_words(error: Mapping[str, Any]) -> str:
+    """What is wrong with one value."""
     context = error.get("ctx", {})
     if error["type"] == "string_pattern_mismatch" and context.get("pattern") in PATTERNS:
         return PATTERNS[context["pattern"]]

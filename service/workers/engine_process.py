@@ -17,7 +17,7 @@ from service.app import create_app
 from service.hot_loading.loader import LoadEngine
 from service.runtime import Service
 from service.scheduling.engine import Engine
-from service.server import SWITCH_S, announce_ready, end_if_hung, tell_failure
+from service.server import SWITCH_S, announce_end, announce_ready, end_if_hung, tell_failure
 from service.settings import Settings
 from service.workers.arena import Arena
 from service.workers.counts import SharedCount
@@ -87,7 +87,9 @@ class EngineProcess:
             Exception: what `Service.failure` holds, if the model could not be loaded.
         """
         sys.setswitchinterval(SWITCH_S)
-        with asyncio.Runner(loop_factory=uvicorn.Config(self._app).get_loop_factory()) as runner:
+        # uvicorn's own settings of the log would end our handler, and the process would fall silent
+        config = uvicorn.Config(self._app, log_config=None)
+        with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
             runner.run(self._serve())
         tell_failure(self._service)
         return int(self._orphaned)
@@ -124,6 +126,7 @@ class EngineProcess:
         self._draining = True
         self._ends.count.open = False
         self._service.begin_drain()
+        announce_end(self._service)
         grace_s = float(self._settings.drain_timeout_s)
         ending = threading.Timer(grace_s, end_if_hung, [self._service, grace_s])
         ending.daemon = True

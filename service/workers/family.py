@@ -132,6 +132,8 @@ class _Family:
                 LOG.critical("processes of the service do not end; they are killed")
                 self._kill(self._engine_pid, *(worker.pid for worker in self._workers))
                 self._until = float("inf")
+        if self._code == 0:
+            LOG.info("stopped")
         return self._code
 
     def _patience(self) -> float:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import ParamSpec, TypeVar
 
-import uvicorn
 from prometheus_client import Gauge
 
 from service.app import app_of
@@ -20,7 +19,7 @@ from service.remote_pictures.fetcher import PictureFetcher
 from service.scheduling.host_memory import HostBytes
 from service.scheduling.picture_threads import LANES, MOST_BY_DEFAULT, PictureThreads, cores
 from service.scheduling.returns import Returns
-from service.server import server_config
+from service.server import OrderlyServer, server_config
 from service.settings import Settings
 from service.workers.arena import Arena
 from service.workers.counts import SharedCount
@@ -140,8 +139,8 @@ class HttpProcess:
         self._server.should_exit = self._server.force_exit = True
 
 
-class _WorkerServer(uvicorn.Server):
-    """uvicorn, which leaves Ctrl-C to the process that looks after it."""
+class _WorkerServer(OrderlyServer):
+    """It leaves Ctrl-C to the process that looks after it."""
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if sig != signal.SIGINT:

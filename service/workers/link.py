@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any, cast
 
 from service.caller import Caller, address_var, caller_var
+from service.errors import NotReadyError
 from service.observability.logging import request_id_var
 from service.observability.trace_context import TraceContext, trace_var
 from service.workers.errors import from_document, to_document
@@ -28,8 +29,11 @@ _LENGTHS = struct.Struct("<II")
 _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
 
-class LinkLostError(ConnectionError):
-    """The other process has ended."""
+class LinkLostError(NotReadyError):
+    """The other process has ended, which its family tells; who asks again soon finds a new one."""
+
+    def __init__(self) -> None:
+        super().__init__("the process with the model has ended; try again in a moment")
 
 
 class _Call:
@@ -90,7 +94,7 @@ class Link(asyncio.Protocol):
         if self.lost:
             if settled is not None:
                 settled()
-            raise LinkLostError("the other process has ended")
+            raise LinkLostError()
         self._number += 1
         number = self._number
         future: asyncio.Future[Reply] = self._loop.create_future()
@@ -111,7 +115,7 @@ class Link(asyncio.Protocol):
     def _call_for(self, document: dict[str, Any], waits: "Future[Reply]") -> None:
         """Calls the other end for a thread."""
         if self.lost:
-            waits.set_exception(LinkLostError("the other process has ended"))
+            waits.set_exception(LinkLostError())
             return
         self._number += 1
         self._waiting[self._number] = _Call(waits)
@@ -157,7 +161,7 @@ class Link(asyncio.Protocol):
             if one.settled is not None:
                 one.settled()
             if not one.future.done():
-                one.future.set_exception(LinkLostError("the other process has ended"))
+                one.future.set_exception(LinkLostError())
                 one.future.exception()  # looked at, should nobody await it
         for task in self._running.values():
             task.cancel()

@@ -7,7 +7,7 @@ does not start.
 import json
 import types
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le
 from pydantic import ByteSize
@@ -17,7 +17,7 @@ from service.settings import Settings
 from tests.deploy.files import CHART
 
 SCHEMA = CHART / "values.schema.json"
-SIZE = r"^[0-9]+ ?([KMGT]i?B)?$"  # which the templates read as well
+SIZE = r"^[0-9]+ ?([KMGT]i?B?)?$"  # which the templates read as well
 _BOUNDS = {Ge: ("ge", "minimum"), Gt: ("gt", "exclusiveMinimum"), Le: ("le", "maximum")}
 
 
@@ -26,6 +26,8 @@ def schema_of(field: FieldInfo) -> dict[str, Any]:
     annotation: Any = field.annotation
     if get_origin(annotation) in (Union, types.UnionType):
         (annotation,) = (one for one in get_args(annotation) if one is not type(None))
+    if get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
     if get_origin(annotation) is Literal:
         return {"enum": list(get_args(annotation))}
     bounds: dict[str, Any] = {}

@@ -88,7 +88,9 @@ def test_the_routes_are_those_that_segment() -> None:
 @pytest.mark.parametrize("rule", ALERTS, ids=name_of)
 def test_alert_tells_what_to_do(rule: dict[str, Any]) -> None:
     text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
-    assert rule["annotations"]["runbook_url"] == f"docs/operations.md#{rule['alert'].lower()}"
+    assert rule["annotations"]["runbook_url"] == (
+        f"{{{{ $externalLabels.runbooks }}}}docs/operations.md#{rule['alert'].lower()}"
+    )
     assert f"\n### {rule['alert']}\n" in text
     assert rule["labels"]["severity"] in ("critical", "warning")
 

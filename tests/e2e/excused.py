@@ -33,6 +33,9 @@ NOT_RUN = {
     "redis://cache:6379/0": "tests/service/hot_loading/test_models_real.py serves from a real S3 server",
     "curl -F image=@a.jpg -F image=@b.jpg -F classes=house "
     "http://127.0.0.1:8000/v1/segment/batch": "tests/service/routes/test_several.py sends several",
+    'ebseg serve --cors-origins "https://app.example.com,https://*.example.org"': (
+        "tests/service/http/test_cross_origin.py asks as browsers do"
+    ),
     'ebseg serve --url-hosts "example.com,*.example.com"': "tests/service/remote_pictures has servers",
     "ebseg serve --registry hf://OWNER/REPOSITORY --model ebseg-base": (
         "tests/service/hot_loading/test_models_hub.py serves from a local hub"

@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import json
+import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -95,6 +97,26 @@ def test_sigterm_under_load_answers_all_that_was_accepted(signals: int) -> None:
     assert list(accepted.values()).count(200) > CLIENTS
     assert seen.refused == CLIENTS  # every client ended with that
     assert not [line for line in lines if line["level"] in ("warning", "error", "critical")]
+    (stopping,) = [line for line in lines if line["message"].startswith("stopping")]
+    assert stopping["message"] == "stopping: requests under way get at most 600 s"
+    assert 0 < stopping["requests"] <= CLIENTS
+    assert lines[-1]["message"] == "stopped"
+
+
+def test_two_ctrl_c_end_it_at_once_in_words() -> None:
+    with started("tests.service.fakes", "2", **GRACE) as served:
+        served.wait()
+        with ThreadPoolExecutor(1) as clients:
+            asked = clients.submit(segment, served.url)
+            wait_until(lambda: served.metrics().value("inflight") == 1, pause=0.02)
+            os.kill(served.pid, signal.SIGINT)
+            wait_until(lambda: "stopping" in served.log_text(), pause=0.02)
+            os.kill(served.pid, signal.SIGINT)
+            assert asked.result().status_code == 503
+        assert served.ended() == 0
+        lines = served.log_lines()
+    assert [line["message"] for line in lines if line["level"] not in ("debug", "info")] == []
+    assert "Traceback" not in str(lines)
 
 
 def test_sigterm_while_the_model_loads() -> None:

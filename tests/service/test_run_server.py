@@ -1,5 +1,7 @@
 """Starting and giving up."""
 
+import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +15,27 @@ from service.settings import SettingsError
 from tests.service.fakes import FakeEngine, settings
 
 
-def test_a_model_that_cannot_be_loaded_stops_the_server() -> None:
+@pytest.mark.parametrize(
+    ("error", "in_words"),
+    [
+        (CheckpointError("weights are damaged"), True),
+        (SettingsError("padding: few is of use on a GPU"), True),
+        (OSError(5, "Input/output error"), True),
+        (KeyError("a fault of ours"), False),
+    ],
+)
+def test_a_model_that_cannot_be_loaded_stops_the_server(
+    error: Exception, in_words: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     def load(folder: Path, **options: Any) -> FakeEngine:
-        raise CheckpointError("weights are damaged")
+        raise error
 
     own = settings()
-    with pytest.raises(CheckpointError, match="weights are damaged"):
+    with pytest.raises(type(error), match=re.escape(str(error))):
         run_server(create_app(own, load=load), own)
+    (told,) = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert told.message == "the model could not be loaded"
+    assert (told.exc_info is None) == in_words  # a traceback is for faults of ours alone
 
 
 def test_a_port_that_is_taken() -> None:

@@ -12,7 +12,7 @@ from pydantic import ByteSize
 from model.errors import CheckpointError
 from model.storage import packaged
 from service.options import OPTIONS
-from service.settings import OTHER_VARIABLES, Settings, SettingsError, load_settings, to_toml
+from service.settings import FORMS, OTHER_VARIABLES, Settings, SettingsError, load_settings, to_toml
 
 SOURCES = Path(__file__).parents[2] / "service"
 
@@ -56,7 +56,7 @@ def test_a_platforms_port_counts_where_nothing_else_is_said(
 @pytest.mark.parametrize(
     ("flags", "text", "message"),
     [
-        ({"port": "high"}, "", r"port: .*integer.*--port, EBSEG_PORT"),
+        ({"port": "high"}, "", r"port: must be a whole number.*--port, EBSEG_PORT"),
         ({"port": "70000"}, "", "port: .*65535"),
         ({"max_classes": "4097"}, "", "max_classes: .*4096"),
         ({"device": "tpu"}, "", "device: "),
@@ -238,8 +238,9 @@ def test_addresses_of_redis() -> None:
         ({"registry": "r"}, "registry and model go together"),
         ({"model": "m"}, "registry and model go together"),
         ({"registry": "r", "model": "m", "checkpoint": "c"}, "either checkpoint or registry"),
-        ({"device": "tpu"}, "device: String should match"),
-        ({"device": "cpu,"}, "device: String should match"),
+        ({"device": "tpu"}, "device: must be auto, cpu, cuda, cuda:N, or several of"),
+        ({"device": "cpu,"}, "device: must be auto, cpu, cuda, cuda:N, or several of"),
+        ({"root_path": "x/"}, "root_path: must be a path such as /ebseg"),
     ],
 )
 def test_settings_that_do_not_go_together(flags: dict[str, str], expected: str) -> None:
@@ -263,7 +264,11 @@ def _as_documented(default: object) -> str:
 
 
 @pytest.mark.parametrize(
-    ("text", "value"), [("20 MiB", 20 << 20), ("1.5GiB", 3 << 29), ("3 MB", 3_000_000), ("77", 77)]
+    ("text", "value"),
+    [
+        *(("20 MiB", 20 << 20), ("1.5GiB", 3 << 29), ("3 MB", 3_000_000), ("77", 77)),
+        *(("100Mi", 100 << 20), ("100 Mi", 100 << 20), ("2k", 2000)),
+    ],
 )
 def test_sizes_have_units(text: str, value: int) -> None:
     assert load_settings({"max_bytes": text}).max_bytes == value
@@ -273,6 +278,45 @@ def test_sizes_have_units(text: str, value: int) -> None:
 def test_sizes_that_cannot_be_read(text: str) -> None:
     with pytest.raises(SettingsError, match="max_bytes: must be a size such as 20 MiB, or a number of bytes"):
         load_settings({"max_bytes": text})
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        *(("timeout_ms", text, 30_000) for text in ("30000", "30s", "30 s", "0.5 min")),
+        *(("body_timeout_s", text, 0.5) for text in ("0.5", "500ms", "500 ms")),
+        *(("drain_timeout_s", text, 60) for text in ("60", "1 min", "1m")),
+        ("max_batch_delay_ms", "0.25 ms", 0.25),
+    ],
+)
+def test_times_have_units(name: str, text: str, value: float) -> None:
+    assert getattr(load_settings({name: text}), name) == value
+
+
+def test_times_that_cannot_be_read() -> None:
+    with pytest.raises(
+        SettingsError, match="stall_s: must be a time such as 30 s or 500 ms, or a number of s"
+    ):
+        load_settings({"stall_s": "3 parsecs"})
+    with pytest.raises(SettingsError, match="drain_timeout_s: must be a whole number"):
+        load_settings({"drain_timeout_s": "500 ms"})
+
+
+def test_every_size_and_time_takes_units() -> None:
+    for name in Settings.model_fields:
+        if name.endswith("_bytes"):
+            assert getattr(load_settings({name: "1Mi"}), name) == 1 << 20
+        elif name.endswith(("_s", "_ms")) and name != "timeout_ms":
+            assert getattr(load_settings({name: "200 s"}), name) == (200_000 if name.endswith("_ms") else 200)
+
+
+def test_patterns_are_told_in_words() -> None:
+    patterned = {
+        name
+        for name, field in Settings.model_fields.items()
+        if any(getattr(one, "pattern", None) for one in field.metadata)
+    }
+    assert patterned == set(FORMS)
 
 
 def test_every_setting_is_read_somewhere() -> None:

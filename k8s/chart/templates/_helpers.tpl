@@ -55,8 +55,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- /* Bytes of a size as the service takes it: a number, or 20 MiB; of a number from YAML, too, which is a float. */ -}}
 {{- define "ebseg.bytes" -}}
 {{- if kindIs "string" . }}
-{{- $unit := dict "" 1 "B" 1 "KB" 1000 "MB" 1000000 "GB" 1000000000 "TB" 1000000000000 "KiB" 1024 "MiB" 1048576 "GiB" 1073741824 "TiB" 1099511627776 }}
-{{- mul (regexFind "^[0-9]+" .) (get $unit (regexFind "[A-Za-z]*$" .)) }}
+{{- $unit := dict "" 1 "K" 1000 "M" 1000000 "G" 1000000000 "T" 1000000000000 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 }}
+{{- mul (regexFind "^[0-9]+" .) (get $unit (regexFind "[A-Za-z]*$" . | trimSuffix "B")) }}
 {{- else }}
 {{- int64 . }}
 {{- end }}

@@ -5,7 +5,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from model.command import above_zero, add_command, count, share
+from model.command import add_command, count, seconds, share
 from model.commands.choosing import MODEL_HELP, add_yes, expected_folder, pulled_folder
 from service.commands.complaint import FAILED, UNUSABLE, complain
 from service.commands.flags import (
@@ -166,7 +166,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help="one of the model's versions that serve (default: the service's choice)",
     )
     there.add_argument(
-        "--timeout", type=above_zero, metavar="S", help=f"for each image, seconds (default: {TIMEOUT:g})"
+        "--timeout", type=seconds, metavar="S", help=f"for each image, seconds (default: {TIMEOUT:g})"
     )
 
 

@@ -203,6 +203,13 @@ async def serving(
         assert [thread for thread in new if thread.name == "ebseg-loader"] == []
 
 
+def made(registry: str, **values: Any) -> tuple[Models, Metrics]:
+    """Models of a registry that look often and are not started, so that nothing waits for them."""
+    settings = Settings(registry=registry, model="a", registry_poll_s=OFTEN, device="cpu", **values)
+    metrics = Metrics()
+    return Models(settings, metrics, [FakeDevice()], Loader()), metrics
+
+
 def models_of_folder(folder: Path, metrics: Metrics | None = None, load: Loader | None = None) -> Models:
     """Models of one checkpoint folder, not started."""
     settings = Settings(checkpoint=folder, device="cpu")

@@ -21,6 +21,7 @@ from tests.service.hot_loading.model_fakes import (
     current,
     infos,
     loads,
+    made,
     publish,
     publish_and_reload,
     quarantined,
@@ -37,6 +38,10 @@ pytestmark = pytest.mark.anyio
 async def until_another_look(models: Models) -> None:
     last = models.status("a").last_checked_at
     await until(lambda: models.status("a").last_checked_at != last)
+
+
+def refused(metrics: Metrics) -> float | None:
+    return metrics.registry.get_sample_value("ebseg_model_refused_versions", {"model": "a"})
 
 
 async def until_failed(metrics: Metrics, count: int) -> None:
@@ -62,12 +67,14 @@ async def test_a_bad_version_never_serves(
         assert quarantined(models) == {2: reason}
         assert roles(models) == {1: "current"}
         assert loads(metrics) == {"loaded": 1, "quarantined": 1}
+        assert refused(metrics) == 1  # as long as it lies there
         assert infos(metrics) == {("a", "1")}
         errors = [record for record in caplog.records if record.levelno == logging.ERROR]
         assert [vars(record)["reason"] for record in errors] == [reason]
         publish(registry, "a", 3)
         await until(lambda: current(models) == 3)
         assert quarantined(models) == {2: reason}
+        assert refused(metrics) == 0  # of those that would be newer
         remove(registry, "a", 3)
         publish(registry, "a", 2)  # mended, but older by now
         assert await models.reload("a") == "nothing else is newer than version 3, which stays"
@@ -143,6 +150,43 @@ async def test_the_store_is_no_fault_of_the_version(
             await until_current(models, 1 + current(models))
             assert models.status("a").last_error is None
         assert load.versions() == [1, 2, 3]
+
+
+async def test_a_refused_version_that_is_deleted_is_forgotten(registry: Path) -> None:
+    async with serving(registry, poll=OFTEN) as (models, _, metrics):
+        publish(registry, "a", 2, "bad")
+        await until(lambda: refused(metrics) == 1)
+        remove(registry, "a", 2)
+        await until(lambda: refused(metrics) == 0)
+        assert quarantined(models) == {}
+
+
+async def test_a_full_disk_is_told_as_one(
+    remote_registry: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is no silent registry: there is no space in a folder, which the log and administrators learn."""
+
+    def full(*_: object, **__: object) -> None:
+        Path("/dev/full").write_bytes(b"weights")
+
+    cache = tmp_path / "cache"
+    models, metrics = made(remote_registry, cache_dir=cache)
+    fs = Versions(f"{remote_registry}/a").fs
+    with monkeypatch.context() as patch:
+        patch.setattr(fs, "get_file", full)
+        starting = asyncio.create_task(models.start())
+        await until(lambda: loads(metrics).get("no_space", 0) >= 2)
+        (told,) = models.missing().values()
+        assert told.startswith("no space is left where new versions are fetched to (cache_dir)")
+        assert str(cache) not in told
+        assert loads(metrics).keys() == {"no_space"}
+        assert metrics.registry.get_sample_value("ebseg_registry_up", {"model": "a"}) == 1
+    await starting
+    assert current(models) == 1
+    assert quarantined(models) == {}
+    told_log = [vars(record)["reason"] for record in caplog.records if record.levelno == logging.WARNING]
+    assert set(told_log) == {f"no space left on {cache}/a: make room there"}
+    await models.stop()
 
 
 async def test_a_store_that_does_not_answer_is_asked_less_often(

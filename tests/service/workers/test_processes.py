@@ -32,6 +32,14 @@ def slow() -> Iterator[Server]:
         yield server
 
 
+@pytest.fixture
+def slow_again() -> Iterator[Server]:
+    """Two workers around such an engine, which a test ends."""
+    with started("tests.service.fakes", str(SECONDS), EBSEG_WORKERS="2") as server:
+        server.wait()
+        yield server
+
+
 def status(server: Server, width: int) -> int:
     """Of a picture of its own; 0 if the connection breaks."""
     image = encoded(picture(6, width))
@@ -86,20 +94,43 @@ def test_sigterm_drains_all_of_them(slow: Server) -> None:
         httpx.get(f"{slow.url}/livez")
     assert len(slow.log_lines()) == len(slow.log_text().splitlines())  # nothing else is printed
     assert not [line for line in slow.log_lines() if line["level"] in ("error", "critical")]
+    messages = [line["message"] for line in slow.log_lines()]
+    assert [one[:8] for one in messages if one.startswith(("ready", "stop"))] == [
+        "ready in",  # of the engine's process, as the next one
+        "stopping",
+        "stopped",
+    ]
+    (stopping,) = [line for line in slow.log_lines() if line["message"].startswith("stopping")]
+    assert stopping["message"] == "stopping: requests under way get at most 30 s"
+    assert stopping["requests"] == PLACES
 
 
-@pytest.mark.slow  # two more starts
-@pytest.mark.parametrize("whom", ["the engine", "the one that looks after all"])
-def test_without_these_nobody_goes_on(whom: str) -> None:
+def test_an_engine_that_is_killed_is_told_in_words(slow_again: Server) -> None:
+    """Nobody writes a traceback for it, and whoever waits is told to come again."""
+    with ThreadPoolExecutor(PLACES) as clients:
+        asked = [clients.submit(status, slow_again, 90 + number) for number in range(PLACES)]
+        wait_until(lambda: slow_again.metrics().value("inflight") == PLACES, pause=0.02)
+        family = children(slow_again)
+        os.kill(family[0], signal.SIGKILL)
+        assert {one.result() for one in asked} <= {503, 0}
+    assert slow_again.ended() == 1
+    wait_until(lambda: not [pid for pid in family if alive(pid)], pause=0.02)
+    told = [line for line in slow_again.log_lines() if line["level"] not in ("debug", "info")]
+    assert [line["message"] for line in told] == [
+        "the process with the engine ended; the service ends with exit code 1"
+    ]
+    assert "Traceback" not in slow_again.log_text()
+
+
+@pytest.mark.slow  # one more start
+def test_without_the_one_that_looks_after_all_nobody_goes_on() -> None:
     with started("tests.service.fakes", "0", EBSEG_WORKERS="2") as server:
         server.wait()
         family = children(server)
-        os.kill(family[0] if whom == "the engine" else server.pid, signal.SIGKILL)
-        assert server.ended() == (1 if whom == "the engine" else -signal.SIGKILL)
+        os.kill(server.pid, signal.SIGKILL)
+        assert server.ended() == -signal.SIGKILL
         wait_until(lambda: not [pid for pid in family if alive(pid)], pause=0.02)
-        told = [line["message"] for line in server.log_lines() if line["level"] == "critical"]
-    ends = "the process with the engine ended; the service ends with exit code 1"
-    assert told == ([ends] if whom == "the engine" else [])
+        assert [line for line in server.log_lines() if line["level"] == "critical"] == []
 
 
 def test_a_taken_port_is_told() -> None:

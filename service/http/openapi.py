@@ -88,9 +88,11 @@ def _field(name: str, schema: dict[str, Any], more: str = "") -> dict[str, Any]:
 def _in_query(name: str, field: dict[str, Any]) -> dict[str, Any]:
     """A form field as a parameter of the query."""
     about = f"for a body that is the image: {field['description']}"
+    shown = {"x-body-is-the-image": True}  # /docs shows it with such a body alone
     if name == "request":  # text alone: /docs would send a schema's example beside every form
-        return {"description": f"{about}; a SegmentRequest, as text", "schema": _TEXT}
+        return {"description": f"{about}; a SegmentRequest, as text", "schema": _TEXT, **shown}
     return {
+        **shown,
         "description": about,
         "schema": {key: value for key, value in field.items() if key != "description"},
     }

@@ -10,6 +10,7 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from service.app import create_app
+from service.http.openapi import SEGMENT_QUERY
 from service.server import build_server
 from tests.browser.conftest import Opened, OpenPage
 from tests.browser.reading import ROOT
@@ -53,6 +54,9 @@ def test_a_chosen_picture_is_segmented_at_the_first_click(visit: OpenPage, media
         block.get_by_label("Request content type").select_option(media)
     if media != "application/json":
         block.locator("input[type=file]").set_input_files(SCENE)
+    rows = block.locator(".parameters-container tbody tr")
+    expect(rows).to_have_count(len(SEGMENT_QUERY) if media == "image/jpeg" else 0)  # no other body needs them
+    expect(block.locator(".parameters-container")).to_be_visible(visible=media == "image/jpeg")
     if media == "image/jpeg":
         block.get_by_placeholder("vocabulary", exact=True).fill("voc-20")
     expect(executed(block)).to_contain_text("200")

@@ -21,6 +21,17 @@ const fileField = ({ React }) => ({
   },
 });
 
+/** What stands in the query beside an image as the body is no part of a form: it is shown with such a body alone. */
+const queryOfImages = ({ React }) => ({
+  wrapComponents: {
+    parameterRow: (Row, { oas3Selectors }) => (row) => {
+      const ofImages = row.rawParam.get("x-body-is-the-image");
+      const chosen = ofImages && oas3Selectors.requestContentType(...row.pathMethod);
+      return ofImages && !/^(image|application\/octet)/.test(chosen) ? null : React.createElement(Row, row);
+    },
+  },
+});
+
 window.SwaggerUIBundle({
   url: "openapi.json",
   dom_id: "#swagger-ui",
@@ -28,5 +39,5 @@ window.SwaggerUIBundle({
   showExtensions: true,
   showCommonExtensions: true,
   presets: [window.SwaggerUIBundle.presets.apis],
-  plugins: [beginAnew, fileField],
+  plugins: [beginAnew, fileField, queryOfImages],
 });

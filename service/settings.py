@@ -26,7 +26,6 @@ from model.storage.packaged import packaged_checkpoint
 from model.urls import QUOTED, shown
 from model.vocabulary.classes import MAX_CLASSES
 from service.options import MAX_BYTES, MAX_PIXELS, MOST_PICTURES, OPTIONS
-from service.schemas.field_problems import in_words
 from service.setting_values.hosts import Buckets, Hosts
 from service.setting_values.keys import KeyDigests, key_names
 from service.setting_values.origins import Origins
@@ -39,6 +38,7 @@ from service.setting_values.units import (
     WholeMilliseconds,
     WholeSeconds,
 )
+from service.setting_values.words import in_words
 
 PREFIX = "EBSEG_"
 _DEVICE = r"(cpu|cuda(:\d+)?)"

@@ -22,6 +22,7 @@ from service.errors import (
 from service.http.arrival import Arrival, put_arrival
 from service.http.body_limits import LINGER_S
 from service.http.connections import Connections
+from service.http.one_write import OneWrite
 from service.http.problems import problem_response
 from service.http.taking import AnswerTaking, reset, unsent
 from service.http.turns import Turns
@@ -63,6 +64,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self._ended = False
         self._repeated = False  # whether the parser is told a head again
         self._answer = AnswerTaking()
+        self._writing: OneWrite
         self._arrival: Arrival | None = None  # of the last request
 
     # of asyncio
@@ -70,6 +72,7 @@ class EdgeProtocol(HttpToolsProtocol):
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         """Takes the connection in, or says that there is no place."""
         super().connection_made(transport)
+        self._writing = OneWrite(transport, self.loop)
         try:
             self._connections.add(self, self.client[0] if self.client else None)
         except TooManyConnectionsError as error:
@@ -187,6 +190,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self._head_since = None
         self._unparsed = 0
         super().on_headers_complete()
+        self.cycle.transport = self._writing  # type: ignore[assignment]
         self._arrival = Arrival(self.cycle)
         put_arrival(self.cycle.scope["state"], self._arrival)
 
@@ -212,6 +216,7 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """The next request, if it is here, or else a time of silence."""
+        self._writing.flush()
         super().on_response_complete()
         if self._ended or self.timeout_keep_alive_task is None:
             return
@@ -303,6 +308,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         self._closes_at = self.loop.time() + LINGER_S
         self.flow.resume_reading()
+        self._writing.flush()
         self.transport.write(_answer_of(error))
         if self.transport.can_write_eof():
             self.transport.write_eof()

@@ -10,9 +10,10 @@ from typing import Protocol
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi_offline import FastAPIOffline
+from starlette._utils import get_route_path
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from model.errors import question
@@ -105,6 +106,7 @@ def app_of(
         description=DESCRIPTION,
         lifespan=lifespan,
         redirect_slashes=False,
+        root_path_in_servers=False,  # the document's own address says it, below further proxies as well
         docs_url=None,  # ours, in page.py, asks for what stands beside it, wherever that is
         redoc_url=None,  # one is enough
         # FastAPI's own would put users' paths and queries into spans; ours are in otlp.py
@@ -137,11 +139,14 @@ def app_of(
     async def on_error(request: Request, error: Exception) -> Response:
         if isinstance(error, HTTPException) and error.status_code == 405:
             # Starlette names the methods of the first route of this path only
-            found = [route for route in routes if route.path_regex.match(request.url.path)]
+            found = [route for route in routes if route.path_regex.match(get_route_path(request.scope))]
             allowed = sorted({method for route in found for method in route.methods or ()})
             error.headers = {"Allow": ", ".join(allowed)}
         elif isinstance(error, HTTPException) and error.detail == HTTPStatus.NOT_FOUND.phrase:
-            error.detail = NOTHING_HERE + question(request.scope["path"], plain)
+            path, below = request.scope["path"], app.root_path
+            if below and path == below:  # relative addresses of the page need the slash, as this one does not
+                return RedirectResponse(f"{below.rpartition('/')[2]}/", HTTPStatus.PERMANENT_REDIRECT)
+            error.detail = NOTHING_HERE + question(path, [below + one for one in plain])
         return answer_error(error, request.scope, service.metrics)
 
     # FastAPI has answers of its own to these two; everything else reaches the middleware

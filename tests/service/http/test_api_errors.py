@@ -230,6 +230,21 @@ async def test_compressed_bodies_are_refused_in_words() -> None:
         assert (await post(client, headers={"Content-Encoding": "identity"})).status_code == 200
 
 
+async def test_below_a_path_that_a_proxy_leaves() -> None:
+    async with running(root_path="/tools/ebseg") as (client, _):
+        near = problem(await client.get("/tools/ebseg/v1/model"), 404)
+        other = await client.get("/tools/ebseg/v1/segment")
+        bare = await client.get("/tools/ebseg")
+        document = (await client.get("/tools/ebseg/openapi.json")).json()
+        page = await client.get(bare.url.join(bare.headers["location"]))
+    assert near["detail"].endswith("; did you mean /tools/ebseg/v1/models?")
+    assert problem(other, 405)["detail"] == "this path does not take this method; use POST"
+    # all of it is relative, so that it holds below further proxies
+    assert (bare.status_code, bare.headers["location"]) == (308, "ebseg/")
+    assert page.headers["content-type"].startswith("text/html")
+    assert [server["url"] for server in document["servers"]] == ["."]
+
+
 async def test_not_found() -> None:
     async with running() as (client, _):
         assert "at this path" in problem(await client.get("/nothing/here"), 404)["detail"]

@@ -2,6 +2,7 @@
 byte of an answer has left.
 """
 
+import math
 import os
 import resource
 import threading
@@ -23,21 +24,24 @@ _REGIONS = 46  # bytes an output pixel while regions are found, see `segmentatio
 _PREDICTION = 32  # bytes a network pixel, of a hundred masks at a sixteenth of its resolution, and embeddings
 _RESULT = 6  # bytes an output pixel: labels and confidence
 _COPIES = 3  # of an answer while it is made: a file, its base64, the document
-# bytes an output pixel, of an answer's parts at their largest
+# bytes an output pixel, of an answer's parts at their largest: of noise, files in base64
 _PARTS = {
-    "png": 1,
-    "npy": 2,
-    "overlay": 4,
+    "png": 1.4,
+    "npy": 2.7,
+    "overlay": 5,
     "rle": 2,
     "polygons": 9,  # by `segmentation.polygons.CORNER_PIXELS`
     "regions": 9,
     "coco": 2,
     "panoptic": 3,
     "geojson": 9,
-    "confidence": 1,
-    "soft_mask": 1,
-    "cutout": 4,
+    "confidence": 1.4,
+    "soft_mask": 1.4,
+    "cutout": 4.7,
 }
+_SCORES = 2.7  # the same of a word's scores
+_SHARES = 4  # bytes an output pixel, of what a soft mask is made of beside scores
+_PALETTE = 256  # entries; the labels of longer lists have two bytes in a PNG
 _TENSORS = 4  # the same of an answer without such parts
 
 
@@ -279,11 +283,13 @@ def answer_bytes(pixels: int, words: int, outputs: frozenset[str]) -> int:
         words: of the vocabulary.
         outputs: of the answer.
     """
-    parts = sum(2 * words if part == "scores" else _PARTS[part] for part in outputs) or _TENSORS
+    parts = sum(_SCORES * words if part == "scores" else _PARTS[part] for part in outputs) or _TENSORS
+    parts += _PARTS["png"] if "png" in outputs and words >= _PALETTE else 0
     held = _RESULT + (_PICTURE if outputs & {"overlay", "cutout"} else 0)
     held += _REGIONS if outputs & {"regions", "coco", "panoptic", "geojson"} else 0
-    held += 2 * words if "soft_mask" in outputs else 0  # the scores that it is made of
-    return pixels * (held + _COPIES * parts)
+    held += 2 * words if outputs & {"soft_mask", "scores"} else 0
+    held += _SHARES if "soft_mask" in outputs else 0
+    return math.ceil(pixels * (held + _COPIES * parts))
 
 
 def tile_bytes(tiles: int, held: int, cost: int) -> int:

@@ -11,9 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from service.segmentation.render import Labels
-
-BLOCK = 1 << 20  # pixels worked on at a time
+from service.segmentation.render import BLOCK, Labels
 
 
 def statistics(

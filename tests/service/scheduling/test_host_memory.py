@@ -6,6 +6,7 @@ import select
 import socket
 import threading
 import time
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -13,10 +14,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ebseg_client import drawing
+from model.confidence.background import of_card
+from model.vocabulary.classes import Vocabulary
 from service.errors import HostMemoryError, TooMuchMemoryError
+from service.http.negotiate import Form
 from service.scheduling import host_memory
+from service.scheduling.engine import EngineResult
 from service.scheduling.host_memory import HostAccount, HostBytes, answer_bytes, decoding_bytes, usable
-from tests.service.fakes import PNG, FakeEngine, encoded, live, picture, problem
+from service.schemas.segment import SegmentRequest
+from service.segmentation import encode, render, run_lengths
+from service.segmentation.answer import SegmentationResult, encode_answer
+from tests.service.fakes import INFO, PNG, FakeEngine, encoded, live, picture, problem
 from tests.service.inference_protocol.wire import body, connected, head, read_answer, segment
 from tests.waiting import WAIT, wait_until
 
@@ -161,6 +170,65 @@ def test_the_largest_answers_are_priced_as_measured() -> None:
     assert 0.9 * 725e6 <= tiny <= 1.3 * 725e6
     assert decoding_bytes(48_000_000) >= 48_000_000 * 7
     assert answer_bytes(100, 150, frozenset(["scores"])) >= 100 * 150 * 2 * 3
+
+
+JSON, OF_PNG = "application/json", ("png", "confidence", "soft_mask", "cutout")
+OTHERS = ("npy", "overlay", "rle", "polygons", "regions", "coco", "panoptic", "geojson", "scores")
+
+
+@pytest.mark.parametrize(
+    ("output", "form"),
+    [*((name, JSON) for name in (*OF_PNG, *OTHERS)), *((name, "image/png") for name in OF_PNG)],
+)
+def test_no_form_takes_more_than_is_reserved(
+    output: str, form: Form, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of an image that is noise, as far as Python and NumPy allocate: Pillow keeps pixels of its own."""
+    for module in (encode, render, drawing):
+        monkeypatch.setattr(module, "BLOCK", 1 << 12)
+    monkeypatch.setattr(run_lengths, "BAND", 1 << 12)
+    encode_answer(noise_segmented(output, 40), form)  # what is loaded once is no form's
+    side = 520
+    tracemalloc.start()
+    try:
+        segmentation = noise_segmented(output, side)
+        tracemalloc.reset_peak()
+        answer = encode_answer(segmentation, form)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak >= 6 * side * side + len(answer.body)
+    assert peak <= answer_bytes(side * side, 2, frozenset([output])) + (1 << 18)
+
+
+def noise_segmented(output: str, side: int) -> SegmentationResult:
+    generator = np.random.default_rng(0)
+    coarse = generator.integers(0, 3, (side // 40, side // 40), np.uint16).repeat(40, 0).repeat(40, 1)
+    scores = None
+    if output in {"soft_mask", "scores"}:
+        scores = generator.integers(0, 1 << 14, (2, side, side), np.uint16).view(np.float16)
+    return SegmentationResult(
+        vocabulary=Vocabulary.of(["a", "b"]),
+        given_colors=[None, None],
+        spec=SegmentRequest.model_validate({"classes": ["a", "b"]}),
+        info=INFO,
+        result=EngineResult(
+            labels=np.ones_like(coarse) if output == "cutout" else coarse,
+            confidence=generator.random((side, side), np.float32),
+            scores=scores,
+            trained=[True, True],
+        ),
+        picture=generator.integers(0, 256, (side, side, 3), np.uint8)
+        if output in {"overlay", "cutout"}
+        else None,
+        background=of_card(None),
+        outputs=frozenset([output]),
+        request_id="id",
+        seconds={},
+        began=0.0,
+        caches=None,
+        check=lambda: None,
+    )
 
 
 def test_one_request_above_the_bound_and_many_together() -> None:

@@ -10,9 +10,9 @@ MOST_TEXT = 2 << 20  # characters: 4096 names of 200, each of them a quote that 
 # a name in double quotes, which are doubled within; or one without a comma that is not escaped. Nothing is
 # tried twice: no other thread runs, the event loop's neither, while a text is matched
 _ITEM = re.compile(r'\s*+(?:"((?:[^"]++|"")*+)"\s*|((?:[^,\n\\]++|\\,|\\)*+))(,|\n|\Z)')
-# where a name in single quotes would begin, and end: as in a shell, or in a tuple of Python's
-_OPENED = re.compile(r"(?:\A|[,\n])[ \t]*\(?'")
-_CLOSED = re.compile(r"'\)?[ \t]*(?=[,\n]|\Z)")
+# where a name in other quotes would begin, and end: as in a shell, a tuple of Python's, or a word processor
+_OPENED = re.compile(r"(?:\A|[,\n])[ \t]*\(?['\u2018\u201c\u201e\u00ab]")
+_CLOSED = re.compile(r"['\u2019\u201c\u201d\u00bb]\)?[ \t]*(?=[,\n]|\Z)")
 _TUPLE = re.compile(r"\s*\(\"")
 _ENTITY = re.compile(r"&#?\w{1,31};")  # of HTML, whose semicolon is no sign between values
 # what others have between values: semicolons, a sheet's tabs, commas of other scripts
@@ -56,7 +56,7 @@ def _between_commas(text: str) -> list[str]:
         raise ValueError(f"a list is written in at most {MOST_TEXT} characters, this text has {len(text)}")
     opened = None if '"' in text else _OPENED.search(text)
     if _TUPLE.match(text) or (opened is not None and _CLOSED.search(text, opened.end())):
-        raise ValueError('names stand in double quotes or in none, as in "red, ripe apple", tree')
+        raise ValueError('names stand in straight double quotes or in none, as in "red, ripe apple", tree')
     values = []
     at = 0
     while True:

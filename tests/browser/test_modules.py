@@ -110,7 +110,8 @@ def test_lists_are_read_as_the_service_reads_them(page: Page, text: str) -> None
 
 
 @pytest.mark.parametrize(
-    "text", ['"open', '"a" b', "'a, b'", "('a', 'b')", '["a"', "[1]", '[{"synonyms": []}]']
+    "text",
+    ['"open', '"a" b', "'a, b'", "('a', 'b')", "\u201ca\u201d, b", '["a"', "[1]", '[{"synonyms": []}]'],
 )
 def test_lists_that_cannot_be_read_are_refused_in_words(page: Page, text: str) -> None:
     told = page.evaluate(
@@ -122,7 +123,17 @@ def test_lists_that_cannot_be_read_are_refused_in_words(page: Page, text: str) -
 
 
 def test_names_are_written_so_that_they_are_read_again(page: Page) -> None:
-    names = ["sky", "red, ripe apple", 'a "b" c', "[x]", "back\\slash", "two\nlines", "'x'", "(y)"]
+    names = [
+        "sky",
+        "red, ripe apple",
+        'a "b" c',
+        "[x]",
+        "back\\slash",
+        "two\nlines",
+        "'x'",
+        "\u201cz\u201d",
+        "(y)",
+    ]
     assert listed([call(page, "listed", "written", names)]) == names
 
 

@@ -1,9 +1,9 @@
 // Class lists written as text, by the one rule that forms, JSON documents and the command line have.
 
 const ITEM = /\s*(?:"((?:[^"]|"")*)"\s*|((?:\\,|[^,\n])*))(,|\n|$)/y;
-// where a name in single quotes would begin, and end: as in a shell, or in a tuple of Python's
-const OPENED = /(?:^|[,\n])[ \t]*\(?'/;
-const CLOSED = /'\)?[ \t]*(?=[,\n]|$)/;
+// where a name in other quotes would begin, and end: as in a shell, a tuple of Python's, or a word processor
+const OPENED = /(?:^|[,\n])[ \t]*\(?['\u2018\u201c\u201e\u00ab]/;
+const CLOSED = /['\u2019\u201c\u201d\u00bb]\)?[ \t]*(?=[,\n]|$)/;
 const UNCLOSED = "A name in double quotes ends with one, as in \"red, ripe apple\", tree.";
 const NO_JSON = "A list in brackets is JSON, as in [\"sky\", \"tree\"].";
 
@@ -12,7 +12,7 @@ export function listed(text) {
   if (/^\s*[[{]/.test(text)) return fromJson(text);
   const opened = text.includes("\"") ? null : OPENED.exec(text);
   if (/^\s*\("/.test(text) || (opened && CLOSED.test(text.trimEnd().slice(opened.index + opened[0].length)))) {
-    throw new Error("Names stand in double quotes or in none, as in \"red, ripe apple\", tree.");
+    throw new Error("Names stand in straight double quotes or in none, as in \"red, ripe apple\", tree.");
   }
   const names = [];
   for (let [name, next] = item(text, 0); ; [name, next] = item(text, next)) {
@@ -40,7 +40,7 @@ export function complete(text) {
 
 /** Names as one text that `listed` reads as the same. */
 export const written = (names) => names.map((name) => (
-  /[,\n"\\]|^[[{(']/.test(name) ? `"${name.replaceAll("\"", "\"\"")}"` : name
+  /[,\n"\\]|^[[{('\u2018\u201c\u201e\u00ab]/.test(name) ? `"${name.replaceAll("\"", "\"\"")}"` : name
 )).join(", ");
 
 /** One name, and where the next begins; behind the text if it was the last. */

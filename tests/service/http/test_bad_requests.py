@@ -174,6 +174,12 @@ REQUESTS: dict[str, tuple[str, dict[str, Any], int, str]] = {
     ),
     "list without quotes": (ONE, form(IMAGE, ("classes", (None, "[sky]"))), 422, "in brackets is JSON"),
     "tuple": (ONE, form(IMAGE, ("classes", (None, "('sky', 'tree')"))), 422, "quotes or in none"),
+    "curly quotes": (
+        ONE,
+        form(IMAGE, ("classes", (None, "\u201csky\u201d, \u201ctree\u201d"))),
+        422,
+        "straight double quotes or in none",
+    ),
     "single quotes": (
         ONE,
         form(IMAGE, ("classes", (None, "'sky', 'tree'"))),

@@ -13,6 +13,7 @@ from service.scheduling.engine import ModelInfo
 from service.schemas.image_task import TaskSegment
 from service.segmentation import encode, render
 from service.segmentation.answer import SegmentationResult
+from service.segmentation.exchange import SCORE_DIGITS
 
 _SEGMENTS = TypeAdapter(list[TaskSegment])
 
@@ -48,7 +49,7 @@ def encode_task(segmentation: SegmentationResult, threshold: float) -> TaskAnswe
             segments.append(
                 TaskSegment(
                     label=name,
-                    score=float(confidence[label]),
+                    score=round(float(confidence[label]), SCORE_DIGITS),
                     mask=base64.b64encode(render.png(mask)).decode("ascii"),
                 )
             )

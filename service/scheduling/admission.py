@@ -73,7 +73,7 @@ class Admission:
 
     @property
     def calm(self) -> bool:
-        """Whether an ordinary request is sure not to be refused for what it costs devices."""
+        """Whether devices have so little to do that an ordinary request is hardly refused for its cost."""
         return self._pending_pixels <= self.max_pixels / 2 and self.expected_seconds <= CALM_S
 
     def admit(self, memory: HostAccount | None = None) -> "Ticket":

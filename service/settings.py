@@ -139,6 +139,8 @@ class Settings(BaseSettings):
             )
         if (self.registry is None) != (self.model is None):
             raise ValueError("registry and model go together: the one says where, the other what to serve")
+        if self.padding == "few" and set(self.device.split(",")) == {"cpu"}:
+            raise ValueError("padding: few is of use on a GPU; a CPU runs images one by one, take own")
         if self.registry is not None and self.checkpoint is not None:
             raise ValueError("give either checkpoint or registry")
         if self.redis_url is not None:

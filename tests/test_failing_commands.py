@@ -38,6 +38,9 @@ segment {VILLAGE} --classes sky --api-key x
 serve --checkpoint lost
 serve --checkpoint docs
 serve --port x
+serve --padding few --device cpu
+serve --timeout-ms 200s
+serve --drain-timeout-s 1parsec
 serve --config lost
 inspect lost
 inspect docs

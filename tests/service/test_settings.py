@@ -238,6 +238,7 @@ def test_addresses_of_redis() -> None:
         ({"registry": "r"}, "registry and model go together"),
         ({"model": "m"}, "registry and model go together"),
         ({"registry": "r", "model": "m", "checkpoint": "c"}, "either checkpoint or registry"),
+        ({"padding": "few", "device": "cpu,cpu"}, "padding: few is of use on a GPU"),
         ({"device": "tpu"}, "device: must be auto, cpu, cuda, cuda:N, or several of"),
         ({"device": "cpu,"}, "device: must be auto, cpu, cuda, cuda:N, or several of"),
         ({"root_path": "x/"}, "root_path: must be a path such as /ebseg"),

@@ -140,7 +140,7 @@ def test_serve_has_every_setting_as_a_flag(tmp_path: Path, capsys: pytest.Captur
     values = {
         "checkpoint": "a/b",
         "host": "0.0.0.0",
-        "device": "cpu",
+        "device": "cuda",
         "dtype": "float16",
         "padding": "few",
         "log_level": "debug",

@@ -56,7 +56,10 @@ HALF_UNDER_AUTOCAST = (
     "scaled_dot_product_attention",
 )
 # One kernel on a GPU, though torch calls them composite
-WHOLE = {aten.scaled_dot_product_attention.default}
+WHOLE = {aten.scaled_dot_product_attention.default, aten.upsample_bilinear2d.vec}
+
+
+_KERNELS = {*WHOLE}  # and what was seen to have no parts
 
 
 class Counts:
@@ -177,28 +180,29 @@ class OnDevice(Tensor):
 
 def run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """One operation: refuses mixed devices, counts it if the host waits for it, computes it on the CPU."""
-    if func not in WHOLE:
+    if func not in _KERNELS:
         parts = func.decompose(*args, **kwargs)  # inference mode hands composite operations on as they are
         if parts is not NotImplemented:
             return parts
+        _KERNELS.add(func)
     _COUNTERS.operation()
     if func in (aten._to_copy.default, aten.copy_.default):
         return _copy(func, args, kwargs)
     wanted = kwargs.get("device")
     if wanted is not None:
         kwargs = {**kwargs, "device": torch.device("cpu")}
-    flat = [x for x in pytree.tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
-    here = [x for x in flat if isinstance(x, OnDevice)]
-    # a number without dimensions may come from the host, as with CUDA; an index of the host is copied
-    away = [x for x in flat if not isinstance(x, OnDevice) and x.dim() > 0]
+    here: dict[int, OnDevice] = {}
+    away: list[Tensor] = []
+    hosts = _hosts(args, here, away)
+    options = {name: _hosts(value, here, away) for name, value in kwargs.items()}
     if here and away:
         raise RuntimeError(f"Expected all tensors to be on the same device, {func} got {NAME} and cpu")
     if (here and func in DATA_DEPENDENT) or _is_boolean_index(func, args):
         _COUNTERS.wait(func.__name__)
-    out = func(*_hosts(args), **_hosts(kwargs))
+    out = func(*hosts, **options)
     if not here if wanted is None else wanted.type != NAME:
         return out
-    return _returned(func, args, kwargs, out)
+    return _returned(out, here)
 
 
 def _copy(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -228,17 +232,34 @@ def _is_boolean_index(func: Any, args: tuple[Any, ...]) -> bool:
     return any(x is not None and x.dtype in (torch.bool, torch.uint8) for x in args[1])
 
 
-def _hosts(values: Any) -> Any:
-    return pytree.tree_map_only(OnDevice, lambda x: x.host, values)
+def _hosts(value: Any, here: dict[int, OnDevice], away: list[Tensor]) -> Any:
+    """What an operation is given, with the host's tensors in it; notes those of the device by them, and others.
+
+    A walk of its own, as pytree's took half of what the operations did.
+    """
+    if isinstance(value, OnDevice):
+        here[id(value.host)] = value
+        return value.host
+    if isinstance(value, Tensor):
+        # a number without dimensions may come from the host, as with CUDA; an index of the host is copied
+        if value.dim() > 0:
+            away.append(value)
+        return value
+    if isinstance(value, list):
+        return [_hosts(one, here, away) for one in value]
+    if isinstance(value, tuple):
+        return tuple(_hosts(one, here, away) for one in value)
+    return value
 
 
-def _returned(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
+def _returned(out: Any, given: dict[int, OnDevice]) -> Any:
     """Results on the device; what was written in place is the very tensor that was given."""
-    given = {id(x.host): x for x in pytree.tree_leaves((args, kwargs)) if isinstance(x, OnDevice)}
-    changed = func in (aten._local_scalar_dense.default, aten.equal.default)
-    if changed:
-        return out
-    return pytree.tree_map_only(Tensor, lambda x: given[id(x)] if id(x) in given else OnDevice(x), out)
+    if isinstance(out, Tensor):
+        found = given.get(id(out))
+        return OnDevice(out) if found is None else found
+    if isinstance(out, list | tuple):
+        return type(out)(_returned(one, given) for one in out)
+    return out
 
 
 def _place(name: str) -> str:

@@ -41,6 +41,7 @@ COSINE = 0.995
 LOSS = 1e-3  # relative, of a training step in float32
 GROWTH_BYTES = 2**20  # of memory over a soak
 RUNS = 5
+PRODUCT_SIDE = 2048  # of the matrices whose product is timed beside predict
 Check = Callable[["Subject"], dict[str, Any]]
 
 
@@ -200,9 +201,8 @@ def speed(subject: Subject) -> dict[str, Any]:
     for size in subject.batches:
         seconds = _median(subject.card, partial(own.predict_each, [picture] * size))
         figures[f"batch {size}"] = {"seconds": seconds, "pictures_per_second": size / seconds}
-    side = 2048
-    matrix = torch.ones(side, side, dtype=getattr(torch, dtype), device=subject.card.device)
-    figures["product_flops_per_second"] = 2 * side**3 / _median(subject.card, lambda: matrix @ matrix)
+    matrix = torch.ones(PRODUCT_SIDE, PRODUCT_SIDE, dtype=getattr(torch, dtype), device=subject.card.device)
+    figures["product_flops_per_second"] = 2 * PRODUCT_SIDE**3 / _median(subject.card, lambda: matrix @ matrix)
     return {"passed": True, **figures}
 
 

@@ -54,7 +54,10 @@ def report_of(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
     return found
 
 
-def test_the_whole_plan(card: CheckedDevice, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_whole_plan(
+    card: CheckedDevice, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checks, "PRODUCT_SIDE", 128)  # half precision is slow on a CPU
     code = main(QUICK, lambda: card)
     report = report_of(capsys)
     assert {name: report[name]["passed"] for name in CHECKS} == dict.fromkeys(CHECKS, True), report

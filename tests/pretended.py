@@ -233,7 +233,7 @@ def _is_boolean_index(func: Any, args: tuple[Any, ...]) -> bool:
 
 
 def _hosts(value: Any, here: dict[int, OnDevice], away: list[Tensor]) -> Any:
-    """What an operation is given, with the host's tensors in it; notes those of the device by them, and others.
+    """What an operation is given, with the host's tensors in it; notes the device's by them, and others.
 
     A walk of its own, as pytree's took half of what the operations did.
     """

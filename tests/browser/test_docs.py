@@ -85,7 +85,7 @@ def administered(registry: Path) -> Iterator[str]:
 def without_errors(route: Route) -> None:
     """The service's document, without what its operations answer to mistakes.
 
-    No form is made of these, and Swagger UI goes through the whole document for each operation that is opened.
+    No form is made of these, and Swagger UI goes through the whole document for each operation it opens.
     """
     document = route.fetch().json()
     for methods in document["paths"].values():

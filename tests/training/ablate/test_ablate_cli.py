@@ -104,7 +104,9 @@ def test_ssc_trains_compares_and_goes_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
-    words = (write_config(tmp_path), "--variants", "none", "a-all", "--seeds", "1", "--out", out)
+    # one of each form, kind of embeddings, and layers
+    variants = ["none", "a-all", "a-last-3", "a-last-1-cosine", "b-last-1", "ab-last-1"]
+    words = (write_config(tmp_path), "--variants", *variants, "--seeds", "1", "--out", out)
     assert command("ssc", *words) == 0
     printed = capsys.readouterr()
     assert printed.out == (out / "table.md").read_text()
@@ -119,8 +121,10 @@ def test_ssc_trains_compares_and_goes_on(
     monkeypatch.setattr(loop, "train", never)
     assert command("ssc", *words, "--json") == 0
     values = json.loads(capsys.readouterr().out)
-    assert [run["variant"] for run in values["runs"]] == ["none", "a-all"]
-    assert [row["layers"] for row in values["tables"][0]["rows"]] == ["none", "all"]
+    assert [run["variant"] for run in values["runs"]] == variants
+    rows = [(row["embeddings"], row["layers"]) for row in values["tables"][0]["rows"]]
+    layers = [("none", "none"), ("A", "all"), ("A", "last 3"), ("A", "last")]
+    assert rows == [*layers, ("B", "last"), ("A and B", "last")]
 
 
 def test_default_variants_are_the_chosen(

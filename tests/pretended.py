@@ -55,11 +55,8 @@ HALF_UNDER_AUTOCAST = (
     "conv2d",
     "scaled_dot_product_attention",
 )
-# One kernel on a GPU, though torch calls them composite
-WHOLE = {aten.scaled_dot_product_attention.default, aten.upsample_bilinear2d.vec}
-
-
-_KERNELS = {*WHOLE}  # and what was seen to have no parts
+# One kernel on a GPU, though torch calls them composite; and what was seen to have no parts
+_KERNELS = {aten.scaled_dot_product_attention.default, aten.upsample_bilinear2d.vec}
 
 
 class Counts:
@@ -233,10 +230,7 @@ def _is_boolean_index(func: Any, args: tuple[Any, ...]) -> bool:
 
 
 def _hosts(value: Any, here: dict[int, OnDevice], away: list[Tensor]) -> Any:
-    """What an operation is given, with the host's tensors in it; notes the device's by them, and others.
-
-    A walk of its own, as pytree's took half of what the operations did.
-    """
+    """An operation's arguments with the host's tensors; notes the device's (pytree's walk is slow)."""
     if isinstance(value, OnDevice):
         here[id(value.host)] = value
         return value.host
@@ -245,10 +239,9 @@ def _hosts(value: Any, here: dict[int, OnDevice], away: list[Tensor]) -> Any:
         if value.dim() > 0:
             away.append(value)
         return value
-    if isinstance(value, list):
-        return [_hosts(one, here, away) for one in value]
-    if isinstance(value, tuple):
-        return tuple(_hosts(one, here, away) for one in value)
+    if isinstance(value, list | tuple):
+        walked = [_hosts(one, here, away) for one in value]
+        return walked if isinstance(value, list) else tuple(walked)
     return value
 
 

@@ -86,6 +86,7 @@ class RemoteSegmenter:
             answer = self._answer(content_of(row, self._most))
         except (UnreadableError, ClientError) as error:
             if is_of_all(error) or _may_pass(error):
+                self._given_up.set()  # the others' pauses end, which are waited for
                 raise
             return failed(id, error)
         return dict.fromkeys(COLUMNS) | {

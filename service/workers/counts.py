@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_WORD = 8
+WORD = 8  # bytes
 _MOST, _RETRY, _OPEN, _CALM, _ROWS = 0, 1, 2, 3, 4
 _ROW = 2  # words of a process: what it has reserved, and what of it bodies have
 
@@ -108,5 +108,5 @@ class SharedCount:
 def new_count(processes: int) -> int:
     """A file for the counts of so many processes."""
     file = os.memfd_create("ebseg-counts")
-    os.ftruncate(file, _WORD * (_ROWS + _ROW * processes))
+    os.ftruncate(file, WORD * (_ROWS + _ROW * processes))
     return file

@@ -8,7 +8,8 @@ last word.
 import mmap
 import os
 
-_WORD = 8
+from service.workers.counts import WORD
+
 _PLACES = 1 << 16
 
 
@@ -20,7 +21,7 @@ class KeptKeys:
     """
 
     def __init__(self, file: int):
-        self._words = memoryview(mmap.mmap(file, _WORD * _PLACES)).cast("Q")
+        self._words = memoryview(mmap.mmap(file, WORD * _PLACES)).cast("Q")
 
     def note(self, key: bytes) -> None:
         """A prediction is kept under it from now on."""
@@ -36,11 +37,11 @@ class KeptKeys:
 def new_kept() -> int:
     """A file for the keys; nothing is kept."""
     file = os.memfd_create("ebseg-kept")
-    os.ftruncate(file, _WORD * _PLACES)
+    os.ftruncate(file, WORD * _PLACES)
     return file
 
 
 def _of(key: bytes) -> tuple[int, int]:
     """The place of a key, which ends in a digest, and what stands there for it: never 0."""
-    word = int.from_bytes(key[-_WORD:], "big")
+    word = int.from_bytes(key[-WORD:], "big")
     return word % _PLACES, word | 1 << 63

@@ -119,7 +119,10 @@ def test_googles_load_balancer_reaches_the_pods_of_a_closed_cluster() -> None:
     [
         ("autoscaling.kind=hpa", "monitoring.kind none has no Prometheus look at the pods"),
         ("autoscaling.kind=keda,monitoring.kind=google", "autoscaling.prometheus, now http://prometheus-op"),
-        ("autoscaling.kind=hpa,monitoring.kind=google", "prometheus-adapter has to ask its query frontend"),
+        (
+            "autoscaling.kind=hpa,monitoring.kind=google",
+            "the cluster needs Google's Custom Metrics Stackdriver Adapter",
+        ),
         ("autoscaling.kind=none", ""),
     ],
 )

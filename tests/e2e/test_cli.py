@@ -114,7 +114,7 @@ def test_examples_are_of_the_command_and_parse(name: str) -> None:
             "segment p.jpg --classes a --background nan",
             "--background: must be a number from 0 to 1, got 'nan'",
         ),
-        ("models list --timeout soon", "--timeout: must be a number above 0, got 'soon'"),
+        ("models list --timeout soon", "--timeout: must be a time above 0 such as 30 s"),
         ("init --variant tiny --out a/1 --seed -1", "--seed: must be a whole number from 0, got '-1'"),
         (f"init --variant tiny --out a/1 --seed {1 << 63}", f"--seed: must be at most {(1 << 63) - 1}"),
         ("storybook new --train -1", "--train: must be a whole number from 0, got '-1'"),

@@ -18,6 +18,7 @@ from model.storage.packaged import packaged_checkpoint
 from model.vocabulary.classes import Vocabulary
 from service.app import create_app
 from service.runtime import Service
+from service.scheduling.delivery import Then
 from service.scheduling.engine import Job
 from service.scheduling.scheduler import Scheduler
 from service.scheduling.step_runner import StepRunner
@@ -70,7 +71,7 @@ def test_a_thousand_new_names_let_others_in_between(monkeypatch: pytest.MonkeyPa
     """In steps of the device and not in seconds, which say more of the machine: its own log is looked at."""
     log: list[str] = []
     sizes: list[tuple[int, int]] = []  # tokens of each embed step, and what a chunk was then
-    run, submit = StepRunner.run, Scheduler.submit
+    run, request = StepRunner.run, Scheduler.request
 
     def noting(runner: StepRunner, step: Step) -> None:
         if isinstance(step, EmbedStep):
@@ -78,9 +79,9 @@ def test_a_thousand_new_names_let_others_in_between(monkeypatch: pytest.MonkeyPa
         log.append(type(step).__name__)
         run(runner, step)
 
-    def submitted(scheduler: Scheduler, job: Job) -> Request:
+    def submitted(scheduler: Scheduler, job: Job, then: Then | None = None) -> Request:
         log.append("submit" if len(job.vocabulary) == 2 else "submit the long list")
-        return submit(scheduler, job)
+        return request(scheduler, job, then)
 
     own = settings(checkpoint=packaged_checkpoint())
     app = create_app(own)
@@ -94,7 +95,7 @@ def test_a_thousand_new_names_let_others_in_between(monkeypatch: pytest.MonkeyPa
     ):
         assert segment(url, image).status_code == 200
         monkeypatch.setattr(StepRunner, "run", noting)
-        monkeypatch.setattr(Scheduler, "submit", submitted)
+        monkeypatch.setattr(Scheduler, "request", submitted)
         assert segment(url, image, **long).status_code == 504
         assert "EmbedStep" not in log  # its price is known before any of it is embedded
         service.admission._trusted = lambda: False  # from here on no price refuses anybody

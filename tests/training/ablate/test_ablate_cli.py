@@ -106,7 +106,7 @@ def test_ssc_trains_compares_and_goes_on(
     out = tmp_path / "out"
     # one of each form, kind of embeddings, and layers
     variants = ["none", "a-all", "a-last-3", "a-last-1-cosine", "b-last-1", "ab-last-1"]
-    words = (write_config(tmp_path), "--variants", *variants, "--seeds", "1", "--out", out)
+    words: list[str | Path] = [write_config(tmp_path), "--variants", *variants, "--seeds", "1", "--out", out]
     assert command("ssc", *words) == 0
     printed = capsys.readouterr()
     assert printed.out == (out / "table.md").read_text()

@@ -28,20 +28,18 @@ _PRIMARIES = {
 }
 # A number v is light ((a v + b) ** gamma from d on, c v below), as `gamma, a, b, c, d` (ICC.1, 10.18).
 _SRGB = (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
-_VIDEO = (1 / 0.45, 1 / 1.099, 0.099 / 1.099, 1 / 4.5, 0.081)
-# by number (H.273, table 3)
+# by number (H.273, table 3); those of video (1, 6, 14, 15) are read by sRGB's curve, as screens do
 _TRANSFERS = {
-    1: _VIDEO,
+    1: _SRGB,
     4: (2.2, 1.0, 0.0, 0.0, 0.0),
     5: (2.8, 1.0, 0.0, 0.0, 0.0),
-    6: _VIDEO,
+    6: _SRGB,
     8: (1.0, 1.0, 0.0, 0.0, 0.0),
     13: _SRGB,
-    14: _VIDEO,
-    15: _VIDEO,
+    14: _SRGB,
+    15: _SRGB,
 }
 _HDR = {16: "PQ", 18: "HLG"}
-_VIDEOS = frozenset({1, 6, 14, 15})
 _D50 = np.array([0.9642, 1.0, 0.8249])  # white of the profile connection space
 _BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
 
@@ -108,10 +106,9 @@ def _of_png(data: bytes) -> CodedColors | None:
 def coded_profile(colors: CodedColors) -> bytes | None:
     """The profile of known colours; None for those that are shown as sRGB.
 
-    HDR's numbers are read by sRGB's curve. So are those of a video with sRGB's primaries, as screens do.
+    HDR's numbers are read by sRGB's curve.
     """
-    as_srgb = colors.hdr is not None or (colors.primaries == 1 and colors.transfer in _VIDEOS)
-    curve = _SRGB if as_srgb else _TRANSFERS[colors.transfer]
+    curve = _SRGB if colors.hdr is not None else _TRANSFERS[colors.transfer]
     if colors.primaries == 1 and curve == _SRGB:
         return None
     columns = _to_d50(*_PRIMARIES[colors.primaries])

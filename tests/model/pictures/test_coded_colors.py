@@ -65,6 +65,13 @@ def test_the_profiles_colors_are_those_of_the_formulas() -> None:
         assert np.abs(got[0] - want).max() <= 1, primaries
 
 
+@pytest.mark.parametrize("numbers", [(5, 6), (6, 6), (7, 6), (9, 14), (12, 1)])
+def test_video_stays_as_bright_as_screens_show_it(numbers: tuple[int, int]) -> None:
+    """BT.601's, say, whose primaries are nearly sRGB's: grey stays what it is."""
+    grey = Image.fromarray(np.arange(256, dtype=np.uint8)[None].repeat(3, 0).T[None])
+    assert np.abs(pixels(png(*numbers, 0, 1, picture=grey)) - np.asarray(grey).astype(int)).max() <= 1
+
+
 @pytest.mark.parametrize("numbers", [(1, 13), (1, 1), (1, 6), (2, 2), (2, 13), (12, 2), (0, 0), (99, 99)])
 def test_what_is_srgb_or_unspecified_stays(numbers: tuple[int, int]) -> None:
     remarks: list[str] = []

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from model.errors import ModelError
 from model.urls import without_secrets
-from service.hot_loading.canary import FACTOR, LEAST_FAILURES, LEAST_TIMES, MARGIN, TIME_MARGIN
+from service.hot_loading.canary import (
+    FACTOR,
+    LAST_FAILURES,
+    LAST_TIMES,
+    LEAST_FAILURES,
+    LEAST_TIMES,
+    MARGIN,
+    TIME_MARGIN,
+)
 
 if TYPE_CHECKING:
     from ebseg_client import EBSegClient
@@ -54,13 +62,15 @@ def judge(canary: FleetFigures, beside: FleetFigures, needed: int) -> Advice:
         beside: the version that serves.
         needed: answers of the canary that are enough to go on.
     """
-    if canary.failed >= LEAST_FAILURES and canary.rate > FACTOR * beside.rate + MARGIN:
+    done = canary.answers - canary.failed >= needed  # where there is more to come, few may be chance
+    failures, times = (LAST_FAILURES, LAST_TIMES) if done else (LEAST_FAILURES, LEAST_TIMES)
+    if canary.failed >= failures and canary.rate > FACTOR * beside.rate + MARGIN:
         return "go back"
-    enough = min(canary.answers, beside.answers) >= LEAST_TIMES
+    enough = min(canary.answers, beside.answers) >= times
     known = canary.seconds is not None and beside.seconds is not None
     if enough and known and (canary.seconds or 0.0) > SLOWDOWN * (beside.seconds or 0.0) + TIME_MARGIN:
         return "go back"
-    return "go on" if canary.answers - canary.failed >= needed else "wait"
+    return "go on" if done else "wait"
 
 
 class FleetMetrics:

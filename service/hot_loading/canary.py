@@ -3,8 +3,9 @@
 It is withdrawn where, beside the version that serves, it clearly
 - fails, runs out of memory, or is still running when a request's time is over, or
 - is slower on the device.
-It takes over after so many good answers, or at the end of its time unless it failed more often than it
-answered: a trial always ends, with traffic or without.
+It takes over after so many good answers, or at the end of its time, unless it is worse by the same measures.
+There, as nothing more is to come, fewer requests settle it: two failures, one that is half of all, or the
+medians of three times. Without a request nothing speaks against it: a trial always ends.
 """
 
 import time
@@ -20,6 +21,7 @@ FACTOR, MARGIN = 2.0, 0.05  # a failure rate above FACTOR x the current version'
 EARLY_FAILURES, EARLY_S = 2, 10.0  # where traffic is thin: so many, nothing good in so many seconds
 LEAST_TIMES = 20  # answers whose times' 95th percentiles are compared
 EARLY_TIMES, EARLY_TIMES_S = 5, 15.0  # where traffic is thin: so many, after so long, by their medians
+LAST_FAILURES, LAST_TIMES = 2, 3  # of either, that settle a trial which ends
 TIME_MARGIN = 0.05  # seconds; a difference that nobody feels settles nothing
 TIMES_KEPT = 256
 
@@ -125,25 +127,28 @@ class Trial:
             self._first_answer = self._clock()
         if self._fails() or self._is_slow():
             return "fall back"
-        return "promote" if self.canary.good >= self.needed and not self.held else None
+        return self.at_end() if self.canary.good >= self.needed and not self.held else None
 
-    def time_is_up(self) -> TrialResult:
-        """What becomes of the canary at the end of its time, however few requests there were."""
-        return "fall back" if self.canary.failures > self.canary.good else "promote"
+    def at_end(self) -> TrialResult:
+        """What becomes of the canary now, however few requests there were."""
+        return "fall back" if self._fails(at_end=True) or self._is_slow(at_end=True) else "promote"
 
     def _age(self) -> float:
         return 0.0 if self._first_answer is None else self._clock() - self._first_answer
 
-    def _fails(self) -> bool:
+    def _fails(self, *, at_end: bool = False) -> bool:
         canary = self.canary
         if canary.failure_rate <= FACTOR * self.current.failure_rate + MARGIN:
             return False
+        if at_end:
+            return canary.failures >= LAST_FAILURES or canary.failures >= canary.good
         early = not canary.good and canary.failures >= EARLY_FAILURES and self._age() >= EARLY_S
         return canary.failures >= LEAST_FAILURES or early
 
-    def _is_slow(self) -> bool:
+    def _is_slow(self, *, at_end: bool = False) -> bool:
         own, other = self.canary.seconds, self.current.seconds
-        for percent, least, after in ((95, LEAST_TIMES, 0.0), (50, EARLY_TIMES, EARLY_TIMES_S)):
+        few = (LAST_TIMES, 0.0) if at_end else (EARLY_TIMES, EARLY_TIMES_S)
+        for percent, least, after in ((95, LEAST_TIMES, 0.0), (50, *few)):
             if min(len(own), len(other)) < least or self._age() < after:
                 continue
             ours, theirs = percentile(own, percent), percentile(other, percent)

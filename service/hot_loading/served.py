@@ -154,7 +154,7 @@ class Served:
 
     def _time_is_up(self, trial: Trial) -> None:
         if trial is self._trial and self.canary is not None:
-            self._settle(self.canary, trial, trial.time_is_up())
+            self._settle(self.canary, trial, trial.at_end())
 
     def _count_answer(self, version: LoadedVersion, result: AnswerResult, seconds: float | None) -> None:
         canary, trial = self.canary, self._trial

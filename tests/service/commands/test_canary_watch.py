@@ -31,6 +31,22 @@ def test_verdicts(canary: FleetFigures, beside: FleetFigures, advice: Advice) ->
     assert judge(canary, beside, needed=200) == advice
 
 
+@pytest.mark.parametrize(
+    ("canary", "beside", "advice"),
+    [
+        (FleetFigures(14, 4), FleetFigures(1000), "go back"),  # 29 % beside none
+        (FleetFigures(13, 4), FleetFigures(1000), "wait"),
+        (FleetFigures(11, 1), FleetFigures(1000), "go on"),  # one may be chance
+        (FleetFigures(10, 0, 0.9), FleetFigures(1000, 0, 0.4), "go back"),
+        (FleetFigures(9, 0, 0.9), FleetFigures(1000, 0, 0.4), "wait"),
+    ],
+)
+def test_few_answers_that_are_enough_are_judged_as_at_a_trials_end(
+    canary: FleetFigures, beside: FleetFigures, advice: Advice
+) -> None:
+    assert judge(canary, beside, needed=10) == advice
+
+
 def sample(value: object) -> Answer:
     return Answer(
         body={"status": "success", "data": {"result": [{"metric": {}, "value": [1.0, str(value)]}]}}

@@ -130,13 +130,60 @@ def test_with_little_traffic_medians_are_compared_after_a_while() -> None:
 
 
 @pytest.mark.parametrize(
-    ("good", "failed", "expected"),
-    [(0, 0, "promote"), (3, 3, "promote"), (0, 1, "fall back"), (2, 3, "fall back")],
+    ("good", "failed", "beside", "expected"),
+    [
+        (0, 0, (0, 0), "promote"),  # nobody wanted anything: nothing speaks against it
+        (3, 3, (0, 0), "fall back"),
+        (3, 3, (100, 0), "fall back"),
+        (10, 2, (100, 0), "fall back"),  # 17 % beside none
+        (39, 2, (100, 0), "promote"),  # less than 5 %
+        (3, 1, (100, 0), "promote"),  # one failure may be chance
+        (1, 1, (100, 0), "fall back"),  # but not if it is half of all
+        (0, 1, (0, 0), "fall back"),
+        (3, 3, (50, 50), "promote"),  # the version that serves fails as often
+        (6, 4, (80, 20), "promote"),
+        (4, 4, (80, 20), "fall back"),  # 50 % are more than 2 x 20 % + 5 %
+    ],
 )
-def test_the_end_of_its_time_settles_every_trial(good: int, failed: int, expected: str) -> None:
+@pytest.mark.parametrize("kind", ["failed", "memory", "late"])
+def test_the_end_of_its_time_settles_every_trial_by_the_same_measures(
+    kind: AnswerResult, good: int, failed: int, beside: tuple[int, int], expected: str
+) -> None:
     trial = Trial(percent=50, needed=100)
-    for _ in range(good):
-        trial.count("good", canary=True)
-    for _ in range(failed):
-        trial.count("failed", canary=True)
-    assert trial.time_is_up() == expected
+    for canary, result, number in (
+        (False, "good", beside[0]),
+        (False, "failed", beside[1]),
+        (True, "good", good),
+        (True, kind, failed),
+    ):
+        for _ in range(number):
+            assert trial.count(result, canary=canary) is None  # type: ignore[arg-type]
+    assert trial.at_end() == expected
+
+
+@pytest.mark.parametrize(
+    ("own", "beside", "slow", "expected"),
+    [
+        (2, 50, 5.0, "promote"),  # too few to compare
+        (50, 2, 5.0, "promote"),
+        (3, 3, 5.0, "fall back"),
+        (3, 3, 0.9, "promote"),  # not by the factor
+    ],
+)
+def test_a_slow_one_does_not_take_over_at_the_end_of_its_time(
+    own: int, beside: int, slow: float, expected: str
+) -> None:
+    trial = Trial(percent=50, needed=100, slowdown=2.0, clock=Clock())
+    times(trial, beside, 0.5, canary=False)
+    assert set(times(trial, own, slow, canary=True)) == {None}
+    assert trial.at_end() == expected
+
+
+def test_enough_good_answers_are_not_enough_beside_failures_or_when_slow() -> None:
+    trial = Trial(percent=50, needed=4)
+    results: list[AnswerResult] = ["good", "failed", "good", "failed", "good", "failed", "good"]
+    assert [trial.count(result, canary=True) for result in results][-1] == "fall back"
+    trial = Trial(percent=50, needed=4, clock=Clock())
+    times(trial, 4, 0.2, canary=False)
+    assert times(trial, 4, 1.0, canary=True) == [None, None, None, "fall back"]
+    assert str(trial).endswith("; 50 % took up to 1 s, beside 0.2 s")

@@ -113,7 +113,7 @@ class Service:
             metrics=self.metrics,
             prices=self.prices,
             kept=self.predictions.peek,
-            keep=self.predictions.keep,
+            keep=self.predictions.keep if self.predictions.enabled else None,
         )
         self.devices = self.scheduler.devices
         self.models = (

@@ -67,7 +67,7 @@ class PredictionCache:
 
     @property
     def enabled(self) -> bool:
-        """Whether anything is ever kept; if not, a key is not worth its digest."""
+        """Whether anything is ever kept."""
         return self._max_bytes > 0
 
     @property
@@ -91,8 +91,9 @@ class PredictionCache:
 
     def remark(self, key: bytes, remarks: tuple[str, ...]) -> None:
         """Notes what was said of a picture when it was decoded, for those that come without being decoded."""
-        with self._lock:
-            self._remarks[key] = remarks
+        if self.enabled:
+            with self._lock:
+                self._remarks[key] = remarks
 
     def remarks_on(self, key: bytes) -> tuple[str, ...]:
         """What was noted of a picture."""

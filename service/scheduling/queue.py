@@ -49,7 +49,7 @@ class Queue:
         max_batch_delay_s: how long a bucket's oldest request waits for company on a free device.
         chunk: text tokens that one step may have on a device.
         kept: gives the prediction that is kept under a picture's key, or None.
-        keep: keeps a prediction.
+        keep: keeps a prediction; None: who flies together goes on where it lies.
 
     Attributes:
         hurry: nobody waits for company any more.
@@ -65,7 +65,7 @@ class Queue:
         max_batch_delay_s: float,
         chunk: Callable[[Engine], int],
         kept: Callable[[bytes], Any] = lambda key: None,
-        keep: Callable[[bytes, Any, tuple[int, int]], None] = lambda key, prediction, size: None,
+        keep: Callable[[bytes, Any, tuple[int, int]], None] | None = lambda key, prediction, size: None,
     ):
         self.hurry = False
         self.idle = 0
@@ -157,13 +157,12 @@ class Queue:
         Args:
             flight: that brought it.
             prediction: on the device.
-            hosted: the same in the host's memory, the same object where that is one memory; None if nobody
-                else may want it.
+            hosted: the same in the host's memory, the same object where that is one; None if it is not kept.
             device: index.
             seconds: that predict took.
         """
         self._forget(flight)
-        if flight.picture_key is not None:
+        if self._keep is not None and flight.picture_key is not None:
             self._keep(flight.picture_key, hosted, flight.picture_size)
         home, name = None if hosted is prediction else device, flight.engines[device].info.device
         for request in flight.requests:
@@ -174,7 +173,8 @@ class Queue:
                 continue
             request.prediction, request.home, request.predict_s = prediction, home, seconds
             request.predicted_on, request.ready_at = name, time.monotonic()
-            prediction, home = hosted, None  # one of them goes on at home, the others anywhere
+            if hosted is not None:  # one of them goes on at home, the others anywhere
+                prediction, home = hosted, None
             self.waiting.add(request)
             if request.ready:
                 self._make_ready(request)
@@ -223,7 +223,7 @@ class Queue:
                 self._make_ready(request)
             return
         assert request.job.prepared is not None
-        flight = Flight(request, request.job.prepared)
+        flight = Flight(request, request.job.prepared, kept=self._keep is not None)
         if key is not None:
             self._flights[key] = flight
         self._line_up(flight)

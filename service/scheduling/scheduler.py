@@ -65,7 +65,7 @@ class Scheduler:
         metrics: Metrics,
         prices: Prices,
         kept: Callable[[bytes], Any] = lambda key: None,
-        keep: Callable[[bytes, Any, tuple[int, int]], None] = lambda key, prediction, size: None,
+        keep: Callable[[bytes, Any, tuple[int, int]], None] | None = lambda key, prediction, size: None,
     ):
         self.ageing_s = ageing_s
         self._changed = threading.Condition(threading.Lock())  # guards everything below and the queue

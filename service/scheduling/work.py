@@ -106,9 +106,10 @@ class Flight:
     Args:
         request: the first of them; its job has the prepared picture.
         prepared: that picture.
+        kept: whether its prediction is kept, if its picture has a key.
     """
 
-    def __init__(self, request: Request, prepared: PreparedPicture):
+    def __init__(self, request: Request, prepared: PreparedPicture, *, kept: bool = True):
         self.engines = request.job.engines
         self.picture_key = request.job.key
         self.picture_size = request.job.picture_size
@@ -118,11 +119,12 @@ class Flight:
         self.submitted = request.submitted
         self.running = False
         self._predict_only = request.job.predict_only
+        self._kept = kept
 
     @property
     def hosted(self) -> bool:
         """Whether its prediction is wanted in the host's memory."""
-        return self.picture_key is not None or self._predict_only
+        return (self._kept and self.picture_key is not None) or self._predict_only
 
     def join(self, request: Request) -> None:
         """Adds a request for the same picture; a flight that waits must not stand in a line meanwhile."""

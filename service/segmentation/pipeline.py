@@ -278,8 +278,8 @@ class _Request(Generic[E]):
         self.deadline.check()
         settings, spec, turn = self.service.settings, self.parsed.spec, self.turn
         data = self.parsed.read_picture()
-        key = None
-        if settings.prediction_cache_bytes and spec.tiling is None:
+        key = None  # by which the same picture at once is predicted once, whether or not predictions are kept
+        if spec.tiling is None:
             key = PredictionCache.key_of(data, turn.info, self.owner, spec.frame)
         known = None if key is None else turn.known(key)
         picture: NDArray[np.uint8] | None = None

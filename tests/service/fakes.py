@@ -2,6 +2,7 @@
 
 import base64
 import io
+import itertools
 import json
 import sys
 import threading
@@ -176,6 +177,14 @@ def encoded(array: NDArray[Any], form: str = "PNG", **options: Any) -> bytes:
 
 
 PNG = encoded(picture())
+_numbers = itertools.count()
+
+
+def another(image: bytes = PNG) -> bytes:
+    """The same picture in another file, so that it is predicted by itself: nobody reads what stands behind it."""
+    return image + b"%d" % next(_numbers)
+
+
 BASE64 = base64.b64encode(PNG).decode()
 
 

@@ -17,7 +17,7 @@ from model.vocabulary.templates import VILD
 from service.runtime import Service
 from tests.load.server import Metrics, started
 from tests.service.caches.redis_server import redis_server
-from tests.service.fakes import FakeEngine, encoded, live, picture, problem
+from tests.service.fakes import FakeEngine, another, encoded, live, picture, problem
 from tests.service.inference_protocol.wire import segment
 from tests.waiting import WAIT, wait_until
 
@@ -30,7 +30,7 @@ CLIENTS = 64
 def fill(url: str, service: Service, clients: ThreadPoolExecutor, count: int) -> list[Future[httpx.Response]]:
     """So many requests under way, all of them past the door; one of them runs."""
     cost = service.admission.pending_pixels
-    sent = [clients.submit(segment, url, SMALL) for _ in range(count)]
+    sent = [clients.submit(segment, url, another(SMALL)) for _ in range(count)]
     wait_until(lambda: service.admission.pending_pixels == cost + 100 * count)
     return sent
 
@@ -60,9 +60,9 @@ def come_back(url: str, image: bytes, refused: httpx.Response) -> int:
 def test_full_queue_says_when_to_come_back_and_then_lets_in() -> None:
     engine = FakeEngine(seconds=0.8)
     with live(engine, max_batch_size=1, max_pending=3) as (url, service), ThreadPoolExecutor(4) as clients:
-        assert segment(url, SMALL).status_code == 200  # now the service knows its pace
+        assert segment(url, another(SMALL)).status_code == 200  # now the service knows its pace
         working = fill(url, service, clients, 3)
-        refused = segment(url, SMALL)
+        refused = segment(url, another(SMALL))
         began = time.monotonic()
         assert problem(refused, 429)["type"] == "urn:ebseg:problem:queue-full"
         wait_until(lambda: service.admission.pending < 3)
@@ -81,7 +81,7 @@ def test_large_picture_before_a_queue_that_is_full_of_pixels() -> None:
         live(FakeEngine(seconds=SECONDS), max_batch_size=1, max_pending_pixels=1000) as (url, service),
         ThreadPoolExecutor(10) as clients,
     ):
-        assert segment(url, SMALL).status_code == 200
+        assert segment(url, another(SMALL)).status_code == 200
         working = fill(url, service, clients, 9)
         refused = segment(url, large)
         began = time.monotonic()
@@ -98,17 +98,17 @@ def test_large_picture_before_a_queue_that_is_full_of_pixels() -> None:
 def test_deadline_that_cannot_be_met_is_refused_at_the_door() -> None:
     engine = FakeEngine(seconds=SECONDS)
     with live(engine, max_batch_size=1) as (url, service), ThreadPoolExecutor(8) as clients:
-        assert segment(url, SMALL).status_code == 200
+        assert segment(url, another(SMALL)).status_code == 200
         working = fill(url, service, clients, 8)
         began = time.monotonic()
-        refused = segment(url, SMALL, timeout_ms="2000")
+        refused = segment(url, another(SMALL), timeout_ms="2000")
         assert sum(engine.batches) < 9, "it was not refused at the door"
         assert problem(refused, 429)["type"] == "urn:ebseg:problem:deadline-unmeetable"
-        assert segment(url, SMALL, timeout_ms="100000").status_code == 200  # patience is let in
+        assert segment(url, another(SMALL), timeout_ms="100000").status_code == 200  # patience is let in
         needed = time.monotonic() - began - 2.0
         promised = int(refused.headers["retry-after"])
         assert is_about_right(promised, needed), (promised, needed)
-        assert segment(url, SMALL, timeout_ms="2000").status_code == 200
+        assert segment(url, another(SMALL), timeout_ms="2000").status_code == 200
         assert [future.result().status_code for future in working] == [200] * 8
         assert metrics(url).value("rejected_total", reason="deadline-unmeetable") == 1
     assert sum(engine.batches) == 11  # the refused one never got there
@@ -160,7 +160,7 @@ def test_text_tower_reads_150_unseen_classes_once_for_all_clients_and_processes(
     classes = ",".join(CLASSES)
     with redis_server() as redis, ThreadPoolExecutor(CLIENTS) as clients:
         with live(engine, redis_url=redis.url) as (url, _):
-            sent = [clients.submit(segment, url, SMALL, classes=classes) for _ in range(CLIENTS)]
+            sent = [clients.submit(segment, url, another(SMALL), classes=classes) for _ in range(CLIENTS)]
             answers = [future.result() for future in sent]
             assert [answer.status_code for answer in answers] == [200] * CLIENTS
             sources = [answer.json()["caches"]["text"] for answer in answers]
@@ -173,7 +173,9 @@ def test_text_tower_reads_150_unseen_classes_once_for_all_clients_and_processes(
             assert found.value("cache_ops_total", cache="text", tier="l2", result="hit") == 0
         with started("tests.service.fakes", "0.0", EBSEG_REDIS_URL=redis.url) as server:
             server.wait()
-            sent = [clients.submit(segment, server.url, SMALL, classes=classes) for _ in range(CLIENTS)]
+            sent = [
+                clients.submit(segment, server.url, another(SMALL), classes=classes) for _ in range(CLIENTS)
+            ]
             others = [future.result() for future in sent]
             found = server.metrics()
         assert found.value("cache_ops_total", cache="text", tier="l2", result="hit") == len(CLASSES)

@@ -6,8 +6,10 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from hashlib import sha256
 from itertools import pairwise
 from statistics import median
+from unittest.mock import Mock
 
 import httpx
 import numpy as np
@@ -17,9 +19,20 @@ import torch
 from service.app import create_app
 from service.runtime import Service
 from service.scheduling.engine import EngineResult, Job, PreparedPicture
+from service.scheduling.work import Request as WorkRequest
 from service.segmentation.decode import decode
 from service.server import build_server
-from tests.service.fakes import INFO, FakeEngine, FakePrediction, encoded, in_thread, picture, settings
+from tests.service.fakes import (
+    INFO,
+    PNG,
+    FakeEngine,
+    FakePrediction,
+    another,
+    encoded,
+    in_thread,
+    picture,
+    settings,
+)
 from tests.service.inference_protocol.wire import segment
 from tests.waiting import WAIT, wait_until
 
@@ -29,7 +42,15 @@ def serving(*engines: FakeEngine, **values: object) -> Iterator[tuple[str, Servi
     app = create_app(settings(**values), *engines)
     service: Service = app.state.service
     with in_thread(build_server(app, service.settings), ready=lambda: service.state == "ready") as url:
+        own, service.scheduler.put = service.scheduler.put, Mock()  # type: ignore[method-assign]
+        service.scheduler.put.side_effect = own
         yield url, service
+
+
+def asked(service: Service) -> int:
+    """Pictures that devices were asked for so far."""
+    put: Mock = service.scheduler.put  # type: ignore[assignment]
+    return sum(isinstance(call.args[0], WorkRequest) for call in put.call_args_list)
 
 
 class LoggingEngine(FakeEngine):
@@ -111,32 +132,58 @@ def test_four_devices_take_one_each() -> None:
         engine.batch = 1  # else two pictures go to one device while another one finishes its last answer
     with serving(*engines) as (url, _), ThreadPoolExecutor(4) as clients:
         for _ in range(3):
-            answers = list(clients.map(lambda width: segment(url, encoded(picture(6, width))), [8] * 4))
+            answers = list(
+                clients.map(lambda width: segment(url, another(encoded(picture(6, width)))), [8] * 4)
+            )
             assert [answer.status_code for answer in answers] == [200] * 4
     assert [engine.batches for engine in engines] == [[1] * 3] * 4
 
 
-def test_the_same_picture_at_once_is_predicted_once_and_then_known_to_all_devices() -> None:
+@pytest.mark.parametrize("kept", [0, 1 << 20])
+def test_the_same_picture_at_once_is_predicted_once_and_then_known_to_all_devices(kept: int) -> None:
     gate = threading.Event()
     engines = [FakeEngine(replace(INFO, device=f"fake:{index}"), gate=gate) for index in range(3)]
     with (
-        serving(*engines, prediction_cache_bytes=1 << 20) as (url, service),
+        serving(*engines, prediction_cache_bytes=kept) as (url, service),
         ThreadPoolExecutor(8) as clients,
     ):
-        sent = [clients.submit(segment, url, classes=f"thing {number},sky") for number in range(8)]
-        wait_until(
-            lambda: service.admission.pending == 8 and any(engine.running.is_set() for engine in engines)
-        )
-        wait_until(lambda: service.pictures.depth("decode") == 0)
+        sent = [clients.submit(segment, url, PNG, classes=f"thing {number},sky") for number in range(8)]
+        wait_until(lambda: asked(service) == 8)
         gate.set()
         answers = [future.result() for future in sent]
         assert [answer.status_code for answer in answers] == [200] * 8
-        later = [segment(url, classes=f"other {number}") for number in range(6)]
-    assert [batch for engine in engines for batch in engine.batches] == [1]
+        assert [batch for engine in engines for batch in engine.batches] == [1]
+        later = [segment(url, PNG, classes=f"other {number}") for number in range(6)]
     sources = [answer.json()["caches"]["prediction"] for answer in answers]
-    assert sources.count("miss") == 1
-    assert set(sources) <= {"miss", "joined", "hit"}
-    assert [answer.json()["caches"]["prediction"] for answer in later] == ["hit"] * 6
+    assert sorted(sources) == ["joined"] * 7 + ["miss"]
+    # what is known afterwards is the cache's
+    assert [answer.json()["caches"]["prediction"] for answer in later] == ["hit" if kept else "miss"] * 6
+    assert len([batch for engine in engines for batch in engine.batches]) == (1 if kept else 7)
+
+
+@pytest.mark.parametrize(("shared", "predictions"), [(False, 2), (True, 1)])
+def test_the_same_picture_of_another_key_is_joined_only_if_asked(shared: bool, predictions: int) -> None:
+    """Or a caller would learn by the time that others send it."""
+    keys, gate = ("first-key-of-32-characters-length", "other-key-of-32-characters-length"), threading.Event()
+    named = ",".join(
+        f"{name}:sha256:{sha256(key.encode()).hexdigest()}" for name, key in zip("ab", keys, strict=True)
+    )
+    engine = FakeEngine(gate=gate)
+    with (
+        serving(engine, api_keys=named, share_caches=shared) as (url, service),
+        ThreadPoolExecutor(8) as clients,
+    ):
+
+        def client(key: str) -> httpx.Response:
+            headers = {"X-API-Key": key}
+            files, data = {"image": ("p", encoded(picture()))}, {"classes": "sky,tree"}
+            return httpx.post(f"{url}/v1/segment", files=files, data=data, headers=headers, timeout=WAIT)
+
+        sent = [clients.submit(client, key) for key in keys * 4]
+        wait_until(lambda: asked(service) == 8)
+        gate.set()
+        assert [future.result().status_code for future in sent] == [200] * 8
+    assert sum(engine.batches) == predictions
 
 
 def test_new_names_in_every_request_do_not_tear_batches_apart() -> None:
@@ -180,7 +227,9 @@ def test_a_picture_of_one_column_makes_nobody_wait_or_leave() -> None:
     thin, ordinary = encoded(picture(1000, 1)), encoded(picture(96, 128))
     with serving(AreaEngine()) as (url, _), ThreadPoolExecutor(24) as clients:
         assert segment(url, thin).status_code == 200
-        answers = list(clients.map(lambda image: segment(url, image, timeout_ms="20000"), [ordinary] * 24))
+        answers = list(
+            clients.map(lambda image: segment(url, another(image), timeout_ms="20000"), [ordinary] * 24)
+        )
         assert [answer.status_code for answer in answers] == [200] * 24
 
 

@@ -8,7 +8,7 @@ import httpx
 
 from service.bench.process import address
 from service.bench.requests import form
-from tests.service.fakes import PNG
+from tests.service.fakes import PNG, another
 from tests.waiting import WAIT
 
 HEADERS = {"Content-Type": "multipart/form-data; boundary=b"}
@@ -16,9 +16,10 @@ HEADERS = {"Content-Type": "multipart/form-data; boundary=b"}
 CLIENT = httpx.Client(timeout=WAIT, limits=httpx.Limits(max_connections=100, max_keepalive_connections=0))
 
 
-def segment(url: str, image: bytes = PNG, **fields: str) -> httpx.Response:
-    """Sends a picture with two classes, or with other fields; any number of threads at a time."""
+def segment(url: str, image: bytes | None = None, **fields: str) -> httpx.Response:
+    """Sends a picture, each time another file, with two classes, or other fields; any number of threads."""
     data = {"classes": "sky,tree", **fields}
+    image = another() if image is None else image
     return CLIENT.post(f"{url}/v1/segment", files={"image": ("p", image)}, data=data)
 
 

@@ -103,7 +103,13 @@ class Service:
             trusted=lambda: self.prices.trusted,
             ahead=self.pictures.ahead,
         )
-        self.memory = HostBytes(settings.max_host_bytes, self.admission.come_back, count)
+        self.memory = HostBytes(
+            settings.max_host_bytes,
+            self.admission.come_back,
+            count,
+            body_s=settings.body_timeout_s,
+            answer_s=settings.answer_timeout_s,
+        )
         self.predictions = PredictionCache(settings.prediction_cache_bytes, self.metrics)
         self.scheduler = Scheduler(
             names,

@@ -120,14 +120,14 @@ class Admission:
             places = max(0, self._pending + 1 - self.max_requests)
             known = max(1, self._priced)
             excess = self._pending_pixels * (1 + 1 / known) - self.max_pixels
-            return self._until_done(
-                max(places * self._pending_seconds / known, self._seconds_of(excess)), ahead=True
-            )
+            return self._until_done(max(places * self._pending_seconds / known, self._seconds_of(excess)))
 
-    def _until_done(self, seconds: float, *, ahead: bool = False) -> int:
-        """Whole seconds until so much of what is under way is likely to be done, or all of it."""
-        device = min(seconds, self.pending_seconds) / self._devices
-        return whole(max(device, self._ahead()) if ahead else device)
+    def _until_done(self, seconds: float) -> int:
+        """Whole seconds until so much of what is under way is likely to be done, or all of it.
+
+        Picture work that stands in front lasts as long for who comes back.
+        """
+        return whole(max(min(seconds, self.pending_seconds) / self._devices, self._ahead()))
 
     def _seconds_of(self, pixels: float) -> float:
         """Expected seconds of so many of the pixels under way, by their mean."""
@@ -153,7 +153,7 @@ class Admission:
             front = max(0.0, self.pending_seconds - ticket.seconds)
             late = front / self._devices + alone - left
             if trusted and late > 0:
-                raise DeadlineUnmeetableError(self._sent_away(late))
+                raise DeadlineUnmeetableError(self._sent_away(max(late, self._ahead())))
             self._priced += not ticket.reserved
             self._pending_pixels += pixels
             self._pending_seconds += seconds

@@ -6,12 +6,14 @@ import math
 import os
 import resource
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Protocol
 
 from service.errors import HostMemoryError, TooMuchMemoryError
+from service.scheduling.returns import whole
 
 _CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 _SHARE = 0.6  # of what is free: estimates miss, and allocators keep more than was asked for
@@ -19,7 +21,7 @@ _BURST = 64 << 20  # bytes reserved at a time, after which it is worth while to 
 _LEAST = 64 << 20  # bytes that requests get in any case
 _ARRIVING = 0.5  # of all bytes, for bodies on their way: to be put together each needs as much again
 _DECODING = 10  # bytes a pixel: Pillow's four, ours three, and room for alpha and 16 bits
-_PICTURE = 3  # bytes an output pixel, of the picture that waits for its mask
+_PICTURE = 3  # bytes a pixel, of the picture that waits for its mask, or for a device
 _REGIONS = 46  # bytes an output pixel while regions are found, see `segmentation.regions`
 _PREDICTION = 32  # bytes a network pixel, of a hundred masks at a sixteenth of its resolution, and embeddings
 _RESULT = 6  # bytes an output pixel: labels and confidence
@@ -104,18 +106,29 @@ class HostBytes:
 
     Args:
         most: bytes in all; None for what is free when `settle` is called.
-        retry_after: seconds until there is likely to be room.
+        retry_after: seconds until requests under way are likely to have given back theirs.
         count: where it is counted for several processes; None for this one alone.
+        body_s: after which a body is here, or given up.
+        answer_s: after which an answer is taken, or given up.
     """
 
     def __init__(
-        self, most: int | None, retry_after: Callable[[], int] = lambda: 1, count: Count | None = None
+        self,
+        most: int | None,
+        retry_after: Callable[[], int] = lambda: 1,
+        count: Count | None = None,
+        *,
+        body_s: float = 0.0,
+        answer_s: float = 0.0,
     ):
         self._count = OwnCount(usable() if most is None else most) if count is None else count
         self._own = most is None
         self._retry_after = retry_after
         self.lock = threading.RLock()  # of all accounts too: one that was closed gets nothing more
         self._bodies: dict[HostAccount, Callable[[], None]] = {}  # the longest silent first; what ends each
+        self._leaving: dict[HostAccount, float] = {}  # answers, and by when they are gone at the latest
+        self._body_s = body_s
+        self._answer_s = answer_s
         self._peak = 0  # of `reserved`, since it last subsided
 
     @property
@@ -163,7 +176,27 @@ class HostBytes:
                 self._count.add(change)
                 self._peak = max(self._peak, self.reserved)
         if full:
-            raise HostMemoryError(self._retry_after())
+            raise self._full(change)
+
+    def _full(self, change: int) -> HostMemoryError:
+        """Says when so many bytes more are likely to be free.
+
+        Requests under way give theirs back first. What clients hold, who do not read their answers or stall
+        their bodies, is free when their time is over: nobody knows of an earlier moment.
+        """
+        with self.lock:
+            held = [(until, account.nbytes) for account, until in self._leaving.items()]
+            held += [(account.until, account.nbytes) for account in self._bodies]
+            missing = self.reserved + change - self.most
+            missing -= self.reserved - sum(nbytes for _, nbytes in held)  # of those under way
+            return HostMemoryError(max(self._retry_after(), _free_in(held, missing)))
+
+    def _bodies_full(self, change: int) -> HostMemoryError:
+        """The same of the part that bodies have."""
+        with self.lock:
+            held = [(account.until, account.nbytes) for account in self._bodies]
+            missing = self.arriving + change - int(_ARRIVING * self.most)
+            return HostMemoryError(max(self._retry_after(), _free_in(held, missing)))
 
     def _arrive(self, account: "HostAccount", nbytes: int) -> None:
         """Reserves bytes of a body; where bodies have their share, the longest silent of larger ones goes."""
@@ -172,8 +205,9 @@ class HostBytes:
         while self.arriving + nbytes > most:
             larger = next((body for body in self._bodies if body.nbytes > held), None)
             if larger is None:
-                raise HostMemoryError(self._retry_after())
+                raise self._bodies_full(nbytes)
             end = self._bodies[larger]
+            larger.lacked = larger.nbytes
             self._arrived(larger)
             larger.close()
             end()
@@ -191,13 +225,16 @@ class HostAccount:
 
     Attributes:
         nbytes: that it holds.
+        until: when its body's time is over, by `time.monotonic`.
+        lacked: bytes of its body that had to go.
     """
 
     def __init__(self, host: HostBytes):
         self._host = host
         self._picture = 0
         self._closed = False
-        self.nbytes = 0
+        self.nbytes = self.lacked = 0
+        self.until = 0.0
 
     @contextmanager
     def arriving(self, end: Callable[[], None]) -> Iterator[None]:
@@ -212,6 +249,7 @@ class HostAccount:
         host = self._host
         with host.lock:
             host._bodies[self] = end
+            self.until = time.monotonic() + host._body_s
         try:
             yield
             if self._closed:
@@ -228,7 +266,7 @@ class HostAccount:
 
     def full(self) -> HostMemoryError:
         """What is said to a request whose body had to go."""
-        return HostMemoryError(self._host._retry_after())
+        return self._host._bodies_full(self.lacked)
 
     def take(self, nbytes: int) -> None:
         """Reserves bytes of a picture that is fetched, or of a body that is here.
@@ -253,12 +291,14 @@ class HostAccount:
         with self._host.lock:
             if not self._closed:
                 self._host._move(self, min(0, nbytes - self.nbytes))
+                self._host._leaving[self] = time.monotonic() + self._host._answer_s
 
     def close(self) -> None:
         """Gives back all. May be called again."""
         with self._host.lock:
             if not self._closed:
                 self._closed = True
+                self._host._leaving.pop(self, None)
                 self._host._move(self, -self.nbytes)
 
 
@@ -268,6 +308,17 @@ def _refuse_above(needed: int, most: int) -> None:
             f"this request alone needs about {needed >> 20} MiB of memory, there are at most {most >> 20}; "
             "send a smaller image, or set output_size or fewer outputs"
         )
+
+
+def _free_in(held: Iterable[tuple[float, int]], missing: int) -> int:
+    """Whole seconds until so many bytes are given back by those that hold them until some time."""
+    wait = 0
+    for until, nbytes in sorted(held):
+        if missing <= 0:
+            break
+        missing -= nbytes
+        wait = whole(until - time.monotonic())
+    return wait
 
 
 def decoding_bytes(pixels: int) -> int:
@@ -290,6 +341,11 @@ def answer_bytes(pixels: int, words: int, outputs: frozenset[str]) -> int:
     held += 2 * words if outputs & {"soft_mask", "scores"} else 0
     held += _SHARES if "soft_mask" in outputs else 0
     return math.ceil(pixels * (held + _COPIES * parts))
+
+
+def prepared_bytes(cost: int) -> int:
+    """What a picture in one piece takes that waits for a device: `cost` network pixels."""
+    return _PICTURE * cost
 
 
 def tile_bytes(tiles: int, held: int, cost: int) -> int:

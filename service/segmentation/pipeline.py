@@ -29,7 +29,7 @@ from service.observability.stages import stage
 from service.runtime import HttpSide
 from service.scheduling.deadline import Deadline
 from service.scheduling.engine import ModelInfo
-from service.scheduling.host_memory import answer_bytes, decoding_bytes, tile_bytes
+from service.scheduling.host_memory import answer_bytes, decoding_bytes, prepared_bytes, tile_bytes
 from service.schemas.segment import AUTO_VOCABULARY
 from service.segmentation.answer import Answer, Caches, SegmentationResult, encode_answer, only_seen
 from service.segmentation.decode import decode
@@ -337,7 +337,7 @@ class _Request(Generic[E]):
         layout = chosen_layout(spec.tiling, size, output)
         later = self._later(size, output, words, layout, passed_on=not known)
         decoded = known and not self.spec.outputs & OF_PICTURE
-        now = decoding_bytes(size[0] * size[1]) + apart + _tile_bytes(self.turn, layout)
+        now = decoding_bytes(size[0] * size[1]) + apart + _prepared_bytes(self.turn, size, layout)
         self.place.hold(later if decoded else max(later, now))
         pieces = 0 if known else 1 if layout is None else layout.count
         part = size if layout is None else layout.tile_size
@@ -353,13 +353,16 @@ class _Request(Generic[E]):
         passed_on: bool,
     ) -> int:
         """Bytes that the request holds once its picture is decoded."""
-        held = answer_bytes(output[0] * output[1], words, self.spec.outputs) + _tile_bytes(self.turn, layout)
-        return held + self.turn.passes_on * size[0] * size[1] * passed_on
+        held = answer_bytes(output[0] * output[1], words, self.spec.outputs)
+        if not passed_on:
+            return held
+        prepared = _prepared_bytes(self.turn, size, layout)
+        return held + prepared + self.turn.passes_on * size[0] * size[1]
 
 
-def _tile_bytes(turn: Turn, layout: TileLayout | None) -> int:
+def _prepared_bytes(turn: Turn, size: tuple[int, int], layout: TileLayout | None) -> int:
     if layout is None:
-        return 0
+        return prepared_bytes(turn.cost(size))
     return tile_bytes(layout.count, ROWS_HELD * layout.columns.count, turn.cost(layout.tile_size))
 
 

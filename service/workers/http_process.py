@@ -70,6 +70,8 @@ class HttpProcess:
             settings.max_host_bytes,
             lambda: returns.after(ends.count.retry_after, client=client()),
             ends.count,
+            body_s=settings.body_timeout_s,
+            answer_s=settings.answer_timeout_s,
         )
         self.pictures = PictureThreads(_share(settings.decode_threads, settings.workers))
         self.remote_pictures = PictureFetcher(settings)

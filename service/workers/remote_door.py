@@ -32,7 +32,9 @@ from service.workers.link import Args, Link
 
 _SMALL = 2**21  # pixels, decoded in some 20 ms
 _LONG_S = 5.0  # that is left of a request's time, so that a device's work of a second is in time
+_MOST_COSTS = 1024
 _numbers = count(1)
+Costs = dict[tuple[str, Size], int]  # by the weights' digest, and rows and columns
 
 
 class RemoteDoor:
@@ -53,6 +55,7 @@ class RemoteDoor:
         self._arena = arena
         self._count = count
         self._kept = kept
+        self._costs: Costs = {}
 
     async def knock(self, model: str | None = None, version: str | None = None) -> None:
         """See `Door`; only who is likely to be refused asks why."""
@@ -79,7 +82,7 @@ class RemoteDoor:
         number = next(_numbers)
         asked = {"place": place.number, "turn": number, "model": model, "version": version}
         found, _ = await self.link.call("open", {**asked, "stable": stable})
-        turn = RemoteTurn(self.link, self._arena, self._count, self._kept, number, found)
+        turn = RemoteTurn(self.link, self._arena, self._count, self._kept, self._costs, number, found)
         try:
             yield turn
         finally:
@@ -131,6 +134,7 @@ class RemoteTurn:
     Args:
         link, arena: to the engine's process, and shared with it.
         count, kept: as of `RemoteDoor`.
+        costs: that were asked for; pictures of a size come again and again.
         number: that both processes know it by.
         found: what the engine's process says of it.
     """
@@ -143,6 +147,7 @@ class RemoteTurn:
         arena: Arena,
         count: SharedCount,
         kept: KeptKeys,
+        costs: Costs,
         number: int,
         found: dict[str, Any],
     ):
@@ -152,6 +157,7 @@ class RemoteTurn:
         self._arena = arena
         self._count = count
         self._kept = kept
+        self._costs = costs
         self._number = number
         self._deadline = Deadline(0.0)
         self._reserve: Args | None = None  # that goes along with the question
@@ -178,7 +184,13 @@ class RemoteTurn:
 
     def cost(self, size: Size) -> int:
         """See `Turn`."""
-        return int(self._link.call_from_thread("cost", {"turn": self._number, "size": size}))
+        known = self._costs.get((self.info.digest, size))
+        if known is None:
+            known = int(self._link.call_from_thread("cost", {"turn": self._number, "size": size}))
+            if len(self._costs) >= _MOST_COSTS:
+                self._costs.clear()
+            self._costs[self.info.digest, size] = known
+        return known
 
     def reserve(self, size: Size, pieces: int, classified: int) -> None:
         """See `Turn`; while devices have little to do, what is cheap to decode in vain goes on meanwhile."""

@@ -181,7 +181,7 @@ _numbers = itertools.count()
 
 
 def another(image: bytes = PNG) -> bytes:
-    """The same picture in another file, so that it is predicted by itself: nobody reads what stands behind it."""
+    """The same picture in another file, which is predicted by itself: nobody reads what stands at its end."""
     return image + b"%d" % next(_numbers)
 
 

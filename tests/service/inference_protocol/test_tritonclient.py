@@ -14,7 +14,7 @@ from tritonclient.utils import InferenceServerException
 
 from service.runtime import Service
 from service.schemas.inference_protocol import EXTENSIONS
-from tests.service.fakes import BASE64, PNG, FakeEngine, encoded, live, picture
+from tests.service.fakes import BASE64, PNG, FakeEngine, another, encoded, live, picture
 from tests.waiting import WAIT, wait_until
 
 KEY = "k" * 16
@@ -133,12 +133,12 @@ def test_several_at_once_with_a_vocabulary_each() -> None:
     with connected(engine, concurrency=len(wishes)) as (client, service):
         gate.set()
         for names, width in wishes[::2]:  # the text tower knows them all: it would wait for the gate, too
-            client.infer("fake", inputs(names, encoded(picture(6, width))))
+            client.infer("fake", inputs(names, another(encoded(picture(6, width)))))
         gate.clear()
         engine.batches.clear()
         asked = [
             client.async_infer(
-                "fake", inputs(names, encoded(picture(6, width))), request_id=f"{len(names)} {width}"
+                "fake", inputs(names, another(encoded(picture(6, width)))), request_id=f"{len(names)} {width}"
             )
             for names, width in wishes
         ]

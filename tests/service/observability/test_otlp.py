@@ -11,7 +11,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from service.observability.otlp import OtlpTracing, traces_url
 from service.observability.trace_context import trace_var
-from tests.service.fakes import FakeEngine, encoded, live, picture, post, running
+from tests.service.fakes import FakeEngine, another, encoded, live, picture, post, running
 from tests.service.observability.collector import Collector, attributes, collecting
 from tests.service.observability.trace_ids import SPAN, TRACE
 from tests.waiting import WAIT
@@ -140,7 +140,7 @@ async def test_stages_stand_where_they_happened(collector: Collector) -> None:
         async with asyncio.timeout(WAIT):
             while not engine.running.is_set():
                 await asyncio.sleep(0.001)
-            second = asyncio.create_task(post(client))
+            second = asyncio.create_task(post(client, image=another()))
             while service.scheduler.depth == 0:
                 await asyncio.sleep(0.001)
             gate.set()

@@ -203,6 +203,15 @@ def test_retry_after_knows_what_pictures_wait_for() -> None:
         assert door.retry_after() == 13
 
 
+@pytest.mark.parametrize(("ahead", "waits"), [(0.0, (1, 3)), (12.5, (13, 13)), (2.5, (3, 3))])
+def test_every_refusal_knows_what_pictures_wait_for(ahead: float, waits: tuple[int, int]) -> None:
+    door = admission(max_pixels=1000, ahead=ahead)
+    with ExitStack() as stack:
+        fill(door, stack, 300, 300, 300)
+        assert refusal(door, 150).retry_after == waits[0]  # too many pixels: those above take 0.5 s
+        assert refusal(door, 100, seconds=7.5).retry_after == waits[1]  # 9 s in front, 1 s, and 7.5 are left
+
+
 def test_retry_after_is_about_right_for_a_device_that_works() -> None:
     """A device of 0.01 s a pixel, in seconds that the test counts."""
     door = admission(max_requests=100, max_pixels=1000)

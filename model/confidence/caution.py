@@ -156,19 +156,20 @@ def cautions_of_prompts(
 
 
 def caution_of_joined(
-    classes: Sequence[ClassName], trained: Sequence[bool], training_words: tuple[str, ...]
+    classes: Sequence[ClassName], trained: Sequence[bool], training_words: tuple[str, ...], asked: int
 ) -> tuple[AnswerWarning, ...]:
     """What there is to say of a name that reads like a list without commas: of one class, or three words.
 
     Args:
-        classes: that were asked for.
+        classes: of the answer.
         trained: which of them count as trained.
         training_words: of the classes that the weights were trained on.
+        asked: classes that were asked for, seen or not.
     """
     known = _plain_words(training_words)
     for item, sure in zip(classes, trained, strict=True):
         parts = () if sure or item.synonyms else _parted(item.name.split(), known)
-        if len(parts) > (1 if len(classes) == 1 else 2):
+        if len(parts) > (1 if asked == 1 else 2):
             meant = _cut(", ".join(parts), 2 * MOST_LETTERS)
             return (
                 AnswerWarning(

@@ -192,6 +192,7 @@ class Arrivals:
         self.last_error = self.public_error = None
         self.quarantine.accept(found.number)
         self.metrics.model_loads.labels(self.served.name, "loaded").inc()
+        self.metrics.load_fails(self.served.name, None)
         self.metrics.model_load_seconds.observe(version.seconds)
         return version
 
@@ -199,7 +200,9 @@ class Arrivals:
         self.last_error = in_words(error)
         self.public_error = f"{in_public(error)}; the log of the service says more"
         full = isinstance(error, NoSpaceError)
-        self.metrics.model_loads.labels(self.served.name, "no_space" if full else "failed").inc()
+        result = "no_space" if full else "failed"
+        self.metrics.model_loads.labels(self.served.name, result).inc()
+        self.metrics.load_fails(self.served.name, result)
         LOG.warning(
             "a version finds no space on the disk; it is tried again"
             if full

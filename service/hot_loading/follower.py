@@ -210,7 +210,9 @@ class Follower(Arrivals):
 
     async def _look_and_count(self) -> str:
         try:
-            return await self._look()
+            done = await self._look()
+            self.metrics.load_fails(self.served.name, None)
+            return done
         finally:
             self.count()
 

@@ -112,6 +112,9 @@ class Metrics:
         )
         self.model_info = self._gauge("model_info", "The loaded models", "model", "version", "digest")
         self.model_loads = self._counter("model_loads", "Attempts to load a version", "model", "result")
+        self.model_load_failing = self._gauge(
+            "model_load_failing", "Whether registry or load failed when last tried", "model", "result"
+        )
         self.registry_up = self._gauge(
             "registry_up", "Whether the registry answered when it was last looked at", "model"
         )
@@ -166,6 +169,12 @@ class Metrics:
         """Makes the series of a model's loads: alerts compare with what was before the first one."""
         for result in LOAD_RESULTS:
             self.model_loads.labels(model, result)
+        self.load_fails(model, None)
+
+    def load_fails(self, model: str, failure: str | None) -> None:
+        """Notes how registry or load failed when last tried: "failed", "no_space", or None."""
+        for result in ("failed", "no_space"):
+            self.model_load_failing.labels(model, result).set(result == failure)
 
     def watch(
         self,

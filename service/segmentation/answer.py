@@ -25,6 +25,7 @@ from service.scheduling.engine import EngineResult, ModelInfo
 from service.schemas.masks import Polygon, Rle
 from service.schemas.regions import LeftOut, Panoptic, RegionAnswer, RegionSpec
 from service.schemas.segment import (
+    AUTO_VOCABULARY,
     OF_REGIONS,
     BackgroundAnswer,
     CacheAnswer,
@@ -131,7 +132,9 @@ class SegmentationResult:
         prompts = cautions_of_prompts(
             info.card, classes, trained, self.vocabulary.templates, info.context_length
         )
-        joined = caution_of_joined(classes, trained, info.training_words)
+        own = self.spec.vocabulary not in (AUTO_VOCABULARY, *Vocabulary.builtin_names())  # none of ours
+        asked = len(self.vocabulary)
+        joined = caution_of_joined(classes, trained, info.training_words, asked) if own else ()
         return (*doubts, *prompts, *joined, *self.request_warnings)
 
     @property

@@ -105,9 +105,19 @@ JOINED_WORDS = ("car", "dining table", "fence", "house", "person", "sun", "table
 def test_a_list_without_commas_is_asked_about(names: list[str], meant: str) -> None:
     classes = [ClassName(name=name) for name in names]
     trained = [name in JOINED_WORDS for name in names]
-    found = caution_of_joined(classes, trained, JOINED_WORDS)
+    found = caution_of_joined(classes, trained, JOINED_WORDS, len(names))
     assert [one.code for one in found] == ["joined-names"] * bool(meant)
     assert all(f'is one class; did you mean "{meant}"?' in one.message for one in found)
     # nothing is known of other models, and the caller's word goes first
-    assert caution_of_joined(classes, trained, ()) == ()
-    assert caution_of_joined(classes, [True] * len(names), JOINED_WORDS) == ()
+    assert caution_of_joined(classes, trained, (), len(names)) == ()
+    assert caution_of_joined(classes, [True] * len(names), JOINED_WORDS, len(names)) == ()
+
+
+def test_two_words_are_a_list_only_where_nothing_else_was_asked_for() -> None:
+    """Also where only one of several classes is seen."""
+    classes = [ClassName(name="tree house")]
+    assert [len(caution_of_joined(classes, [False], JOINED_WORDS, asked)) for asked in (1, 2, 150)] == [
+        1,
+        0,
+        0,
+    ]

@@ -247,6 +247,12 @@ def quarantined(models: Models, name: str = "a") -> dict[int, str]:
     return {entry.version: entry.reason for entry in models.status(name).quarantined}
 
 
+def failing(metrics: Metrics) -> dict[str, float]:
+    """How registry or load of a model failed when last tried."""
+    samples = next(iter(metrics.model_load_failing.collect())).samples
+    return {sample.labels["result"]: sample.value for sample in samples}
+
+
 def loads(metrics: Metrics) -> dict[str, int]:
     """`ebseg_model_loads_total` by result, those that are not 0."""
     samples = next(iter(metrics.model_loads.collect())).samples

@@ -19,6 +19,7 @@ from tests.service.hot_loading.model_fakes import (
     ask,
     connection_lost,
     current,
+    failing,
     infos,
     loads,
     made,
@@ -181,7 +182,9 @@ async def test_a_full_disk_is_told_as_one(
         assert str(cache) not in told
         assert loads(metrics).keys() == {"no_space"}
         assert metrics.registry.get_sample_value("ebseg_registry_up", {"model": "a"}) == 1
+        assert failing(metrics) == {"failed": 0, "no_space": 1}
     await starting
+    assert failing(metrics) == {"failed": 0, "no_space": 0}
     assert current(models) == 1
     assert quarantined(models) == {}
     told_log = [vars(record)["reason"] for record in caplog.records if record.levelno == logging.WARNING]

@@ -21,6 +21,7 @@ from tests.service.hot_loading.model_fakes import (
     ask,
     connection_lost,
     current,
+    failing,
     memory_url,
     publish,
     quarantined,
@@ -189,11 +190,13 @@ async def test_a_registry_that_is_away_leaves_the_last_known_state(
                     await look(services)
             assert (roles(models), set(ask(models, 10))) == ({1: "current"}, {1})
             assert (gauge(metrics, "registry_up"), gauge(metrics, "serving_revision")) == (0, 1)
+            assert failing(metrics) == {"failed": 1, "no_space": 0}
             asked = models.status("a").asked
             assert asked is not None
             assert (asked.version, asked.obeyed) == (1, True)
         await look(services)
         assert (gauge(metrics, "registry_up"), models.status("a").last_error) == (1, None)
+        assert failing(metrics) == {"failed": 0, "no_space": 0}
         assert load.versions() == [2, 1]
 
 

@@ -1,10 +1,13 @@
 """Warnings of an image's colours and of names without commas: of each answer, and in a notebook."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from PIL import Image
 
 import ebseg
+from model.confidence.caution import AnswerWarning, caution_of_joined
 from tests.model.pictures.profiles import profile
 from tests.model.pictures.test_colors import saved
 from tests.service.fakes import post, running
@@ -33,3 +36,28 @@ def test_in_a_notebook() -> None:
     found = model.segment(BROKEN, ["sky grass corn field"])
     (joined,) = [warning.message for warning in found.warnings if warning.code == "joined-names"]
     assert 'did you mean "sky, grass, corn field"?' in joined
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("document", "expected"),
+    [
+        ({"classes": ["sky grass", "house"]}, [2]),
+        ({"vocabulary": "ade20k-150"}, []),
+        ({"vocabulary": "auto"}, []),
+    ],
+)
+async def test_lists_of_ours_are_not_asked_about(
+    document: dict[str, Any], expected: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody forgot their commas, whatever the model was trained on."""
+    asked: list[int] = []
+
+    def noted(*arguments: Any) -> tuple[AnswerWarning, ...]:
+        asked.append(arguments[3])
+        return caution_of_joined(*arguments)
+
+    monkeypatch.setattr("service.segmentation.answer.caution_of_joined", noted)
+    async with running() as (client, _):
+        assert (await post(client, document)).status_code == 200
+    assert sorted(set(asked)) == expected

@@ -82,6 +82,7 @@ class Line:
             wanted.deadline,
             self.ageing,
         )
+        assert request.urgency == min(wanted.deadline.at, request.submitted + self.ageing)
         request.urgency = min(self.start + at + seconds, self.start + at + self.ageing)
         self.queue.add(request)
         return request

@@ -118,6 +118,33 @@ def test_ageing_keeps_far_deadlines_from_starving(loop: asyncio.AbstractEventLoo
     assert served.index(("full", [999])) == 10
 
 
+def test_ageing_keeps_far_classify_steps_from_starving(loop: asyncio.AbstractEventLoop) -> None:
+    queue = line(loop, ageing=9.9)
+    queue.add(0, 999, seconds=300, cached=True)
+    served = []
+    for second in range(20):  # two urgent ones a second, and room for one
+        queue.add(second, 2 * second, seconds=5, cached=True)
+        queue.add(second + 0.5, 2 * second + 1, seconds=5, cached=True)
+        served.append(queue.next(second + 0.5))
+    assert served.index(("classify", [999])) == 10
+    assert served[:10] == classified(*range(10))
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_ageing_keeps_far_embed_steps_from_starving(loop: asyncio.AbstractEventLoop, cached: bool) -> None:
+    """Whether it stands behind predict or behind classify steps."""
+    queue = line(loop, size=1, ageing=9.9)
+    queue.text(0, "far", seconds=300)
+    served = []
+    for second in range(20):
+        queue.add(second, 2 * second, seconds=5, cached=cached)
+        queue.add(second + 0.5, 2 * second + 1, seconds=5, cached=cached)
+        served.append(queue.next(second + 0.5))
+        if not cached:
+            queue.next(second + 0.5)  # its classify
+    assert served.index("far x1") == 10
+
+
 def test_delay_counts_from_the_oldest_of_the_bucket(loop: asyncio.AbstractEventLoop) -> None:
     queue = line(loop, delay=1.0)
     queue.add(0.0, 1, seconds=100)

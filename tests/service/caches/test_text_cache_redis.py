@@ -44,9 +44,10 @@ class Process:
         self.tower = Tower()
         self.device = Device()
 
-    async def get(self, *names: str) -> Text:
+    async def get(self, *names: str, owner: str = "") -> Text:
         vocabulary = Vocabulary.of(names, templates=TEMPLATES)
-        return await self.cache.get(vocabulary, self.tower.text_digest, self.device.embed(self.tower))
+        embed = self.device.embed(self.tower)
+        return await self.cache.get(vocabulary, self.tower.text_digest, embed, owner)
 
     def l2(self, result: str) -> float:
         return count(self.metrics, result)
@@ -60,12 +61,12 @@ async def process(url: str, timeout_s: float = PATIENT_S) -> AsyncIterator[Proce
         await made.cache.stop()
 
 
-def key_of(name: str) -> bytes:
-    return EmbeddingKeys("t" * 64, TEMPLATES).of([name])
+def key_of(name: str, owner: str = "") -> bytes:
+    return EmbeddingKeys("t" * 64, TEMPLATES, owner).of([name])
 
 
-def redis_key(name: str) -> bytes:
-    return b"ebseg:text:v1:" + key_of(name).hex().encode()
+def redis_key(name: str, owner: str = "") -> bytes:
+    return b"ebseg:text:v1:" + key_of(name, owner).hex().encode()
 
 
 def stored(client: redis.Redis, name: str) -> Row:
@@ -108,6 +109,26 @@ async def test_requests_at_the_same_moment_ask_redis_once(empty_redis: RedisServ
         assert client.info("commandstats")["cmdstat_mget"]["calls"] == 1
         assert [text.source for text in texts] == ["l2"] + ["joined"] * 19
         assert second.tower.calls == [["warm up"]]
+
+
+async def test_an_owners_embeddings_are_found_and_awaited_by_nobody_else(empty_redis: RedisServer) -> None:
+    """Neither in Redis nor on their way: by the time an owner could learn what others ask for."""
+    client = empty_redis.client()
+    owners = ("one", "other", "one", "other", "")
+    async with process(empty_redis.url) as first:
+        texts = await asyncio.gather(*(first.get("a", "b", owner=owner) for owner in owners))
+        sources = [text.source for text in texts]
+        assert sources == ["embedded", "embedded", "joined", "joined", "embedded"]
+        assert sorted(name for call in first.tower.calls for name in call) == ["a"] * 3 + ["b"] * 3
+        await until(lambda: first.l2("stored") == 6)
+        assert (first.l2("miss"), first.l2("hit")) == (6, 0)
+    keys = {redis_key(name, owner) for name in "ab" for owner in ("one", "other", "")}
+    assert len(keys) == 6
+    assert set(client.scan_iter()) == keys
+    async with process(empty_redis.url) as second:
+        assert (await second.get("a", "b", owner="one")).source == "l2"
+        assert (await second.get("a", "b", owner="third")).source == "embedded"
+        assert (second.l2("hit"), second.l2("miss")) == (2, 2)
 
 
 SOUND = encode(key_of("b"), row_of("b", "{}"))

@@ -1,6 +1,6 @@
 """TorchEngine on the pretended accelerator: its waits, batches by padded shape, and a version's end."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +16,7 @@ from model.segmenter import Segmenter
 from model.vocabulary.classes import Vocabulary
 from service.scheduling.classified import Prediction
 from service.scheduling.deadline import Deadline
-from service.scheduling.engine import Job
+from service.scheduling.engine import Job, PreparedPicture
 from service.scheduling.torch_engine import TorchEngine, load_engine
 from tests.pretended import LateStreams, counted, pretended_device
 
@@ -131,6 +131,54 @@ def test_warm_up_finds_a_batch_and_another_version_takes_over(
     assert isinstance(prediction, Prediction)
     again = second.predict([second.prepare(picture((64, 96), 0))])[0]
     assert torch.equal(again.masks.frozen.cpu(), prediction.masks.frozen.cpu())
+
+
+class DeviceClock:
+    """Time that goes on by what batches are said to take."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize(
+    ("seconds", "most", "best"),
+    [
+        (lambda size: max(1.0, size / 8), 64, 8),  # as long alone as eight together
+        (lambda size: size, 64, 1),  # one after the other
+        (lambda size: 0.96 * size if size > 1 else 1.0, 64, 1),  # 4 % are not worth a wait
+        (lambda size: 1 + 0.1 * size, 64, 64),  # the largest that is tried
+        (lambda size: 1 + 0.1 * size, 16, 16),  # and the largest that the memory takes
+    ],
+)
+def test_the_warm_up_chooses_the_batch_that_the_device_makes_best(
+    tiny_checkpoint: Path,
+    device: torch.device,
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: Callable[[int], float],
+    most: int,
+    best: int,
+) -> None:
+    engine, clock, tried = on(tiny_checkpoint, device), DeviceClock(), []
+    monkeypatch.setattr("service.scheduling.torch_engine.time", clock)
+    own = engine.predict
+
+    def predict(prepared: Sequence[PreparedPicture]) -> list[Prediction]:
+        if len(prepared) > most:
+            raise torch.OutOfMemoryError
+        tried.append(len(prepared))
+        clock.now += seconds(len(prepared))
+        return own(prepared[:1]) * len(prepared)
+
+    monkeypatch.setattr(engine, "predict", predict)
+    measured = engine.warm((64, 96))
+    assert engine.batch == best
+    assert max(tried) == most  # all that may be worth it were tried
+    assert [one.seconds for one in measured if one.step == "predict"] == [pytest.approx(seconds(1))]
+    engine.warm((96, 64))
+    assert engine.batch == best  # other shapes change nothing
 
 
 def early(folder: Path, device: torch.device) -> TorchEngine:

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from typing import Any
 
@@ -11,6 +11,9 @@ from ebseg_client import (
     BusyError,
     ClassSpec,
     ClientError,
+    ConnectionFailedError,
+    DeadlineError,
+    DeadlineExceededError,
     EBSegClient,
     Segmentation,
     SegmentOptions,
@@ -30,13 +33,14 @@ from service.schemas.segment import SegmentRequest
 
 PATIENCE_S = 600.0  # for one picture, waits for a busy service included
 PAUSE_S = 8.0  # after the client's own attempts
+AWAY, BUSY = "the service is away", "the service is busy"
 
 
 class RemoteSegmenter:
     """See `BatchSegmenter.segment`; an error that all pictures would meet fails the run, not a row.
 
-    So does a service that is busy, or not ready, for as long as one picture may take: it says nothing of the
-    picture.
+    So does a service that is busy, not ready or away for as long as one picture may take: it says nothing of
+    the picture.
 
     Args:
         url: of the service.
@@ -44,6 +48,7 @@ class RemoteSegmenter:
         api_key: sent along, if given.
         threads: requests at a time.
         max_pixels: files that are too large for so many pixels are not read; the service has its own limits.
+        waits: called, by any of the threads, with why a picture waits for the service.
 
     Raises:
         UsageError, InputError: the request, the address or the key cannot be used.
@@ -57,6 +62,7 @@ class RemoteSegmenter:
         api_key: str | None,
         threads: int,
         max_pixels: int = MAX_PIXELS,
+        waits: Callable[[str], None] = lambda why: None,
     ):
         spec = read_batch_request(request, remote=True)
         self._classes = _classes(spec)
@@ -64,14 +70,24 @@ class RemoteSegmenter:
         self._client = EBSegClient(url, api_key=api_key, timeout=PATIENCE_S, connections=threads)
         self._threads = threads
         self._most = most_bytes(max_pixels)
+        self._waits = waits
         self._given_up = threading.Event()
+        self._fault: Exception | None = None  # the first of those that end the run
 
     def segment(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[Row]:
-        """The rows' results, in order."""
+        """The rows' results, in order.
+
+        Raises:
+            ClientError: all pictures would meet it; the connections are closed then.
+        """
         self._given_up.clear()
         with closing(in_order(self._one, enumerate(rows), self._threads)) as results:
             try:
-                yield from results
+                # `yield from` would close them, and wait, before anybody gives up
+                for result in results:  # noqa: UP028
+                    yield result
+            except Exception as error:
+                raise self._fault or error from None  # not one whose pause the fault has ended
             finally:
                 self._given_up.set()  # nobody waits for what else was begun
 
@@ -80,13 +96,20 @@ class RemoteSegmenter:
         self._client.close()
 
     def _one(self, numbered: tuple[int, Mapping[str, Any]]) -> Row:
-        index, row = numbered
+        try:
+            return self._row(*numbered)
+        except Exception as error:
+            self._fault = self._fault or error
+            self._given_up.set()  # the others' pauses end, which are waited for
+            self._client.close()  # and so do those of the client's own attempts
+            raise
+
+    def _row(self, index: int, row: Mapping[str, Any]) -> Row:
         id = row_id(row, index)
         try:
             answer = self._answer(content_of(row, self._most))
         except (UnreadableError, ClientError) as error:
             if is_of_all(error) or _may_pass(error):
-                self._given_up.set()  # the others' pauses end, which are waited for
                 raise
             return failed(id, error)
         return dict.fromkeys(COLUMNS) | {
@@ -101,19 +124,33 @@ class RemoteSegmenter:
 
     def _answer(self, content: bytes) -> Segmentation:
         until = time.monotonic() + PATIENCE_S
+        passing: ClientError | None = None
         while True:
             options = self._options | {"timeout": max(1.0, until - time.monotonic())}
             try:
                 return self._client.segment(content, self._classes, **options)
-            except (BusyError, UnavailableError) as error:
-                pause = max(PAUSE_S, error.retry_after or 0.0)
-                if not _may_pass(error) or time.monotonic() + pause > until or self._given_up.wait(pause):
+            except (BusyError, UnavailableError, ConnectionFailedError) as error:
+                passing = error
+                asked, why = (
+                    (None, AWAY) if isinstance(error, ConnectionFailedError) else (error.retry_after, BUSY)
+                )
+                pause = max(PAUSE_S, asked or 0.0)
+                if not _may_pass(error) or time.monotonic() + pause > until or self._given_up.is_set():
                     raise
+                self._waits(why)
+                if self._given_up.wait(pause):
+                    raise
+            except DeadlineError as error:
+                if passing is None or isinstance(error, DeadlineExceededError):
+                    raise
+                raise passing from None  # the picture's time went by while nobody listened
 
 
 def _may_pass(error: Exception) -> bool:
-    """Whether the service is busy or not ready, whatever it is asked for."""
-    return isinstance(error, BusyError | UnavailableError) and error.type not in HOPELESS
+    """Whether the service is busy, not ready or away, whatever it is asked for."""
+    if isinstance(error, BusyError | UnavailableError):
+        return error.type not in HOPELESS
+    return isinstance(error, ConnectionFailedError)
 
 
 def _classes(spec: SegmentRequest) -> list[str | ClassSpec] | None:

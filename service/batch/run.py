@@ -18,7 +18,7 @@ from service.batch.deaths import DEATHS, Deaths, gave_up
 from service.batch.listing import Item
 from service.batch.plan import BatchPlan
 from service.batch.sinks import Sink
-from service.batch.worker import READY, Finished, PictureBegun, ShardTask, WorkerFailed, work
+from service.batch.worker import READY, Finished, PictureBegun, ShardTask, Waits, WorkerFailed, work
 from service.errors import UsageError
 
 SILENT_S = 1200.0  # of a worker that has work; twice what one picture may take of a running service
@@ -81,6 +81,7 @@ class BatchRun:
         sink: where rows go, and what is there.
         progress: called with numbers of pictures that were done just now.
         known: called with those that were done before.
+        waits: called with why a worker waits.
         silent_s: a worker that has work and reports nothing for so long is replaced.
     """
 
@@ -90,6 +91,7 @@ class BatchRun:
         sink: Sink,
         progress: Progress,
         known: Progress,
+        waits: Callable[[str], None],
         *,
         silent_s: float = SILENT_S,
     ):
@@ -97,6 +99,7 @@ class BatchRun:
         self._sink = sink
         self._progress = progress
         self._known = known
+        self._waits = waits
         self._silent_s = silent_s
         self._result = RunResult()
         self._deaths = Deaths()
@@ -205,6 +208,8 @@ class BatchRun:
         elif received == READY:
             worker.ready = True
             self._began = self._began or time.monotonic()
+        elif isinstance(received, Waits):
+            self._waits(received.why)
         elif isinstance(received, PictureBegun):
             assert worker.shard is not None, "who does images has a shard"
             self._deaths.picture(worker.shard[0], received.index)

@@ -1,6 +1,7 @@
 """A process that segments shards of a run, one by one, on a device or through a running service."""
 
 import signal
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -43,6 +44,13 @@ class PictureBegun:
     """What a worker reports before it does a picture by itself: its index in the shard."""
 
     index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """What a worker reports while it waits for a service, and why it does."""
+
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,40 +104,60 @@ def work(plan: BatchPlan, device: str, pipe: Connection) -> None:
     """Does each `ShardTask` of the pipe until it closes.
 
     Sends `READY` once, numbers of pictures that were done, `PictureBegun` where it does one by itself,
-    `Finished` for each shard, and `WorkerFailed` for an exception, which no row's error is and which ends the
-    worker.
+    `Waits`, `Finished` for each shard, and `WorkerFailed` for an exception, which no row's error is and which
+    ends the worker.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the run's own process ends its workers
+    turn = threading.Lock()
+
+    def send(message: object) -> None:
+        with turn:
+            pipe.send(message)
+
     try:
-        segmenter = segmenter_of(plan, device, torch_threads=plan.torch_threads)
+        segmenter = segmenter_of(
+            plan, device, torch_threads=plan.torch_threads, waits=lambda why: send(Waits(why))
+        )
         sink = open_sink(OutputPlace(plan.out), plan.form)
-        pipe.send(READY)
+        send(READY)
         while True:
             try:
                 task: ShardTask = pipe.recv()
             except EOFError:
                 return
-            pipe.send(finished(plan, sink, segmenter, task, pipe.send))
+            send(finished(plan, sink, segmenter, task, send))
     except (BrokenPipeError, ConnectionResetError):
         return  # the run has ended
     except BaseException as error:
-        pipe.send(WorkerFailed.of(error, plan.url))
+        send(WorkerFailed.of(error, plan.url))
         raise SystemExit(1) from None
 
 
-def segmenter_of(plan: BatchPlan, device: str, *, torch_threads: int | None) -> RowSegmenter:
+def segmenter_of(
+    plan: BatchPlan,
+    device: str,
+    *,
+    torch_threads: int | None,
+    waits: Callable[[str], None] = lambda why: None,
+) -> RowSegmenter:
     """What segments a plan's rows: a running service, or a model on a device, loaded.
 
     Args:
         plan: of the run.
         device: of the worker.
         torch_threads: that the model computes with on a CPU; None leaves them as they are.
+        waits: see `RemoteSegmenter`.
     """
     if plan.url is not None:
         from service.batch.remote import RemoteSegmenter
 
         return RemoteSegmenter(
-            plan.url, plan.request, api_key=plan.api_key, threads=plan.threads, max_pixels=plan.max_pixels
+            plan.url,
+            plan.request,
+            api_key=plan.api_key,
+            threads=plan.threads,
+            max_pixels=plan.max_pixels,
+            waits=waits,
         )
     import torch
 

@@ -148,7 +148,7 @@ def _run(args: argparse.Namespace, plan: "BatchPlan", model: str, digest: str) -
         if args.on == "ray":
             from service.batch.ray_run import RayRun
 
-            result = RayRun(plan, *progress, address=args.address, workers=args.workers).run()
+            result = RayRun(plan, *progress[:2], address=args.address, workers=args.workers).run()
         else:
             result = BatchRun(plan, sink, *progress).run()
     finish(store, sink, result)

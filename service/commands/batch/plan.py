@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from model.commands.choosing import expected_folder, pulled_folder
+from model.urls import shown
 from service.commands.flags import given_classes, given_settings
 from service.commands.remote import chosen_key, connected
 from service.errors import UsageError
@@ -77,14 +78,25 @@ def _here(args: argparse.Namespace, document: dict[str, Any]) -> tuple[dict[str,
 
 
 def _there(args: argparse.Namespace, document: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], str]:
-    """The same for a running service: the request names the version that serves now, for all rows."""
+    """The same for a running service: one version makes all rows, that of the output's start."""
     from service.batch.request import read_batch_request
 
-    spec = read_batch_request(document, remote=True)
+    read_batch_request(document, remote=True)
+    begun = _begun(args.out, args.url, document)
+    wanted = begun or document
     with connected(args.url, args.api_key, ASKING_S) as client:
-        model = _serving(client, spec.model, args.url)
-    chosen = {"model": model.name, "version": spec.version or model.version}
-    digest = model.digest if chosen["version"] == model.version else ""
+        model = _serving(client, wanted.get("model"), args.url)
+    chosen = {"model": model.name, "version": wanted.get("version") or model.version}
+    serve = {one.version: one.digest for one in model.versions if one.role != "draining"}
+    if chosen["version"] not in serve:
+        lost = f"{args.url} does not serve version {chosen['version']} of {model.name}"
+        what = (
+            f"pin it there, or take another --out: {args.out} was begun with it"
+            if begun
+            else "ask for another"
+        )
+        raise UsageError(f"{lost}, but {', '.join(map(str, serve))}; {what}")
+    digest = serve[chosen["version"]]
     own = {
         "checkpoint": None,
         "url": args.url,
@@ -92,6 +104,22 @@ def _there(args: argparse.Namespace, document: dict[str, Any]) -> tuple[dict[str
         "devices": ("service",) * (args.workers or 1),
     }
     return own, document | chosen, digest
+
+
+def _begun(out: str, url: str, document: dict[str, Any]) -> dict[str, Any] | None:
+    """The request, with its model and version, of an output that the same command has begun."""
+    from service.batch.place import OutputPlace
+    from service.batch.plan import RUN_MANIFEST
+
+    content = OutputPlace(out).get(RUN_MANIFEST)
+    try:
+        pinned = json.loads(content or b"{}")
+        request = pinned["request"]
+        same = pinned["model"] == shown(url) and request == {**request, **document}
+        asked = {name: value for name, value in request.items() if name not in ("model", "version")}
+        return request if same and asked.keys() <= document.keys() else None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None  # there is none, or `pin` tells what is wrong with it
 
 
 def _serving(client: "EBSegClient", name: str | None, url: str) -> "ModelDetails":

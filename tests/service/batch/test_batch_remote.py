@@ -1,18 +1,22 @@
 """`RemoteSegmenter`: a request is looked at once here, whatever the number of pictures, and arrives whole."""
 
+import json
+import time
 from contextlib import closing
+from threading import Event
 from typing import Any
 
 import pytest
 
-from ebseg_client import BusyError, Retry
+from ebseg_client import BusyError, ConnectionFailedError, KeyRefusedError, Retry
 from service.batch import remote
 from service.batch.remote import RemoteSegmenter
 from service.batch.worker import WorkerFailed
 from service.schemas.segment import SegmentRequest
 from tests.service.cli_calls import run
 from tests.service.fakes import PNG, live
-from tests.service.scripted_server import Answer, problem, scripted
+from tests.service.scripted_server import ANSWER, Answer, breaking, problem, scripted
+from tests.waiting import WAIT
 
 PICTURES = 5
 SHARES = {"supervised": 0.2, "mask_attention": 0.7, "frozen": 0.1}
@@ -113,8 +117,8 @@ def test_a_busy_service_costs_time_and_no_row() -> None:
 
 @pytest.mark.usefixtures("hasty")
 def test_a_service_that_stays_busy_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody would want a million rows that say so; and other threads do not go on waiting."""
-    monkeypatch.setattr(remote, "PAUSE_S", 1e6)
+    """Nobody would want a million rows that say so."""
+    monkeypatch.setattr(remote, "PATIENCE_S", 1.0)
     with (
         scripted(problem(429, "too-many-requests")) as server,
         closing(RemoteSegmenter(server.url, REQUEST, api_key=None, threads=2)) as segmenter,
@@ -124,3 +128,86 @@ def test_a_service_that_stays_busy_ends_the_run(monkeypatch: pytest.MonkeyPatch)
     failed = WorkerFailed.of(caught.value, server.url)
     assert (failed.usable, failed.trace) == (True, "")
     assert failed.text.startswith(f"{server.url}: T: too-many-requests [429]")
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize("retry_after", [None, 100])
+def test_a_fault_ends_the_pauses_of_others_and_is_what_is_told(
+    retry_after: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two requests at a time the first is told to come back, here or in the client's own attempts."""
+    monkeypatch.setattr(remote, "PAUSE_S", 100.0)
+    attempts = Retry().attempts if retry_after is None else 1
+    busy = [problem(429, "too-many-requests", retry_after)] * attempts
+    paused = Event()
+
+    class Late(dict[str, Any]):
+        def get(self, name: str, default: Any = None) -> Any:
+            assert paused.wait(WAIT)
+            return super().get(name, default)
+
+    with scripted(*busy, problem(401, "unauthorized")) as server:
+        segmenter = RemoteSegmenter(
+            server.url, REQUEST, api_key=None, threads=2, waits=lambda why: paused.set()
+        )
+        if retry_after is not None:
+            monkeypatch.setattr(segmenter._client, "_wait", pausing(segmenter._client._wait, paused))
+        began = time.monotonic()
+        with closing(segmenter), pytest.raises(KeyRefusedError):
+            list(segmenter.segment([{"id": "a", "bytes": PNG}, Late(id="b", bytes=PNG)]))
+        assert time.monotonic() - began < 50
+        assert len(server.heard) == attempts + 1
+
+
+def pausing(own: Any, paused: Event) -> Any:
+    def wait(seconds: float) -> None:
+        paused.set()
+        own(seconds)
+
+    return wait
+
+
+@pytest.mark.usefixtures("hasty")
+def test_who_stops_early_waits_for_no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "PAUSE_S", 100.0)
+    paused = Event()
+    with (
+        scripted(Answer(), problem(429, "too-many-requests")) as server,
+        closing(
+            RemoteSegmenter(server.url, REQUEST, api_key=None, threads=1, waits=lambda why: paused.set())
+        ) as segmenter,
+    ):
+        rows = segmenter.segment([{"id": name, "bytes": PNG} for name in "ab"])
+        assert next(rows)["error"] is None
+        assert paused.wait(WAIT)
+        began = time.monotonic()
+        rows.close()  # type: ignore[attr-defined]
+        assert time.monotonic() - began < 50
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_service_that_hangs_up_is_asked_again() -> None:
+    """As often as its pod takes to be replaced: more than the client itself tries."""
+    broken, told = 2 * Retry().attempts, list[str]()
+    body = json.dumps(ANSWER).encode()
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: "
+    with (
+        breaking(broken, head + str(len(body)).encode() + b"\r\n\r\n" + body) as (url, served),
+        closing(RemoteSegmenter(url, REQUEST, api_key=None, threads=1, waits=told.append)) as segmenter,
+    ):
+        (row,) = segmenter.segment([{"id": "a", "bytes": PNG}])
+    assert (row["error"], len(served), told) == (None, broken + 1, [remote.AWAY] * 2)
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_service_that_stays_away_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "PATIENCE_S", 1.0)
+    told: list[str] = []
+    with (
+        closing(
+            RemoteSegmenter("http://127.0.0.1:9", REQUEST, api_key=None, threads=1, waits=told.append)
+        ) as segmenter,
+        pytest.raises(ConnectionFailedError),
+    ):
+        list(segmenter.segment([{"id": "a", "bytes": PNG}]))
+    assert set(told) == {remote.AWAY}

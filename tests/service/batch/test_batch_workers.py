@@ -153,7 +153,7 @@ def ran(plan: BatchPlan, work: Work, monkeypatch: pytest.MonkeyPatch) -> tuple[R
     monkeypatch.setattr(run_module, "END_S", 1.0)
     progress: list[int] = []
     sink = open_sink(OutputPlace(plan.out), plan.form)
-    return BatchRun(plan, sink, progress.append, progress.append).run(), progress
+    return BatchRun(plan, sink, progress.append, progress.append, print).run(), progress
 
 
 def shards(plan: BatchPlan) -> list[int]:

@@ -39,12 +39,16 @@ def test_images_are_counted_beside_the_run(
         counted.set()
         return 7
 
-    with progress_shown(count) as (done, known):
+    with progress_shown(count) as (done, known, _):
         assert counted.wait(10)
         known(3)
         done(1)
-        done(1)
-    assert "of 7 images" in capsys.readouterr().err
+
+        def told() -> bool:
+            done(1)
+            return "of 7 images" in capsys.readouterr().err
+
+        wait_until(told)  # what was counted is known a moment after it is
 
     def endless(is_over: object) -> None:
         assert callable(is_over)
@@ -58,8 +62,23 @@ def test_images_are_counted_beside_the_run(
     def missing(is_over: object) -> int:
         raise UsageError("there is no such input")
 
-    with progress_shown(missing) as (done, _):
+    with progress_shown(missing) as (done, _, _):
         done(1)  # the run itself tells
+
+
+def test_why_a_run_waits_is_told_at_once_and_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    with progress_shown(lambda is_over: None) as (done, _, waits):
+        for why in ("busy", "busy", "away"):
+            waits(why)
+        done(-1)
+        waits("away")
+        done(3)
+        waits("away")
+    told = ["0 images; busy", "0 images; away", "2 images; away"]
+    assert capsys.readouterr().err.splitlines() == told
 
 
 def test_a_share_counts_its_own(tmp_path: object) -> None:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 WORD = 8  # bytes
 _MOST, _RETRY, _OPEN, _CALM, _ROWS = 0, 1, 2, 3, 4
-_ROW = 2  # words of a process: what it has reserved, and what of it bodies have
+_ROW = 3  # words of a process: what it has reserved, what of it bodies have, and its beats
 
 
 class SharedCount:
@@ -85,6 +85,15 @@ class SharedCount:
         """The same of bodies on their way; others' may be read a moment before they change."""
         self._words[self._row + 1] += change
 
+    def beat(self) -> None:
+        """Says that this process gets on; to be called again and again."""
+        self._words[self._row + 2] += 1
+
+    @property
+    def beats(self) -> int:
+        """How often this process said so; 0 until it serves."""
+        return self._words[self._row + 2]
+
     @contextmanager
     def whole(self) -> Iterator[None]:
         """Keeps all other processes from changing it."""
@@ -102,7 +111,7 @@ class SharedCount:
         """Gives back what a process held that has ended."""
         with self.whole():
             start = _ROWS + _ROW * row
-            self._words[start] = self._words[start + 1] = 0
+            self._words[start] = self._words[start + 1] = self._words[start + 2] = 0
 
 
 def new_count(processes: int) -> int:

@@ -27,6 +27,7 @@ from service.workers.kept import KeptKeys
 
 LOG = logging.getLogger(__name__)
 LATE_S = 5.0  # that workers get beyond the grace period
+BEAT_S = 0.5  # between two signs that it gets on
 _NUMBER = 4  # bytes of a worker's number
 
 
@@ -104,6 +105,7 @@ class EngineProcess:
         self._ends.control.setblocking(False)
         async with self._app.router.lifespan_context(self._app):
             loop.add_reader(self._ends.control, self._meet)
+            beating = asyncio.create_task(self._beat_always())
             while not (self._draining or self._orphaned or self._service.failure):
                 await self._changed.wait()
                 self._changed.clear()
@@ -115,6 +117,12 @@ class EngineProcess:
             except TimeoutError:
                 LOG.warning("workers did not end in time")
             loop.remove_reader(self._ends.control)
+            beating.cancel()
+
+    async def _beat_always(self) -> None:
+        while True:
+            self._ends.count.beat()
+            await asyncio.sleep(BEAT_S)
 
     def _ready(self) -> None:
         self._ends.count.open = self._ends.count.calm = True

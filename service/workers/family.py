@@ -27,6 +27,10 @@ from service.workers.kept import KeptKeys, new_kept
 
 LOG = logging.getLogger(__name__)
 _PAUSE_S = 1.0  # between two births of one worker, at least
+_LOOK_S = 1.0  # between two looks at whether they get on
+# Looks without a sign of life after which a process is killed. Looks and not seconds: should all have slept, as
+# in a paused container, nobody is to blame.
+_SILENT_LOOKS = 60
 _LAST_S = 30.0  # beyond the grace period, for devices to end what they are at
 _ROOM = 2  # times the host's memory
 _LESS = 8  # part of the address space that is left, where that is limited
@@ -88,6 +92,21 @@ class _WorkerSlot:
         self.born = 0.0
 
 
+class _Life:
+    """Signs of life of one process, as they were at the last look."""
+
+    def __init__(self, count: SharedCount):
+        self._count = count
+        self._beats = self._silent = 0
+
+    def hangs(self) -> bool:
+        """Looks once more; true once it has been silent for too long, since it served."""
+        beats = self._count.beats
+        self._silent = 0 if beats != self._beats or not beats else self._silent + 1
+        self._beats = beats
+        return self._silent >= _SILENT_LOOKS
+
+
 class _Family:
     """All processes, as the one sees them that looks after them."""
 
@@ -107,6 +126,8 @@ class _Family:
         listeners = [listen(settings.host, port, shared=True) for _ in range(settings.workers)]
         self._workers = [_WorkerSlot(number, listener) for number, listener in enumerate(listeners, 1)]
         self._count = SharedCount(new_count(1 + settings.workers), 0, settings.max_host_bytes or usable())
+        self._lives = [_Life(self._count.of(row)) for row in range(1 + settings.workers)]  # the engine's first
+        self._looked = time.monotonic()
         self._kept = KeptKeys(new_kept())
         self._control, self._engines_control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._address = announce(listeners[0])
@@ -128,6 +149,7 @@ class _Family:
             if came is not None and came.si_signo in ENDING:
                 self._drain(came.si_signo)
             self._bury()
+            self._look()
             if time.monotonic() > self._until:
                 LOG.critical("processes of the service do not end; they are killed")
                 self._kill(self._engine_pid, *(worker.pid for worker in self._workers))
@@ -142,7 +164,19 @@ class _Family:
         unborn = [worker.born + _PAUSE_S - now for worker in self._workers if not worker.pid]
         if self._draining:
             unborn = []
-        return min(max(0.0, min([*unborn, self._until - now])), 3600.0)
+        return max(0.0, min([*unborn, self._until - now, self._looked + _LOOK_S - now]))
+
+    def _look(self) -> None:
+        """Kills a process that hangs without dying: `_bury` then does what there is to do."""
+        if time.monotonic() < self._looked + _LOOK_S or self._draining:
+            return
+        self._looked = time.monotonic()
+        pids = [self._engine_pid, *(worker.pid for worker in self._workers)]
+        names = ["the process with the engine", *["a worker"] * len(self._workers)]
+        for pid, name, life in zip(pids, names, self._lives, strict=True):
+            if pid and life.hangs():
+                LOG.error("%s hangs: no sign of life for %.0f s; it is killed", name, _SILENT_LOOKS * _LOOK_S)
+                self._kill(pid)
 
     def _bear(self) -> None:
         """Forks the workers that are not there, unless all end."""

@@ -124,6 +124,7 @@ class HttpProcess:
 
     async def _flush_always(self, link: Link) -> None:
         while True:
+            self._ends.count.beat()
             await asyncio.sleep(FLUSH_S)
             self._flush(link)
 

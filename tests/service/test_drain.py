@@ -29,6 +29,7 @@ from tests.waiting import WAIT, wait_until
 
 GRACE = {"EBSEG_DRAIN_TIMEOUT_S": "600"}  # seconds: whoever waits for its end is given up before it
 SECONDS = 0.4  # of a batch
+LATE_S = 20.0  # that a process may take to end, on a loaded machine
 CLIENTS = 32
 
 
@@ -148,7 +149,7 @@ def test_sigterm_while_a_device_hangs() -> None:
             began = time.monotonic()
             served.terminate()
             assert served.ended() == 1
-            assert time.monotonic() - began >= 3.0
+            assert 3.0 <= time.monotonic() - began < 3.0 + LATE_S
             # uvicorn may have come first, with an answer to the request that it cancelled
             assert asked.exception() is not None or asked.result().status_code != 200
         (reported,) = [line for line in served.log_lines() if line["level"] == "critical"]

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -12,13 +14,17 @@ import pytest
 
 from service.server import listen
 from service.settings import SettingsError
+from service.workers import family
 from service.workers.family import run_workers
 from tests.load.server import Server, started
-from tests.service.fakes import FakeEngine, encoded, picture, settings
+from tests.service.fakes import FakeEngine, encoded, picture, serve, settings
 from tests.service.workers.processes import ask, children, connections_of
 from tests.waiting import wait_until
 
 PLACES = 4
+SILENT = 3  # looks at a process without a sign of life
+GRACE_S = 3
+LATE_S = 20  # that processes may take to end, on a loaded machine
 SECONDS = 1.0  # of a batch
 
 
@@ -122,6 +128,48 @@ def test_an_engine_that_is_killed_is_told_in_words(slow_again: Server) -> None:
     assert "Traceback" not in slow_again.log_text()
 
 
+def test_a_worker_that_hangs_is_replaced() -> None:
+    """It costs its own requests only; and a process with the engine that hangs ends the service."""
+    with started("tests.service.workers.test_processes", EBSEG_WORKERS="2") as server:
+        server.wait()
+        engine, victim, other = children(server)
+        os.kill(victim, signal.SIGSTOP)
+        wait_until(lambda: not alive(victim), pause=0.05)
+        wait_until(lambda: len(children(server)) == 3, pause=0.05)
+        assert {engine, other} < set(children(server))
+        assert [status(server, 20 + number) for number in range(8)] == [200] * 8
+        family_of_it = children(server)
+        os.kill(engine, signal.SIGSTOP)
+        assert server.ended() == 1
+        wait_until(lambda: not [pid for pid in family_of_it if alive(pid)], pause=0.02)
+        told = [line["message"] for line in server.log_lines() if line["level"] not in ("debug", "info")]
+    assert told == [
+        f"a worker hangs: no sign of life for {SILENT} s; it is killed",
+        "a worker ended, another one takes its place",
+        f"the process with the engine hangs: no sign of life for {SILENT} s; it is killed",
+        "the process with the engine ended; the service ends with exit code 1",
+    ]
+
+
+def test_sigterm_while_a_device_hangs() -> None:
+    """All processes end at the end of the grace period, and the log says why."""
+    with started(
+        "tests.service.fakes", "100000", EBSEG_WORKERS="2", EBSEG_DRAIN_TIMEOUT_S=str(GRACE_S)
+    ) as server:
+        server.wait()
+        with ThreadPoolExecutor(1) as clients:
+            asked = clients.submit(status, server, 20)
+            wait_until(lambda: server.metrics().value("batches_total", trigger="idle") == 1, pause=0.05)
+            processes, began = children(server), time.monotonic()
+            server.terminate()
+            assert server.ended() == 1
+            assert GRACE_S <= time.monotonic() - began < GRACE_S + LATE_S
+            assert asked.result() != 200
+        wait_until(lambda: not [pid for pid in processes if alive(pid)], pause=0.02)
+        critical = [line["message"] for line in server.log_lines() if line["level"] == "critical"]
+    assert critical[0].startswith("the device cpu hangs: no progress for ")
+
+
 @pytest.mark.slow  # one more start
 def test_without_the_one_that_looks_after_all_nobody_goes_on() -> None:
     with started("tests.service.fakes", "0", EBSEG_WORKERS="2") as server:
@@ -146,3 +194,8 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+if __name__ == "__main__":  # a service whose processes are looked at as few times as here
+    family._SILENT_LOOKS = SILENT
+    sys.exit(serve(settings(), FakeEngine()))

@@ -44,6 +44,9 @@ def test_nothing_is_released_before_the_tests() -> None:
 
     assert {job for job in JOBS if "test" in before(job)} == set(JOBS) - {"test"}
     assert {"run": ".ci/run"} in JOBS["test"]["steps"]
+    # What the index of packages has once cannot be taken back
+    assert before("publish") == set(JOBS) - {"publish"}
+    assert 'helm push "ebseg-${GITHUB_REF_NAME#v}.tgz" "oci://${charts}"' in str(JOBS["chart"]["steps"])
 
 
 def test_everything_goes_to_one_place() -> None:

@@ -80,7 +80,7 @@ def run(plan: Plan) -> dict[str, Any]:
         report |= _judged(load, good)
         if chaos is not None:
             report["faults"] = chaos.events
-        elif plan.check_memory and report["memory"]["end_to_middle"] > 1 + MEMORY_GROWTH:
+        if plan.check_memory and report["memory"]["end_to_middle"] > 1 + MEMORY_GROWTH:
             load.tally.complain(f"memory grew: {report['memory']}")
     return {"plan": asdict(plan), **report, "violations": load.tally.violations}
 

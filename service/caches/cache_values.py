@@ -45,7 +45,7 @@ class EmbeddingKeys:
     """
 
     def __init__(self, text_digest: str, templates: Sequence[str], owner: str = ""):
-        own = [owner] if owner else []
+        own = ["", owner] if owner else []  # no class has an empty name
         head = [text_digest, DTYPE, str(SCHEMA), str(len(templates)), *templates, *own]
         self._base = hashlib.sha256(b"".join(map(_framed, head)))
 

@@ -31,6 +31,12 @@ def header(
     return struct.pack("<4sHHI32s", magic, schema, dtype, width, key)
 
 
+def test_an_owner_is_told_from_a_class() -> None:
+    keys, owned = EmbeddingKeys("d", ["{}."]), EmbeddingKeys("d", ["{}."], "o")
+    found = {keys.of(["o", "x"]), owned.of(["x"]), keys.of(["x"]), owned.of(["o", "x"])}
+    assert len(found) == 4
+
+
 def test_layout_on_the_wire() -> None:
     row = unit()
     value = encode(KEY, row)

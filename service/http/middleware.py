@@ -76,6 +76,8 @@ class Requests:
             response = answer_error(error, scope, self.metrics)
             await response(scope, receive, exchange.send)
         except asyncio.CancelledError:  # the server ends, and waits no longer; it would log a traceback
+            if exchange.state.get("tunnelled"):
+                raise  # the worker that asked has ended, or its client has gone
             if not exchange.status:
                 response = answer_error(NotReadyError(ENDING), scope, self.metrics)
                 await response(scope, receive, exchange.send)

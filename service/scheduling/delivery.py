@@ -99,6 +99,8 @@ class Waiting(Generic[T]):
     def drop(self) -> None:
         """Notes that no answer is wanted."""
         self.settled = True
+        if not isinstance(self._to, CompletionQueue):
+            self._to = None  # it may know of who holds this, and so keep a picture
 
     def _send(self, value: T | None, error: Exception | None) -> None:
         if self.settled:

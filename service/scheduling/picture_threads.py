@@ -83,18 +83,22 @@ class PictureThreads:
         result: T = await self._run(lane, deadline.at, partial(work, *args, **kwargs))
         return result
 
-    def post(self, lane: Lane, deadline: Deadline, then: Then, work: Callable[[], object]) -> None:
+    def post(self, lane: Lane, deadline: Deadline, then: Then, work: Callable[[], object]) -> Waiting[Any]:
         """Runs a function on one of the threads, from any thread, without an event loop.
+
+        Dropping what this returns takes it out if it has not begun.
 
         Args:
             lane, deadline: as of `run_in`.
             then: gets what it returns or raises, on that thread; see `Waiting`.
             work: the function.
         """
+        posted = _Work(then, lane, work)
         try:
-            self._put(deadline.at, _Work(then, lane, work))
+            self._put(deadline.at, posted)
         except NotReadyError as error:
-            then(None, error)
+            posted.fail(error)
+        return posted
 
     def depth(self, lane: Lane) -> int:
         """Pieces of work that wait."""

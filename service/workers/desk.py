@@ -48,6 +48,7 @@ class _Turn:
         self.vocabulary: Vocabulary | None = None
         self.deadline = Deadline(0.0)
         self.looked_up = False  # whether a prediction is kept
+        self.errand: Errand | None = None
         self.stages: list[Stage] = []
         self.traced = False
 
@@ -158,7 +159,7 @@ class Desk:
         service, (start, end) = self._service, args["room"]
         if args["reserve"] is not None:
             self._reserve({**args["reserve"], "turn": args["turn"]})
-        errand = Errand(
+        errand = own.errand = Errand(
             service.pictures, service.scheduler, self._arena, own.turn, own.deadline, (start, end)
         )
         if args["picture"] is None or self._kept(own, args["key"]):
@@ -230,6 +231,8 @@ class Desk:
         for number, own in place.turns.items():
             self._turns.pop(number, None)
             own.deadline.abandoned = True
+            if own.errand is not None:
+                own.errand.abandon()
             own.turn.give_up()
         place.stack.close()
         self._tell_all()
@@ -245,14 +248,15 @@ class Desk:
 
     async def _clear(self) -> None:
         await self.link.ended()
-        for place in self._places.values():
-            self._end(place)
-        for stack in self._used.values():
-            stack.close()
-        self._places, self._used = {}, {}
-        self._service.metrics.drop_parts(self._name)
-        self._service.metrics.processes.others.discard(self._pid)
-        self._on_lost()
+        with ExitStack() as all_of_it:  # should one of these fail, the others are done
+            all_of_it.callback(self._on_lost)
+            all_of_it.callback(self._service.metrics.processes.others.discard, self._pid)
+            all_of_it.callback(self._service.metrics.drop_parts, self._name)
+            for stack in self._used.values():
+                all_of_it.callback(stack.close)
+            for place in self._places.values():
+                all_of_it.callback(self._end, place)
+            self._places, self._used = {}, {}
 
 
 def _question(args: Args, prepared: Any, own: _Turn) -> Question:

@@ -51,15 +51,17 @@ class Errand:
         self._completions: CompletionQueue = scheduler.completions_here()
         self._end: Waiting[Stored | None] = Waiting(self._completions)
         self._lock = threading.Lock()  # guards all below
+        self._picture: Waiting[None] | None = None  # on its way to be prepared
         self._request: Request | None = None
         self._given_up = False
-        self._storing = False
-        self._let_go: Waiting[None] | None = None  # notified once nobody writes any more
+        self._in_use = False  # the memory shared with the worker, by a picture thread
+        self._let_go: Waiting[None] | None = None  # notified once it no longer is
 
     async def whole(self, question: Callable[[], Question]) -> Stored:
         """Of a picture in one piece.
 
-        Cancelling the caller takes it off the queue. When this ends, nobody writes to its room any more.
+        Cancelling the caller takes it off the queue. When this ends, nobody reads its picture or writes to
+        its room any more.
 
         Args:
             question: prepares the picture; for a picture thread.
@@ -67,7 +69,9 @@ class Errand:
         Raises:
             Exception: as of `Turn.run`.
         """
-        self._pictures.post("decode", self._deadline, self._submitted, partial(self._submit, question))
+        self._picture = self._pictures.post(
+            "decode", self._deadline, self._submitted, partial(self._submit, question)
+        )
         return await self._ended()
 
     async def known(self, question: Question) -> Stored:
@@ -89,21 +93,34 @@ class Errand:
             raise RuntimeError("what was given up has no result")
         return stored
 
-    async def _give_up(self) -> None:
+    def abandon(self) -> None:
+        """Takes it out of every line in which it stands: nobody wants its result."""
         with self._lock:
             self._given_up = True
             request, self._request = self._request, None
-            if self._storing:
-                self._let_go = Waiting(self._completions)
+        if self._picture is not None:
+            self._picture.drop()
         if request is not None:
             self._scheduler.withdraw(request)
+        self._end.answer(None)
+
+    async def _give_up(self) -> None:
+        self.abandon()
+        with self._lock:
+            if self._in_use:
+                self._let_go = Waiting(self._completions)
         if self._let_go is not None:
             await self._let_go.answered()
 
     # on a picture thread
 
     def _submit(self, question: Callable[[], Question]) -> None:
-        asked = question()
+        if not self._use():
+            return
+        try:
+            asked = question()
+        finally:
+            self._used()
         with self._lock:
             if not self._given_up:
                 self._request = self._turn.submit(asked, self._computed)
@@ -113,20 +130,27 @@ class Errand:
             self._end.fail(error)
 
     def _store(self, computed: Computed) -> Stored | None:
-        with self._lock:
-            if self._given_up:
-                return None
-            self._storing = True
+        if not self._use():
+            return None
         result = computed.result
         arrays = [result.labels, result.confidence, *(() if result.scores is None else (result.scores,))]
         try:
             return computed, self._arena.put(*self._room, arrays)
         finally:
-            with self._lock:
-                self._storing = False
-                let_go = self._let_go
-            if let_go is not None:
-                let_go.answer(None)
+            self._used()
+
+    def _use(self) -> bool:
+        """Begins to use the shared memory, unless all of it was given up."""
+        with self._lock:
+            self._in_use = not self._given_up
+            return self._in_use
+
+    def _used(self) -> None:
+        with self._lock:
+            self._in_use = False
+            let_go = self._let_go
+        if let_go is not None:
+            let_go.answer(None)
 
     def _stored(self, stored: Stored | None, error: Exception | None) -> None:
         if error is not None:

@@ -30,10 +30,10 @@ _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
 
 class LinkLostError(NotReadyError):
-    """The other process has ended, which its family tells; who asks again soon finds a new one."""
+    """The other process has ended. Of a worker it is the one with the model, and the service ends, too."""
 
     def __init__(self) -> None:
-        super().__init__("the process with the model has ended; try again in a moment")
+        super().__init__("the service has lost its model and ends; try again later")
 
 
 class _Call:

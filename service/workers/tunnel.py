@@ -119,5 +119,5 @@ def _scope(document: Args) -> Scope:
         "raw_path": document["raw_path"].encode("latin-1"),
         "query_string": document["query_string"].encode("latin-1"),
         "headers": [(name.encode("latin-1"), value.encode("latin-1")) for name, value in document["headers"]],
-        "state": {} if since is None else {"since": since},
+        "state": {"tunnelled": True} | ({} if since is None else {"since": since}),
     }

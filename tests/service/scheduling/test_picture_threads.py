@@ -1,6 +1,7 @@
 """The threads for pictures: answers, errors, cancellation, stopping, and nothing kept or left running."""
 
 import asyncio
+import gc
 import os
 import threading
 import time
@@ -62,6 +63,34 @@ async def test_work_runs_beside_the_loop_in_its_callers_context(pool: PictureThr
     assert (total, request) == (3, "r-1")
     assert name.startswith("ebseg-picture_")
     assert len(running()) == 3  # one is for answers alone
+
+
+async def test_what_was_dropped_is_let_go_at_once(pool: PictureThreads) -> None:
+    """Though whoever posted it, and is notified by it, knows of it, too."""
+
+    class Asker:
+        def __init__(self) -> None:
+            self.posted = pool.post("decode", Deadline(WAIT), self.heard, int)
+
+        def heard(self, value: object, error: Exception | None) -> None:
+            raise AssertionError("nobody asked")
+
+    blocks, tasks = await blocked(pool, 2)
+    asker = Asker()
+    assert pool.depth("decode") == 1
+    asker.posted.drop()
+    assert pool.depth("decode") == 0
+    for block in blocks:
+        block.end.set()
+    await asyncio.wait(tasks)
+    await pool.run(int)  # it was taken from the line
+    gone = weakref.ref(asker)
+    gc.disable()
+    try:
+        del asker
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 async def test_hundreds_of_answers_reach_those_that_asked(pool: PictureThreads) -> None:

@@ -184,6 +184,58 @@ async def test_who_leaves_is_taken_out_of_the_queue(monkeypatch: pytest.MonkeyPa
     assert not engine.jobs
 
 
+async def test_who_leaves_is_taken_out_of_the_pictures_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind a backlog: nobody copies or prepares a picture that nobody waits for."""
+    engine, go_on = FakeEngine(), threading.Event()
+    async with connected(engine, monkeypatch, decode_threads=1) as both:
+        pictures, prepared = both.service.pictures, []
+        monkeypatch.setattr(both.engines_arena, "array", prepared.append)
+        backlog = asyncio.create_task(pictures.run(go_on.wait, WAIT))
+        await until(lambda: pictures._busy == 1)
+        asked = asyncio.create_task(both.ask(picture()))
+        await until(lambda: pictures.depth("decode") == 1)
+        asked.cancel()
+        await until(lambda: "leave" in both.heard)
+        assert pictures.depth("decode") == 0
+        await until(lambda: both.service.admission.pending == 0)
+        go_on.set()
+        assert await backlog
+        await pictures.run(int)  # what stood in the line before is done
+    assert not prepared
+    assert not engine.batches
+
+
+async def test_a_large_picture_is_reserved_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One whose prediction is kept, too: it costs no device time, but memory."""
+    async with connected(FakeEngine(), monkeypatch, prediction_cache_bytes=1 << 20) as both:
+        await both.ask(picture(), key=KEY)
+        await until(lambda: len(both.heard) == 4)
+        both.heard.clear()
+        monkeypatch.setattr("service.workers.remote_door._SMALL", picture()[:, :, 0].size - 1)
+        assert (await both.ask(picture(), key=KEY)).prediction == "hit"
+        await until(lambda: "leave" in both.heard)
+        assert both.heard == ["open", "begin", "known", "reserve", "run", "leave"]
+
+
+async def test_one_place_that_cannot_be_given_back_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(FakeEngine()) as (_, service):
+        both = Both(service, monkeypatch)
+        for number in (1, 2):
+            both.desk._open({"place": number, "turn": number, "model": None, "version": None, "stable": False})
+        assert service.admission.pending == 2
+
+        def broken() -> None:
+            raise RuntimeError("broken")
+
+        both.desk._places[2].stack.callback(broken)
+        both.desk.link.connection_lost(None)
+        await both.lost.wait()
+        assert service.admission.pending == 0
+        with pytest.raises(RuntimeError, match="broken"):
+            assert both.desk._ending is not None
+            await both.desk._ending
+
+
 async def test_memory_is_kept_until_nobody_writes_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
     writing, go_on = threading.Event(), threading.Event()
     async with connected(FakeEngine(), monkeypatch) as both:

@@ -179,7 +179,7 @@ async def test_a_lost_link_ends_all_calls(ends: tuple[Link, Far]) -> None:
     task = asyncio.create_task(near.call("wait", {}, settled=lambda: settled.append(True)))
     await far.began.wait()
     far.link.close()
-    with pytest.raises(LinkLostError):
+    with pytest.raises(LinkLostError, match="has lost its model and ends; try again later"):
         await task
     with pytest.raises(LinkLostError):
         await near.call("double", {"number": 1}, settled=lambda: settled.append(True))

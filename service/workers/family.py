@@ -126,7 +126,9 @@ class _Family:
         listeners = [listen(settings.host, port, shared=True) for _ in range(settings.workers)]
         self._workers = [_WorkerSlot(number, listener) for number, listener in enumerate(listeners, 1)]
         self._count = SharedCount(new_count(1 + settings.workers), 0, settings.max_host_bytes or usable())
-        self._lives = [_Life(self._count.of(row)) for row in range(1 + settings.workers)]  # the engine's first
+        self._lives = [
+            _Life(self._count.of(row)) for row in range(1 + settings.workers)
+        ]  # the engine's first
         self._looked = time.monotonic()
         self._kept = KeptKeys(new_kept())
         self._control, self._engines_control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -195,7 +195,11 @@ class RemoteTurn:
     def reserve(self, size: Size, pieces: int, classified: int) -> None:
         """See `Turn`; while devices have little to do, what is cheap to decode in vain goes on meanwhile."""
         asked: Args = {"size": size, "pieces": pieces, "classified": classified}
-        if self._count.calm and max(1, pieces) * size[0] * size[1] <= _SMALL and self._deadline.left() >= _LONG_S:
+        if (
+            self._count.calm
+            and max(1, pieces) * size[0] * size[1] <= _SMALL
+            and self._deadline.left() >= _LONG_S
+        ):
             self._reserve = asked
         else:
             self._link.call_from_thread("reserve", {"turn": self._number, **asked})

@@ -388,7 +388,7 @@ async def test_a_worker_that_has_ended_is_told_nothing() -> None:
     metrics = Metrics()
     middleware = Requests(app, metrics=metrics, routes=())
     for tunnelled, found, code in ((True, 0, "499"), (False, 2, "503")):
-        scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "client": None}
+        scope: dict[str, Any] = {"type": "http", "method": "GET", "path": "/", "headers": [], "client": None}
         scope["state"] = {"tunnelled": True} if tunnelled else {}
         asked = asyncio.create_task(middleware(scope, cast(Any, None), send))
         await asyncio.sleep(0)

@@ -188,7 +188,8 @@ async def test_who_leaves_is_taken_out_of_the_pictures_line(monkeypatch: pytest.
     """Behind a backlog: nobody copies or prepares a picture that nobody waits for."""
     engine, go_on = FakeEngine(), threading.Event()
     async with connected(engine, monkeypatch, decode_threads=1) as both:
-        pictures, prepared = both.service.pictures, []
+        pictures = both.service.pictures
+        prepared: list[Any] = []
         monkeypatch.setattr(both.engines_arena, "array", prepared.append)
         backlog = asyncio.create_task(pictures.run(go_on.wait, WAIT))
         await until(lambda: pictures._busy == 1)
@@ -221,7 +222,8 @@ async def test_one_place_that_cannot_be_given_back_leaves_the_others(monkeypatch
     async with running(FakeEngine()) as (_, service):
         both = Both(service, monkeypatch)
         for number in (1, 2):
-            both.desk._open({"place": number, "turn": number, "model": None, "version": None, "stable": False})
+            asked = {"place": number, "turn": number, "model": None, "version": None}
+            both.desk._open({**asked, "stable": False})
         assert service.admission.pending == 2
 
         def broken() -> None:
@@ -231,8 +233,8 @@ async def test_one_place_that_cannot_be_given_back_leaves_the_others(monkeypatch
         both.desk.link.connection_lost(None)
         await both.lost.wait()
         assert service.admission.pending == 0
+        assert both.desk._ending is not None
         with pytest.raises(RuntimeError, match="broken"):
-            assert both.desk._ending is not None
             await both.desk._ending
 
 

@@ -16,8 +16,9 @@ from service.server import listen
 from service.settings import SettingsError
 from service.workers import family
 from service.workers.family import run_workers
+from service.workers.serve import serve
 from tests.load.server import Server, started
-from tests.service.fakes import FakeEngine, encoded, picture, serve, settings
+from tests.service.fakes import FakeEngine, encoded, picture, settings
 from tests.service.workers.processes import ask, children, connections_of
 from tests.waiting import wait_until
 

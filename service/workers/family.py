@@ -28,8 +28,8 @@ from service.workers.kept import KeptKeys, new_kept
 LOG = logging.getLogger(__name__)
 _PAUSE_S = 1.0  # between two births of one worker, at least
 _LOOK_S = 1.0  # between two looks at whether they get on
-# Looks without a sign of life after which a process is killed. Looks and not seconds: should all have slept, as
-# in a paused container, nobody is to blame.
+# Looks without a sign of life after which a process is killed. Looks and not seconds: should all have slept,
+# as in a paused container, nobody is to blame.
 _SILENT_LOOKS = 60
 _LAST_S = 30.0  # beyond the grace period, for devices to end what they are at
 _ROOM = 2  # times the host's memory

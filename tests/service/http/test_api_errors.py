@@ -9,14 +9,12 @@ import math
 import threading
 import time
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import httpx
 import pytest
 
-from service.http.middleware import Requests
 from service.http.problems import MOST_FIELDS
-from service.observability.metrics import Metrics
 from tests.service.bad_pictures import announcing
 from tests.service.fakes import (
     BASE64,
@@ -372,31 +370,6 @@ async def test_a_model_that_cannot_be_loaded(caplog: pytest.LogCaptureFixture) -
     assert str(service.failure) == "no such weights"
     assert all("could not be loaded" in problem(answer, 503)["detail"] for answer in answers)
     assert "no such weights" in caplog.text
-
-
-async def test_a_worker_that_has_ended_is_told_nothing() -> None:
-    """Its requests were not answered: none of them met a service that shuts down."""
-    gate = asyncio.Event()
-    sent: list[Any] = []
-
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        await gate.wait()
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    metrics = Metrics()
-    middleware = Requests(app, metrics=metrics, routes=())
-    for tunnelled, found, code in ((True, 0, "499"), (False, 2, "503")):
-        scope: dict[str, Any] = {"type": "http", "method": "GET", "path": "/", "headers": [], "client": None}
-        scope["state"] = {"tunnelled": True} if tunnelled else {}
-        asked = asyncio.create_task(middleware(scope, cast(Any, None), send))
-        await asyncio.sleep(0)
-        asked.cancel()
-        await asyncio.wait([asked])
-        assert asked.cancelled() == tunnelled
-        assert len(sent) == found
-        assert f'code="{code}"' in metrics.exposition().decode()
 
 
 async def test_client_that_hangs_up_frees_its_place() -> None:

@@ -1,4 +1,4 @@
-"""Requests that are cancelled from outside: by a server that ends, or since whoever passed them on has gone."""
+"""Requests that are cancelled: by a server that ends, or since whoever passed them on has gone."""
 
 import asyncio
 from typing import Any, cast

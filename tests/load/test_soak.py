@@ -123,7 +123,8 @@ def test_every_answer_under_load_is_the_one_that_the_picture_gets_alone() -> Non
 
 @pytest.mark.slow
 def test_no_wrong_answer_whatever_happens_to_redis_registry_clients_and_pictures() -> None:
-    report = checked(run(Plan(seconds=0, clients=CLIENTS, chaos=True, registry_poll_s=0.5)))
+    plan = Plan(seconds=0, clients=CLIENTS, chaos=True, registry_poll_s=0.5, check_memory=False)
+    report = checked(run(plan))
     faults = {event["fault"]: event for event in report["faults"]}
     for fault, sign in WITH_FAULTS.items():
         assert sign in faults[fault], fault

@@ -93,18 +93,29 @@ class _WorkerSlot:
 
 
 class _Life:
-    """Signs of life of one process, as they were at the last look."""
+    """Signs of life of one process, as they were at the last look.
 
-    def __init__(self, count: SharedCount):
+    Args:
+        count: where it gives them.
+        born_at_once: whether it owes them from its birth on, and not only once it serves.
+    """
+
+    def __init__(self, count: SharedCount, *, born_at_once: bool):
         self._count = count
+        self._born_at_once = born_at_once
         self._beats = self._silent = 0
 
     def hangs(self) -> bool:
-        """Looks once more; true once it has been silent for too long, since it served."""
+        """Looks once more; true once it has been silent for too long."""
         beats = self._count.beats
-        self._silent = 0 if beats != self._beats or not beats else self._silent + 1
+        owed = beats == self._beats and (beats > 0 or self._born_at_once)
+        self._silent = self._silent + 1 if owed else 0
         self._beats = beats
         return self._silent >= _SILENT_LOOKS
+
+    def spare(self) -> None:
+        """Counts its silence anew."""
+        self._silent = 0
 
 
 class _Family:
@@ -126,9 +137,9 @@ class _Family:
         listeners = [listen(settings.host, port, shared=True) for _ in range(settings.workers)]
         self._workers = [_WorkerSlot(number, listener) for number, listener in enumerate(listeners, 1)]
         self._count = SharedCount(new_count(1 + settings.workers), 0, settings.max_host_bytes or usable())
-        self._lives = [
-            _Life(self._count.of(row)) for row in range(1 + settings.workers)
-        ]  # the engine's first
+        # The engine's first: to load a model takes what it takes
+        rows = range(1 + settings.workers)
+        self._lives = [_Life(self._count.of(row), born_at_once=row > 0) for row in rows]
         self._looked = time.monotonic()
         self._kept = KeptKeys(new_kept())
         self._control, self._engines_control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -169,16 +180,27 @@ class _Family:
         return max(0.0, min([*unborn, self._until - now, self._looked + _LOOK_S - now]))
 
     def _look(self) -> None:
-        """Kills a process that hangs without dying: `_bury` then does what there is to do."""
+        """Kills a process that hangs without dying; `_bury` then does the rest.
+
+        Others may wait for what it holds, such as the lock of the count: the engine's process is to blame
+        only where no worker is, and the rest get their time once more.
+        """
         if time.monotonic() < self._looked + _LOOK_S or self._draining:
             return
         self._looked = time.monotonic()
-        pids = [self._engine_pid, *(worker.pid for worker in self._workers)]
-        names = ["the process with the engine", *["a worker"] * len(self._workers)]
-        for pid, name, life in zip(pids, names, self._lives, strict=True):
-            if pid and life.hangs():
-                LOG.error("%s hangs: no sign of life for %.0f s; it is killed", name, _SILENT_LOOKS * _LOOK_S)
-                self._kill(pid)
+        engine, *workers = [life.hangs() for life in self._lives]
+        pids = [worker.pid for worker in self._workers]
+        hung = [pid for pid, hangs in zip(pids, workers, strict=True) if pid and hangs]
+        name = "a worker"
+        if engine and not hung:
+            name, hung = "the process with the engine", [self._engine_pid]
+        silence = _SILENT_LOOKS * _LOOK_S
+        for pid in hung:
+            LOG.error("%s hangs: no sign of life for %.0f s; it is killed", name, silence)
+            self._kill(pid)
+        if hung:
+            for life in self._lives:
+                life.spare()
 
     def _bear(self) -> None:
         """Forks the workers that are not there, unless all end."""

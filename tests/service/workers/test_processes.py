@@ -4,17 +4,21 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+from unittest.mock import patch
 
 import httpx
 import pytest
 
 from service.server import listen
 from service.settings import SettingsError
-from service.workers import family
+from service.workers import counts, family
+from service.workers.counts import SharedCount, new_count
 from service.workers.family import run_workers
 from service.workers.serve import serve
 from tests.load.server import Server, started
@@ -152,6 +156,52 @@ def test_a_worker_that_hangs_is_replaced() -> None:
     ]
 
 
+def test_a_worker_that_hangs_with_a_lock_takes_nobody_along(tmp_path: Path) -> None:
+    """All others wait for the lock and are silent, too, the engine's process among them."""
+    stop = tmp_path / "stop"
+    module = "tests.service.workers.test_processes"
+    with started(module, EBSEG_WORKERS="2", STOP_IN_LOCK=str(stop)) as server:
+        server.wait()
+        engine = children(server)[0]
+        stop.touch()
+        with ThreadPoolExecutor(PLACES) as clients:
+            asked = [clients.submit(status, server, 20 + number) for number in range(PLACES)]
+            wait_until(lambda: "another one takes its place" in server.log_text(), pause=0.05)
+            assert {one.result() for one in asked} <= {0, 200}
+        wait_until(lambda: len(children(server)) == 3, pause=0.05)
+        assert children(server)[0] == engine
+        assert [status(server, 40 + number) for number in range(8)] == [200] * 8
+
+
+def test_a_worker_is_to_blame_before_the_process_with_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(family, "_SILENT_LOOKS", SILENT)
+    monkeypatch.setattr(family, "_LOOK_S", 0.0)
+    file = new_count(3)
+    killed: list[tuple[int, ...]] = []
+    rows = [SharedCount(file, row) for row in range(3)]
+    looked = object.__new__(family._Family)
+    looked._draining, looked._looked, looked._engine_pid = 0, 0.0, 1
+    looked._workers = [cast(Any, SimpleNamespace(pid=pid)) for pid in (2, 3)]
+    looked._lives = [family._Life(count, born_at_once=count is not rows[0]) for count in rows]
+    monkeypatch.setattr(looked, "_kill", lambda *pids: killed.append(pids))
+
+    def look(times: int, *beating: SharedCount) -> list[tuple[int, ...]]:
+        killed.clear()
+        for _ in range(times):
+            for count in beating:
+                count.beat()
+            looked._look()
+        return list(killed)
+
+    assert look(SILENT - 1) == []
+    assert look(1) == [(2,), (3,)]  # neither began to serve; the engine's process may take its time for that
+    assert look(1, *rows) == []
+    assert look(SILENT - 1, rows[1]) == []
+    assert look(1, rows[1]) == [(3,)]  # the engine's process is as silent, and gets its time once more
+    assert look(SILENT - 1, *rows[1:]) == []
+    assert look(1, *rows[1:]) == [(1,)]
+
+
 def test_sigterm_while_a_device_hangs() -> None:
     """All processes end at the end of the grace period, and the log says why."""
     with started(
@@ -197,6 +247,23 @@ def alive(pid: int) -> bool:
         return False
 
 
+def stopping_in_the_lock(stop: Path) -> Callable[[SharedCount], AbstractContextManager[None]]:
+    """`SharedCount.whole`, in which the first worker that finds the file stops."""
+    whole = SharedCount.whole
+
+    @contextmanager
+    def stopping(self: SharedCount) -> Iterator[None]:
+        with whole(self):
+            if self._row > counts._ROWS and stop.exists():
+                stop.unlink()
+                os.kill(os.getpid(), signal.SIGSTOP)
+            yield
+
+    return stopping
+
+
 if __name__ == "__main__":  # a service whose processes are looked at as few times as here
     family._SILENT_LOOKS = SILENT
+    if "STOP_IN_LOCK" in os.environ:
+        patch.object(SharedCount, "whole", stopping_in_the_lock(Path(os.environ["STOP_IN_LOCK"]))).start()
     sys.exit(serve(settings(), FakeEngine()))
